@@ -1,0 +1,39 @@
+# Each target creates .venv and installs what it needs on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+TYPED = build/typecheck
+
+.PHONY: run test quick check format clean
+
+$(INSTALLED): setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
+	touch $@
+
+# A trained network classifies two photographs and leaves in three formats, each one verified.
+run: $(INSTALLED)
+	$(BIN)/python -m keras_effnet.demo --out build/run
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not slow'
+
+# mypy cannot follow the mapping of export/ to keras_effnet.export, so it gets a tree that needs none.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf $(TYPED) && mkdir -p $(TYPED)
+	cp -r keras_effnet $(TYPED)/keras_effnet && cp -r export $(TYPED)/keras_effnet/export
+	$(BIN)/mypy $(TYPED)/keras_effnet
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build dist *.egg-info

@@ -1,0 +1,251 @@
+"""`EfficientNet(variant, …)` and the named functions, with the signature of keras.applications."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import keras
+
+from keras_effnet.builder import PADDINGS, Options, build_model, check_input_shape
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.lookup import architecture_of, get_variant
+from keras_effnet.preprocessing import CONVENTIONS, get_convention
+from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.weights import load_weights, plan_weights
+
+Weights = str | os.PathLike[str] | None
+
+
+def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras.applications
+    variant: str | Variant,
+    *,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: Any = "softmax",
+    include_preprocessing: bool = True,
+    drop_connect_rate: float = 0.2,
+    dropout_rate: float | None = None,
+    name: str | None = None,
+    preprocessing: str | None = None,
+    padding: str = "same",
+    epsilon: float = 1e-3,
+    namespace: Any = None,
+) -> keras.Model:
+    """Build an EfficientNet and load weights into it.
+
+    The graph depends on the arguments only, never on how the weights were given.
+
+    Args:
+        variant: `"b0"` … `"b8"`, `"l2"`, `"lite0"` … `"lite4"`, or a `Variant` of your own.
+        include_top: whether to add pooling, dropout and the classifier.
+        weights: None for random weights, the name of a published set (`"imagenet"`), or a file.
+        input_tensor: a Keras tensor `[N, H, W, C]` to build on, pixels 0–255.
+        input_shape: (H, W, C), sides of at least 32 or None. Default: the variant's resolution, or
+            (None, None, 3) without top.
+        pooling: without top: None for the feature map `[N, h, w, C]`; `"avg"` or `"max"` for `[N, C]`.
+        classes: outputs of the classifier.
+        classifier_activation: None for logits.
+        include_preprocessing: False to pass pixels that are preprocessed already.
+        drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
+        dropout_rate: before the classifier; None for the variant's own.
+        name: name of the model; it changes nothing else.
+        preprocessing: `"imagenet"`, `"advprop"` or `"lite"`; None for the one that `weights` were
+            trained with (without weights: the variant's usual one).
+        padding: `"same"`, or `"symmetric"` for weights trained in torchvision.
+        epsilon: of batch normalization; torchvision's B0–B4 need 1e-5.
+        namespace: the Keras to build with: `keras` (default), or `tf_keras` for a legacy twin with
+            the same layer names.
+
+    Returns:
+        A functional `keras.Model` from RGB pixels 0–255 `[N, H, W, C]`, uint8 or float, to
+        probabilities `[N, classes]` or features.
+
+    Raises:
+        InvalidInputError: an argument that cannot be used.
+        WeightsError: the weights are missing, damaged or of another network.
+
+    Source: arXiv:1905.11946; layer names of `keras.applications.efficientnet`.
+    """
+    chosen = get_variant(variant)
+    keras_ = namespace or keras
+    _check(include_top, pooling, classes, padding, drop_connect_rate, dropout_rate)
+    plan = plan_weights(weights, chosen, preprocessing)
+    inputs, x = _inputs(keras_, chosen, include_top, input_tensor, input_shape)
+    if plan.preprocessing is not None:
+        get_convention(plan.preprocessing)
+    options = Options(
+        include_top=include_top,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        pooling=pooling,
+        preprocessing=(plan.preprocessing or chosen.preprocessing) if include_preprocessing else None,
+        dropout_rate=chosen.dropout if dropout_rate is None else dropout_rate,
+        padding=padding,
+        epsilon=epsilon,
+        name=name or chosen.title.lower(),
+    )
+    architecture = architecture_of(chosen, drop_connect_rate)
+    model = build_model(architecture, options, inputs, x, keras=keras_)
+    if plan.source is not None:
+        load_weights(model, plan.source)
+    return model
+
+
+def _inputs(
+    keras_: Any, variant: Variant, include_top: bool, input_tensor: Any, input_shape: Any
+) -> tuple[Any, Any]:
+    """The model's input and the tensor to start from."""
+    if keras_.backend.image_data_format() != "channels_last":
+        raise InvalidInputError(
+            "Expected keras.config.image_data_format() to be 'channels_last'. Received: "
+            f"{keras_.backend.image_data_format()!r}. Call keras.config.set_image_data_format('channels_last')."
+        )
+    if input_tensor is not None:
+        if not hasattr(input_tensor, "shape") or len(input_tensor.shape) != 4:
+            raise InvalidInputError(
+                "Expected input_tensor to be a Keras tensor [N, height, width, channels]. "
+                f"Received: {input_tensor!r}."
+            )
+        shape = tuple(input_tensor.shape[1:])
+        if input_shape is not None and not _compatible(shape, tuple(input_shape)):
+            raise InvalidInputError(
+                f"Expected input_shape to fit input_tensor, which has {shape}. Received: {tuple(input_shape)}. "
+                "Leave input_shape out."
+            )
+        check_input_shape(shape)
+        return _source_of(keras_, input_tensor), input_tensor
+    if input_shape is None:
+        side = variant.resolution if include_top else None
+        input_shape = (side, side, 3)
+    input_shape = tuple(input_shape)
+    check_input_shape(input_shape)
+    inputs = keras_.Input(shape=input_shape)
+    return inputs, inputs
+
+
+def _compatible(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
+    return len(left) == len(right) and all(
+        a is None or b is None or a == b for a, b in zip(left, right, strict=True)
+    )
+
+
+def _source_of(keras_: Any, tensor: Any) -> Any:
+    """The `Input` that `tensor` was computed from."""
+    sources = keras_.utils.get_source_inputs(tensor)
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _check(
+    include_top: bool,
+    pooling: str | None,
+    classes: int,
+    padding: str,
+    drop_connect_rate: float,
+    dropout_rate: float | None,
+) -> None:
+    if pooling not in (None, "avg", "max"):
+        raise InvalidInputError(f"Expected pooling to be None, 'avg' or 'max'. Received: {pooling!r}.")
+    if padding not in PADDINGS:
+        raise unknown_name("padding", padding, PADDINGS)
+    if include_top and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+        raise InvalidInputError(f"Expected classes to be a whole number of at least 1. Received: {classes!r}.")
+    for label, rate in (("drop_connect_rate", drop_connect_rate), ("dropout_rate", dropout_rate)):
+        if rate is not None and not 0 <= rate < 1:
+            raise InvalidInputError(f"Expected {label} to lie in [0, 1). Received: {rate!r}.")
+
+
+class Constructor(Protocol):
+    """What `EfficientNetB0` and its siblings look like; the order is that of keras.applications."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        include_top: bool = True,
+        weights: Weights = "imagenet",
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, ...] | None = None,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: Any = "softmax",
+        name: str | None = None,
+        *,
+        include_preprocessing: bool = True,
+        drop_connect_rate: float = 0.2,
+        dropout_rate: float | None = None,
+        preprocessing: str | None = None,
+        padding: str = "same",
+        epsilon: float = 1e-3,
+        namespace: Any = None,
+    ) -> keras.Model: ...
+
+
+def _constructor(variant: Variant) -> Constructor:
+    def construct(
+        include_top: bool = True,
+        weights: Weights = "imagenet",
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, ...] | None = None,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: Any = "softmax",
+        name: str | None = None,
+        *,
+        include_preprocessing: bool = True,
+        drop_connect_rate: float = 0.2,
+        dropout_rate: float | None = None,
+        preprocessing: str | None = None,
+        padding: str = "same",
+        epsilon: float = 1e-3,
+        namespace: Any = None,
+    ) -> keras.Model:
+        return EfficientNet(
+            variant,
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            include_preprocessing=include_preprocessing,
+            drop_connect_rate=drop_connect_rate,
+            dropout_rate=dropout_rate,
+            name=name,
+            preprocessing=preprocessing,
+            padding=padding,
+            epsilon=epsilon,
+            namespace=namespace,
+        )
+
+    construct.__name__ = construct.__qualname__ = variant.title
+    construct.__doc__ = (
+        f"{variant.title}: {variant.resolution} px, width {variant.width}, depth {variant.depth}.\n\n"
+        "Positional order and defaults are those of keras.applications; the arguments are\n"
+        "described at `keras_effnet.EfficientNet`."
+    )
+    return construct
+
+
+EfficientNetB0 = _constructor(VARIANTS["b0"])
+EfficientNetB1 = _constructor(VARIANTS["b1"])
+EfficientNetB2 = _constructor(VARIANTS["b2"])
+EfficientNetB3 = _constructor(VARIANTS["b3"])
+EfficientNetB4 = _constructor(VARIANTS["b4"])
+EfficientNetB5 = _constructor(VARIANTS["b5"])
+EfficientNetB6 = _constructor(VARIANTS["b6"])
+EfficientNetB7 = _constructor(VARIANTS["b7"])
+EfficientNetB8 = _constructor(VARIANTS["b8"])
+EfficientNetL2 = _constructor(VARIANTS["l2"])
+EfficientNetLite0 = _constructor(VARIANTS["lite0"])
+EfficientNetLite1 = _constructor(VARIANTS["lite1"])
+EfficientNetLite2 = _constructor(VARIANTS["lite2"])
+EfficientNetLite3 = _constructor(VARIANTS["lite3"])
+EfficientNetLite4 = _constructor(VARIANTS["lite4"])
+
+__all__ = ["CONVENTIONS", "EfficientNet", *(variant.title for variant in VARIANTS.values())]

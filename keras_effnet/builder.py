@@ -1,0 +1,213 @@
+"""Builds an EfficientNet from its `Architecture` with the functional API.
+
+Only Keras layers are used, so the same function builds on any Keras backend and, given the
+`tf_keras` module, a legacy twin with the same layer names (quantization-aware training needs one).
+Layer names are those of keras.applications: weight files and `get_layer(...)` calls depend on them.
+
+Inputs and activations are `[N, H, W, C]`, whatever the Keras configuration says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras_effnet.architecture import Architecture, Block
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.preprocessing import get_convention
+
+BN_MOMENTUM = 0.99
+PADDINGS = ("same", "symmetric")
+MIN_SIZE = 32  # the network halves its input five times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to build a network, apart from its architecture.
+
+    Attributes:
+        include_top: add pooling, dropout and the classifier.
+        classes: outputs of the classifier.
+        classifier_activation: its activation; None for logits.
+        pooling: without top: None for the feature map, `"avg"` or `"max"`.
+        preprocessing: a key of `CONVENTIONS`, or None for a network without preprocessing.
+        dropout_rate: before the classifier, 0–1.
+        padding: `"same"` as TensorFlow pads, or `"symmetric"` as torchvision does.
+        epsilon: of batch normalization; 1e-3 in the reference, 1e-5 in torchvision's B0–B4.
+        name: name of the model.
+    """
+
+    include_top: bool
+    classes: int
+    classifier_activation: Any
+    pooling: str | None
+    preprocessing: str | None
+    dropout_rate: float
+    padding: str
+    epsilon: float
+    name: str
+
+
+def build_model(architecture: Architecture, options: Options, inputs: Any, x: Any, *, keras: Any) -> Any:
+    """Build the functional model that goes from `x` to features or class probabilities.
+
+    Args:
+        architecture: the scaled blocks.
+        options: everything else.
+        inputs: the model's input, a Keras tensor `[N, H, W, C]` of pixels 0–255.
+        x: the tensor to start from, usually `inputs` itself.
+        keras: the Keras namespace to build with, `keras` or `tf_keras`.
+
+    Returns:
+        A `keras.Model` of that namespace.
+    """
+    make = _Layers(keras, options, architecture.activation)
+    if options.preprocessing is not None:
+        x = make.preprocess(x, options.preprocessing)
+    x = make.conv(x, "stem", architecture.stem_filters, 3, stride=2)
+    for block in architecture.blocks:
+        x = _block(make, x, block)
+    x = make.conv(x, "top", architecture.top_filters, 1)
+    return keras.Model(inputs, _head(x, options, keras), name=options.name)
+
+
+def _block(make: _Layers, inputs: Any, block: Block) -> Any:
+    """Mobile inverted bottleneck: expand, depthwise, squeeze-and-excite, project, skip."""
+    name = block.name
+    x = inputs
+    if block.expand_ratio != 1:
+        x = make.conv(x, f"{name}_expand", block.expanded_filters, 1)
+    x = make.depthwise(x, name, block.kernel_size, block.stride)
+    if block.se_filters:
+        x = make.squeeze_and_excite(x, f"{name}_se", block.se_filters, block.expanded_filters)
+    x = make.conv(x, f"{name}_project", block.filters_out, 1, activate=False)
+    if block.has_skip:
+        if block.drop_rate:
+            # one draw for each picture: the whole residual branch is dropped or kept
+            drop = make.layers.Dropout(block.drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")
+            x = drop(x)
+        x = make.layers.Add(name=f"{name}_add")([x, inputs])
+    return x
+
+
+def _head(x: Any, options: Options, keras: Any) -> Any:
+    layers = keras.layers
+    channels_last = {"data_format": "channels_last"}
+    if not options.include_top:
+        if options.pooling == "avg":
+            return layers.GlobalAveragePooling2D(name="avg_pool", **channels_last)(x)
+        if options.pooling == "max":
+            return layers.GlobalMaxPooling2D(name="max_pool", **channels_last)(x)
+        return x
+    x = layers.GlobalAveragePooling2D(name="avg_pool", **channels_last)(x)
+    if options.dropout_rate > 0:
+        x = layers.Dropout(options.dropout_rate, name="top_dropout")(x)
+    return layers.Dense(
+        options.classes,
+        activation=options.classifier_activation,
+        # uniform within ±1 / sqrt(fan out), as in the reference
+        kernel_initializer=keras.initializers.VarianceScaling(1.0 / 3.0, "fan_out", "uniform"),
+        # a float16 softmax over many classes loses the small probabilities
+        dtype="float32",
+        name="predictions",
+    )(x)
+
+
+class _Layers:
+    """The few layer groups that the network repeats, bound to one Keras namespace."""
+
+    def __init__(self, keras: Any, options: Options, activation: str) -> None:
+        self.keras = keras
+        self.layers = keras.layers
+        self.options = options
+        self.activation = activation
+
+    def preprocess(self, x: Any, convention: str) -> Any:
+        scale, offset = get_convention(convention).for_channels(int(x.shape[-1]))
+        return self.layers.Rescaling(scale, offset=offset, dtype="float32", name="rescaling")(x)
+
+    def conv(
+        self, x: Any, name: str, filters: int, kernel_size: int, *, stride: int = 1, activate: bool = True
+    ) -> Any:
+        x, padding = self._pad(x, f"{name}_conv_pad", kernel_size, stride)
+        x = self.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=stride,
+            padding=padding,
+            data_format="channels_last",
+            use_bias=False,
+            kernel_initializer=self._conv_init(),
+            name=f"{name}_conv",
+        )(x)
+        return self._normalize(x, f"{name}_bn", f"{name}_activation" if activate else None)
+
+    def depthwise(self, x: Any, name: str, kernel_size: int, stride: int) -> Any:
+        x, padding = self._pad(x, f"{name}_dwconv_pad", kernel_size, stride)
+        x = self.layers.DepthwiseConv2D(
+            kernel_size,
+            strides=stride,
+            padding=padding,
+            data_format="channels_last",
+            use_bias=False,
+            depthwise_initializer=self._conv_init(),
+            name=f"{name}_dwconv",
+        )(x)
+        return self._normalize(x, f"{name}_bn", f"{name}_activation")
+
+    def squeeze_and_excite(self, x: Any, name: str, reduced: int, filters: int) -> Any:
+        # keepdims: a Reshape here costs a chain of shape operators in every export
+        gate = self.layers.GlobalAveragePooling2D(
+            keepdims=True, data_format="channels_last", name=f"{name}_squeeze"
+        )(x)
+        for suffix, width, activation in (
+            ("reduce", reduced, self.activation),
+            ("expand", filters, "sigmoid"),
+        ):
+            gate = self.layers.Conv2D(
+                width,
+                1,
+                padding="same",
+                data_format="channels_last",
+                activation=activation,
+                kernel_initializer=self._conv_init(),
+                name=f"{name}_{suffix}",
+            )(gate)
+        return self.layers.Multiply(name=f"{name}_excite")([x, gate])
+
+    def _normalize(self, x: Any, name: str, activation_name: str | None) -> Any:
+        x = self.layers.BatchNormalization(
+            axis=-1, momentum=BN_MOMENTUM, epsilon=self.options.epsilon, name=name
+        )(x)
+        if activation_name is None:
+            return x
+        if self.activation == "relu6":
+            return self.layers.ReLU(max_value=6.0, name=activation_name)(x)
+        return self.layers.Activation(self.activation, name=activation_name)(x)
+
+    def _pad(self, x: Any, name: str, kernel_size: int, stride: int) -> tuple[Any, str]:
+        """Symmetric padding differs from SAME only where the stride is not 1."""
+        if self.options.padding == "same" or stride == 1:
+            return x, "same"
+        pad = self.layers.ZeroPadding2D(kernel_size // 2, data_format="channels_last", name=name)
+        return pad(x), "valid"
+
+    def _conv_init(self) -> Any:
+        return self.keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+
+
+def check_input_shape(shape: tuple[int | None, ...]) -> None:
+    """Make sure that `shape` is (H, W, C) with sides of 32 pixels or more, or None.
+
+    Raises:
+        InvalidInputError: another rank, too small a side, no channel.
+    """
+    advice = "Pass for example (224, 224, 3), or (None, None, 3) for any size."
+    expected = f"Expected input_shape as (height, width, channels) with sides of at least {MIN_SIZE}"
+    if len(shape) != 3 or any(not (side is None or isinstance(side, int)) for side in shape):
+        raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
+    height, width, channels = shape
+    if any(side is not None and side < MIN_SIZE for side in (height, width)):
+        raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
+    if channels is None or channels < 1:
+        raise InvalidInputError(f"{expected} and at least one channel, in the last place. Received: {shape}. {advice}")

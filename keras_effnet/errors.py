@@ -1,0 +1,82 @@
+"""The errors of this package.
+
+    EffNetError
+    ├── InvalidInputError   (also ValueError)    an argument, a picture or an array that cannot be used
+    ├── WeightsError        (also ValueError)    a weight file that is not what the model needs
+    ├── MissingExtraError   (also ImportError)   a target needs an extra that is not installed
+    ├── ExportError         (also RuntimeError)  a converter failed
+    └── VerificationError   (also RuntimeError)  an artefact does not agree with its model
+
+Every message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class EffNetError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInputError(EffNetError, ValueError):
+    """An argument, a picture or an array that cannot be used."""
+
+
+class WeightsError(EffNetError, ValueError):
+    """A weight file that cannot be read, or that belongs to another network."""
+
+
+class MissingExtraError(EffNetError, ImportError):
+    """An optional dependency is not installed."""
+
+
+class ExportError(EffNetError, RuntimeError):
+    """A converter failed; nothing was left under the final name."""
+
+
+class VerificationError(EffNetError, RuntimeError):
+    """An artefact does not agree with the model it came from.
+
+    Attributes:
+        report: the `keras_effnet.export.Report` that failed.
+    """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def unknown_name(kind: str, given: object, known: Iterable[str]) -> InvalidInputError:
+    """The error for a name that is not in a table, with the nearest valid names first."""
+    names = list(known)
+    near = difflib.get_close_matches(str(given).lower(), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return InvalidInputError(
+        f"Expected {kind} to be one of {', '.join(names)}. Received: {given!r}.{hint}"
+    )
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or raise with the pip line that installs it.
+
+    Args:
+        module: dotted name of the module to import.
+        extra: the extra of this distribution that brings it.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing != module.split(".")[0]:
+            raise  # the package is there but broken: its own error says more than ours would
+        raise MissingExtraError(
+            f"Expected the package {missing!r} to be installed; it is not. "
+            f"Install it with: pip install 'keras-effnet[{extra}]'"
+        ) from error

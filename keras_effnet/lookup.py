@@ -1,0 +1,55 @@
+"""From what people type or hold to a row of the variant table."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from keras_effnet.architecture import Architecture, scale
+from keras_effnet.errors import unknown_name
+from keras_effnet.variants import VARIANTS, Variant
+
+
+def get_variant(variant: str | Variant) -> Variant:
+    """The variant called `variant`; accepts `b0`, `B0`, `EfficientNetB0`, `efficientnet-lite0` ….
+
+    Raises:
+        InvalidInputError: no such variant; the message holds the nearest names.
+    """
+    if isinstance(variant, Variant):
+        return variant
+    key = re.sub(r"^(tf_)?efficientnet|[-_\s]", "", str(variant).strip().lower())
+    if key not in VARIANTS:
+        raise unknown_name("variant", variant, VARIANTS)
+    return VARIANTS[key]
+
+
+@functools.cache
+def architecture_of(variant: Variant, drop_connect_rate: float = 0.2) -> Architecture:
+    """The scaled architecture of a variant."""
+    return scale(
+        width=variant.width,
+        depth=variant.depth,
+        lite=variant.lite,
+        drop_connect_rate=drop_connect_rate,
+    )
+
+
+def identify(model: Any) -> Variant | None:
+    """The published variant whose layers `model` has, or None.
+
+    Reads the layers themselves, so it also knows a model that was saved and loaded again.
+    """
+    projections = {
+        layer.name.removesuffix("_project_conv"): int(layer.filters)
+        for layer in model.layers
+        if layer.name.endswith("_project_conv")
+    }
+    has_se = any(layer.name.endswith("_se_reduce") for layer in model.layers)
+    for variant in VARIANTS.values():
+        architecture = architecture_of(variant)
+        expected = {block.name: block.filters_out for block in architecture.blocks}
+        if expected == projections and has_se != variant.lite:
+            return variant
+    return None

