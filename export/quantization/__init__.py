@@ -1,0 +1,1 @@
+"""Integer and half-precision files."""

@@ -1,0 +1,33 @@
+"""Keeps the chatter of native libraries off the terminal; shows it when something fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_native() -> Iterator[None]:
+    """Hold back what C++ code writes to the process's standard error; print it after an exception.
+
+    `KERAS_EFFNET_VERBOSE=1` leaves everything as it is.
+    """
+    if os.environ.get("KERAS_EFFNET_VERBOSE"):
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,242 @@
+"""`load(path)`: one callable for any artefact."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.export.quiet import quiet_native
+from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo
+from keras_effnet.preprocessing import check_pixels
+
+Pixels = npt.NDArray[Any]
+Outputs = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """An artefact that is ready to classify.
+
+    Call it with RGB pixels 0–255, uint8 or float `[N, H, W, C]`, whatever the artefact's own input
+    type and layout are; it returns float32 `[N, classes]`.
+
+    Attributes:
+        path: the artefact.
+        format: `saved_model`, `tflite`, `onnx` or `keras`.
+        size: (H, W) of the input; None where any is taken.
+        channels: of the input.
+        dynamic_batch: whether the artefact itself takes several pictures at once.
+        info: what the artefact says about itself, or None.
+        labels: class names, or empty.
+    """
+
+    path: Path
+    format: str
+    size: tuple[int | None, int | None]
+    channels: int
+    dynamic_batch: bool
+    info: ArtefactInfo | None
+    labels: tuple[str, ...]
+    run: Callable[[Pixels], Outputs] = field(repr=False)
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe; `float32` for files that do not say."""
+        return self.info.recipe if self.info else "float32"
+
+    def __call__(self, images: Any) -> Outputs:
+        """Classify.
+
+        Raises:
+            InvalidInputError: pictures of another shape or type.
+        """
+        pixels = check_pixels(images, size=self.size, channels=self.channels)
+        if self.dynamic_batch:
+            return self.run(pixels)
+        return np.concatenate([self.run(pixels[index : index + 1]) for index in range(len(pixels))])
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
+    """Open an artefact of any format.
+
+    Args:
+        path: a SavedModel directory, or a `.tflite`, `.onnx` or `.keras` file.
+        threads: CPU threads to compute with (TFLite and ONNX); None for all cores.
+
+    Raises:
+        InvalidInputError: nothing there, or of no known format, or damaged.
+        MissingExtraError: the runtime of this format is not installed.
+    """
+    artefact = Path(path)
+    opener = _opener(artefact)
+    try:
+        return opener(artefact, threads or os.cpu_count() or 1)
+    except (InvalidInputError, ImportError):
+        raise
+    except Exception as error:  # every runtime has errors of its own for a damaged file
+        raise InvalidInputError(
+            f"Expected a complete artefact at {str(artefact)!r}. It cannot be opened "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). Export it again."
+        ) from error
+
+
+def _opener(path: Path) -> Callable[[Path, int], Runner]:
+    advice = "Pass a SavedModel directory, or a .tflite, .onnx or .keras file."
+    if not path.exists():
+        raise InvalidInputError(f"Expected an artefact at {str(path)!r}. Received: no such file. {advice}")
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return _saved_model
+        raise InvalidInputError(f"Expected an artefact. Received: the directory {str(path)!r}. {advice}")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[4:8] == b"TFL3":
+        return _tflite
+    if path.suffix == ".onnx":
+        return _onnx
+    if head[:2] == b"PK" and path.suffix == ".keras":
+        return _keras
+    raise InvalidInputError(f"Expected an artefact. Received: {str(path)!r} of unknown format. {advice}")
+
+
+def _saved_model(path: Path, threads: int) -> Runner:
+    import tensorflow as tf
+
+    from keras_effnet.export.saved_model import EXTRA_ASSETS
+
+    del threads
+    with quiet_native():
+        loaded = tf.saved_model.load(str(path))
+    signatures = loaded.signatures
+    if "serving_default" not in signatures:
+        raise InvalidInputError(
+            f"Expected a SavedModel with the signature 'serving_default' at {str(path)!r}. "
+            f"Received: {sorted(signatures)}. Export it with keras_effnet.export.to_saved_model."
+        )
+    (input_name, spec), *_ = signatures["serving_default"].structured_input_signature[1].items()
+
+    def run(pixels: Pixels) -> Outputs:
+        raw = pixels.dtype == np.uint8 and "serve_uint8" in signatures
+        signature = signatures["serve_uint8" if raw else "serving_default"]
+        tensor = tf.constant(pixels if raw else pixels.astype(np.float32))
+        (output,) = signature(**{input_name: tensor}).values()
+        return np.asarray(output, dtype=np.float32)
+
+    info, labels = path / EXTRA_ASSETS / f"{METADATA_KEY}.json", path / EXTRA_ASSETS / "labels.txt"
+    return Runner(
+        path=path,
+        format="saved_model",
+        size=(spec.shape[1], spec.shape[2]),
+        channels=spec.shape[3],
+        dynamic_batch=spec.shape[0] is None,
+        info=ArtefactInfo.from_json(info.read_text(encoding="utf-8")) if info.is_file() else None,
+        labels=tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.is_file() else (),
+        run=run,
+    )
+
+
+def _tflite(path: Path, threads: int) -> Runner:
+    from keras_effnet.export import tflite_metadata
+
+    interpreter_module = require("ai_edge_litert.interpreter", "tflite")
+    with quiet_native():
+        interpreter = interpreter_module.Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def run(pixels: Pixels) -> Outputs:
+        interpreter.set_tensor(entry["index"], _quantize(pixels, entry))
+        interpreter.invoke()
+        return _dequantize(interpreter.get_tensor(output["index"]), output)
+
+    info = tflite_metadata.read_info(path)
+    _, height, width, channels = (int(side) for side in entry["shape"])
+    return Runner(
+        path=path,
+        format="tflite",
+        size=(height, width),
+        channels=channels,
+        dynamic_batch=False,  # resizing the input splits the delegate's partition
+        info=ArtefactInfo.from_json(info) if info else None,
+        labels=tflite_metadata.read_labels(path),
+        run=run,
+    )
+
+
+def _quantize(values: npt.NDArray[Any], details: dict[str, Any]) -> npt.NDArray[Any]:
+    """Real numbers as the tensor's own integers."""
+    scale, zero_point = details["quantization"]
+    dtype = details["dtype"]
+    if not np.issubdtype(dtype, np.integer):
+        return values.astype(dtype)
+    if not scale:
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _dequantize(values: npt.NDArray[Any], details: dict[str, Any]) -> Outputs:
+    scale, zero_point = details["quantization"]
+    real = values.astype(np.float32)
+    return (real - zero_point) * np.float32(scale) if scale else real
+
+
+def _onnx(path: Path, threads: int) -> Runner:
+    onnxruntime = require("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    properties = session.get_modelmeta().custom_metadata_map
+    info = ArtefactInfo.from_json(properties[METADATA_KEY]) if METADATA_KEY in properties else None
+    nchw = info.layout == "nchw" if info else entry.shape[1] in (1, 3)
+    height, width, channels = (
+        (*entry.shape[2:], entry.shape[1]) if nchw else (*entry.shape[1:3], entry.shape[3])
+    )
+    dtype = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16}.get(entry.type, np.float32)
+
+    def run(pixels: Pixels) -> Outputs:
+        values = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if nchw else pixels
+        return np.asarray(session.run(None, {entry.name: values.astype(dtype)})[0], dtype=np.float32)
+
+    return Runner(
+        path=path,
+        format="onnx",
+        size=(_static(height), _static(width)),
+        channels=int(channels),
+        dynamic_batch=not isinstance(entry.shape[0], int),
+        info=info,
+        labels=tuple(json.loads(properties.get("labels", "[]"))),
+        run=run,
+    )
+
+
+def _static(side: Any) -> int | None:
+    return side if isinstance(side, int) else None
+
+
+def _keras(path: Path, threads: int) -> Runner:
+    import keras
+
+    del threads
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    _, height, width, channels = model.input_shape
+    return Runner(
+        path=path,
+        format="keras",
+        size=(height, width),
+        channels=channels,
+        dynamic_batch=True,
+        info=None,
+        labels=(),
+        run=lambda pixels: np.asarray(model(pixels, training=False), dtype=np.float32),
+    )

@@ -1,0 +1,159 @@
+"""What an exporter needs to know about the model it is given, and leaves inside the artefact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.labels import default_labels
+from keras_effnet.lookup import identify
+from keras_effnet.preprocessing import CONVENTIONS
+
+METADATA_KEY = "keras_effnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model on its way out.
+
+    Attributes:
+        model: the Keras model.
+        height, width, channels: of its input, in pixels.
+        info: what is written into the artefact.
+        labels: class names in the order of the outputs; empty when nobody knows them.
+    """
+
+    model: Any
+    height: int
+    width: int
+    channels: int
+    info: ArtefactInfo
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtefactInfo:
+    """Facts that travel inside every artefact, as JSON.
+
+    Attributes:
+        name: the model's name.
+        variant: short name of the published variant, or None.
+        recipe: how its numbers are stored.
+        preprocessing: what the graph does to a pixel 0–255, in words.
+        layout: order of the input's axes, `nhwc` or `nchw`.
+    """
+
+    name: str
+    variant: str | None
+    recipe: str
+    preprocessing: str
+    layout: str = "nhwc"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ArtefactInfo:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidInputError: something else.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"Expected the metadata that keras_effnet writes. Received: {text[:80]!r}. Export the model again."
+            ) from error
+
+
+def describe(
+    model: Any,
+    recipe: str,
+    *,
+    labels: Sequence[str] | None = None,
+    size: int | None = None,
+    layout: str = "nhwc",
+) -> Subject:
+    """Collect what the exporters need.
+
+    Args:
+        model: a built Keras model with one image input `[N, H, W, C]` and one output.
+        recipe: name of the recipe.
+        labels: class names in the order of the outputs; default: ImageNet's for 1,000 classes.
+        size: side of the input in pixels, for a model that leaves it open.
+        layout: `nhwc` or `nchw`.
+
+    Raises:
+        InvalidInputError: no single image input of known size, or labels that do not fit.
+        ExportError: Keras runs on another backend than TensorFlow.
+    """
+    _require_tensorflow_backend()
+    shape = _input_shape(model)
+    variant = identify(model)
+    fallback = variant.resolution if variant else None
+    height, width = (side or size or fallback for side in shape[:2])
+    if height is None or width is None:
+        raise InvalidInputError(
+            f"Expected a model with a known input size. Received: input {shape}. "
+            "Pass size=, or build the model with input_shape=(height, width, 3)."
+        )
+    classes = model.output_shape[-1] if len(model.output_shape) == 2 else 0
+    return Subject(
+        model=model,
+        height=height,
+        width=width,
+        channels=shape[2],
+        info=ArtefactInfo(
+            name=model.name,
+            variant=variant.name if variant else None,
+            recipe=recipe,
+            preprocessing=_preprocessing(model),
+            layout=layout,
+        ),
+        labels=_labels(labels, classes),
+    )
+
+
+def _input_shape(model: Any) -> tuple[Any, ...]:
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] is None:
+        raise InvalidInputError(
+            "Expected a built model with one image input [N, height, width, channels]. "
+            f"Received: input shape {shape}."
+        )
+    return shape[1:]
+
+
+def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    if labels is None:
+        return default_labels(classes) or ()
+    if len(labels) != classes:
+        raise InvalidInputError(
+            f"Expected {classes} labels, one for each output. Received: {len(labels)}. Pass one name per class."
+        )
+    return tuple(labels)
+
+
+def _preprocessing(model: Any) -> str:
+    """The formula that the model's `rescaling` layer computes, in words."""
+    for layer in model.layers:
+        if layer.name == "rescaling":
+            for convention in CONVENTIONS.values():
+                if list(layer.scale) == list(convention.scale) and list(layer.offset) == list(convention.offset):
+                    return convention.formula
+            return f"x * {layer.scale} + {layer.offset}"
+    return "none inside the graph"
+
+
+def _require_tensorflow_backend() -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            "Expected Keras to run on TensorFlow for export. Received: the backend "
+            f"{keras.backend.backend()!r}. Save the model, set KERAS_BACKEND=tensorflow and load it there."
+        )

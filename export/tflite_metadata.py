@@ -1,0 +1,198 @@
+"""Metadata of TFLite files: what the input and output mean, and the labels.
+
+Layout and field numbers follow `metadata_schema.fbs` (file identifier `M001`) of the TFLite
+metadata specification, which Android's Task Library and MediaPipe read. The label file is appended
+as a zip archive behind the model, as the specification wants it. Python's own writers for it need a
+native module that their wheels do not ship.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+
+from keras_effnet.export.subject import METADATA_KEY, Subject
+
+METADATA_NAME = "TFLITE_METADATA"
+LABELS_FILE = "labels.txt"
+
+_IMAGE_PROPERTIES, _NORMALIZATION = 2, 1  # members of the schema's unions
+_RGB, _GRAYSCALE = 1, 2
+_AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+
+
+def write(content: bytes, path: Path, subject: Subject) -> None:
+    """Write a TFLite model with its metadata and labels.
+
+    Args:
+        content: the bare model.
+        path: where to.
+        subject: what it is.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    _inline_buffers(model, content)
+    model.description = b"keras_effnet"
+    for name, data in (
+        (METADATA_NAME, _model_metadata(subject)),
+        (METADATA_KEY, subject.info.to_json().encode()),
+    ):
+        buffer = schema.BufferT()
+        buffer.data = list(data)
+        entry = schema.MetadataT()
+        entry.name = name.encode()
+        entry.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    if subject.labels:
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+            # a fixed time keeps the file the same for the same model
+            member = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(member, "\n".join(subject.labels) + "\n")
+
+
+def _inline_buffers(model: Any, content: bytes) -> None:
+    """Take buffers back into the flatbuffer that the quantizer had put behind it.
+
+    They are addressed by their place in the file, which moves when the metadata is added.
+    """
+    import numpy as np
+
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 mark buffers that are inside already
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The labels behind a TFLite model; empty when it has none."""
+    if not zipfile.is_zipfile(path):
+        return ()
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return ()
+        return tuple(archive.read(LABELS_FILE).decode("utf-8").splitlines())
+
+
+def read_info(path: Path) -> str | None:
+    """The JSON that `write` left in the file, or None."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry is not None and entry.Name() == METADATA_KEY.encode():
+            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode("utf-8")
+    return None
+
+
+def _model_metadata(subject: Subject) -> bytes:
+    import flatbuffers
+
+    build = flatbuffers.Builder(1024)
+    image = _tensor(
+        build,
+        "image",
+        f"RGB pixels 0-255; inside the graph: {subject.info.preprocessing}",
+        content=_image_content(build, subject),
+        # raw pixels go in: the normalization that a reader must apply is the identity
+        process_unit=_process_unit(build),
+        stats=_stats(build, 0.0, 255.0),
+    )
+    files = [_associated_file(build)] if subject.labels else []
+    scores = _tensor(
+        build,
+        "probabilities",
+        "probability of each class",
+        stats=_stats(build, 0.0, 1.0),
+        files=_vector(build, files) if files else None,
+    )
+    subgraph = _table(build, 10, {2: _vector(build, [image]), 3: _vector(build, [scores])})
+    root = _table(
+        build,
+        8,
+        {
+            0: build.CreateString(subject.info.name),
+            1: build.CreateString(f"{subject.info.name}, recipe {subject.info.recipe}"),
+            3: _vector(build, [subgraph]),
+            7: build.CreateString("1.0.0"),
+        },
+    )
+    build.Finish(root, b"M001")
+    return bytes(build.Output())
+
+
+def _tensor(
+    build: Any,
+    name: str,
+    description: str,
+    *,
+    stats: int,
+    content: int | None = None,
+    process_unit: int | None = None,
+    files: int | None = None,
+) -> int:
+    fields: dict[int, int | None] = {
+        0: build.CreateString(name),
+        1: build.CreateString(description),
+        3: content,
+        4: _vector(build, [process_unit]) if process_unit is not None else None,
+        5: stats,
+        6: files,
+    }
+    return _table(build, 7, {slot: offset for slot, offset in fields.items() if offset is not None})
+
+
+def _image_content(build: Any, subject: Subject) -> int:
+    size = _table(build, 2, {}, lambda: (build.PrependUint32Slot(0, subject.width, 0),
+                                         build.PrependUint32Slot(1, subject.height, 0)))
+    color = _GRAYSCALE if subject.channels == 1 else _RGB
+    properties = _table(build, 2, {1: size}, lambda: build.PrependInt8Slot(0, color, 0))
+    return _table(build, 3, {1: properties}, lambda: build.PrependUint8Slot(0, _IMAGE_PROPERTIES, 0))
+
+
+def _process_unit(build: Any) -> int:
+    options = _table(build, 2, {0: _floats(build, [0.0]), 1: _floats(build, [1.0])})
+    return _table(build, 2, {1: options}, lambda: build.PrependUint8Slot(0, _NORMALIZATION, 0))
+
+
+def _stats(build: Any, low: float, high: float) -> int:
+    return _table(build, 2, {0: _floats(build, [high]), 1: _floats(build, [low])})
+
+
+def _associated_file(build: Any) -> int:
+    fields = {0: build.CreateString(LABELS_FILE), 1: build.CreateString("class names, one per line")}
+    return _table(build, 5, fields, lambda: build.PrependInt8Slot(2, _AXIS_LABELS, 0))
+
+
+def _table(
+    build: Any, slots: int, offsets: dict[int, int], scalars: Callable[[], object] | None = None
+) -> int:
+    """One flatbuffer table. Everything that `offsets` points to must exist already."""
+    build.StartObject(slots)
+    if scalars is not None:
+        scalars()
+    for slot, offset in offsets.items():
+        build.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    return int(build.EndObject())
+
+
+def _vector(build: Any, offsets: Sequence[int]) -> int:
+    build.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        build.PrependUOffsetTRelative(offset)
+    return int(build.EndVector())
+
+
+def _floats(build: Any, values: Sequence[float]) -> int:
+    build.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        build.PrependFloat32(value)
+    return int(build.EndVector())

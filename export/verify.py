@@ -1,0 +1,204 @@
+"""The one comparison that decides whether an artefact is good. It knows nothing of formats."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError, VerificationError
+from keras_effnet.export.runners import Runner, load
+from keras_effnet.preprocessing import check_pixels
+
+REFERENCE_BATCH = 8
+SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What an artefact must reach; None where a figure does not decide.
+
+    Attributes:
+        max_abs_error: largest difference of any probability, 0–1.
+        top1_agreement: share of pictures with the same best class, 0–1.
+        sqnr_db: signal to quantization noise of the outputs, in dB.
+    """
+
+    max_abs_error: float | None = None
+    top1_agreement: float | None = None
+    sqnr_db: float | None = None
+
+
+# float32: only the order of additions differs, which stays below 1e-5 on B7.
+FLOAT32 = Tolerance(max_abs_error=1e-4, top1_agreement=1.0)
+# float16 rounds each weight by up to 2^-11; two near-equal classes may then change places.
+FLOAT16 = Tolerance(max_abs_error=5e-3)
+# Integer files differ visibly in single probabilities. A good one (Lite0) shows 99 % and 24 dB on
+# photographs, a destroyed one (B0 with min/max ranges) 66 % and 2 dB.
+INTEGER = Tolerance(top1_agreement=0.95, sqnr_db=10.0)
+
+TOLERANCES: dict[str, Tolerance] = {"float32": FLOAT32, "float16": FLOAT16}
+
+
+def tolerance_for(recipe: str) -> Tolerance:
+    """The tolerance of a recipe; every recipe but the float ones is judged as integer."""
+    return TOLERANCES.get(recipe, INTEGER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How close an artefact is to its model.
+
+    Attributes:
+        file: the artefact.
+        recipe: its recipe.
+        images: how many pictures were compared.
+        top1_agreement: share of pictures with the same best class, 0–1.
+        sqnr_db: 10·log10(signal power / error power) of the outputs; inf when equal.
+        max_abs_error: largest difference of any probability (for other outputs: relative to the
+            largest output).
+        mean_cosine: mean cosine between the outputs, −1–1.
+        failures: what was missed, in words; empty when good.
+    """
+
+    file: str
+    recipe: str
+    images: int
+    top1_agreement: float
+    sqnr_db: float
+    max_abs_error: float
+    mean_cosine: float
+    failures: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was missed."""
+        return not self.failures
+
+    def to_json(self) -> str:
+        """The report as a JSON object; an infinite SQNR becomes null."""
+        fields = asdict(self) | {"ok": self.ok}
+        if not math.isfinite(self.sqnr_db):
+            fields["sqnr_db"] = None
+        return json.dumps(fields)
+
+    def raise_if_failed(self) -> None:
+        """Raise when the artefact is not good.
+
+        Raises:
+            VerificationError: holds this report as `report`.
+        """
+        if not self.ok:
+            raise VerificationError(
+                f"Expected {self.file!r} ({self.recipe}) to agree with its model on {self.images} pictures. "
+                f"{' '.join(self.failures)} Do not use this file.",
+                self,
+            )
+
+
+def verify(
+    model: Any,
+    path: str | os.PathLike[str],
+    images: Any,
+    *,
+    tolerance: Tolerance | None = None,
+    raise_on_failure: bool = True,
+) -> Report:
+    """Compare an artefact with the Keras model it came from.
+
+    Where the artefact's batch is dynamic, a second batch size is tried too.
+
+    Args:
+        model: the Keras model.
+        path: an artefact of any format.
+        images: photographs, uint8 or float32 0–255 `[N, H, W, C]`; for integer artefacts other ones
+            than those of the calibration.
+        tolerance: default: the one of the artefact's recipe.
+        raise_on_failure: False to get the failed report instead of the exception.
+
+    Returns:
+        The `Report`.
+
+    Raises:
+        VerificationError: the artefact is not good.
+        InvalidInputError: pictures or a path that cannot be used.
+    """
+    runner = load(path)
+    pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
+    reference = np.asarray(model.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
+    report = compare(runner, reference, pixels, tolerance or tolerance_for(runner.recipe))
+    if raise_on_failure:
+        report.raise_if_failed()
+    return report
+
+
+def compare(
+    runner: Runner, reference: npt.NDArray[np.float32], pixels: npt.NDArray[Any], tolerance: Tolerance
+) -> Report:
+    """Compare an open artefact with the model's own outputs for the same pictures."""
+    outputs = np.concatenate(
+        [runner(pixels[start : start + REFERENCE_BATCH]) for start in range(0, len(pixels), REFERENCE_BATCH)]
+    )
+    failures: list[str] = []
+    if outputs.shape != reference.shape:
+        raise InvalidInputError(
+            f"Expected {str(runner.path)!r} to have outputs {list(reference.shape)}, as the model has. "
+            f"Received: {list(outputs.shape)}. Compare it with the model it was exported from."
+        )
+    if not np.isfinite(outputs).all():
+        failures.append("The outputs hold NaN or infinity.")
+        outputs = np.nan_to_num(outputs, posinf=0.0, neginf=0.0)
+    figures = _figures(reference, outputs)
+    if runner.dynamic_batch and len(pixels) >= SECOND_BATCH:
+        other = runner(pixels[:SECOND_BATCH])
+        second = _figures(reference[:SECOND_BATCH], other)
+        figures["max_abs_error"] = max(figures["max_abs_error"], second["max_abs_error"])
+    failures += _missed(figures, tolerance)
+    return Report(
+        file=runner.path.name, recipe=runner.recipe, images=len(pixels), failures=tuple(failures), **figures
+    )
+
+
+def _figures(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str, float]:
+    reference = reference.reshape(len(reference), -1).astype(np.float64)
+    outputs = outputs.reshape(len(outputs), -1).astype(np.float64)
+    error = outputs - reference
+    noise, signal = float(np.sum(error**2)), float(np.sum(reference**2))
+    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(outputs, axis=1)
+    cosines = np.sum(reference * outputs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    scale = 1.0 if _are_probabilities(reference) else float(np.abs(reference).max(initial=0)) or 1.0
+    return {
+        "top1_agreement": float(np.mean(reference.argmax(axis=1) == outputs.argmax(axis=1))),
+        "sqnr_db": 10 * math.log10(signal / noise) if noise and signal else math.inf,
+        "max_abs_error": float(np.abs(error).max(initial=0)) / scale,
+        "mean_cosine": float(cosines.mean()),
+    }
+
+
+def _are_probabilities(outputs: npt.NDArray[Any]) -> bool:
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-2))
+
+
+def _missed(figures: dict[str, float], tolerance: Tolerance) -> list[str]:
+    missed = []
+    error, agreement, sqnr = figures["max_abs_error"], figures["top1_agreement"], figures["sqnr_db"]
+    if tolerance.max_abs_error is not None and not error <= tolerance.max_abs_error:
+        missed.append(f"Largest error {error:.2g}, allowed {tolerance.max_abs_error:g}.")
+    if tolerance.top1_agreement is not None and not agreement >= tolerance.top1_agreement:
+        missed.append(f"Top-1 agreement {agreement:.3f}, required {tolerance.top1_agreement:g}.")
+    if tolerance.sqnr_db is not None and not sqnr >= tolerance.sqnr_db:
+        missed.append(f"SQNR {sqnr:.1f} dB, required {tolerance.sqnr_db:g} dB.")
+    return missed
+
+
+def _as_array(images: Any) -> Any:
+    """An array, or an iterable of batches, as one array."""
+    if hasattr(images, "shape"):
+        return images
+    batches = [np.asarray(batch) for batch in images]
+    return np.concatenate(batches) if batches and batches[0].ndim == 4 else np.asarray(batches)
