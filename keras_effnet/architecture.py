@@ -186,3 +186,19 @@ def _letters(position: int) -> str:
         position, digit = divmod(position - 1, 26)
         letters = chr(ord("a") + digit) + letters
     return letters
+
+
+def count_parameters(architecture: Architecture, classes: int = 1000) -> int:
+    """Trainable parameters of the network with a classifier of `classes` outputs."""
+    total = 3 * 9 * architecture.stem_filters + 2 * architecture.stem_filters
+    for block in architecture.blocks:
+        inner = block.expanded_filters
+        if block.expand_ratio != 1:
+            total += block.filters_in * inner + 2 * inner
+        total += block.kernel_size**2 * inner + 2 * inner
+        if block.se_filters:
+            total += 2 * inner * block.se_filters + block.se_filters + inner
+        total += inner * block.filters_out + 2 * block.filters_out
+    last = architecture.blocks[-1].filters_out
+    total += last * architecture.top_filters + 2 * architecture.top_filters
+    return total + architecture.top_filters * classes + classes

@@ -261,3 +261,9 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
             f"Received: {str(root)!r}, which holds none."
         )
     return found
+
+
+def sample_images(size: int, *, interpolation: str = "bicubic") -> npt.NDArray[np.uint8]:
+    """The eight photographs that ship with the package, uint8 `[8, size, size, 3]`."""
+    folder = Path(__file__).parent / "photos"
+    return np.stack([load_image(path, size, interpolation=interpolation) for path in list_images(folder)])

@@ -1,0 +1,200 @@
+"""One model to many verified artefacts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.export import benchmark
+from keras_effnet.export.files import size_of, staged
+from keras_effnet.export.onnx_model import to_onnx
+from keras_effnet.export.recipes import Recipe
+from keras_effnet.export.runners import Runner, load
+from keras_effnet.export.saved_model import to_saved_model
+from keras_effnet.export.tflite import to_tflite
+from keras_effnet.export.verify import Report, compare, tolerance_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """One row of the report. `latency_ms` is the median of one picture at a time."""
+
+    model: str
+    file: str
+    format: str
+    recipe: str
+    bytes: int
+    sha256: str
+    images: int
+    top1_agreement: float
+    sqnr_db: float | None
+    max_abs_error: float
+    mean_cosine: float
+    latency_ms: float
+    ok: bool
+    failures: tuple[str, ...]
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to export, and how to judge it.
+
+    Attributes:
+        model: the Keras model.
+        name: first part of the file names.
+        recipes: the targets.
+        out: directory for the artefacts.
+        images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
+        calibration: photographs to choose integer ranges from, or None.
+        labels: class names; None for ImageNet's.
+        layout: of ONNX files.
+        overwrite: replace existing artefacts.
+        keep_failed: leave artefacts that failed verification under their final names.
+        rounds: timing rounds.
+    """
+
+    model: Any
+    name: str
+    recipes: Sequence[Recipe]
+    out: Path
+    images: npt.NDArray[Any]
+    calibration: npt.NDArray[Any] | None = None
+    labels: Sequence[str] | None = None
+    layout: str = "nchw"
+    overwrite: bool = False
+    keep_failed: bool = False
+    rounds: int = benchmark.ROUNDS
+
+
+def final_path(out: Path, name: str, recipe: Recipe) -> Path:
+    """Where an artefact ends up: `b0_saved_model`, `b0_int8.tflite`, `b0_float32.onnx`."""
+    stem = "saved_model" if recipe.format == "saved_model" else recipe.name
+    return out / f"{name}_{stem}{recipe.suffix}"
+
+
+def check_paths(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Make sure that nothing would be lost, before the first minute of work.
+
+    Raises:
+        InvalidInputError: a path exists and `overwrite` is False.
+    """
+    taken = [str(path) for path in paths if path.exists()]
+    if taken and not overwrite:
+        raise InvalidInputError(
+            f"Expected paths that do not exist yet. Received: {', '.join(taken)}. "
+            "Choose another --out, or pass --force to replace them."
+        )
+
+
+def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> list[Artefact]:
+    """Export, verify, time, and only then put the artefacts under their final names.
+
+    Args:
+        job: what to do.
+        progress: called with the name of each step as it begins.
+
+    Returns:
+        One `Artefact` for each recipe, in their order; the failed ones too.
+
+    Raises:
+        InvalidInputError: a path that exists, or calibration that cannot be used.
+        ExportError: a converter failed; nothing of this job is left.
+    """
+    finals = [final_path(job.out, job.name, recipe) for recipe in job.recipes]
+    check_paths(finals, overwrite=job.overwrite)
+    with _workspace(job.out) as workspace:
+        paths = []
+        for recipe, final in zip(job.recipes, finals, strict=True):
+            progress(f"{job.name} → {recipe.target}")
+            paths.append(_convert(job, recipe, workspace / final.name))
+        progress(f"{job.name}: verifying")
+        runners = [load(path) for path in paths]
+        reports = _verify(job, runners)
+        progress(f"{job.name}: timing")
+        latencies = benchmark.median_latencies_ms(runners, job.images[:1], rounds=job.rounds)
+        artefacts = [
+            _artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, strict=True)
+        ]
+        for artefact, path, final in zip(artefacts, paths, finals, strict=True):
+            if artefact.kept:
+                with staged(final, overwrite=job.overwrite) as temporary:
+                    os.replace(path, temporary)
+    return artefacts
+
+
+@contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """A folder beside the final names, gone afterwards; `out` too if nothing came of it."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        context = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a folder that can be written to. Received: {str(out)!r} ({error.strerror or error}). "
+            "Choose another --out."
+        ) from error
+    try:
+        with context as folder:
+            yield Path(folder)
+    finally:
+        for created in missing:
+            if not any(created.iterdir()):
+                created.rmdir()
+
+
+def _convert(job: Job, recipe: Recipe, path: Path) -> Path:
+    if recipe.format == "saved_model":
+        return to_saved_model(job.model, path, labels=job.labels)
+    if recipe.format == "tflite":
+        return to_tflite(job.model, path, recipe.name, job.calibration, labels=job.labels)
+    return to_onnx(job.model, path, recipe.name, layout=job.layout, labels=job.labels)
+
+
+def _verify(job: Job, runners: Sequence[Runner]) -> list[Report]:
+    reference = np.asarray(job.model.predict(job.images, batch_size=8, verbose=0), dtype=np.float32)
+    return [compare(runner, reference, job.images, tolerance_for(runner.recipe)) for runner in runners]
+
+
+def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: float) -> Artefact:
+    return Artefact(
+        model=job.name,
+        file=path.name,
+        format=recipe.format,
+        recipe=recipe.name,
+        bytes=size_of(path),
+        sha256=sha256_of(path),
+        images=report.images,
+        top1_agreement=report.top1_agreement,
+        sqnr_db=report.sqnr_db if np.isfinite(report.sqnr_db) else None,
+        max_abs_error=report.max_abs_error,
+        mean_cosine=report.mean_cosine,
+        latency_ms=latency,
+        ok=report.ok,
+        failures=report.failures,
+        kept=report.ok or job.keep_failed,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file; of a directory: of its relative file names and contents, sorted."""
+    digest = hashlib.sha256()
+    files = sorted(child for child in path.rglob("*") if child.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
