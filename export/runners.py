@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.quiet import quiet_native
+from keras_effnet.quiet import quiet_native
 from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo
 from keras_effnet.preprocessing import check_pixels
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.quiet import quiet_native
+from keras_effnet.quiet import quiet_native
 from keras_effnet.export.subject import Subject
 from keras_effnet.preprocessing import check_pixels
 

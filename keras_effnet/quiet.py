@@ -31,3 +31,11 @@ def quiet_native() -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def import_keras() -> None:
+    """Import Keras and wake its backend without the remarks that TensorFlow prints while starting."""
+    with quiet_native():
+        import keras
+
+        keras.ops.zeros(1)  # devices are looked for at the first operation

@@ -1,0 +1,85 @@
+"""`keras-effnet`: list, predict, export, verify, benchmark.
+
+Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
+expected, what came and what to do; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from keras_effnet.commands import benchmark, export, list_variants, predict, verify
+
+COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark)
+FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers wrong use in one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}. See '{self.prog} --help'.", file=sys.stderr)
+        raise SystemExit(WRONG_USE)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's parser."""
+    root = _Parser(
+        prog="keras-effnet",
+        description="EfficientNet for Keras: classify photographs, export verified SavedModel, TFLite and ONNX.",
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for module in COMMANDS:
+        added = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        module.add_arguments(added)
+        added.set_defaults(run=module.run)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = parser().parse_args(argv)
+    from keras_effnet.errors import EffNetError, VerificationError
+
+    warnings.showwarning = _show_warning
+    try:
+        return int(arguments.run(arguments))
+    except VerificationError as error:
+        return _say(error, FAILED_VERIFICATION)
+    except EffNetError as error:
+        return _say(error, WRONG_USE)
+    except KeyboardInterrupt:
+        print("keras-effnet: interrupted; nothing half-written was left", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has enough
+        return 0
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"keras-effnet: {error}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Our own warnings in one line; those of the libraries not at all."""
+    if category is UserWarning and str(message).startswith("Expected"):
+        print(f"keras-effnet: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

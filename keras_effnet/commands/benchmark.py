@@ -1,0 +1,61 @@
+"""`keras-effnet benchmark`: how long do these artefacts take on this machine?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from keras_effnet.commands.options import add_json, whole_number
+from keras_effnet.commands.table import table
+
+NAME = "benchmark"
+HELP = "time exported files against each other, taking turns"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders; the first is 1.00")
+    parser.add_argument("--batch", type=whole_number(1), default=1, help="pictures per call (default: 1)")
+    parser.add_argument("--rounds", type=whole_number(1), default=30, help="timed rounds (default: 30)")
+    parser.add_argument("--threads", type=whole_number(1), default=os.cpu_count(), help="default: all cores")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.export import load
+    from keras_effnet.export.benchmark import median_latencies_ms
+    from keras_effnet.export.files import size_of
+    from keras_effnet.preprocessing import sample_images
+
+    runners = [load(path, threads=arguments.threads) for path in arguments.artefacts]
+    sizes = {runner.size for runner in runners}
+    (height, width), *others = sizes
+    if others or height is None or height != width:
+        raise InvalidInputError(
+            f"Expected artefacts with the same square input. Received: {sorted(map(str, sizes))}. "
+            "Time networks of different resolutions separately."
+        )
+    images = sample_images(height).repeat(-(-arguments.batch // 8), axis=0)[: arguments.batch]
+    medians = median_latencies_ms(runners, images, rounds=arguments.rounds)
+    entries = [
+        {
+            "file": str(path),
+            "bytes": size_of(Path(path)),
+            "batch": arguments.batch,
+            "threads": arguments.threads,
+            "median_ms": median,
+            "ratio": median / medians[0],
+        }
+        for path, median in zip(arguments.artefacts, medians, strict=True)
+    ]
+    if arguments.json:
+        print(json.dumps(entries, indent=2))
+        return 0
+    rows = [
+        [Path(e["file"]).name, f"{e['bytes'] / 1e6:.1f} MB", f"{e['median_ms']:.2f} ms", f"{e['ratio']:.2f}"]
+        for e in entries
+    ]
+    print(table(["artefact", "size", f"median, batch {arguments.batch}", "ratio"], rows))
+    return 0

@@ -1,0 +1,204 @@
+"""`keras-effnet export`: variants to verified artefacts with a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_effnet.commands.options import (
+    EVALUATION_LIMIT,
+    add_json,
+    add_quiet,
+    add_weights,
+    interpolation_for,
+    read_directory,
+    weights_of,
+    whole_number,
+)
+from keras_effnet.commands.table import table
+
+if TYPE_CHECKING:
+    from keras_effnet.export.pipeline import Artefact
+    from keras_effnet.export.recipes import Recipe
+    from keras_effnet.variants import Variant
+
+NAME = "export"
+HELP = "export variants to SavedModel, TFLite and ONNX, each file verified against the Keras model"
+ENOUGH_TO_SPLIT = 8  # photographs; fewer are all used for calibration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("variants", nargs="+", metavar="VARIANT", help="b0 … b7, lite0 … lite4, or 'all' for B0-B7")
+    add_weights(parser)
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        default=["saved_model", "tflite:float32", "onnx:float32"],
+        metavar="TARGET",
+        help="saved_model, tflite:{float32,float16,weight_int8,int8}, onnx:{float32,float16}",
+    )
+    parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="photographs to verify on (default: every second one of --calibration, else eight built-in ones)",
+    )
+    parser.add_argument(
+        "--max-images",
+        type=whole_number(1),
+        default=EVALUATION_LIMIT,
+        metavar="N",
+        help=f"photographs to read from a folder at most (default: {EVALUATION_LIMIT})",
+    )
+    parser.add_argument("--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the artefacts and the report")
+    parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
+    parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
+    parser.add_argument("--no-html", action="store_true", help="write report.json only")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from keras_effnet.export.pipeline import check_paths, final_path
+    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.report import require_html, write_reports
+    from keras_effnet.quiet import import_keras
+
+    out = Path(arguments.out).expanduser()
+    variants = _variants(arguments.variants)
+    recipes = list(dict.fromkeys(parse_target(target) for target in arguments.to))
+    check_paths(
+        [final_path(out, variant.name, recipe) for variant in variants for recipe in recipes],
+        overwrite=arguments.force,
+    )
+    _check_calibration(recipes, arguments)
+    if not arguments.no_html:
+        require_html()
+    import_keras()
+    artefacts: list[Artefact] = []
+    bar = _progress(len(variants) * (len(recipes) + 3), quiet=arguments.quiet or arguments.json)
+    with bar:
+        for variant in variants:
+            done = _export_variant(variant, recipes, arguments, out, bar)
+            artefacts += done
+            # after each variant, so that a stopped run still has a report of what it finished
+            report = write_reports(done, out, html=not arguments.no_html)
+    _show(artefacts, out, report, arguments)
+    return 0 if all(artefact.ok for artefact in artefacts) else 1
+
+
+def _variants(names: list[str]) -> list[Variant]:
+    from keras_effnet.lookup import get_variant
+    from keras_effnet.variants import B_SERIES
+
+    wanted = [name for given in names for name in (B_SERIES if given.lower() == "all" else (given,))]
+    return list(dict.fromkeys(get_variant(name) for name in wanted))
+
+
+def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
+    """Before the first minute of work: is everything there that the recipes need?"""
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.preprocessing import list_images
+
+    for directory in (arguments.calibration, arguments.images):
+        if directory is not None:
+            list_images(Path(directory).expanduser())
+    needing = [recipe.target for recipe in recipes if recipe.needs_calibration]
+    if needing and arguments.calibration is None:
+        raise InvalidInputError(
+            f"Expected --calibration DIR for {', '.join(needing)}. Received: none. Pass a folder with about a "
+            "hundred photographs like those the model will see; labels are not needed."
+        )
+
+
+def _export_variant(
+    variant: Variant, recipes: list[Recipe], arguments: argparse.Namespace, out: Path, bar: Any
+) -> list[Artefact]:
+    import gc
+
+    import keras
+
+    from keras_effnet.applications import EfficientNet
+    from keras_effnet.export.pipeline import Job, export_job
+
+    def step(name: str) -> None:
+        bar.set_description(name)
+        bar.update(1)
+
+    step(f"{variant.name}: building")
+    model = EfficientNet(variant, weights=weights_of(arguments))
+    calibration, images = _photographs(variant, arguments)
+    job = Job(
+        model=model,
+        name=variant.name,
+        recipes=recipes,
+        out=out,
+        images=images,
+        calibration=calibration,
+        layout=arguments.layout,
+        overwrite=arguments.force,
+        keep_failed=arguments.keep_failed,
+    )
+    artefacts = export_job(job, step)
+    del model, job
+    keras.backend.clear_session()  # eight variants in one process would otherwise add up
+    gc.collect()
+    return artefacts
+
+
+def _photographs(variant: Variant, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """What to calibrate with and what to verify on; never the same pictures if there are enough."""
+    from keras_effnet.preprocessing import sample_images
+
+    size, interpolation = variant.resolution, interpolation_for(variant)
+    calibration = images = None
+    if arguments.calibration is not None:
+        calibration = read_directory(
+            Path(arguments.calibration).expanduser(), size, interpolation=interpolation, limit=arguments.max_images
+        )
+    if arguments.images is not None:
+        images = read_directory(
+            Path(arguments.images).expanduser(), size, interpolation=interpolation, limit=arguments.max_images
+        )
+    elif calibration is not None and len(calibration) >= ENOUGH_TO_SPLIT:
+        calibration, images = calibration[::2], calibration[1::2]
+    else:
+        images = sample_images(size, interpolation=interpolation)
+    return calibration, images
+
+
+def _progress(total: int, *, quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    # disable=None: silent where the error output is no terminal
+    return tqdm(total=total, unit="step", disable=True if quiet else None, leave=False, file=sys.stderr)
+
+
+def _show(artefacts: list[Artefact], out: Path, report: dict[str, Any], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+        return
+    rows = [
+        [
+            artefact.file,
+            f"{artefact.bytes / 1e6:.1f} MB",
+            f"{artefact.latency_ms:.1f} ms",
+            f"{artefact.top1_agreement:.1%}",
+            "exact" if artefact.sqnr_db is None else f"{artefact.sqnr_db:.0f} dB",
+            f"{artefact.max_abs_error:.1e}",
+            "✓" if artefact.ok else "✗",
+        ]
+        for artefact in artefacts
+    ]
+    print(table(["artefact", "size", "one picture", "top-1 agreement", "SQNR", "largest error", "verified"], rows))
+    for artefact in artefacts:
+        if not artefact.ok:
+            fate = "kept, as you asked" if artefact.kept else "not kept (--keep-failed keeps it)"
+            print(f"{artefact.file}: {' '.join(artefact.failures)} The file was {fate}.", file=sys.stderr)
+    pictures = {artefact.images for artefact in artefacts}
+    print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
+    print(f"report: {out / ('report.json' if arguments.no_html else 'report.html')}")

@@ -1,0 +1,58 @@
+"""`keras-effnet list`: variants, sizes, weight sets, published accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from keras_effnet.commands.options import add_json
+from keras_effnet.commands.table import table
+
+NAME = "list"
+HELP = "variants, weight sets, sizes and published accuracy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from keras_effnet.architecture import count_parameters
+    from keras_effnet.lookup import architecture_of
+    from keras_effnet.variants import VARIANTS
+    from keras_effnet.weights.catalog import CATALOG
+
+    entries = []
+    for variant in VARIANTS.values():
+        architecture = architecture_of(variant)
+        entries.append(
+            {
+                "variant": variant.name,
+                "resolution": variant.resolution,
+                "width": variant.width,
+                "depth": variant.depth,
+                "blocks": len(architecture.blocks),
+                "parameters": count_parameters(architecture),
+                "weights": {
+                    entry.name: {"top1": entry.top1, "licence": entry.licence}
+                    for entry in CATALOG
+                    if entry.variant == variant.name
+                },
+            }
+        )
+    if arguments.json:
+        print(json.dumps(entries, indent=2))
+        return 0
+    rows = [
+        [
+            str(entry["variant"]),
+            f"{entry['resolution']} px",
+            f"{entry['width']:.1f} / {entry['depth']:.1f}",
+            str(entry["blocks"]),
+            f"{entry['parameters'] / 1e6:.1f} M",
+            ", ".join(f"{name} ({facts['top1']} %)" for name, facts in entry["weights"].items()) or "–",
+        ]
+        for entry in entries
+    ]
+    print(table(["variant", "input", "width / depth", "blocks", "parameters", "weights (ImageNet top-1)"], rows))
+    return 0

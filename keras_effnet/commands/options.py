@@ -1,0 +1,75 @@
+"""Options that several commands share, and what they come down to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.preprocessing import list_images, load_image
+
+EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="SET|FILE|none",
+        help="published set, weight file, or 'none' for random weights (default: imagenet)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def whole_number(least: int) -> Any:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, received {text!r}")
+        return number
+
+    return parse
+
+
+def weights_of(arguments: argparse.Namespace) -> str | None:
+    """The `weights=` that `--weights` means."""
+    given: str = arguments.weights
+    return None if given.lower() == "none" else os.path.expanduser(given)
+
+
+def interpolation_for(variant: Any) -> str:
+    """Lite was evaluated with bilinear resizing, the others with bicubic."""
+    return "bilinear" if variant is not None and variant.lite else "bicubic"
+
+
+def read_directory(
+    directory: str | Path, size: int, *, interpolation: str, limit: int = EVALUATION_LIMIT
+) -> npt.NDArray[np.uint8]:
+    """Photographs of a directory, evenly spread over its sorted names, at most `limit`.
+
+    Raises:
+        InvalidInputError: not a directory, empty, or a picture that cannot be decoded.
+    """
+    paths = list_images(directory)
+    if limit < 1:
+        raise InvalidInputError(f"Expected a limit of at least one picture. Received: {limit}.")
+    if len(paths) > limit:
+        paths = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, limit)]
+    return np.stack([load_image(path, size, interpolation=interpolation) for path in paths])

@@ -1,0 +1,96 @@
+"""`keras-effnet predict`: what is on these photographs?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.commands.options import add_json, add_weights, interpolation_for, weights_of, whole_number
+
+NAME = "predict"
+HELP = "classify photographs with a variant or an exported file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="photographs")
+    parser.add_argument(
+        "--model", default="lite0", metavar="VARIANT|FILE", help="a variant (default: lite0) or an exported artefact"
+    )
+    add_weights(parser)
+    parser.add_argument("--top", type=whole_number(1), default=5, help="how many classes (default: 5)")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from keras_effnet.preprocessing import load_image
+
+    classify, size, interpolation, labels = _classifier(arguments)
+    pixels = np.stack([load_image(path, size, interpolation=interpolation) for path in arguments.images])
+    scores = np.asarray(classify(pixels))
+    results = []
+    for path, row in zip(arguments.images, scores, strict=True):
+        best = np.argsort(row)[::-1][: arguments.top]
+        results.append(
+            {
+                "file": path,
+                "predictions": [
+                    {"class_index": int(index), "label": labels[index], "probability": float(row[index])}
+                    for index in best
+                ],
+            }
+        )
+    _show(results, as_json=arguments.json)
+    return 0
+
+
+def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, str, tuple[str, ...]]:
+    """A callable from pixels to probabilities, its input size, its resizing and its labels."""
+    from keras_effnet.lookup import get_variant
+    from keras_effnet.quiet import import_keras
+
+    if Path(arguments.model).exists():
+        from keras_effnet.errors import InvalidInputError
+        from keras_effnet.export import load
+
+        runner = load(arguments.model)
+        size = runner.size[0]
+        if size is None or size != runner.size[1]:
+            raise InvalidInputError(f"Expected an artefact with a square input of known size. Received: {runner.size}.")
+        known = runner.info.variant if runner.info else None
+        labels = runner.labels or _numbered(runner)
+        return runner, size, interpolation_for(get_variant(known) if known else None), labels
+    variant = get_variant(arguments.model)
+    import_keras()
+    from keras_effnet.applications import EfficientNet
+    from keras_effnet.labels import imagenet_labels
+
+    model = EfficientNet(variant, weights=weights_of(arguments))
+
+    def classify(pixels: Any) -> Any:
+        return model.predict(pixels, batch_size=8, verbose=0)
+
+    return classify, variant.resolution, interpolation_for(variant), imagenet_labels()
+
+
+def _numbered(runner: Any) -> tuple[str, ...]:
+    """Labels for an artefact that carries none."""
+    from keras_effnet.labels import default_labels
+    from keras_effnet.preprocessing import sample_images
+
+    classes = runner(sample_images(runner.size[0])[:1]).shape[-1]
+    return default_labels(classes) or tuple(f"class {index}" for index in range(classes))
+
+
+def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+        return
+    for result in results:
+        print(result["file"])
+        for guess in result["predictions"]:
+            bar = "█" * round(guess["probability"] * 20)
+            print(f"  {guess['probability']:7.2%}  {bar:<20}  {guess['label']}")

@@ -1,0 +1,80 @@
+"""`keras-effnet verify`: does this artefact still agree with the Keras model?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from keras_effnet.commands.options import (
+    EVALUATION_LIMIT,
+    add_json,
+    add_weights,
+    interpolation_for,
+    read_directory,
+    weights_of,
+    whole_number,
+)
+
+NAME = "verify"
+HELP = "compare exported files with the Keras model on photographs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders")
+    parser.add_argument("--model", metavar="VARIANT|FILE.keras", help="default: the variant that the artefact names")
+    add_weights(parser)
+    parser.add_argument("--images", metavar="DIR", help="photographs (default: eight built-in ones)")
+    parser.add_argument("--max-images", type=whole_number(1), default=EVALUATION_LIMIT, metavar="N")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from keras_effnet.export import load, verify
+    from keras_effnet.preprocessing import sample_images
+    from keras_effnet.quiet import import_keras
+
+    import_keras()
+    reports = []
+    for path in arguments.artefacts:
+        runner = load(path)
+        model, variant = _model(arguments, runner.info.variant if runner.info else None)
+        size, interpolation = model.input_shape[1] or 224, interpolation_for(variant)
+        if arguments.images:
+            folder = Path(arguments.images).expanduser()
+            images = read_directory(folder, size, interpolation=interpolation, limit=arguments.max_images)
+        else:
+            images = sample_images(size, interpolation=interpolation)
+        reports.append(verify(model, path, images, raise_on_failure=False))
+    if arguments.json:
+        print("[" + ", ".join(report.to_json() for report in reports) + "]")
+    else:
+        for report in reports:
+            print(
+                f"{'✓' if report.ok else '✗'} {report.file} ({report.recipe}): top-1 agreement "
+                f"{report.top1_agreement:.1%} of {report.images}, SQNR {report.sqnr_db:.0f} dB, "
+                f"largest error {report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
+            )
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _model(arguments: argparse.Namespace, named: str | None):  # type: ignore[no-untyped-def]
+    """The Keras model to compare with, and its variant if it has one."""
+    from keras_effnet.applications import EfficientNet
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.lookup import get_variant, identify
+
+    wanted = arguments.model or named
+    if wanted is None:
+        raise InvalidInputError(
+            "Expected --model VARIANT for an artefact that does not name its variant. Received: none. "
+            "Pass the variant or the .keras file that it was exported from."
+        )
+    if str(wanted).endswith(".keras"):
+        import keras
+
+        if not Path(wanted).is_file():
+            raise InvalidInputError(f"Expected a .keras file. Received: {wanted!r}, which does not exist.")
+        model = keras.saving.load_model(wanted, compile=False)
+        return model, identify(model)
+    variant = get_variant(wanted)
+    return EfficientNet(variant, weights=weights_of(arguments)), variant
