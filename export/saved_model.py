@@ -28,7 +28,7 @@ def to_saved_model(
 
     - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
     - `serve_uint8`: the same as uint8
-    - `serve_bytes`: `image_bytes`, JPEG/PNG/GIF/BMP strings `[N]`; decodes, takes the central
+    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes, takes the central
       `size / (size + 32)` square, resizes (bicubic, antialiased) and classifies. EXIF rotation is
       not applied: TensorFlow has no operator that reads it. Only for three channels.
 
@@ -65,8 +65,8 @@ def write_archive(subject: Subject, path: Path) -> None:
 
     model = subject.model
     shape = (None, subject.height, subject.width, subject.channels)
+    # without track(): the variables are found through the endpoints, and tracking stores them twice
     archive = keras.export.ExportArchive()
-    archive.track(model)
 
     def serve(image: Any) -> dict[str, Any]:
         return {"probabilities": tf.cast(model(image, training=False), tf.float32)}
@@ -93,7 +93,8 @@ def _decoder(height: int, width: int) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     def decode(encoded: Any) -> Any:
-        picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        # despite its name it reads PNG and GIF too; the accurate DCT is the one that Pillow uses
+        picture = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
         sides = tf.cast(tf.shape(picture)[:2], tf.float32)
         # the crop keeps size / (size + 32) of the shorter side, and the model's aspect ratio
         target = tf.constant([height, width], tf.float32)

@@ -100,7 +100,6 @@ def convert_float(subject: Subject) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder, quiet_native():
         archive = keras.export.ExportArchive()
-        archive.track(model)
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])

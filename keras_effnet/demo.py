@@ -15,7 +15,7 @@ from keras_effnet.cli import main as run_command
 from keras_effnet.errors import require
 
 TARGETS = ("saved_model", "tflite:float32", "tflite:float16", "tflite:int8", "onnx:float32")
-CALIBRATION_SOURCES = ("astronaut.png", "rocket.jpg", "motorcycle_left.png", "chelsea.png", "coffee.png")
+CALIBRATION_SOURCES = ("astronaut.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png", "coffee.png")
 CROP_SHARES = (0.95, 0.85, 0.75)
 
 
