@@ -86,13 +86,13 @@ def _make_parents(path: Path) -> list[Path]:
 def _replace(temporary: Path, final: Path) -> None:
     """Move into place. A directory cannot replace another one in a single step."""
     if not final.is_dir():
-        os.replace(temporary, final)
+        temporary.replace(final)
         return
     old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
-    os.replace(final, old)
+    final.replace(old)
     try:
-        os.replace(temporary, final)
+        temporary.replace(final)
     except OSError:
-        os.replace(old, final)
+        old.replace(final)
         raise
     remove(old)

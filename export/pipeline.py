@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
 from keras_effnet.export.files import size_of, staged
 from keras_effnet.export.onnx_model import to_onnx
@@ -23,6 +20,8 @@ from keras_effnet.export.runners import Runner, load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
+
+from keras_effnet.errors import InvalidInputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +122,11 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
         reports = _verify(job, runners)
         progress(f"{job.name}: timing")
         latencies = benchmark.median_latencies_ms(runners, job.images[:1], rounds=job.rounds)
-        artefacts = [
-            _artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, strict=True)
-        ]
+        artefacts = [_artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, strict=True)]
         for artefact, path, final in zip(artefacts, paths, finals, strict=True):
             if artefact.kept:
                 with staged(final, overwrite=job.overwrite) as temporary:
-                    os.replace(path, temporary)
+                    path.replace(temporary)
     return artefacts
 
 

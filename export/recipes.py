@@ -44,9 +44,18 @@ RECIPES: dict[str, Recipe] = {
         _tflite("float32", "phones: exact, the reference for the others"),
         _tflite("float16", "phones with a GPU: half the size, practically exact"),
         _tflite("weight_int8", "small downloads: a quarter of the size, computes in float"),
-        _tflite("int8", "phones without a GPU, NPUs: a quarter of the size, integer only", needs_calibration=True),
-        Recipe(format="onnx", name="float32", purpose="servers: ONNX Runtime, OpenVINO, TensorRT", suffix=".onnx"),
-        Recipe(format="onnx", name="float16", purpose="servers: half the size, as fast as float32", suffix=".onnx"),
+        _tflite(
+            "int8", "phones without a GPU, NPUs: a quarter of the size, integer only", needs_calibration=True
+        ),
+        Recipe(
+            format="onnx", name="float32", purpose="servers: ONNX Runtime, OpenVINO, TensorRT", suffix=".onnx"
+        ),
+        Recipe(
+            format="onnx",
+            name="float16",
+            purpose="servers: half the size, as fast as float32",
+            suffix=".onnx",
+        ),
     )
 }
 

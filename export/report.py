@@ -13,13 +13,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import require
 from keras_effnet.export.files import staged
 from keras_effnet.export.pipeline import Artefact
 
+from keras_effnet.errors import require
+
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 GOOD, BAD = "#2f7d6d", "#c0504d"
-_PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "tf2onnx", "onnxruntime")
+_PACKAGES = (
+    "keras-effnet",
+    "tensorflow",
+    "keras",
+    "ai-edge-litert",
+    "litert-quantizer",
+    "tf2onnx",
+    "onnxruntime",
+)
 
 
 def require_html() -> None:
@@ -116,8 +125,20 @@ def _plots(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         _bars(rows, "bytes", "Size on disk (MB)", lambda value: value / 1e6, "{:.1f}"),
         _bars(rows, "latency_ms", "Time for one picture (ms, median)", lambda value: value, "{:.1f}"),
-        _bars(rows, "top1_agreement", "Same best class as the Keras model (%)", lambda value: value * 100, "{:.1f}"),
-        _bars(rows, "sqnr_db", "Signal to quantization noise (dB, higher is closer)", lambda value: value, "{:.0f}"),
+        _bars(
+            rows,
+            "top1_agreement",
+            "Same best class as the Keras model (%)",
+            lambda value: value * 100,
+            "{:.1f}",
+        ),
+        _bars(
+            rows,
+            "sqnr_db",
+            "Signal to quantization noise (dB, higher is closer)",
+            lambda value: value,
+            "{:.0f}",
+        ),
     ]
 
 

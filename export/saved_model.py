@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_effnet.export.files import staged
 from keras_effnet.export.subject import METADATA_KEY, Subject, describe
+
 from keras_effnet.preprocessing import CROP_MARGIN
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read

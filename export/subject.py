@@ -143,7 +143,9 @@ def _preprocessing(model: Any) -> str:
     for layer in model.layers:
         if layer.name == "rescaling":
             for convention in CONVENTIONS.values():
-                if list(layer.scale) == list(convention.scale) and list(layer.offset) == list(convention.offset):
+                if list(layer.scale) == list(convention.scale) and list(layer.offset) == list(
+                    convention.offset
+                ):
                     return convention.formula
             return f"x * {layer.scale} + {layer.offset}"
     return "none inside the graph"

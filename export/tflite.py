@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export import tflite_metadata
 from keras_effnet.export.files import staged
-from keras_effnet.quiet import quiet_native
 from keras_effnet.export.recipes import get_recipe
 from keras_effnet.export.subject import Subject, describe
+
+from keras_effnet.errors import ExportError, InvalidInputError, require
+from keras_effnet.quiet import quiet_native
 
 SIGNATURE = "serving_default"
 INPUT_NAME = "image"

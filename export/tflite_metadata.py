@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-
-
 from keras_effnet.export.subject import METADATA_KEY, Subject
 
 METADATA_NAME = "TFLITE_METADATA"
@@ -151,8 +149,12 @@ def _tensor(
 
 
 def _image_content(build: Any, subject: Subject) -> int:
-    size = _table(build, 2, {}, lambda: (build.PrependUint32Slot(0, subject.width, 0),
-                                         build.PrependUint32Slot(1, subject.height, 0)))
+    size = _table(
+        build,
+        2,
+        {},
+        lambda: (build.PrependUint32Slot(0, subject.width, 0), build.PrependUint32Slot(1, subject.height, 0)),
+    )
     color = _GRAYSCALE if subject.channels == 1 else _RGB
     properties = _table(build, 2, {1: size}, lambda: build.PrependInt8Slot(0, color, 0))
     return _table(build, 3, {1: properties}, lambda: build.PrependUint8Slot(0, _IMAGE_PROPERTIES, 0))

@@ -153,7 +153,9 @@ def _check(
     if padding not in PADDINGS:
         raise unknown_name("padding", padding, PADDINGS)
     if include_top and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
-        raise InvalidInputError(f"Expected classes to be a whole number of at least 1. Received: {classes!r}.")
+        raise InvalidInputError(
+            f"Expected classes to be a whole number of at least 1. Received: {classes!r}."
+        )
     for label, rate in (("drop_connect_rate", drop_connect_rate), ("dropout_rate", dropout_rate)):
         if rate is not None and not 0 <= rate < 1:
             raise InvalidInputError(f"Expected {label} to lie in [0, 1). Received: {rate!r}.")

@@ -210,4 +210,6 @@ def check_input_shape(shape: tuple[int | None, ...]) -> None:
     if any(side is not None and side < MIN_SIZE for side in (height, width)):
         raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
     if channels is None or channels < 1:
-        raise InvalidInputError(f"{expected} and at least one channel, in the last place. Received: {shape}. {advice}")
+        raise InvalidInputError(
+            f"{expected} and at least one channel, in the last place. Received: {shape}. {advice}"
+        )

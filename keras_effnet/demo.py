@@ -15,14 +15,22 @@ from keras_effnet.cli import main as run_command
 from keras_effnet.errors import require
 
 TARGETS = ("saved_model", "tflite:float32", "tflite:float16", "tflite:int8", "onnx:float32")
-CALIBRATION_SOURCES = ("astronaut.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png", "coffee.png")
+CALIBRATION_SOURCES = (
+    "astronaut.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "coffee.png",
+)
 CROP_SHARES = (0.95, 0.85, 0.75)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demonstration; returns the exit code of the last command."""
     parser = argparse.ArgumentParser(prog="python -m keras_effnet.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="build/run", help="folder for everything that is made (default: build/run)")
+    parser.add_argument(
+        "--out", default="build/run", help="folder for everything that is made (default: build/run)"
+    )
     out = Path(parser.parse_args(argv).out)
     photographs = Path(require("skimage", "demo").__file__).parent / "data"
     pictures = [str(photographs / name) for name in ("chelsea.png", "coffee.png")]

@@ -55,9 +55,7 @@ def unknown_name(kind: str, given: object, known: Iterable[str]) -> InvalidInput
     names = list(known)
     near = difflib.get_close_matches(str(given).lower(), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return InvalidInputError(
-        f"Expected {kind} to be one of {', '.join(names)}. Received: {given!r}.{hint}"
-    )
+    return InvalidInputError(f"Expected {kind} to be one of {', '.join(names)}. Received: {given!r}.{hint}")
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -74,7 +72,7 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing != module.split(".")[0]:
+        if missing != module.split(".", maxsplit=1)[0]:
             raise  # the package is there but broken: its own error says more than ours would
         raise MissingExtraError(
             f"Expected the package {missing!r} to be installed; it is not. "

@@ -149,7 +149,12 @@ def check_pixels(
 
 def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> None:
     """Warn when float pixels look as if somebody had already divided them by 255."""
-    if pixels.dtype != np.uint8 and pixels.size and float(pixels.max()) <= 1.0 and float(pixels.min()) >= -1.0:
+    if (
+        pixels.dtype != np.uint8
+        and pixels.size
+        and float(pixels.max()) <= 1.0
+        and float(pixels.min()) >= -1.0
+    ):
         warnings.warn(
             f"Expected {what} with pixels 0-255; all values lie between "
             f"{float(pixels.min()):.3g} and {float(pixels.max()):.3g}, which looks like pictures that "

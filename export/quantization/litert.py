@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from keras_effnet.export.subject import Subject
 from tqdm.auto import tqdm
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.quiet import quiet_native
-from keras_effnet.export.subject import Subject
 from keras_effnet.preprocessing import check_pixels
+from keras_effnet.quiet import quiet_native
 
 ENOUGH_IMAGES = 16  # fewer photographs leave many channels at ranges they exceed in use
 PIXEL_RANGE = (0.0, 255.0)
@@ -42,7 +42,9 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
         for batch in batches
     ]
     if not checked:
-        check_pixels(np.zeros((0, *size, channels)), size=size, channels=channels, what="calibration photographs")
+        check_pixels(
+            np.zeros((0, *size, channels)), size=size, channels=channels, what="calibration photographs"
+        )
     images = np.concatenate(checked)
     if float(np.ptp(images)) == 0:
         raise InvalidInputError(
@@ -67,7 +69,9 @@ def float16(content: bytes) -> bytes:
     quantizer, qtyping, algorithms = _modules()
     worker = quantizer.Quantizer(bytearray(content))
     config = qtyping.OpQuantizationConfig(
-        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+        ),
         compute_precision=qtyping.ComputePrecision.FLOAT,
         explicit_dequantize=True,
     )

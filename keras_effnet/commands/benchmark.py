@@ -15,7 +15,9 @@ HELP = "time exported files against each other, taking turns"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders; the first is 1.00")
+    parser.add_argument(
+        "artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders; the first is 1.00"
+    )
     parser.add_argument("--batch", type=whole_number(1), default=1, help="pictures per call (default: 1)")
     parser.add_argument("--rounds", type=whole_number(1), default=30, help="timed rounds (default: 30)")
     parser.add_argument("--threads", type=whole_number(1), default=os.cpu_count(), help="default: all cores")

@@ -31,7 +31,9 @@ ENOUGH_TO_SPLIT = 8  # photographs; fewer are all used for calibration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("variants", nargs="+", metavar="VARIANT", help="b0 … b7, lite0 … lite4, or 'all' for B0-B7")
+    parser.add_argument(
+        "variants", nargs="+", metavar="VARIANT", help="b0 … b7, lite0 … lite4, or 'all' for B0-B7"
+    )
     add_weights(parser)
     parser.add_argument(
         "--to",
@@ -53,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"photographs to read from a folder at most (default: {EVALUATION_LIMIT})",
     )
-    parser.add_argument("--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files")
+    parser.add_argument(
+        "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the artefacts and the report")
     parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
     parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
@@ -158,7 +162,10 @@ def _photographs(variant: Variant, arguments: argparse.Namespace) -> tuple[Any, 
     calibration = images = None
     if arguments.calibration is not None:
         calibration = read_directory(
-            Path(arguments.calibration).expanduser(), size, interpolation=interpolation, limit=arguments.max_images
+            Path(arguments.calibration).expanduser(),
+            size,
+            interpolation=interpolation,
+            limit=arguments.max_images,
         )
     if arguments.images is not None:
         images = read_directory(
@@ -178,7 +185,9 @@ def _progress(total: int, *, quiet: bool) -> Any:
     return tqdm(total=total, unit="step", disable=True if quiet else None, leave=False, file=sys.stderr)
 
 
-def _show(artefacts: list[Artefact], out: Path, report: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _show(
+    artefacts: list[Artefact], out: Path, report: dict[str, Any], arguments: argparse.Namespace
+) -> None:
     if arguments.json:
         print(json.dumps(report, indent=2))
         return
@@ -194,7 +203,11 @@ def _show(artefacts: list[Artefact], out: Path, report: dict[str, Any], argument
         ]
         for artefact in artefacts
     ]
-    print(table(["artefact", "size", "one picture", "top-1 agreement", "SQNR", "largest error", "verified"], rows))
+    print(
+        table(
+            ["artefact", "size", "one picture", "top-1 agreement", "SQNR", "largest error", "verified"], rows
+        )
+    )
     for artefact in artefacts:
         if not artefact.ok:
             fate = "kept, as you asked" if artefact.kept else "not kept (--keep-failed keeps it)"

@@ -54,5 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         for entry in entries
     ]
-    print(table(["variant", "input", "width / depth", "blocks", "parameters", "weights (ImageNet top-1)"], rows))
+    print(
+        table(["variant", "input", "width / depth", "blocks", "parameters", "weights (ImageNet top-1)"], rows)
+    )
     return 0

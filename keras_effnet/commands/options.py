@@ -42,7 +42,9 @@ def whole_number(least: int) -> Any:
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, received {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {least}, received {text!r}"
+            )
         return number
 
     return parse

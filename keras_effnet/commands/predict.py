@@ -16,7 +16,10 @@ HELP = "classify photographs with a variant or an exported file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="photographs")
     parser.add_argument(
-        "--model", default="lite0", metavar="VARIANT|FILE", help="a variant (default: lite0) or an exported artefact"
+        "--model",
+        default="lite0",
+        metavar="VARIANT|FILE",
+        help="a variant (default: lite0) or an exported artefact",
     )
     add_weights(parser)
     parser.add_argument("--top", type=whole_number(1), default=5, help="how many classes (default: 5)")
@@ -59,7 +62,9 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, str, tuple[str
         runner = load(arguments.model)
         size = runner.size[0]
         if size is None or size != runner.size[1]:
-            raise InvalidInputError(f"Expected an artefact with a square input of known size. Received: {runner.size}.")
+            raise InvalidInputError(
+                f"Expected an artefact with a square input of known size. Received: {runner.size}."
+            )
         known = runner.info.variant if runner.info else None
         labels = runner.labels or _numbered(runner)
         return runner, size, interpolation_for(get_variant(known) if known else None), labels

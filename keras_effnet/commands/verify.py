@@ -21,7 +21,9 @@ HELP = "compare exported files with the Keras model on photographs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders")
-    parser.add_argument("--model", metavar="VARIANT|FILE.keras", help="default: the variant that the artefact names")
+    parser.add_argument(
+        "--model", metavar="VARIANT|FILE.keras", help="default: the variant that the artefact names"
+    )
     add_weights(parser)
     parser.add_argument("--images", metavar="DIR", help="photographs (default: eight built-in ones)")
     parser.add_argument("--max-images", type=whole_number(1), default=EVALUATION_LIMIT, metavar="N")

@@ -63,7 +63,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _weight_name(name: str, layer: str, path: Path) -> str:
-    short = name.split("/")[-1].split(":")[0]
+    short = name.rsplit("/", maxsplit=1)[-1].split(":", maxsplit=1)[0]
     short = "kernel" if short == "depthwise_kernel" else short
     if short not in WEIGHT_NAMES:
         raise WeightsError(

