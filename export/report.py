@@ -57,7 +57,10 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
     rows = [asdict(artefact) for artefact in artefacts]
     written = {row["file"] for row in rows}
     kept = [row for row in _earlier(out) if row["file"] not in written and (out / row["file"]).exists()]
-    report = {"created": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": _machine()}
+    report: dict[str, Any] = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": _machine(),
+    }
     report["artifacts"] = [*kept, *rows]
     with staged(out / JSON_NAME, overwrite=True) as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

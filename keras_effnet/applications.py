@@ -10,7 +10,7 @@ import keras
 from keras_effnet.builder import PADDINGS, Options, build_model, check_input_shape
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.lookup import architecture_of, get_variant
-from keras_effnet.preprocessing import CONVENTIONS, get_convention
+from keras_effnet.preprocessing import get_convention
 from keras_effnet.variants import VARIANTS, Variant
 from keras_effnet.weights import load_weights, plan_weights
 
@@ -249,5 +249,3 @@ EfficientNetLite1 = _constructor(VARIANTS["lite1"])
 EfficientNetLite2 = _constructor(VARIANTS["lite2"])
 EfficientNetLite3 = _constructor(VARIANTS["lite3"])
 EfficientNetLite4 = _constructor(VARIANTS["lite4"])
-
-__all__ = ["CONVENTIONS", "EfficientNet", *(variant.title for variant in VARIANTS.values())]

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         "--out", default="build/run", help="folder for everything that is made (default: build/run)"
     )
     out = Path(parser.parse_args(argv).out)
-    photographs = Path(require("skimage", "demo").__file__).parent / "data"
+    photographs = Path(str(require("skimage", "demo").__file__)).parent / "data"
     pictures = [str(photographs / name) for name in ("chelsea.png", "coffee.png")]
     if code := _run(["predict", *pictures, "--model", "lite0", "--top", "3"]):
         return code

@@ -96,7 +96,7 @@ def preprocess_input(x: Any, data_format: str | None = None, *, convention: str 
         return x
     chosen = get_convention(convention)
     pixels = np.asarray(x, dtype=np.float32)
-    return pixels * np.float32(chosen.scale) + np.float32(chosen.offset)
+    return pixels * np.asarray(chosen.scale, np.float32) + np.asarray(chosen.offset, np.float32)
 
 
 def check_pixels(

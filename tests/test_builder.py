@@ -19,8 +19,6 @@ from keras_effnet.lookup import identify
 from keras_effnet.preprocessing import CONVENTIONS
 from keras_effnet.variants import VARIANTS
 
-    "normalization"  # keras.applications keeps the constants in variables; here they are constants
-)
 TRAINABLE = {
     "b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616,
     "b5": 30_389_784, "b6": 43_040_704, "b7": 66_347_960,

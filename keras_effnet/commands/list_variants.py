@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from keras_effnet.commands.options import add_json
 from keras_effnet.commands.table import table
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.variants import VARIANTS
     from keras_effnet.weights.catalog import CATALOG
 
-    entries = []
+    entries: list[dict[str, Any]] = []
     for variant in VARIANTS.values():
         architecture = architecture_of(variant)
         entries.append(

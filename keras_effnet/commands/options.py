@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,9 @@ def whole_number(least: int) -> Any:
 def weights_of(arguments: argparse.Namespace) -> str | None:
     """The `weights=` that `--weights` means."""
     given: str = arguments.weights
-    return None if given.lower() == "none" else os.path.expanduser(given)
+    if given.lower() == "none":
+        return None
+    return str(Path(given).expanduser()) if given.startswith("~") else given
 
 
 def interpolation_for(variant: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
@@ -29,7 +30,7 @@ def load_weights(model: Any, source: str | os.PathLike[str]) -> None:
     variant = identify(model)
     if variant is not None:
         source = plan_weights(source, variant).source or source
-    elif isinstance(source, str) and not os.path.exists(source):
+    elif isinstance(source, str) and not Path(source).exists():
         raise InvalidInputError(
             f"Expected a weight file for a model that is no published variant. Received: {source!r}. "
             "Pass the path of a file."

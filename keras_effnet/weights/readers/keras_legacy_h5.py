@@ -36,7 +36,7 @@ def read(path: Path) -> Iterator[LayerArrays]:
         WeightsError: damaged, or a weight that no EfficientNet has.
     """
     with hdf5.open_hdf5(path, path) as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         layers: dict[str, dict[str, LazyArray]] = {}
         for layer in _names(root, "layer_names"):
             if layer.startswith(IGNORED_PREFIXES):

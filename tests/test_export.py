@@ -1,0 +1,337 @@
+"""Every target: agreement with Keras through its own runtime, and the promises about the graph."""
+
+from __future__ import annotations
+
+import collections
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from keras_effnet.export.files import staged
+from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
+
+import keras_effnet
+from keras_effnet import EfficientNet, export, load_image
+from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
+
+LABELS = [f"kind {index}" for index in range(7)]
+TFLITE = [recipe.name for recipe in RECIPES.values() if recipe.format == "tflite"]
+FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
+
+
+def write(model: Any, folder: Path, target: str, **options: Any) -> Path:
+    """Export to any target."""
+    recipe = parse_target(target)
+    path = folder / f"model_{target.replace(':', '_')}{recipe.suffix}"
+    if recipe.format == "saved_model":
+        return export.to_saved_model(model, path, **options)
+    exporter = export.to_tflite if recipe.format == "tflite" else export.to_onnx
+    return exporter(model, path, recipe.name, **options)
+
+
+def partitions(path: Path) -> collections.Counter[str]:
+    """Operators of a TFLite file as the interpreter plans them; DELEGATE is one XNNPACK partition."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    return collections.Counter(details["op_name"] for details in interpreter._get_ops_details())
+
+
+@pytest.fixture(scope="module")
+def artefacts(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("artefacts")
+    pictures = np.random.default_rng(3).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    made = {}
+    for target, recipe in RECIPES.items():
+        options = {"calibration": pictures} if recipe.needs_calibration else {}
+        made[target] = write(tiny, folder, target, labels=LABELS, **options)
+    return made
+
+
+@pytest.mark.parametrize("target", FLOAT_TARGETS)
+def test_float_artefact_agrees_with_keras(artefacts: Any, tiny: Any, pixels64: Any, target: str) -> None:
+    report = export.verify(tiny, artefacts[target], pixels64)
+    assert report.ok
+    assert report.max_abs_error <= (5e-3 if "float16" in target else 1e-4)
+    assert report.top1_agreement == 1.0
+
+
+@pytest.mark.parametrize("target", list(RECIPES))
+def test_artefact_carries_labels_recipe_and_preprocessing(artefacts: Any, target: str) -> None:
+    runner = export.load(artefacts[target])
+    assert runner.labels == tuple(LABELS)
+    assert runner.recipe == RECIPES[target].name
+    assert runner.info is not None
+    assert runner.info.preprocessing == "(x / 255 - [0.485 0.456 0.406]) / [0.229 0.224 0.225]"
+    assert runner.size == (64, 64) and runner.channels == 3
+
+
+@pytest.mark.parametrize("target", list(RECIPES))
+def test_runner_takes_uint8_and_float_pixels_alike(artefacts: Any, pixels64: Any, target: str) -> None:
+    runner = export.load(artefacts[target])
+    from_bytes, from_floats = runner(pixels64), runner(pixels64.astype("float32"))
+    assert from_bytes.shape == (6, 7) and from_bytes.dtype == np.float32
+    np.testing.assert_allclose(from_bytes, from_floats, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["saved_model", "onnx:float32", "onnx:float16"])
+def test_batch_is_dynamic(artefacts: Any, pixels64: Any, target: str) -> None:
+    runner = export.load(artefacts[target])
+    assert runner.dynamic_batch
+    single = np.concatenate([runner(pixels64[index : index + 1]) for index in range(6)])
+    np.testing.assert_allclose(runner(pixels64), single, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", TFLITE)
+def test_tflite_is_static_named_and_has_no_other_operators(artefacts: Any, recipe: str) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(artefacts[f"tflite:{recipe}"]))
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}
+    }
+    (entry,) = interpreter.get_input_details()
+    assert list(entry["shape"]) == list(entry["shape_signature"]) == [1, 64, 64, 3]
+    names = {details["op_name"] for details in interpreter._get_ops_details()}
+    assert not [name for name in names if name.startswith("Flex") or name == "CUSTOM"]
+
+
+@pytest.mark.parametrize("recipe", [name for name in TFLITE if name != "weight_int8"])
+def test_tflite_runs_as_one_xnnpack_partition(artefacts: Any, recipe: str) -> None:
+    assert partitions(artefacts[f"tflite:{recipe}"])["DELEGATE"] == 1
+
+
+def test_partition_counter_notices_an_operator_in_between(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 3), batch_size=1)
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    x = keras.ops.cumsum(x, axis=1)  # XNNPACK has no such operator
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    path = export.to_tflite(keras.Model(inputs, outputs), tmp_path / "split.tflite")
+    assert partitions(path)["DELEGATE"] == 2
+
+
+def test_tflite_int8_pixel_is_its_own_quantized_value(artefacts: Any) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    (entry,) = Interpreter(str(artefacts["tflite:int8"])).get_input_details()
+    scale, zero_point = entry["quantization"]
+    assert scale == 1.0 and (zero_point, entry["dtype"]) in ((-128, np.int8), (0, np.uint8))
+
+
+def test_tflite_metadata_follows_the_published_layout(artefacts: Any) -> None:
+    """Read by field number, as the specification numbers them, not with our own writer."""
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers.table import Table
+
+    content = artefacts["tflite:float32"].read_bytes()
+    model = schema.Model.GetRootAs(content, 0)
+    entry = next(
+        model.Metadata(i)
+        for i in range(model.MetadataLength())
+        if model.Metadata(i).Name() == b"TFLITE_METADATA"
+    )
+    data = bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
+    assert data[4:8] == b"M001"
+    root = Table(data, int.from_bytes(data[:4], "little"))
+
+    def child(table: Table, field: int) -> Table:
+        offset = table.Offset(4 + 2 * field)
+        return Table(data, table.Indirect(table.Pos + offset))
+
+    def first(table: Table, field: int) -> Table:
+        return Table(data, table.Indirect(table.Vector(table.Offset(4 + 2 * field))))
+
+    def text(table: Table, field: int) -> str:
+        return bytes(table.String(table.Pos + table.Offset(4 + 2 * field))).decode()
+
+    subgraph = first(root, 3)
+    image, scores = first(subgraph, 2), first(subgraph, 3)
+    assert (text(image, 0), text(scores, 0)) == ("image", "probabilities")
+    assert text(first(scores, 6), 0) == "labels.txt"
+    assert child(image, 3).Offset(6)  # content: image properties
+    assert zipfile.ZipFile(artefacts["tflite:float32"]).read("labels.txt").decode().split("\n")[1] == "kind 1"
+
+
+@pytest.mark.parametrize("recipe", ["float32", "float16"])
+def test_onnx_in_nchw_holds_no_transpose_and_folds_constants(artefacts: Any, recipe: str) -> None:
+    model = onnx.load(artefacts[f"onnx:{recipe}"])
+    onnx.checker.check_model(model, full_check=True)
+    kinds = collections.Counter(node.op_type for node in model.graph.node)
+    assert kinds["Transpose"] == kinds["Reshape"] == kinds["Constant"] == kinds["BatchNormalization"] == 0
+    (entry,) = model.graph.input  # a folded constant must not have become an input
+    assert [d.dim_value or d.dim_param for d in entry.type.tensor_type.shape.dim] == ["batch", 3, 64, 64]
+    properties = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(properties["labels"]) == LABELS
+    assert "pixels 0-255" in properties["preprocessing"]
+
+
+@pytest.mark.parametrize("recipe", ["float32", "float16"])
+def test_onnx_in_nhwc_transposes_once_at_the_start(
+    tiny: Any, pixels64: Any, tmp_path: Path, recipe: str
+) -> None:
+    path = export.to_onnx(tiny, tmp_path / "a.onnx", recipe, layout="nhwc", labels=LABELS)
+    kinds = [node.op_type for node in onnx.load(path).graph.node if node.op_type != "Cast"]
+    assert kinds.count("Transpose") == 1 and "Transpose" in kinds[:3]
+    assert export.verify(tiny, path, pixels64).ok
+    assert export.load(path).info.layout == "nhwc"
+
+
+def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
+    size = {target: path.stat().st_size for target, path in artefacts.items() if path.is_file()}
+    assert size["tflite:float16"] < 0.75 * size["tflite:float32"]
+    assert size["onnx:float16"] < 0.75 * size["onnx:float32"]
+    assert size["tflite:weight_int8"] < size["tflite:float16"]
+
+
+def test_saved_model_classifies_encoded_pictures(lite0: Any, tmp_path: Path) -> None:
+    from keras_effnet.preprocessing import list_images
+
+    folder = Path(keras_effnet.__file__).parent / "photos"
+    path = export.to_saved_model(lite0, tmp_path / "lite0")
+    loaded = tf.saved_model.load(str(path))
+    assert sorted(loaded.signatures) == ["serve_bytes", "serve_uint8", "serving_default"]
+    files = list_images(folder)
+    encoded = tf.constant([file.read_bytes() for file in files])
+    (served,) = loaded.signatures["serve_bytes"](image_bytes=encoded).values()
+    expected = lite0.predict(np.stack([load_image(file, 224) for file in files]), verbose=0)
+    np.testing.assert_allclose(served.numpy(), expected, atol=0.03)  # another JPEG decoder and resizer
+    assert (served.numpy().argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def test_saved_model_stores_each_variable_once(artefacts: Any, tiny: Any) -> None:
+    data = next(artefacts["saved_model"].rglob("variables.data*")).stat().st_size
+    assert data < 1.2 * 4 * tiny.count_params()
+
+
+def test_open_input_size_is_closed_at_export(tiny_variant: Any, tiny: Any, tmp_path: Path) -> None:
+    model = EfficientNet(tiny_variant, weights=None, classes=7, input_shape=(None, None, 3))
+    with pytest.raises(InvalidInputError, match=r"known input size.*Pass size="):
+        export.to_tflite(model, tmp_path / "a.tflite")
+    path = export.to_tflite(model, tmp_path / "a.tflite", size=96)
+    assert export.load(path).size == (96, 96)
+
+
+def test_features_and_logits_export_too(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:
+    features = EfficientNet(
+        tiny_variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3)
+    )
+    path = export.to_onnx(features, tmp_path / "f.onnx")
+    assert export.verify(features, path, pixels64).ok
+    assert export.load(path)(pixels64).shape == (6, 320)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, p: export.to_tflite(m, p, "int7"), "Did you mean 'int8'"),
+        (lambda m, p: export.to_onnx(m, p, "float64"), "recipe for onnx to be one of float32, float16"),
+        (lambda m, p: export.to_onnx(m, p, layout="nwhc"), "Did you mean"),
+        (
+            lambda m, p: export.to_tflite(m, p, "int8"),
+            "calibration photographs for recipe 'int8'. Received: none",
+        ),
+        (lambda m, p: export.to_tflite(m, p, "int8", np.zeros((0, 64, 64, 3))), "no picture at all"),
+        (lambda m, p: export.to_tflite(m, p, "int8", []), "no picture at all"),
+        (
+            lambda m, p: export.to_tflite(m, p, "int8", np.ones((20, 32, 32, 3)) * 9),
+            r"\[N, 64, 64, 3\]. Received",
+        ),
+        (lambda m, p: export.to_tflite(m, p, "int8", np.full((20, 64, 64, 3), 9.0)), "every pixel is 9"),
+        (lambda m, p: export.to_tflite(m, p, "int8", np.full((20, 64, 64, 3), np.nan)), "NaN"),
+        (lambda m, p: export.to_saved_model(m, p, labels=["one"]), "Expected 7 labels.*Received: 1"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(tiny: Any, tmp_path: Path, call: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        call(tiny, tmp_path / "new" / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("exporter", [export.to_saved_model, export.to_tflite, export.to_onnx])
+def test_existing_path_is_kept_unless_overwriting(tiny: Any, tmp_path: Path, exporter: Any) -> None:
+    path = tmp_path / "taken"
+    path.write_text("precious")
+    with pytest.raises(InvalidInputError, match=r"does not exist yet.*overwrite=True"):
+        exporter(tiny, path)
+    assert path.read_text() == "precious"
+
+
+def test_overwriting_replaces_a_directory(tiny: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("x")
+    export.to_saved_model(tiny, path, overwrite=True)
+    assert not (path / "old").exists() and (path / "saved_model.pb").is_file()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_path_with_spaces_and_other_letters_works(tiny: Any, pixels64: Any, tmp_path: Path) -> None:
+    for target in ("saved_model", "tflite:float32", "onnx:float32"):
+        folder = tmp_path / "mit Leerzeichen" / "écran 写真"
+        assert export.verify(tiny, write(tiny, folder, target), pixels64).ok
+
+
+def test_staged_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with (
+        pytest.raises(ExportError, match=r"No space left on device.*nothing was left behind"),
+        staged(path, overwrite=True) as temporary,
+    ):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_staged_removes_folders_it_created_when_writing_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "new" / "deep" / "a") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_staged_names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(InvalidInputError, match=r"Expected a folder to write 'a' to"),
+        staged(tmp_path / "file" / "a"),
+    ):
+        pass
+
+
+def test_missing_extra_is_reported_with_the_pip_line(
+    monkeypatch: pytest.MonkeyPatch, tiny: Any, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tf2onnx"]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Blocker:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            if name.partition(".")[0] == "tf2onnx":
+                raise ModuleNotFoundError("No module named 'tf2onnx'", name="tf2onnx")
+
+    monkeypatch.setattr(sys, "meta_path", [Blocker, *sys.meta_path])
+    with pytest.raises(MissingExtraError, match=r"pip install 'keras-effnet\[onnx\]'"):
+        export.to_onnx(tiny, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [("tflite", "tflite:float32"), ("ONNX:float16", "onnx:float16")]
+)
+def test_parse_target_understands_short_forms(target: str, expected: str) -> None:
+    assert parse_target(target).target == expected
+
+
+def test_get_recipe_lists_the_recipes_of_the_format() -> None:
+    with pytest.raises(InvalidInputError, match="float32, float16, weight_int8, int8"):
+        get_recipe("tflite", "half")

@@ -1,0 +1,61 @@
+"""Really trained networks on real photographs. The photographs come from ../shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet import export
+from keras_effnet.errors import VerificationError
+
+FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
+
+
+def _top1(scores: Any, classes: Any) -> float:
+    return float((scores.argmax(axis=1) == classes).mean())
+
+
+def test_lite0_reaches_its_accuracy_with_the_evaluation_crop(lite0: Any, photos: Any) -> None:
+    pixels, classes = photos
+    assert _top1(lite0.predict(pixels, verbose=0), classes) >= 0.86
+
+
+def test_trained_b0_reaches_its_accuracy(trained_b0: Any, photos: Any) -> None:
+    pixels, classes = photos
+    assert _top1(trained_b0.predict(pixels, verbose=0), classes) >= 0.87
+
+
+@pytest.mark.parametrize("target", FLOAT_TARGETS)
+def test_lite0_keeps_its_accuracy_in_every_float_artefact(
+    lite0: Any, photos: Any, tmp_path: Path, target: str
+) -> None:
+    from test_export import write
+
+    pixels, classes = photos
+    path = write(lite0, tmp_path, target)
+    assert export.verify(lite0, path, pixels[:100]).ok
+    assert _top1(export.load(path)(pixels), classes) >= 0.86
+
+
+def test_lite0_int8_agrees_on_photographs_it_was_not_calibrated_with(
+    lite0: Any, photos: Any, tmp_path: Path
+) -> None:
+    pixels, classes = photos
+    path = export.to_tflite(lite0, tmp_path / "lite0.tflite", "int8", pixels[::2])
+    report = export.verify(lite0, path, pixels[1::2])
+    assert report.top1_agreement >= 0.97
+    assert _top1(export.load(path)(pixels), classes) >= 0.85
+    assert path.stat().st_size < 0.3 * 4 * lite0.count_params()
+
+
+def test_default_ranges_destroy_b0_and_verification_says_so(
+    trained_b0: Any, photos: Any, tmp_path: Path
+) -> None:
+    pixels, _ = photos
+    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", pixels[:64:2])
+    with pytest.raises(VerificationError, match=r"Top-1 agreement.*required 0.95.*SQNR"):
+        export.verify(trained_b0, path, pixels[1:64:2])
+    assert np.isfinite(export.load(path)(pixels[:1])).all()

@@ -1,0 +1,155 @@
+"""The comparison finds what it must find."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from keras_effnet.export.verify import FLOAT16, INTEGER, Tolerance, tolerance_for
+
+from keras_effnet import export
+from keras_effnet.errors import InvalidInputError, VerificationError
+
+
+@pytest.fixture(scope="module")
+def good(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export.to_onnx(tiny, tmp_path_factory.mktemp("verify") / "good.onnx")
+
+
+def _broken(good: Path, path: Path, change: Any) -> Path:
+    """A copy with the classifier's bias changed."""
+    model = onnx.load(good)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.shape == (7,):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(change(values).astype(np.float32), tensor.name))
+    onnx.save(model, path)
+    return path
+
+
+def test_verify_accepts_a_faithful_artefact(tiny: Any, good: Path, pixels64: Any) -> None:
+    report = export.verify(tiny, good, pixels64)
+    assert report.ok and report.failures == ()
+    assert (report.images, report.top1_agreement) == (6, 1.0)
+    assert report.max_abs_error < 1e-5 and report.sqnr_db > 80 and report.mean_cosine > 0.999999
+
+
+def test_verify_raises_for_a_changed_artefact(tiny: Any, good: Path, pixels64: Any, tmp_path: Path) -> None:
+    bad = _broken(good, tmp_path / "bad.onnx", lambda bias: bias + np.eye(7)[3] * 0.01)
+    with pytest.raises(
+        VerificationError, match=r"Expected 'bad.onnx' \(float32\) to agree.*Largest error"
+    ) as caught:
+        export.verify(tiny, bad, pixels64)
+    assert not caught.value.report.ok  # type: ignore[attr-defined]
+    report = export.verify(tiny, bad, pixels64, raise_on_failure=False)
+    with pytest.raises(VerificationError):
+        report.raise_if_failed()
+
+
+def test_verify_finds_outputs_that_are_not_numbers(
+    tiny: Any, good: Path, pixels64: Any, tmp_path: Path
+) -> None:
+    bad = _broken(good, tmp_path / "nan.onnx", lambda bias: bias * np.nan)
+    with pytest.raises(VerificationError, match="NaN or infinity"):
+        export.verify(tiny, bad, pixels64)
+
+
+def test_verify_finds_another_number_of_classes(tiny_variant: Any, good: Path, pixels64: Any) -> None:
+    from keras_effnet import EfficientNet
+
+    other = EfficientNet(tiny_variant, weights=None, classes=5)
+    with pytest.raises(InvalidInputError, match=r"to have outputs \[6, 5\].*Received: \[6, 7\]"):
+        export.verify(other, good, pixels64)
+
+
+def test_verify_tries_a_second_batch_size(tiny: Any, good: Path, pixels64: Any) -> None:
+    from keras_effnet.export.runners import load
+    from keras_effnet.export.verify import FLOAT32, compare
+
+    runner = load(good)
+    sizes: list[int] = []
+    reference = tiny.predict(pixels64, verbose=0)
+    inner = runner.run
+
+    def spy(pixels: Any) -> Any:
+        sizes.append(len(pixels))
+        return inner(pixels) + (0.5 if len(pixels) == 3 else 0.0)
+
+    object.__setattr__(runner, "run", spy)
+    report = compare(runner, reference, pixels64, FLOAT32)
+    assert sizes == [6, 3] and not report.ok and report.max_abs_error == pytest.approx(0.5, abs=1e-4)
+
+
+def test_report_survives_json(tiny: Any, good: Path, pixels64: Any) -> None:
+    fields = json.loads(export.verify(tiny, good, pixels64).to_json())
+    assert {"ok", "top1_agreement", "sqnr_db", "max_abs_error", "mean_cosine", "failures"} <= set(fields)
+
+
+def test_integer_tolerance_allows_one_picture_but_not_two() -> None:
+    from keras_effnet.export.verify import _missed
+
+    figures = {"max_abs_error": 0.3, "sqnr_db": 20.0, "mean_cosine": 1.0}
+    assert not _missed({**figures, "top1_agreement": 5 / 6}, INTEGER, 6)
+    assert _missed({**figures, "top1_agreement": 4 / 6}, INTEGER, 6)
+    assert _missed({**figures, "top1_agreement": 0.949}, INTEGER, 1000)
+    assert _missed({**figures, "top1_agreement": 0.99}, Tolerance(top1_agreement=1.0), 100)
+
+
+def test_tolerances_are_those_of_the_recipe() -> None:
+    assert tolerance_for("float32").max_abs_error == 1e-4
+    assert tolerance_for("float32").top1_agreement == 1.0
+    assert tolerance_for("float16") is FLOAT16 and FLOAT16.max_abs_error == 5e-3
+    assert tolerance_for("int8") is tolerance_for("weight_int8") is INTEGER
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.onnx", None, "no such file"),
+        ("text.bin", b"hello there", "unknown format"),
+        ("cut.onnx", b"\x08\x09\x12", "cannot be opened"),
+        ("cut.tflite", b"\x1c\x00\x00\x00TFL3\x00", "cannot be opened"),
+    ],
+)
+def test_load_says_what_is_wrong_with_a_file(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInputError, match=f"Expected a.*artefact.*{message}"):
+        export.load(tmp_path / name)
+
+
+def test_load_refuses_a_folder_without_a_saved_model(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="Received: the directory"):
+        export.load(tmp_path)
+
+
+def test_runner_refuses_pictures_of_another_size(good: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"Expected images of shape \[N, 64, 64, 3\]"):
+        export.load(good)(np.zeros((1, 65, 64, 3), np.uint8))
+
+
+def test_runner_warns_about_pixels_between_0_and_1(good: Path) -> None:
+    with pytest.warns(UserWarning, match="divided by 255"):
+        export.load(good)(np.full((1, 64, 64, 3), 0.5, np.float32))
+
+
+def test_load_reads_a_keras_file(tiny: Any, pixels64: Any, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "tiny.keras")
+    np.testing.assert_allclose(
+        export.load(tmp_path / "tiny.keras")(pixels64), tiny.predict(pixels64, verbose=0), atol=1e-6
+    )
+
+
+def test_load_reads_files_without_our_metadata(good: Path, pixels64: Any, tmp_path: Path) -> None:
+    model = onnx.load(good)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    runner = export.load(tmp_path / "foreign.onnx")
+    assert runner.info is None and runner.recipe == "float32" and runner.labels == ()
+    np.testing.assert_array_equal(runner(pixels64), export.load(good)(pixels64))
+    shutil.rmtree(tmp_path)
