@@ -3,7 +3,8 @@
     python exporters.py EXPORTER VARIANT FILE      # see EXPORTERS
     python exporters.py check                      # is everything there that the timm exports need?
 
-Builds the network with random weights, exports it and prints {"seconds": of the export alone,
+Builds the network with random weights (biases and batch normalization too: exporters drop what is
+zero), exports it and prints {"seconds": of the export alone,
 imports of the converter included, "peak_mb": of the whole process}. Ours writes labels and metadata too.
 """
 
@@ -19,6 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 SIDES = ("ours", "applications")
 TORCH_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
 OPSET = 17
@@ -33,8 +37,21 @@ def build(side: str, variant: str) -> Any:
     if side == "ours":
         import keras_effnet
 
-        return keras_effnet.EfficientNet(variant, weights=None)
-    return getattr(keras.applications, f"EfficientNet{variant.upper()}")(weights=None)
+        model = keras_effnet.EfficientNet(variant, weights=None)
+    else:
+        model = getattr(keras.applications, f"EfficientNet{variant.upper()}")(weights=None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.name != "normalization":  # keras.applications' preprocessing
+            layer.set_weights([_shifted(values, rng) for values in layer.get_weights()])
+    return model
+
+
+def _shifted(values: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Vectors (biases, batch normalization) moved a little from 0 or 1; kernels as they are."""
+    if values.ndim != 1:
+        return values
+    return values + rng.uniform(-0.1, 0.1, values.shape).astype(values.dtype)
 
 
 def ours_onnx(variant: str) -> Export:
@@ -123,6 +140,9 @@ def _timm(variant: str) -> tuple[Any, Any]:
     name = f"tf_efficientnet_{variant}"
     # exportable: timm's own switch for layers that the exporters understand
     model = timm.create_model(name, pretrained=False, exportable=True).eval()
+    rng = np.random.default_rng(0)
+    for tensor in model.state_dict().values():
+        tensor.copy_(torch.from_numpy(np.asarray(_shifted(tensor.numpy(), rng))))
     return model, torch.randn(2, *model.pretrained_cfg["input_size"])
 
 
