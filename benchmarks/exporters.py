@@ -1,0 +1,203 @@
+"""One export in a process of its own. A child of `peers.py`.
+
+    python exporters.py EXPORTER VARIANT FILE      # see EXPORTERS
+    python exporters.py check                      # is everything there that the timm exports need?
+
+Builds the network with random weights (biases and batch normalization too: exporters drop what is
+zero), exports it and prints {"seconds": of the export alone,
+imports of the converter included, "peak_mb": of the whole process}. Ours writes labels and metadata too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SIDES = ("ours", "applications")
+TORCH_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
+OPSET = 17
+
+Export = Callable[[str], object]
+
+
+def build(side: str, variant: str) -> Any:
+    """EfficientNet with random weights, ours or that of keras.applications."""
+    import keras
+
+    if side == "ours":
+        import keras_effnet
+
+        model = keras_effnet.EfficientNet(variant, weights=None)
+    else:
+        model = getattr(keras.applications, f"EfficientNet{variant.upper()}")(weights=None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.name != "normalization":  # keras.applications' preprocessing
+            layer.set_weights([_shifted(values, rng) for values in layer.get_weights()])
+    return model
+
+
+def _shifted(values: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Vectors (biases, batch normalization) moved a little from 0 or 1; kernels as they are."""
+    if values.ndim != 1:
+        return values
+    return values + rng.uniform(-0.1, 0.1, values.shape).astype(values.dtype)
+
+
+def ours_onnx(variant: str) -> Export:
+    from keras_effnet.export import to_onnx
+
+    model = build("ours", variant)
+    return lambda file: to_onnx(model, file, overwrite=True)
+
+
+def ours_tflite(variant: str) -> Export:
+    from keras_effnet.export import to_tflite
+
+    model = build("ours", variant)
+    return lambda file: to_tflite(model, file, overwrite=True)
+
+
+def applications_onnx_nhwc(variant: str) -> Export:
+    """tf2onnx as it is documented."""
+    return _tf2onnx(variant, nchw=False)
+
+
+def applications_onnx_nchw(variant: str) -> Export:
+    """tf2onnx with `inputs_as_nchw`."""
+    return _tf2onnx(variant, nchw=True)
+
+
+def _tf2onnx(variant: str, *, nchw: bool) -> Export:
+    model = build("applications", variant)
+
+    def export(file: str) -> None:
+        import tensorflow as tf
+        import tf2onnx
+
+        spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
+        names = ["image"] if nchw else None
+        tf2onnx.convert.from_keras(model, [spec], opset=OPSET, inputs_as_nchw=names, output_path=file)
+
+    return export
+
+
+def applications_tflite(variant: str) -> Export:
+    model = build("applications", variant)
+
+    def export(file: str) -> None:
+        import tensorflow as tf
+
+        Path(file).write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+    return export
+
+
+def timm_dynamo(variant: str) -> Export:
+    """torch.onnx's current exporter."""
+    import torch
+
+    model, picture = _timm(variant)
+    shapes = ({0: torch.export.Dim("batch")},)
+    return lambda file: torch.onnx.export(
+        model, (picture,), file, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False
+    )
+
+
+def timm_torchscript(variant: str) -> Export:
+    """torch.onnx's older exporter."""
+    import torch
+
+    model, picture = _timm(variant)
+    axes = {"input": {0: "batch"}}
+    return lambda file: torch.onnx.export(
+        model,
+        (picture,),
+        file,
+        dynamo=False,
+        input_names=["input"],
+        dynamic_axes=axes,
+        opset_version=OPSET,
+    )
+
+
+def _timm(variant: str) -> tuple[Any, Any]:
+    import torch
+
+    _import_torchvision()
+    import timm
+
+    name = f"tf_efficientnet_{variant}"
+    # exportable: timm's own switch for layers that the exporters understand
+    model = timm.create_model(name, pretrained=False, exportable=True).eval()
+    rng = np.random.default_rng(0)
+    for tensor in model.state_dict().values():
+        tensor.copy_(torch.from_numpy(np.asarray(_shifted(tensor.numpy(), rng))))
+    return model, torch.randn(2, *model.pretrained_cfg["input_size"])
+
+
+def _import_torchvision() -> None:
+    """timm imports torchvision, of which it needs only the Python part.
+
+    Its native part fits one build of torch exactly; beside another one the import fails because an
+    operator is missing, so the two that are asked for are declared.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        import torch
+
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        for operator in ("nms", "qnms"):
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", signature)
+
+
+EXPORTERS: dict[str, Callable[[str], Export]] = {
+    "ours_onnx": ours_onnx,
+    "ours_tflite": ours_tflite,
+    "applications_onnx_nhwc": applications_onnx_nhwc,
+    "applications_onnx_nchw": applications_onnx_nchw,
+    "applications_tflite": applications_tflite,
+    "timm_dynamo": timm_dynamo,
+    "timm_torchscript": timm_torchscript,
+}
+
+
+def _peak_mb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(peaks) * unit / 1e6
+
+
+def _measured(exporter: str, variant: str, file: str) -> dict[str, float]:
+    export = EXPORTERS[exporter](variant)
+    start = time.perf_counter()
+    export(file)
+    return {"seconds": time.perf_counter() - start, "peak_mb": _peak_mb()}
+
+
+def main(arguments: list[str]) -> None:
+    if arguments == ["check"]:
+        missing = [name for name in TORCH_PACKAGES if importlib.util.find_spec(name) is None]
+        print(json.dumps({"missing": missing}))
+        return
+    # the reply is the only thing on standard output
+    with os.fdopen(os.dup(1), "w") as replies:
+        os.dup2(2, 1)
+        replies.write(json.dumps(_measured(*arguments)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
