@@ -10,7 +10,7 @@ TYPED = build/typecheck
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[all,test]'
 	touch $@
 
 # A trained network classifies two photographs and leaves in three formats, each one verified.
