@@ -51,14 +51,14 @@ def assign(model: Any, layers: LayerArrays, source: str) -> None:
 
 def _variables(model: Any) -> dict[str, dict[str, Any]]:
     return {
-        layer.name: {_short_name(variable): variable for variable in layer.weights}
+        layer.name: {short_name(variable): variable for variable in layer.weights}
         for layer in model.layers
         if layer.weights
     }
 
 
-def _short_name(variable: Any) -> str:
-    """`kernel` for Keras' `kernel` and for tf_keras' `block1a_dwconv/depthwise_kernel:0`."""
+def short_name(variable: Any) -> str:
+    """The name of a variable in `LayerArrays`: `kernel` for Keras' `kernel` and for tf_keras' `block1a_dwconv/depthwise_kernel:0`."""
     name = str(variable.name).split("/")[-1].split(":")[0]
     return "kernel" if name == "depthwise_kernel" else name
 

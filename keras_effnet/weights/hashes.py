@@ -29,6 +29,15 @@ def _file_hash(path: Path, algorithm: str, *state: int) -> str:
     return digest.hexdigest()
 
 
+def content_hash(path: Path) -> str:
+    """SHA-256 of a weight file; for a TensorFlow checkpoint, of its files' SHA-256, sorted by name."""
+    if path.is_file():
+        return file_hash(path)
+    files = sorted(path.iterdir() if path.is_dir() else path.parent.glob(f"{path.name}.*"))
+    digests = [file_hash(file) for file in files if file.is_file()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def agrees(path: Path, published: str) -> bool:
     """Whether a file has a hash of the catalog, `md5:…` or `sha256:…` (perhaps only its start)."""
     algorithm, _, digits = published.partition(":")

@@ -71,7 +71,7 @@ def plan_weights(
     if isinstance(weights, str) and weights in SET_NAMES:
         entry = find_set(weights, variant)
         provenance = Provenance.of_set(entry)
-        _check_asked(asked, provenance, weights, variant)
+        check_asked(asked, provenance, weights, variant)
         return WeightPlan(obtain(entry, include_top=include_top), provenance, entry.preprocessing)
     path = Path(weights)
     if (
@@ -83,12 +83,17 @@ def plan_weights(
         raise unknown_name("weights (None, a file, or a published set)", weights, SET_NAMES)
     with open_checkpoint(path) as checkpoint:
         provenance = provenance_of(path, checkpoint)
-    _check_asked(asked, provenance, str(path), variant)
+    check_asked(asked, provenance, str(path), variant)
     chosen = preprocessing or provenance.preprocessing or _usual_preprocessing(variant, path)
     return WeightPlan(path, provenance, chosen)
 
 
-def _check_asked(asked: Mapping[str, object], provenance: Provenance, weights: str, variant: Variant) -> None:
+def check_asked(asked: Mapping[str, object], provenance: Provenance, weights: str, variant: Variant) -> None:
+    """Make sure that what a caller asks for is not what weights are known not to fit.
+
+    Raises:
+        InvalidInputError: it is; the message says which arguments fit.
+    """
     needed = {key: getattr(provenance, key) for key in asked}
     wrong = {
         key: value
@@ -98,8 +103,8 @@ def _check_asked(asked: Mapping[str, object], provenance: Provenance, weights: s
     if wrong:
         right = {key: needed[key] for key in wrong}
         raise InvalidInputError(
-            f"Expected {arguments(right)} for the {weights!r} weights of {variant.name}, which were trained with "
-            f"it. Received: {arguments(wrong)}. Build the model with {arguments(right)}."
+            f"Expected {arguments(right)} for the {weights!r} weights of {variant.name}, which were trained "
+            f"with it. Received: {arguments(wrong)}. Build the model with {arguments(right)}."
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import OpenCheckpoint
+from keras_effnet.weights.arrays import Checkpoint
 from keras_effnet.weights.readers import (
     keras_archive,
     keras_legacy_h5,
@@ -31,7 +33,8 @@ READERS: tuple[ModuleType, ...] = (
 )
 
 
-def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = True) -> OpenCheckpoint:
+@contextmanager
+def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = True) -> Iterator[Checkpoint]:
     """Open weights with the reader that recognizes their content; the file's name does not matter.
 
     Args:
@@ -43,10 +46,14 @@ def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = True) -> OpenCh
         WeightsError: no such file, damaged, or of no known format.
     """
     path = Path(path)
+    with _reader_of(path).read(path, ema) as checkpoint:
+        yield checkpoint
+
+
+def _reader_of(path: Path) -> ModuleType:
     for reader in READERS:
         if reader.matches(path):
-            checkpoint: OpenCheckpoint = reader.read(path, ema)
-            return checkpoint
+            return reader
     known = ", ".join(reader.FORMAT for reader in READERS)
     if not path.exists():
         raise WeightsError(
