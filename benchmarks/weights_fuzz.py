@@ -64,7 +64,13 @@ def mutate(content: bytes, rng: random.Random, structure: int) -> bytes:
         size = len(data)
         if size < 2:
             break
-        at = rng.choice((rng.randrange(size), rng.randrange(min(size, structure)), -rng.randrange(1, min(size, structure))))
+        at = rng.choice(
+            (
+                rng.randrange(size),
+                rng.randrange(min(size, structure)),
+                -rng.randrange(1, min(size, structure)),
+            )
+        )
         at %= size
         kind = rng.randrange(6)
         if kind == 0:
@@ -145,10 +151,16 @@ def mutant(folder: Path, kind: str, original: Path, seed: int) -> Path:
     if kind == "tar":  # the mutation goes inside: gzip's checksum would catch every other one
         import gzip
 
-        content = gzip.compress(mutate(gzip.decompress(content), rng, 4096), 1) if rng.random() < 0.7 else mutate(content, rng, 512)
+        content = (
+            gzip.compress(mutate(gzip.decompress(content), rng, 4096), 1)
+            if rng.random() < 0.7
+            else mutate(content, rng, 512)
+        )
         target.write_bytes(content)
         return target
-    if kind in ("timm", "lukemelas", "torchvision") and rng.random() < 0.7:  # into the pickle, checksum made right
+    if (
+        kind in ("timm", "lukemelas", "torchvision") and rng.random() < 0.7
+    ):  # into the pickle, checksum made right
         import zipfile
 
         with zipfile.ZipFile(original) as archive:
@@ -170,7 +182,10 @@ def run(files: int, workers: int, batch_size: int, first_seed: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         originals = {kind: str(path) for kind, path in seeds(Path(folder)).items()}
         kinds = sorted(originals)
-        jobs = [(f"{kinds[i % len(kinds)]}#{first_seed + i}", kinds[i % len(kinds)], first_seed + i) for i in range(files)]
+        jobs = [
+            (f"{kinds[i % len(kinds)]}#{first_seed + i}", kinds[i % len(kinds)], first_seed + i)
+            for i in range(files)
+        ]
         batches = [jobs[i : i + batch_size] for i in range(0, files, batch_size)]
         running: list[tuple[Any, Any, float, list[str]]] = []
         while batches or running:
@@ -204,7 +219,12 @@ def run(files: int, workers: int, batch_size: int, first_seed: int) -> dict[str,
                 if finished or hung:
                     process.join()
                     if process.exitcode or hung:
-                        problems.append({"file": current[0], "outcome": f"crash {process.exitcode}" if not hung else "hang"})
+                        problems.append(
+                            {
+                                "file": current[0],
+                                "outcome": f"crash {process.exitcode}" if not hung else "hang",
+                            }
+                        )
                         counts[current[0].split("#")[0]]["crash"] += 1
                     running.remove(entry)
     return {

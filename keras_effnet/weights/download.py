@@ -84,9 +84,16 @@ def _transfer(address: str, file: _BoundedFile) -> None:
         return
     import pooch
 
-    with tqdm(unit="B", unit_scale=True, desc=address.rpartition("/")[2], disable=None) as bar:
+    with _Bar(unit="B", unit_scale=True, desc=address.rpartition("/")[2], disable=None) as bar:
         fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK_BYTES, timeout=TIMEOUT_S)
         fetch(address, file, None)
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """tqdm has no truth value before its total is known, and pooch asks for it."""
+
+    def __bool__(self) -> bool:
+        return True
 
 
 class _BoundedFile:

@@ -28,12 +28,16 @@ Layers = dict[str, dict[str, np.ndarray]]
 FORMATS = ("timm", "lukemelas", "torchvision", "safetensors", "tensorflow")
 
 
-def random_layers(name: str, *, classes: int = 1000, top: bool = True, seed: int = 0, channels: int = 3) -> Layers:
+def random_layers(
+    name: str, *, classes: int = 1000, top: bool = True, seed: int = 0, channels: int = 3
+) -> Layers:
     """Random weights and batch normalization statistics for every layer of a published variant."""
     return random_layers_of(VARIANTS[name], classes=classes, top=top, seed=seed, channels=channels)
 
 
-def random_layers_of(variant: Variant, *, classes: int = 1000, top: bool = True, seed: int = 0, channels: int = 3) -> Layers:
+def random_layers_of(
+    variant: Variant, *, classes: int = 1000, top: bool = True, seed: int = 0, channels: int = 3
+) -> Layers:
     """The same for a variant of one's own."""
     architecture = architecture_of(variant)
     rng = np.random.default_rng(seed)
@@ -66,13 +70,21 @@ def random_layers_of(variant: Variant, *, classes: int = 1000, top: bool = True,
                 "kernel": numbers(1, 1, inside, reduced),
                 "bias": numbers(reduced),
             }
-            layers[f"{block.name}_se_expand"] = {"kernel": numbers(1, 1, reduced, inside), "bias": numbers(inside)}
+            layers[f"{block.name}_se_expand"] = {
+                "kernel": numbers(1, 1, reduced, inside),
+                "bias": numbers(inside),
+            }
         layers[f"{block.name}_project_conv"] = {"kernel": numbers(1, 1, inside, block.filters_out)}
         layers[f"{block.name}_project_bn"] = norm(block.filters_out)
-    layers["top_conv"] = {"kernel": numbers(1, 1, architecture.blocks[-1].filters_out, architecture.top_filters)}
+    layers["top_conv"] = {
+        "kernel": numbers(1, 1, architecture.blocks[-1].filters_out, architecture.top_filters)
+    }
     layers["top_bn"] = norm(architecture.top_filters)
     if top:
-        layers["predictions"] = {"kernel": numbers(architecture.top_filters, classes), "bias": numbers(classes)}
+        layers["predictions"] = {
+            "kernel": numbers(architecture.top_filters, classes),
+            "bias": numbers(classes),
+        }
     return layers
 
 
@@ -107,7 +119,10 @@ def lukemelas_modules(architecture: Architecture) -> dict[str, str]:
             modules |= {f"{there}._expand_conv": f"{here}_expand_conv", f"{there}._bn0": f"{here}_expand_bn"}
         modules |= {f"{there}._depthwise_conv": f"{here}_dwconv", f"{there}._bn1": f"{here}_bn"}
         if block.se_ratio:
-            modules |= {f"{there}._se_reduce": f"{here}_se_reduce", f"{there}._se_expand": f"{here}_se_expand"}
+            modules |= {
+                f"{there}._se_reduce": f"{here}_se_reduce",
+                f"{there}._se_expand": f"{here}_se_expand",
+            }
         modules |= {f"{there}._project_conv": f"{here}_project_conv", f"{there}._bn2": f"{here}_project_bn"}
     return modules | {"_conv_head": "top_conv", "_bn1": "top_bn", "_fc": "predictions"}
 
@@ -124,7 +139,10 @@ def torchvision_modules(architecture: Architecture) -> dict[str, str]:
         modules |= {f"{there}.{step}.0": f"{here}_dwconv", f"{there}.{step}.1": f"{here}_bn"}
         step += 1
         if block.se_ratio:
-            modules |= {f"{there}.{step}.fc1": f"{here}_se_reduce", f"{there}.{step}.fc2": f"{here}_se_expand"}
+            modules |= {
+                f"{there}.{step}.fc1": f"{here}_se_reduce",
+                f"{there}.{step}.fc2": f"{here}_se_expand",
+            }
             step += 1
         modules |= {f"{there}.{step}.0": f"{here}_project_conv", f"{there}.{step}.1": f"{here}_project_bn"}
     return modules | {"features.8.0": "top_conv", "features.8.1": "top_bn", "classifier.1": "predictions"}
@@ -139,7 +157,12 @@ def state_dict(name: str | Variant, layers: Layers, naming: str) -> dict[str, np
     for module, layer in TORCH_MODULES[naming](architecture_of(get_variant(name))).items():
         weights = layers.get(layer, {})
         if "gamma" in weights:
-            keys = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+            keys = {
+                "gamma": "weight",
+                "beta": "bias",
+                "moving_mean": "running_mean",
+                "moving_variance": "running_var",
+            }
             state |= {f"{module}.{keys[key]}": value for key, value in weights.items()}
             state[f"{module}.num_batches_tracked"] = np.array(7, dtype=np.int64)
             continue
@@ -170,7 +193,16 @@ def tensorflow_variables(name: str | Variant, layers: Layers) -> dict[str, np.nd
     }
     for number, _, _, block in _stages(architecture_of(variant)):
         convs, norms = iter(("conv2d", "conv2d_1")), iter(("", "_1", "_2"))
-        for part in ("expand_conv", "expand_bn", "dwconv", "bn", "se_reduce", "se_expand", "project_conv", "project_bn"):
+        for part in (
+            "expand_conv",
+            "expand_bn",
+            "dwconv",
+            "bn",
+            "se_reduce",
+            "se_expand",
+            "project_conv",
+            "project_bn",
+        ):
             if f"{block.name}_{part}" not in layers:
                 continue
             if part.endswith("bn"):
@@ -285,7 +317,9 @@ def write_torch_zip(path: Path, description: bytes, storages: Mapping[str, bytes
         archive.writestr("archive/version", "3\n")
 
 
-def write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+def write_safetensors(
+    path: Path, state: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
     """A safetensors file, by hand."""
     names = {"f4": "F32", "f2": "F16", "f8": "F64", "i8": "I64"}
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}

@@ -100,7 +100,9 @@ def _text(value: str) -> bytes:
     return b"\x8c" + bytes([len(value)]) + value.encode()
 
 
-def storage_pickle(count: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str = "0") -> bytes:
+def storage_pickle(
+    count: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str = "0"
+) -> bytes:
     """A state dict of one tensor with these claims, in PyTorch's own opcodes."""
 
     def number(value: int) -> bytes:
@@ -114,8 +116,17 @@ def storage_pickle(count: int, offset: int, shape: tuple[int, ...], strides: tup
     def text(value: str) -> bytes:
         return b"X" + struct.pack("<I", len(value)) + value.encode()
 
-    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + number(count) + b"tQ"
-    arguments = b"(" + storage + number(offset) + numbers(shape) + numbers(strides) + b"\x89ccollections\nOrderedDict\n)Rt"
+    storage = (
+        b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + number(count) + b"tQ"
+    )
+    arguments = (
+        b"("
+        + storage
+        + number(offset)
+        + numbers(shape)
+        + numbers(strides)
+        + b"\x89ccollections\nOrderedDict\n)Rt"
+    )
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R"
     return b"\x80\x02}" + text("conv_stem.weight") + tensor + b"s."
 
@@ -170,7 +181,10 @@ def test_state_that_rewrites_a_checked_tensor_is_refused(tmp_path: Path) -> None
 def test_description_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.pth"
     foreign.write_torch_zip(path, bytes(unpickler.MAX_PICKLE_BYTES + 1), {})
-    with pytest.raises(WeightsError, match=r"a description of at most 4,194,304 bytes.*4,194,305"), open_checkpoint(path):
+    with (
+        pytest.raises(WeightsError, match=r"a description of at most 4,194,304 bytes.*4,194,305"),
+        open_checkpoint(path),
+    ):
         pass
 
 
@@ -179,7 +193,10 @@ def test_compressed_description_that_inflates_beyond_the_limit_is_refused(tmp_pa
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(200 * 2**20))
     assert path.stat().st_size < 2**20
-    with pytest.raises(WeightsError, match=r"a description of at most 4,194,304 bytes.*209,715,200"), open_checkpoint(path):
+    with (
+        pytest.raises(WeightsError, match=r"a description of at most 4,194,304 bytes.*209,715,200"),
+        open_checkpoint(path),
+    ):
         pass
 
 
@@ -201,11 +218,18 @@ def test_zip_with_a_giant_directory_is_refused_before_it_is_read(tmp_path: Path)
         pass
 
 
-@pytest.mark.parametrize("content", [pickle.dumps({"a": 1}, 2), b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." + bytes(99)])
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"a": 1}, 2), b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." + bytes(99)]
+)
 def test_legacy_container_is_refused_with_advice(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "old.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"before 1\.6.*weights_only=True\), new_path\) and load the new file"), open_checkpoint(path):
+    with (
+        pytest.raises(
+            WeightsError, match=r"before 1\.6.*weights_only=True\), new_path\) and load the new file"
+        ),
+        open_checkpoint(path),
+    ):
         pass
 
 
@@ -214,7 +238,7 @@ def test_legacy_container_over_the_limit_is_refused_without_hashing(tmp_path: Pa
     with path.open("wb") as file:
         file.write(b"\x80\x02")
         file.truncate(torch_legacy.MAX_BYTES + 1)
-    monkeypatch.setattr(torch_legacy.hashlib, "sha256", None)
+    monkeypatch.setattr(torch_legacy, "hashlib", None)
     with pytest.raises(WeightsError, match="67,108,865 bytes"), open_checkpoint(path):
         pass
 
@@ -313,7 +337,9 @@ def test_safetensors_with_a_giant_header_is_refused(tmp_path: Path) -> None:
 
 def test_hdf5_data_set_in_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(64))
-    path = _keras_file(tmp_path, lambda group: group.create_dataset("0", (16,), "f4", external=str(tmp_path / "secret")))
+    path = _keras_file(
+        tmp_path, lambda group: group.create_dataset("0", (16,), "f4", external=str(tmp_path / "secret"))
+    )
     with pytest.raises(WeightsError, match="compressed, sparse or in another file"), open_checkpoint(path):
         pass
 
@@ -321,7 +347,9 @@ def test_hdf5_data_set_in_another_file_is_refused(tmp_path: Path) -> None:
 def test_hdf5_link_to_another_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["numbers"] = np.zeros(4, "f4")
-    path = _keras_file(tmp_path, lambda group: group.__setitem__("0", h5py.ExternalLink("other.h5", "numbers")))
+    path = _keras_file(
+        tmp_path, lambda group: group.__setitem__("0", h5py.ExternalLink("other.h5", "numbers"))
+    )
     with pytest.raises(WeightsError, match="a link instead of an array"), open_checkpoint(path):
         pass
 

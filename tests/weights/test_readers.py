@@ -63,7 +63,9 @@ def test_wrapped_state_dict_reads_like_a_bare_one(tmp_path: Path, wrap, protocol
 
 @pytest.mark.parametrize(("ema", "seed"), [(True, 2), (False, 1)])
 def test_training_checkpoint_gives_averages_or_raw_weights(tmp_path: Path, ema: bool, seed: int) -> None:
-    states = [foreign.state_dict("lite0", foreign.random_layers("lite0", classes=2, seed=s), "timm") for s in (1, 2)]
+    states = [
+        foreign.state_dict("lite0", foreign.random_layers("lite0", classes=2, seed=s), "timm") for s in (1, 2)
+    ]
     path = tmp_path / "last.pth"
     foreign.write_torch(path, {"state_dict": states[0], "state_dict_ema": states[1]})
     with open_checkpoint(path, ema=ema) as checkpoint:
@@ -86,7 +88,11 @@ def test_transposed_tensor_view_reads_its_values(tmp_path: Path) -> None:
 def test_tensorflow_checkpoint_opens_by_any_of_its_paths(tmp_path: Path, kind: str) -> None:
     layers = foreign.random_layers("lite0", classes=3)
     directory = foreign.write(tmp_path, "lite0", layers, "tensorflow")
-    names = {"prefix": "model.ckpt", "index file": "model.ckpt.index", "data file": "model.ckpt.data-00000-of-00001"}
+    names = {
+        "prefix": "model.ckpt",
+        "index file": "model.ckpt.index",
+        "data file": "model.ckpt.data-00000-of-00001",
+    }
     with open_checkpoint(directory / names[kind] if kind in names else directory) as checkpoint:
         assert foreign.same_layers(layers, checkpoint.layers)
 
@@ -111,7 +117,10 @@ def test_tensorflow_checkpoint_is_refused_when_one_average_is_missing(tmp_path: 
     variables = foreign.with_training_state(foreign.tensorflow_variables("lite0", layers))
     del variables["efficientnet-lite0/head/dense/bias/ExponentialMovingAverage"]
     foreign.write_tensorflow(tmp_path / "model.ckpt", variables)
-    with pytest.raises(WeightsError, match=r"head/dense/bias' has no pair\. Pass ema=False"), open_checkpoint(tmp_path):
+    with (
+        pytest.raises(WeightsError, match=r"head/dense/bias' has no pair\. Pass ema=False"),
+        open_checkpoint(tmp_path),
+    ):
         pass
 
 
@@ -120,7 +129,10 @@ def test_directory_with_two_checkpoints_opens_the_one_its_state_names(tmp_path: 
         layers = foreign.random_layers("lite0", classes=2, seed=seed)
         variables = foreign.tensorflow_variables("lite0", layers)
         foreign.write_tensorflow(tmp_path / f"model.ckpt-{step}", variables)
-    with pytest.raises(WeightsError, match=r"with 2 of them\. Pass the prefix of one"), open_checkpoint(tmp_path):
+    with (
+        pytest.raises(WeightsError, match=r"with 2 of them\. Pass the prefix of one"),
+        open_checkpoint(tmp_path),
+    ):
         pass
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-1"\n')
     with open_checkpoint(tmp_path) as checkpoint:
@@ -147,7 +159,10 @@ def test_other_float_types_are_read_as_they_are(tmp_path: Path, dtype: str) -> N
 
 
 def test_missing_file_is_named_with_the_readable_formats(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"nowhere\.pth'\. Received: no such file.*safetensors"), open_checkpoint(tmp_path / "nowhere.pth"):
+    with (
+        pytest.raises(WeightsError, match=r"nowhere\.pth'\. Received: no such file.*safetensors"),
+        open_checkpoint(tmp_path / "nowhere.pth"),
+    ):
         pass
 
 
