@@ -99,7 +99,6 @@ def work(batch: list[tuple[str, str, int]], seed_files: dict[str, str], pipe: An
         if armed and event in FORBIDDEN:
             executed.append(event)
 
-    import keras_effnet.weights
     from keras_effnet.errors import EffNetError
     from keras_effnet.weights.readers import open_checkpoint
 

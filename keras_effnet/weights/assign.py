@@ -58,7 +58,7 @@ def _variables(model: Any) -> dict[str, dict[str, Any]]:
 
 
 def short_name(variable: Any) -> str:
-    """The name of a variable in `LayerArrays`: `kernel` for Keras' `kernel` and for tf_keras' `block1a_dwconv/depthwise_kernel:0`."""
+    """A variable's name in `LayerArrays`; tf_keras calls one `block1a_dwconv/depthwise_kernel:0`."""
     name = str(variable.name).split("/")[-1].split(":")[0]
     return "kernel" if name == "depthwise_kernel" else name
 

@@ -18,7 +18,7 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.lookup import get_variant
 from keras_effnet.variants import Variant
-from keras_effnet.weights.arrays import Checkpoint, LayerArrays
+from keras_effnet.weights.arrays import Array, Checkpoint, LayerArrays
 from keras_effnet.weights.assign import assign, guess_variant, short_name
 from keras_effnet.weights.fitting import RGB, STEM_LAYER, TOP_LAYER
 from keras_effnet.weights.hashes import content_hash
@@ -147,7 +147,7 @@ def _write_safetensors(model: Any, path: Path, metadata: str) -> None:
     from safetensors.numpy import save_file
 
     tensors = {
-        f"{layer.name}.{short_name(variable)}": np.asarray(variable)
+        f"{layer.name}.{short_name(variable)}": _value(variable)
         for layer in model.layers
         for variable in layer.weights
     }
@@ -168,4 +168,10 @@ def _verify(model: Any, path: Path) -> None:
 
 def _same(layers: LayerArrays, layer: str, variable: Any) -> bool:
     array = layers.get(layer, {}).get(short_name(variable))
-    return array is not None and np.array_equal(array.read(), np.asarray(variable))
+    return array is not None and np.array_equal(array.read(), _value(variable))
+
+
+def _value(variable: Any) -> Array:
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(variable))

@@ -89,7 +89,7 @@ def _transfer(address: str, file: _BoundedFile) -> None:
         fetch(address, file, None)
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(tqdm):
     """tqdm has no truth value before its total is known, and pooch asks for it."""
 
     def __bool__(self) -> bool:

@@ -125,7 +125,7 @@ def test_download_succeeds_after_passing_trouble(
         (["wrong"], "wrong bytes", 1),
         (["redirect", "404"], "the server answers 404", 2),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_failed_download_says_why_and_leaves_nothing(
     server: Server, tmp_path: Path, plan: list[str], reason: str, requests: int
@@ -291,7 +291,7 @@ def test_copied_cache_folder_serves_as_a_mirror(server: Server, lite0, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("digits", "plan", "served", "reason"),
+    "case",
     [
         (64, ["wrong"], "lite0.pth", r"expected the hash sha256:[0-9a-f]{64}…, received sha256:"),
         (8, ["wrong"], "lite0.pth", r"expected the hash sha256:[0-9a-f]{8}…"),
@@ -301,8 +301,9 @@ def test_copied_cache_folder_serves_as_a_mirror(server: Server, lite0, tmp_path:
     ],
 )
 def test_unusable_download_is_an_error_that_says_everything(
-    server: Server, lite0, digits: int, plan: list[str], served: str, reason: str
+    server: Server, lite0, case: tuple[int, list[str], str, str]
 ) -> None:
+    digits, plan, served, reason = case
     server.content, server.plan = {"lite0.pth": lite0[served]}, plan
     with pytest.raises(WeightsError, match=reason) as caught:
         sources.obtain(entry_for(server, lite0["lite0.pth"], digits=digits))
