@@ -176,7 +176,7 @@ def mutant(folder: Path, kind: str, original: Path, seed: int) -> Path:
 def run(files: int, workers: int, batch_size: int, first_seed: int) -> dict[str, Any]:
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     problems: list[dict[str, Any]] = []
-    slowest, peak = 0.0, 0.0
+    slowest, peak = (0.0, ""), 0.0
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         originals = {kind: str(path) for kind, path in seeds(Path(folder)).items()}
@@ -206,7 +206,7 @@ def run(files: int, workers: int, batch_size: int, first_seed: int) -> dict[str,
                             peak, finished = max(peak, figure), True
                         else:
                             current[0] = ""
-                            slowest = max(slowest, figure)
+                            slowest = max(slowest, (figure, name))
                             counts[name.split("#")[0]][outcome.split(":")[0]] += 1
                             if outcome not in ("read", "refused") or figure > SLOW_S:
                                 problems.append({"file": name, "outcome": outcome, "seconds": figure})
@@ -229,7 +229,7 @@ def run(files: int, workers: int, batch_size: int, first_seed: int) -> dict[str,
     return {
         "files": sum(sum(c.values()) for c in counts.values()),
         "by_format": {kind: dict(c) for kind, c in sorted(counts.items())},
-        "slowest_s": round(slowest, 3),
+        "slowest_s": slowest,
         "peak_rss_mb": round(peak / 2**20),
         "problems": problems,
     }

@@ -17,7 +17,7 @@ from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
 from keras_effnet.weights.download import DownloadError, download
 from keras_effnet.weights.hashes import agrees, file_hash, is_complete
 from keras_effnet.weights.provenance import Provenance, arguments, provenance_of
-from keras_effnet.weights.readers import open_checkpoint
+from keras_effnet.weights.readers import open_checkpoint, tf_archive
 
 LOGGER = logging.getLogger(__name__)
 
@@ -81,11 +81,17 @@ def plan_weights(
         and not Path(f"{path}.index").exists()
     ):
         raise unknown_name("weights (None, a file, or a published set)", weights, SET_NAMES)
-    with open_checkpoint(path) as checkpoint:
-        provenance = provenance_of(path, checkpoint)
+    provenance = _provenance_of_file(path)
     check_asked(asked, provenance, str(path), variant)
     chosen = preprocessing or provenance.preprocessing or _usual_preprocessing(variant, path)
     return WeightPlan(path, provenance, chosen)
+
+
+def _provenance_of_file(path: Path) -> Provenance:
+    if tf_archive.matches(path):  # nothing inside it tells, and unpacking takes long
+        return UNKNOWN
+    with open_checkpoint(path) as checkpoint:
+        return provenance_of(path, checkpoint)
 
 
 def check_asked(asked: Mapping[str, object], provenance: Provenance, weights: str, variant: Variant) -> None:

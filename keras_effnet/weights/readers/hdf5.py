@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def has_signature(path: Path) -> bool:
 
 
 @contextmanager
-def open_hdf5(source: Path | IO[bytes], path: Path) -> Iterator[Any]:
+def open_hdf5(source: Path | io.RawIOBase, path: Path) -> Iterator[Any]:
     """Open HDF5 content read-only.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from keras_effnet.weights.arrays import Checkpoint
 from keras_effnet.weights.readers import keras_v3_h5
 from keras_effnet.weights.readers.problems import damaged, guarded
-from keras_effnet.weights.readers.zipped import holds, open_zip
+from keras_effnet.weights.readers.zipped import StoredMember, holds, open_zip
 
 FORMAT = "Keras 3 .keras"
 WEIGHTS_MEMBER = "model.weights.h5"
@@ -32,8 +32,9 @@ def read(path: Path, ema: bool = True) -> Iterator[Checkpoint]:
     """
     with open_zip(path, FORMAT) as archive:
         with guarded(path, FORMAT):
-            if archive.getinfo(WEIGHTS_MEMBER).compress_type != zipfile.ZIP_STORED:
+            info = archive.getinfo(WEIGHTS_MEMBER)
+            if info.compress_type != zipfile.ZIP_STORED:
                 raise damaged(path, FORMAT, f"{WEIGHTS_MEMBER} is compressed, which Keras never does")
-            member = archive.open(WEIGHTS_MEMBER)
+            member = StoredMember(path, info)
         with member, keras_v3_h5.read(path, ema, member) as checkpoint:
             yield checkpoint

@@ -6,11 +6,12 @@ the order of the layers of each class tells them apart (`naming.by_order`).
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from keras_effnet.weights.arrays import Checkpoint, LayerArrays, LazyArray, name_weights
 from keras_effnet.weights.naming import by_order
@@ -30,7 +31,7 @@ def matches(path: Path) -> bool:
 
 
 @contextmanager
-def read(path: Path, ema: bool = True, content: IO[bytes] | None = None) -> Iterator[Checkpoint]:
+def read(path: Path, ema: bool = True, content: io.RawIOBase | None = None) -> Iterator[Checkpoint]:
     """Read from `path`, or from `content` when the file lies inside an archive.
 
     Raises:

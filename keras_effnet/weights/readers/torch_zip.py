@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
 from pathlib import Path
-from typing import IO
 
 from keras_effnet.weights.arrays import LazyArray, OpenCheckpoint, opened
 from keras_effnet.weights.naming import name_tensors
 from keras_effnet.weights.readers import unpickler
 from keras_effnet.weights.readers.problems import damaged, guarded, too_large
 from keras_effnet.weights.readers.state_dict import lazy_tensors, tensors_of
-from keras_effnet.weights.readers.zipped import holds, open_zip
+from keras_effnet.weights.readers.zipped import data_start, holds, open_zip
 
 FORMAT = "PyTorch .pth"
 DESCRIPTION = "/data.pkl"
-LOCAL_HEADER_BYTES = 30
 
 
 def matches(path: Path) -> bool:
@@ -49,7 +46,7 @@ def read_tensors(path: Path, ema: bool = True) -> dict[str, LazyArray]:
                     raise damaged(
                         path, FORMAT, f"storage {storage.key!r} is missing, too short or compressed"
                     )
-                starts[storage.key] = _data_start(file, info)
+                starts[storage.key] = data_start(file, info)
                 if starts[storage.key] + needed > path.stat().st_size:
                     raise damaged(path, FORMAT, f"storage {storage.key!r} ends behind the file")
     return lazy_tensors(tensors, path, lambda storage: starts[storage.key])
@@ -71,11 +68,3 @@ def _description(archive: zipfile.ZipFile, path: Path) -> bytes:
                 raise damaged(path, FORMAT, "its numbers are not little-endian")
     with archive.open(info) as member:
         return member.read(unpickler.MAX_PICKLE_BYTES)
-
-
-def _data_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin: behind its local header, whose extra field varies."""
-    file.seek(info.header_offset)
-    header = file.read(LOCAL_HEADER_BYTES)
-    name_length, extra_length = struct.unpack("<HH", header[26:30])
-    return info.header_offset + LOCAL_HEADER_BYTES + int(name_length) + int(extra_length)

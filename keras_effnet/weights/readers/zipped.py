@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import IO, Any
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.readers.problems import guarded, too_large
@@ -14,6 +16,7 @@ MAX_DIRECTORY_BYTES = 4 * 2**20
 END_RECORD = b"PK\x05\x06"
 END_RECORD_64 = b"PK\x06\x06"
 MAX_COMMENT_BYTES = 2**16
+LOCAL_HEADER_BYTES = 30
 
 
 def open_zip(path: Path, expected: str) -> zipfile.ZipFile:
@@ -40,6 +43,48 @@ def holds(path: Path, suffix: str) -> bool:
             return any(name.endswith(suffix) for name in archive.namelist())
     except WeightsError:
         return False
+
+
+def data_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes begin: behind its local header, whose extra field varies."""
+    file.seek(info.header_offset)
+    header = file.read(LOCAL_HEADER_BYTES)
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    return info.header_offset + LOCAL_HEADER_BYTES + int(name_length) + int(extra_length)
+
+
+class StoredMember(io.RawIOBase):
+    """An uncompressed member as a file; zipfile's own re-reads from the start to go back."""
+
+    def __init__(self, path: Path, info: zipfile.ZipInfo) -> None:
+        self.file = path.open("rb")
+        self.start = data_start(self.file, info)
+        self.size = info.file_size
+        self.at = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence])
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)[: max(0, self.size - self.at)]
+        self.file.seek(self.start + self.at)
+        count = self.file.readinto(view)
+        self.at += count
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def _check_directory(path: Path) -> None:
