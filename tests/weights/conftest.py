@@ -1,15 +1,12 @@
-"""What the tests of weights share: models that are built once, pictures, and where photographs lie."""
+"""What the tests of weights share: models that are built once, and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +30,3 @@ def built() -> Callable[..., Any]:
         return models[key]
 
     return build
-
-
-@pytest.fixture(scope="session")
-def photos() -> Path:
-    """The folder of labelled ImageNet photographs beside the checkout."""
-    if not (PHOTOS / "labels.csv").is_file():
-        pytest.skip("the labelled photographs are not beside this checkout")
-    return PHOTOS

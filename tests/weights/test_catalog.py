@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import re
+from pathlib import Path
 
 import pytest
 
 from keras_effnet.preprocessing import CONVENTIONS
 from keras_effnet.variants import VARIANTS
 from keras_effnet.weights.catalog import CATALOG, SET_NAMES, WeightSet, sets_of
+from keras_effnet.weights.table import markdown
 
 ENTRIES = [pytest.param(entry, id=f"{entry.variant}-{entry.name}") for entry in CATALOG]
 
@@ -118,3 +120,9 @@ def test_every_file_has_its_own_place_in_the_cache() -> None:
 )
 def test_crop_is_that_of_the_reference(index: int, crop: float) -> None:
     assert sets_of(f"b{index}")[0].crop == pytest.approx(crop, abs=1e-3)
+
+
+def test_documented_table_is_that_of_the_catalog() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert markdown() in text
+    assert "| EfficientNetB8 | – | – | – | 85.5 | – | – | – |" in text

