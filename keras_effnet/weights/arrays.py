@@ -13,6 +13,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.errors import WeightsError
+
 Array = npt.NDArray[Any]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -51,7 +53,13 @@ def in_file(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...
     """A contiguous array that starts `offset` bytes into a file."""
 
     def read() -> Array:
-        return np.fromfile(path, dtype, math.prod(shape), offset=offset).reshape(shape)
+        flat = np.fromfile(path, dtype, math.prod(shape), offset=offset)
+        if flat.size != math.prod(shape):
+            raise WeightsError(
+                f"Expected {math.prod(shape)} numbers at byte {offset} of {str(path)!r}. Received {flat.size}. "
+                "The file changed while it was read; load it again."
+            )
+        return flat.reshape(shape)
 
     return LazyArray(shape, dtype, read)
 

@@ -23,8 +23,9 @@ from keras_effnet.weights.assign import assign, guess_variant, short_name
 from keras_effnet.weights.fitting import RGB, STEM_LAYER, TOP_LAYER
 from keras_effnet.weights.hashes import content_hash
 from keras_effnet.weights.provenance import Provenance, provenance_of
-from keras_effnet.weights.readers import keras_v3_h5, open_checkpoint, safetensors
-from keras_effnet.weights.sources import check_asked, plan_weights
+from keras_effnet.weights.readers import open_checkpoint
+from keras_effnet.weights.readers.metadata import KEY
+from keras_effnet.weights.sources import WeightPlan, check_asked, plan_weights
 
 TARGETS = (".weights.h5", ".safetensors")
 
@@ -67,10 +68,11 @@ def convert(
         )
     asked = {"preprocessing": preprocessing, "padding": padding, "epsilon": epsilon}
     chosen = None if variant is None else get_variant(variant)
-    path = _source_path(src, chosen)
+    plan = WeightPlan(Path(src)) if chosen is None else plan_weights(src, chosen)
+    path = plan.source or Path(src)
     with open_checkpoint(path, ema=ema) as checkpoint:
         chosen = chosen or _recognized(checkpoint, path)
-        known = provenance_of(path, checkpoint)
+        known = plan.provenance if plan.provenance.weight_set else provenance_of(path, checkpoint)
         check_asked(asked, known, str(path), chosen)
         given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         provenance = replace(
@@ -80,12 +82,6 @@ def convert(
         assign(model, checkpoint.layers, str(path))
     _write(model, target, ending, provenance)
     return target
-
-
-def _source_path(src: str | os.PathLike[str], variant: Variant | None) -> Path:
-    if variant is None:
-        return Path(src)
-    return plan_weights(src, variant).source or Path(src)
 
 
 def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
@@ -140,7 +136,7 @@ def _write_h5(model: Any, path: Path, metadata: str) -> None:
 
     model.save_weights(str(path))
     with h5py.File(path, "r+") as file:
-        file.attrs[keras_v3_h5.METADATA_KEY] = metadata
+        file.attrs[KEY] = metadata
 
 
 def _write_safetensors(model: Any, path: Path, metadata: str) -> None:
@@ -151,7 +147,7 @@ def _write_safetensors(model: Any, path: Path, metadata: str) -> None:
         for layer in model.layers
         for variable in layer.weights
     }
-    save_file(tensors, str(path), {safetensors.METADATA_KEY: metadata})
+    save_file(tensors, str(path), {KEY: metadata})
 
 
 def _verify(model: Any, path: Path) -> None:

@@ -198,7 +198,7 @@ def _downloaded(entry: WeightSet, source: Source) -> Path | None:
         return None
     path = cache_folder() / source.file
     address = address_of(source.address, source.file)
-    if path.exists():
+    if path.exists() and not source.hash:  # without a published hash, nobody knows which one is right
         raise DownloadError(f"{address}: not downloaded, since the cache has another file of that name")
     try:
         download(address, path, lambda new: _check_content(new, entry, source, _record_of(path)))

@@ -104,3 +104,25 @@ def test_damaged_source_leaves_an_older_target_alone(tmp_path: Path) -> None:
         convert(source, target)
     assert target.read_text() == "older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pth", "target.safetensors"]
+
+
+@pytest.mark.slow
+def test_published_set_is_converted_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mirror" / "tensorflow" / "randaug").mkdir(parents=True)
+    layers = foreign.random_layers("b5")
+    archive = foreign.write(tmp_path, "b5", layers, "tar")
+    archive.rename(tmp_path / "mirror" / "tensorflow" / "randaug" / "efficientnet-b5-randaug.tar.gz")
+    monkeypatch.setenv("KERAS_EFFNET_WEIGHTS_URL", (tmp_path / "mirror").as_uri())
+    monkeypatch.setenv("KERAS_EFFNET_CACHE", str(tmp_path / "cache"))
+    target = convert("randaugment", tmp_path / "b5.safetensors", variant="b5")
+    with open_checkpoint(target) as checkpoint:
+        assert foreign.same_layers(layers, checkpoint.layers)
+        known = {
+            key: checkpoint.metadata[key] for key in ("variant", "weight_set", "preprocessing", "padding")
+        }
+    assert known == {
+        "variant": "b5",
+        "weight_set": "randaugment",
+        "preprocessing": "imagenet",
+        "padding": "same",
+    }

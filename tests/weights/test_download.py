@@ -322,6 +322,15 @@ def test_changed_cache_file_is_noticed_where_no_hash_is_published(server: Server
         sources.obtain(entry)
 
 
+def test_damaged_cache_file_is_replaced_where_a_hash_is_published(server: Server, lite0) -> None:
+    server.content = lite0
+    entry = entry_for(server, lite0["lite0.pth"], digits=64)
+    path = sources.obtain(entry)
+    path.write_bytes(b"damaged")
+    assert sources.obtain(entry).read_bytes() == lite0["lite0.pth"]
+    assert len(server.asked) == 2
+
+
 def test_changed_file_at_the_publisher_is_noticed_where_no_hash_is_published(
     server: Server, lite0, tmp_path: Path
 ) -> None:

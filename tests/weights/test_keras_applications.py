@@ -12,6 +12,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet.weights.readers import open_checkpoint
+from tests.weights.running import outputs
 
 B_SERIES = ["b0", *(pytest.param(f"b{index}", marks=pytest.mark.slow) for index in range(1, 8))]
 SIZE = 64
@@ -74,14 +75,14 @@ def test_weights_saved_by_keras_applications_give_its_outputs(
     tmp_path: Path, variant: str, pictures: np.ndarray
 ) -> None:
     theirs = their_model(variant, classifier_activation=None)
-    expected = theirs.predict(pictures, verbose=0)
+    expected = outputs(theirs, pictures)
     ours = keras_effnet.EfficientNet(
         variant, weights=None, input_shape=(SIZE, SIZE, 3), classifier_activation=None
     )
     for ending in ENDINGS if variant == "b0" else ENDINGS[:1]:
         randomize(ours, seed=9)
         keras_effnet.load_weights(ours, save(theirs, tmp_path / f"{variant}{ending}"))
-        np.testing.assert_allclose(ours.predict(pictures, verbose=0), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(outputs(ours, pictures), expected, rtol=1e-4, atol=1e-4)
     assert np.abs(expected).max() > 0.1
 
 
@@ -89,19 +90,19 @@ def test_features_saved_by_keras_applications_give_its_outputs(tmp_path: Path, p
     theirs = their_model("b0", include_top=False)
     path = save(theirs, tmp_path / "b0_notop.weights-only.h5")
     ours = keras_effnet.EfficientNetB0(weights=path, include_top=False, input_shape=(SIZE, SIZE, 3))
-    expected = theirs.predict(pictures, verbose=0)
-    np.testing.assert_allclose(ours.predict(pictures, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    expected = outputs(theirs, pictures)
+    np.testing.assert_allclose(outputs(ours, pictures), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_published_trick_of_a_standard_deviation_in_the_variance_slot_changes_nothing(
     tmp_path: Path, pictures: np.ndarray
 ) -> None:
     theirs = their_model("b0", classifier_activation=None)
-    expected = theirs.predict(pictures, verbose=0)
+    expected = outputs(theirs, pictures)
     set_constants(theirs, np.array([0.229, 0.224, 0.225]))
     path = save(theirs, tmp_path / "b0.weights-only.h5")
     ours = keras_effnet.EfficientNetB0(weights=path, input_shape=(SIZE, SIZE, 3), classifier_activation=None)
-    np.testing.assert_allclose(ours.predict(pictures, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs(ours, pictures), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["b0", "b1", "lite0"])
@@ -131,9 +132,9 @@ def test_weights_of_a_tf_keras_twin_load_in_both_directions(tmp_path: Path, pict
     randomize(ours)
     twin = keras_effnet.EfficientNetB0(**arguments, namespace=tf_keras)
     keras_effnet.load_weights(twin, save(ours, tmp_path / "ours.weights.h5"))
-    expected = ours.predict(pictures, verbose=0)
-    np.testing.assert_allclose(twin.predict(pictures, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    expected = outputs(ours, pictures)
+    np.testing.assert_allclose(outputs(twin, pictures), expected, rtol=1e-4, atol=1e-4)
     twin.save_weights(str(tmp_path / "twin.h5"))
     randomize(ours, seed=9)
     keras_effnet.load_weights(ours, tmp_path / "twin.h5")
-    np.testing.assert_allclose(ours.predict(pictures, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs(ours, pictures), expected, rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ import pytest
 import keras_effnet
 from keras_effnet.preprocessing import preprocess_input
 from keras_effnet.variants import VARIANTS
+from tests.weights.running import outputs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -112,7 +113,7 @@ def test_logits_agree_with_the_peers_own_code(
     ours = keras_effnet.EfficientNet(
         variant, weights=path, input_shape=(SIZE, SIZE, 3), classifier_activation=None, **flags
     )
-    found = ours.predict(pictures, verbose=0)
+    found = outputs(ours, pictures)
     scale = max(1.0, float(np.abs(expected).max()))
     error = float(np.abs(found - expected).max()) / scale
     print(f"{peer.__name__} {variant}: max error {error:.1e} at a scale of {scale:.2g}")
@@ -128,11 +129,11 @@ def test_safetensors_written_by_its_library_from_a_torch_model_reads_the_same(
     randomize(theirs)
     torch.save({"state_dict": theirs.state_dict(), "epoch": 1}, tmp_path / "a.pth")
     safetensors_torch.save_file(theirs.state_dict(), str(tmp_path / "a.safetensors"))
-    outputs = []
+    found = []
     for name in ("a.pth", "a.safetensors"):
         model = keras_effnet.EfficientNetLite0(weights=tmp_path / name, input_shape=(SIZE, SIZE, 3))
-        outputs.append(model.predict(pictures, verbose=0))
-    assert np.array_equal(*outputs)
+        found.append(outputs(model, pictures))
+    assert np.array_equal(*found)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -7,7 +7,6 @@ the order of the layers of each class tells them apart (`naming.by_order`).
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 from keras_effnet.weights.arrays import Checkpoint, LayerArrays, LazyArray, name_weights
 from keras_effnet.weights.naming import by_order
 from keras_effnet.weights.readers import hdf5
+from keras_effnet.weights.readers.metadata import KEY, parse
 from keras_effnet.weights.readers.problems import damaged, guarded
 
 FORMAT = "Keras 3 .weights.h5"
-METADATA_KEY = "keras_effnet"
 WITHOUT_WEIGHTS = ("rescaling", "normalization", "seed_generator")
 
 
@@ -40,7 +39,7 @@ def read(path: Path, ema: bool = True, content: io.RawIOBase | None = None) -> I
     with hdf5.open_hdf5(content or path, path) as file:
         with guarded(path, FORMAT):
             layers = _layers(hdf5.child(file, "layers", path), path)
-            metadata = json.loads(str(file.attrs.get(METADATA_KEY, "{}")))
+            metadata = parse(str(file.attrs.get(KEY, "")), path, FORMAT)
         yield Checkpoint(layers, metadata=metadata)
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from keras_effnet.weights.arrays import BFLOAT16, Checkpoint, LazyArray, OpenCheckpoint, in_file, opened
 from keras_effnet.weights.naming import name_tensors
+from keras_effnet.weights.readers.metadata import KEY, parse
 from keras_effnet.weights.readers.problems import damaged, guarded, too_large
 
 FORMAT = "safetensors"
-METADATA_KEY = "keras_effnet"
 MAX_HEADER_BYTES = 4 * 2**20  # the largest variant's has 0.3 MB
 MAX_RANK = 8
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -45,7 +45,7 @@ def read(path: Path, ema: bool = True) -> OpenCheckpoint:
     """
     with guarded(path, FORMAT):
         header, data_start = _header(path)
-        metadata = json.loads(dict(header.pop("__metadata__", {})).get(METADATA_KEY, "{}"))
+        metadata = parse(dict(header.pop("__metadata__", {})).get(KEY, ""), path, FORMAT)
         checkpoint = name_tensors(_tensors(header, data_start, path), path)
         return opened(Checkpoint(checkpoint.layers, checkpoint.naming, metadata))
 
