@@ -15,7 +15,7 @@ from keras_effnet.weights.arrays import Array, LazyArray
 from keras_effnet.weights.readers.problems import damaged, guarded
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_OBJECTS = 100_000  # the largest variant has fewer than 5,000 groups and data sets
+MAX_OBJECTS = 30_000  # the largest variant has about 7,000 groups and data sets
 MAX_DEPTH = 16
 EXPECTED = "HDF5 weight"
 
