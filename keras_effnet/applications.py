@@ -12,7 +12,7 @@ from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.lookup import architecture_of, get_variant
 from keras_effnet.preprocessing import get_convention
 from keras_effnet.variants import VARIANTS, Variant
-from keras_effnet.weights import load_weights, plan_weights
+from keras_effnet.weights import load_planned, plan_weights
 
 Weights = str | os.PathLike[str] | None
 
@@ -74,7 +74,9 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     chosen = get_variant(variant)
     keras_ = namespace or keras
     _check(include_top, pooling, classes, padding, drop_connect_rate, dropout_rate)
-    plan = plan_weights(weights, chosen, preprocessing)
+    plan = plan_weights(
+        weights, chosen, preprocessing, include_top=include_top, padding=padding, epsilon=epsilon
+    )
     inputs, x = _inputs(keras_, chosen, include_top, input_tensor, input_shape)
     if plan.preprocessing is not None:
         get_convention(plan.preprocessing)
@@ -91,8 +93,7 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     )
     architecture = architecture_of(chosen, drop_connect_rate)
     model = build_model(architecture, options, inputs, x, keras=keras_)
-    if plan.source is not None:
-        load_weights(model, plan.source)
+    load_planned(model, plan)
     return model
 
 

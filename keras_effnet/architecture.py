@@ -159,7 +159,7 @@ def scale(
         for position in range(count):
             blocks.append(
                 Block(
-                    name=f"block{index + 1}{_letters(position)}",
+                    name=block_name(index, position),
                     kernel_size=stage.kernel_size,
                     stride=stage.stride if position == 0 else 1,
                     expand_ratio=stage.expand_ratio,
@@ -176,6 +176,11 @@ def scale(
         top_filters=TOP_FILTERS if lite else round_filters(TOP_FILTERS, width),
         activation="relu6" if lite else "swish",
     )
+
+
+def block_name(stage: int, position: int) -> str:
+    """Name of the block at `position` of `stage`, both counted from 0: `block2a` is (1, 0)."""
+    return f"block{stage + 1}{_letters(position)}"
 
 
 def _letters(position: int) -> str:

@@ -9,31 +9,58 @@ from typing import Any
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.lookup import identify
 from keras_effnet.weights.assign import assign
+from keras_effnet.weights.catalog import SET_NAMES
+from keras_effnet.weights.provenance import Provenance, check_built_for, provenance_of
 from keras_effnet.weights.readers import open_checkpoint
-from keras_effnet.weights.sources import WeightPlan, plan_weights
+from keras_effnet.weights.sources import WeightPlan, find_set, obtain, plan_weights
 
-__all__ = ["WeightPlan", "load_weights", "plan_weights"]
+__all__ = ["WeightPlan", "load_planned", "load_weights", "plan_weights"]
 
 
-def load_weights(model: Any, source: str | os.PathLike[str]) -> None:
+def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True) -> None:
     """Load weights into a model, exactly or not at all.
 
     Args:
         model: an EfficientNet of this package (Keras or tf_keras).
-        source: the name of a published set (`"imagenet"`) or a file: Keras `.weights.h5`, `.keras`,
-            legacy `.h5`, PyTorch `.pth`.
+        source: the name of a published set (`"imagenet"`), a file (Keras `.weights.h5`, `.keras`,
+            legacy `.h5`; PyTorch `.pth`; `.safetensors`; TensorFlow `.tar.gz`), or a TensorFlow
+            checkpoint's directory or prefix.
+        ema: where a checkpoint holds exponential moving averages, take them, as published; False
+            for the raw values.
 
     Raises:
-        WeightsError: the file cannot be read, or does not fit; the model is unchanged.
-        InvalidInputError: a set name for a model that is no published variant, or an unknown set.
+        WeightsError: the file cannot be read, does not fit, or was trained with another
+            preprocessing, padding or epsilon than the model has; the model is unchanged.
+        InvalidInputError: a set name for a model that is no published variant.
     """
+    if not (isinstance(source, str) and source in SET_NAMES):
+        _load(model, source, None, ema)
+        return
     variant = identify(model)
-    if variant is not None:
-        source = plan_weights(source, variant).source or source
-    elif isinstance(source, str) and not Path(source).exists():
+    if variant is None:
         raise InvalidInputError(
             f"Expected a weight file for a model that is no published variant. Received: {source!r}. "
             "Pass the path of a file."
         )
-    with open_checkpoint(source) as layers:
-        assign(model, layers, os.fspath(source))
+    entry = find_set(source, variant)
+    provenance = Provenance.of_set(entry)
+    check_built_for(model, provenance, source)
+    has_top = any(layer.name == "predictions" for layer in model.layers)
+    _load(model, obtain(entry, include_top=has_top), provenance, ema)
+
+
+def load_planned(model: Any, plan: WeightPlan) -> None:
+    """Load what `plan_weights` found.
+
+    Raises:
+        WeightsError: as `load_weights`.
+    """
+    if plan.source is not None:
+        _load(model, plan.source, plan.provenance, ema=True)
+
+
+def _load(model: Any, path: str | os.PathLike[str], provenance: Provenance | None, ema: bool) -> None:
+    with open_checkpoint(path, ema=ema) as checkpoint:
+        known = provenance or provenance_of(Path(path), checkpoint)
+        check_built_for(model, known, os.fspath(path))
+        assign(model, checkpoint.layers, os.fspath(path))

@@ -1,52 +1,113 @@
-"""What the three readers of HDF5 content share."""
+"""What the readers of HDF5 content share: opening, walking without links, checked data sets."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import LazyArray
+from keras_effnet.weights.arrays import Array, LazyArray
+from keras_effnet.weights.readers.problems import damaged, guarded
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_OBJECTS = 30_000  # the largest variant has about 7,000 groups and data sets
+MAX_DEPTH = 16
+EXPECTED = "HDF5 weight"
 
 
 def has_signature(path: Path) -> bool:
     """Whether the file starts like an HDF5 file."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(len(SIGNATURE)) == SIGNATURE
 
 
 @contextmanager
-def open_hdf5(source: Path | IO[bytes], path: Path) -> Iterator[Any]:
-    """Open HDF5 content read-only; h5py's many errors become one of ours.
+def open_hdf5(source: Path | io.RawIOBase, path: Path) -> Iterator[Any]:
+    """Open HDF5 content read-only.
+
+    Args:
+        source: the file, or its content when it lies inside an archive.
+        path: for messages.
 
     Raises:
         WeightsError: damaged or truncated.
     """
     import h5py
 
-    try:
-        with h5py.File(source, "r") as file:
-            yield file
-    except (OSError, KeyError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise WeightsError(
-            f"Expected a complete HDF5 weight file. Received: {str(path)!r}, which is damaged or "
-            f"truncated ({error}). Download or save it again."
-        ) from error
+    with guarded(path, EXPECTED):
+        file = h5py.File(source, "r")
+    with file:
+        yield file
+
+
+def child(group: Any, name: str, path: Path) -> Any:
+    """The member `name` (`a/b/c`) of a group, reached by hard links only.
+
+    A soft or external link could lead in circles or into another file of this machine.
+
+    Raises:
+        WeightsError: a link, or no such member.
+    """
+    import h5py
+
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise damaged(path, EXPECTED, f"{name!r} is missing, or a link instead of an array")
+        group = group[part]
+    return group
+
+
+def walk(root: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """Every group below `root` with its path, without following soft or external links.
+
+    Raises:
+        WeightsError: deeper, or more of them, than any weight file.
+    """
+    import h5py
+
+    pending = [("", root)]
+    count = 0
+    while pending:
+        prefix, group = pending.pop()
+        for key in group:
+            count += 1
+            name = f"{prefix}{key}"
+            if count > MAX_OBJECTS or name.count("/") > MAX_DEPTH:
+                raise damaged(path, EXPECTED, "more groups than any EfficientNet has")
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                continue
+            member = group[key]
+            if isinstance(member, h5py.Group):
+                yield name, member
+                pending.append((f"{name}/", member))
 
 
 def lazy(dataset: Any, path: Path) -> LazyArray:
-    """A dataset as an array that is read when asked for."""
+    """A data set as an array that is read when asked for.
+
+    Raises:
+        WeightsError: not numbers, or numbers that are not inside this file in full.
+    """
     import h5py
 
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.external:
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
         raise WeightsError(
             f"Expected arrays of floating point numbers inside {str(path)!r}. "
             f"Received: {dataset!r}. Save the weights again."
         )
-    return LazyArray(tuple(dataset.shape), lambda: np.asarray(dataset[()]))
+    # A compressed or sparse data set can claim any size; Keras writes neither.
+    if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() != dataset.nbytes:
+        raise damaged(path, EXPECTED, f"{dataset.name!r} is compressed, sparse or in another file")
+
+    def read() -> Array:
+        with guarded(path, EXPECTED):
+            return np.asarray(dataset[()])
+
+    return LazyArray(tuple(dataset.shape), np.dtype(dataset.dtype), read)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import WEIGHT_NAMES, LayerArrays, LazyArray
+from keras_effnet.weights.arrays import WEIGHT_NAMES, Checkpoint, LazyArray
 from keras_effnet.weights.readers import hdf5
+from keras_effnet.weights.readers.problems import damaged, guarded
 
 FORMAT = "Keras legacy .h5"
 # The published files keep the standard deviation in the slot of the variance. The constants of a
@@ -24,30 +25,42 @@ IGNORED_PREFIXES = ("normalization", "rescaling")
 def matches(path: Path) -> bool:
     if not hdf5.has_signature(path):
         return False
-    with hdf5.open_hdf5(path, path) as file:
-        return "layer_names" in file.attrs or "model_weights" in file
+    with hdf5.open_hdf5(path, path) as file, guarded(path, FORMAT):
+        return any(name.startswith("layer_names") for name in file.attrs) or "model_weights" in file
 
 
 @contextmanager
-def read(path: Path) -> Iterator[LayerArrays]:
+def read(path: Path, ema: bool = True) -> Iterator[Checkpoint]:
     """Read the arrays of a legacy file.
 
     Raises:
         WeightsError: damaged, or a weight that no EfficientNet has.
     """
     with hdf5.open_hdf5(path, path) as file:
-        root = file.get("model_weights", file)
-        layers: dict[str, dict[str, LazyArray]] = {}
-        for layer in _names(root, "layer_names"):
-            if layer.startswith(IGNORED_PREFIXES):
-                continue
-            weights = {
-                _weight_name(name, layer, path): hdf5.lazy(root[layer][name], path)
-                for name in _names(root[layer], "weight_names")
-            }
-            if weights:
-                layers[layer] = weights
-        yield layers
+        with guarded(path, FORMAT):
+            checkpoint = Checkpoint(_layers(file, path))
+        yield checkpoint
+
+
+def _layers(file: Any, path: Path) -> dict[str, dict[str, LazyArray]]:
+    root = hdf5.child(file, "model_weights", path) if "model_weights" in file else file
+    layers: dict[str, dict[str, LazyArray]] = {}
+    for layer in _names(root, "layer_names"):
+        if layer.startswith(IGNORED_PREFIXES):
+            continue
+        if layer in layers:
+            raise damaged(path, FORMAT, f"layer {layer!r} is listed twice")
+        weights = _weights(hdf5.child(root, layer, path), layer, path)
+        if weights:
+            layers[layer] = weights
+    return layers
+
+
+def _weights(group: Any, layer: str, path: Path) -> dict[str, LazyArray]:
+    names = {name: _weight_name(name, layer, path) for name in _names(group, "weight_names")}
+    if len(set(names.values())) != len(names):
+        raise damaged(path, FORMAT, f"layer {layer!r} has two weights of one name")
+    return {short: hdf5.lazy(hdf5.child(group, name, path), path) for name, short in names.items()}
 
 
 def _names(group: Any, attribute: str) -> list[str]:

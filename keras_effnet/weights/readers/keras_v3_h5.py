@@ -1,59 +1,64 @@
-"""Keras 3 `.weights.h5`: a group for each layer, its variables numbered below `vars`."""
+"""Keras 3 `.weights.h5`: a group for each layer, its variables numbered below `vars`.
+
+Keras 3 writes a layer's name as an attribute of its group; early releases did not, and then only
+the order of the layers of each class tells them apart (`naming.by_order`).
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import LayerArrays, LazyArray, name_weights
+from keras_effnet.weights.arrays import Checkpoint, LayerArrays, LazyArray, name_weights
+from keras_effnet.weights.naming import by_order
 from keras_effnet.weights.readers import hdf5
+from keras_effnet.weights.readers.metadata import KEY, parse
+from keras_effnet.weights.readers.problems import damaged, guarded
 
 FORMAT = "Keras 3 .weights.h5"
-PREPROCESSING_GROUPS = ("rescaling", "normalization")
+WITHOUT_WEIGHTS = ("rescaling", "normalization", "seed_generator")
 
 
 def matches(path: Path) -> bool:
     if not hdf5.has_signature(path):
         return False
-    with hdf5.open_hdf5(path, path) as file:
+    with hdf5.open_hdf5(path, path) as file, guarded(path, FORMAT):
         return "layers" in file and "layer_names" not in file.attrs
 
 
 @contextmanager
-def read(path: Path, content: IO[bytes] | None = None) -> Iterator[LayerArrays]:
+def read(path: Path, ema: bool = True, content: io.RawIOBase | None = None) -> Iterator[Checkpoint]:
     """Read from `path`, or from `content` when the file lies inside an archive.
 
     Raises:
-        WeightsError: damaged, or written by a Keras that did not store layer names.
+        WeightsError: damaged, or layers that no EfficientNet has.
     """
     with hdf5.open_hdf5(content or path, path) as file:
-        yield _layers(file["layers"], path)
+        with guarded(path, FORMAT):
+            layers = _layers(hdf5.child(file, "layers", path), path)
+            metadata = parse(str(file.attrs.get(KEY, "")), path, FORMAT)
+        yield Checkpoint(layers, metadata=metadata)
 
 
-def _layers(root: Any, path: Path) -> dict[str, dict[str, LazyArray]]:
-    found: dict[str, dict[str, LazyArray]] = {}
-
-    def visit(name: str, group: Any) -> None:
+def _layers(root: Any, path: Path) -> LayerArrays:
+    named: dict[str, dict[str, LazyArray]] = {}
+    unnamed: dict[str, dict[str, LazyArray]] = {}
+    for name, group in hdf5.walk(root, path):
         # groups end in `vars`; nested models repeat `layers/<class>` on the way there
         if not name.endswith("/vars") or not len(group):
-            return
+            continue
         layer_group = name.split("/")[-2]
-        if layer_group.startswith(PREPROCESSING_GROUPS) or layer_group == "seed_generator":
-            return
-        arrays = [hdf5.lazy(group[str(index)], path) for index in range(len(group))]
-        layer = group.attrs.get("name")
-        weights = name_weights(arrays)
-        if layer is None or weights is None:
-            raise WeightsError(
-                f"Expected named layers with their weights inside {str(path)!r}. Received: {name!r} "
-                f"with shapes {[array.shape for array in arrays]} and "
-                f"{'no name' if layer is None else f'the name {layer!r}'}. "
-                "Load the model with the Keras that saved it and save it again with Keras 3.13 or newer."
-            )
-        found[str(layer)] = weights
-
-    root.visititems(visit)
-    return found
+        if layer_group.startswith(WITHOUT_WEIGHTS):
+            continue
+        weights = name_weights([hdf5.lazy(hdf5.child(group, str(i), path), path) for i in range(len(group))])
+        layer = str(group.attrs.get("name", ""))
+        found, key = (named, layer) if layer else (unnamed, layer_group)
+        if weights is None or key in found:
+            raise damaged(path, FORMAT, f"{name!r} is of a layer that no EfficientNet has, or there twice")
+        found[key] = weights
+    if unnamed and not named:
+        return by_order.to_layers(unnamed, path)
+    return {**named, **unnamed}

@@ -1,0 +1,33 @@
+"""Which stage each block belongs to, for the naming schemes that number the blocks through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from keras_effnet.architecture import block_name
+from keras_effnet.errors import WeightsError
+
+
+def block_names(projections: Mapping[int, int], path: Path) -> list[str]:
+    """Names of blocks that are numbered through: a stage ends where the filters change.
+
+    Args:
+        projections: block number, from 0 → filters that leave it.
+        path: for messages.
+
+    Raises:
+        WeightsError: no blocks, or numbers missing.
+    """
+    if not projections or sorted(projections) != list(range(len(projections))):
+        raise WeightsError(
+            f"Expected the blocks of an EfficientNet, numbered from 0, inside {str(path)!r}. "
+            f"Received blocks {sorted(projections)[:5]}…. Check that the file is an EfficientNet."
+        )
+    names = [block_name(0, 0)]
+    stage = position = 0
+    for index in range(1, len(projections)):
+        same = projections[index] == projections[index - 1]
+        stage, position = (stage, position + 1) if same else (stage + 1, 0)
+        names.append(block_name(stage, position))
+    return names

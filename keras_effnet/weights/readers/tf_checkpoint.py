@@ -1,0 +1,134 @@
+"""TensorFlow checkpoints of the reference code: a directory, or the prefix of its files.
+
+`PREFIX.index` says where in `PREFIX.data-00000-of-00001` each variable lies. The graph (`.meta`) is
+never looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.errors import WeightsError
+from keras_effnet.weights.arrays import BFLOAT16, Checkpoint, LazyArray, OpenCheckpoint, in_file, opened
+from keras_effnet.weights.naming import tensorflow as tensorflow_naming
+from keras_effnet.weights.readers.problems import damaged, guarded, too_large
+from keras_effnet.weights.readers.sstable import read_table
+
+FORMAT = "TensorFlow checkpoint"
+MAX_INDEX_BYTES = 16 * 2**20  # the largest variant's has 1 MB
+MAX_SHARDS = 1024
+MAX_RANK = 8
+# numbers of TensorFlow's DataType
+DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    9: np.dtype("<i8"),
+    14: BFLOAT16,
+    19: np.dtype("<f2"),
+}
+
+
+def matches(path: Path) -> bool:
+    return path.is_dir() or _index_of(path).is_file()
+
+
+def read(path: Path, ema: bool = True) -> OpenCheckpoint:
+    """Read the variables of a checkpoint.
+
+    Args:
+        path: a directory with one checkpoint, a prefix, or one of its files.
+        ema: take the exponential moving averages, as published; False for the raw variables.
+
+    Raises:
+        WeightsError: damaged, of another network, or a directory without one clear checkpoint.
+    """
+    prefix = _prefix_in(path) if path.is_dir() else _index_of(path).with_suffix("")
+    with guarded(path, FORMAT):
+        layers = tensorflow_naming.to_layers(read_variables(prefix), path, ema)
+    return opened(Checkpoint(layers, naming="tensorflow"))
+
+
+def read_variables(prefix: Path) -> dict[str, LazyArray]:
+    """Every variable of numbers, by name.
+
+    Raises:
+        WeightsError: damaged.
+    """
+    index = Path(f"{prefix}.index")
+    size = index.stat().st_size
+    if size > MAX_INDEX_BYTES:
+        raise too_large(index, "an index", size, MAX_INDEX_BYTES)
+    with guarded(index, FORMAT):
+        entries = dict(read_table(index.read_bytes()))
+        shards = _shard_count(entries.pop(b"", b""), index)
+        return {name.decode(): _variable(entry, prefix, shards) for name, entry in entries.items()}
+
+
+def _shard_count(header: bytes, index: Path) -> int:
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleHeaderProto
+
+    try:
+        parsed = BundleHeaderProto.FromString(header)
+    except DecodeError as error:
+        raise damaged(index, FORMAT, "its header cannot be read") from error
+    if not 1 <= parsed.num_shards <= MAX_SHARDS or parsed.endianness != BundleHeaderProto.LITTLE:
+        raise damaged(index, FORMAT, f"{parsed.num_shards} shards, or numbers that are not little-endian")
+    return int(parsed.num_shards)
+
+
+def _variable(entry: bytes, prefix: Path, shards: int) -> LazyArray:
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
+
+    try:
+        parsed = BundleEntryProto.FromString(entry)
+    except DecodeError as error:
+        raise damaged(prefix, FORMAT, "an entry of its index cannot be read") from error
+    shape = tuple(int(dim.size) for dim in parsed.shape.dim)
+    dtype = DTYPES.get(parsed.dtype)
+    if dtype is None or parsed.slices or len(shape) > MAX_RANK or any(side < 0 for side in shape):
+        raise damaged(prefix, FORMAT, f"a variable of type {parsed.dtype} and shape {list(shape)}")
+    file = Path(f"{prefix}.data-{parsed.shard_id:05d}-of-{shards:05d}")
+    if parsed.size != math.prod(shape) * dtype.itemsize or parsed.offset < 0:
+        raise damaged(prefix, FORMAT, f"a variable of shape {list(shape)} with {parsed.size} bytes")
+    if not file.is_file() or parsed.offset + parsed.size > file.stat().st_size:
+        raise damaged(file, FORMAT, "the file is missing, or a variable ends behind it")
+    return in_file(file, dtype, parsed.offset, shape)
+
+
+def _index_of(path: Path) -> Path:
+    """`x.index` for the prefix `x` and for any of the checkpoint's files."""
+    stem = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
+    return path.with_name(f"{stem}.index")
+
+
+def _prefix_in(directory: Path) -> Path:
+    """The checkpoint of a directory: the only one, or the one that the `checkpoint` file names."""
+    prefixes = {path.name.removesuffix(".index"): path for path in sorted(directory.glob("*.index"))}
+    chosen = next(iter(prefixes), "")
+    if len(prefixes) > 1:
+        chosen = _latest(directory / "checkpoint")
+    if chosen not in prefixes:
+        raise WeightsError(
+            f"Expected a directory with one TensorFlow checkpoint (PREFIX.index). Received: "
+            f"{str(directory)!r} with {len(prefixes)} of them. Pass the prefix of one, for example "
+            f"{str(directory / next(iter(prefixes), 'model.ckpt'))!r}."
+        )
+    return directory / chosen
+
+
+def _latest(state: Path) -> str:
+    """The name, never the path, that a `checkpoint` file calls the latest."""
+    if not state.is_file():
+        return ""
+    with state.open("rb") as file:
+        text = file.read(2**16).decode("utf-8", "replace")
+    found = re.search(r'^model_checkpoint_path: "([^"]*)"', text, re.MULTILINE)
+    return found[1].rsplit("/")[-1] if found else ""

@@ -1,0 +1,54 @@
+"""A small, fixed share of `benchmarks/weights_fuzz.py` on every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keras_effnet.errors import EffNetError
+from keras_effnet.variants import Variant
+from keras_effnet.weights.readers import open_checkpoint
+from tests.weights import foreign
+
+TINY = Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=32, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Small valid files, by format."""
+    folder = tmp_path_factory.mktemp("originals")
+    layers = foreign.random_layers_of(TINY, classes=2)
+    kinds = ("timm", "lukemelas", "torchvision", "safetensors", "tar")
+    return {kind: foreign.write_of(folder, TINY, layers, kind).read_bytes() for kind in kinds}
+
+
+@pytest.mark.parametrize("kind", ["timm", "lukemelas", "torchvision", "safetensors", "tar"])
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_mutated_file_is_read_or_refused_with_the_packages_own_error(
+    originals: dict[str, bytes], tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    content = bytearray(originals[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        near_an_end = st.one_of(
+            st.integers(0, 2000), st.integers(-2000, -1), st.integers(0, len(content) - 1)
+        )
+        at = data.draw(near_an_end) % len(content)
+        content[at : at + 1] = data.draw(st.binary(max_size=8))
+    path = tmp_path / "mutant"
+    path.write_bytes(bytes(content))
+    try:
+        with open_checkpoint(path) as checkpoint:
+            for weights in checkpoint.layers.values():
+                for array in weights.values():
+                    assert array.read().shape == array.shape
+    except EffNetError as error:
+        assert str(path) in str(error) or "checkpoint" in str(error)
