@@ -49,7 +49,7 @@ def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_list_shows_variants_sizes_and_accuracy(capsys: Any) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert "lite0" in out and "66.3 M" in out and "imagenet (75.1 %)" in out
+    assert "lite0" in out and "66.3 M" in out and "noisy-student" in out and "86.9" in out
     assert main(["list", "--json"]) == 0
     rows = {row["variant"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["b7"]["parameters"] == 66_347_960 and rows["lite0"]["weights"]["imagenet"]["top1"] == 75.1

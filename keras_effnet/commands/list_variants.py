@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.architecture import count_parameters
     from keras_effnet.lookup import architecture_of
     from keras_effnet.variants import VARIANTS
-    from keras_effnet.weights.catalog import CATALOG
+    from keras_effnet.weights.catalog import CATALOG, SET_NAMES
 
     entries: list[dict[str, Any]] = []
     for variant in VARIANTS.values():
@@ -46,16 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     rows = [
         [
-            str(entry["variant"]),
+            entry["variant"],
             f"{entry['resolution']} px",
             f"{entry['width']:.1f} / {entry['depth']:.1f}",
             str(entry["blocks"]),
             f"{entry['parameters'] / 1e6:.1f} M",
-            ", ".join(f"{name} ({facts['top1']} %)" for name, facts in entry["weights"].items()) or "–",
+            *(_accuracy(entry["weights"].get(name)) for name in SET_NAMES),
         ]
         for entry in entries
     ]
-    print(
-        table(["variant", "input", "width / depth", "blocks", "parameters", "weights (ImageNet top-1)"], rows)
-    )
+    print(table(["variant", "input", "width / depth", "blocks", "parameters", *SET_NAMES], rows))
+    print("The last columns are weight sets, with their published ImageNet top-1 in percent.")
     return 0
+
+
+def _accuracy(facts: dict[str, Any] | None) -> str:
+    return f"{facts['top1']:.1f}" if facts else "–"
