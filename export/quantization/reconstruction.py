@@ -20,6 +20,7 @@ from keras_effnet.export.quantization.graph import Array
 
 RIDGES = (1e-3, 3e-2, 1.0)  # relative to the diagonal; the held-out half of the samples chooses
 ITERATIONS = 6
+TRIAL_ITERATIONS = 2
 DAMPING = 1e-2  # of the rounding's quadratic form, relative to the mean diagonal (GPTQ's own default)
 LARGEST = 127
 
@@ -66,32 +67,36 @@ class Fit:
 
 def best_bias(fit: Fit, weights: Array) -> Array:
     """The bias with which given weights come closest to the targets."""
-    error = fit.error(weights, np.float32(0.0))
+    return _offset(fit, fit.error(weights, np.float32(0.0)))
+
+
+def _offset(fit: Fit, error: Array) -> Array:
+    """The summand that brings an error's weighted mean to 0."""
     if fit.relevance is None:
         return error.mean(axis=1, keepdims=True)
     total = fit.relevance.sum(axis=1, keepdims=True)
     mean = fit.weighted(error).sum(axis=1, keepdims=True) / np.maximum(total, 1e-12)
     # a channel that nowhere matters has nothing to be fitted to
-    return np.where(total > 1e-6 * fit.targets.shape[1], mean, fit.bias).astype(np.float32)
+    return np.where(total > 1e-6 * error.shape[1], mean, fit.bias).astype(np.float32)
 
 
 def refit(fit: Fit) -> Array:
     """Weights that reproduce the targets from the inputs, drawn towards the given ones.
 
-    The strength of the pull is the one that does best on samples it was not fitted to; when none beats
-    the given weights there, those are returned.
+    The strength of the pull is the one that does best on the second half of the samples when fitted to
+    the first; when none beats the given weights there, those are returned.
     """
     half = fit.inputs.shape[1] // 2
-    first, second = fit.part(slice(None, half)), fit.part(slice(half, None))
-    scores = dict.fromkeys((*RIDGES, np.inf), 0.0)
-    for train, test in ((first, second), (second, first)):
-        for ridge in scores:
-            weights = _minimise(train, ridge)
-            scores[ridge] += test.loss(weights, best_bias(train, weights))
-    return _minimise(fit, min(scores, key=lambda ridge: scores[ridge]))
+    train, test = fit.part(slice(None, half)), fit.part(slice(half, None))
+
+    def score(ridge: float) -> float:
+        weights = _minimise(train, ridge, TRIAL_ITERATIONS)
+        return test.loss(weights, best_bias(train, weights))
+
+    return _minimise(fit, min((*RIDGES, np.inf), key=score), ITERATIONS)
 
 
-def _minimise(fit: Fit, ridge: float) -> Array:
+def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
     """Weighted least squares with a pull of strength `ridge` towards the given weights.
 
     Every output has weights of its own, and so would have a matrix of its own. As no relevance exceeds
@@ -100,15 +105,16 @@ def _minimise(fit: Fit, ridge: float) -> Array:
     if np.isinf(ridge):
         return fit.weights
     centred = fit.inputs - fit.inputs.mean(axis=1, keepdims=True)
-    gram = (np.swapaxes(centred, 1, 2) @ centred).astype(np.float64)
+    transposed = np.ascontiguousarray(np.swapaxes(centred, 1, 2))
+    gram = (transposed @ centred).astype(np.float64)
     diagonal = np.einsum("gii->gi", gram)
     pull = ridge * diagonal + 1e-7 * diagonal.mean(axis=1, keepdims=True) + 1e-12
     inverse = np.linalg.inv(gram + pull[:, :, np.newaxis] * np.eye(gram.shape[1])).astype(np.float32)
-    weights = fit.weights
-    for _ in range(1 if fit.relevance is None else ITERATIONS):
-        error = fit.weighted(fit.error(weights, best_bias(fit, weights)))
-        drawn = pull[:, :, np.newaxis] * (weights - fit.weights)
-        weights = weights + inverse @ (np.swapaxes(centred, 1, 2) @ error - drawn).astype(np.float32)
+    weights, drawn = fit.weights, pull[:, :, np.newaxis].astype(np.float32)
+    for _ in range(1 if fit.relevance is None else iterations):
+        error = fit.error(weights, np.float32(0.0))
+        error = fit.weighted(error - _offset(fit, error))
+        weights = weights + inverse @ (transposed @ error - drawn * (weights - fit.weights))
     return weights
 
 
@@ -140,11 +146,11 @@ def round_compensated(weights: Array, inputs: Array, *, block: int = 64) -> Arra
     scales = weight_scales(weights)
     largest = np.abs(weights).argmax(axis=1)
     signs = np.sign(np.take_along_axis(weights, largest[:, np.newaxis], axis=1))[:, 0]
-    left = weights.astype(np.float64)
+    left = weights.astype(np.float32)
     rounded = np.zeros_like(left)
     for start in range(0, fan_in, block):
         stop = min(start + block, fan_in)
-        errors = np.zeros((groups, stop - start, weights.shape[2]))
+        errors = np.zeros((groups, stop - start, weights.shape[2]), np.float32)
         for index in range(start, stop):
             levels = np.clip(np.rint(left[:, index] / scales), -LARGEST, LARGEST)
             levels = np.where(largest == index, signs * LARGEST, levels)
@@ -165,4 +171,4 @@ def _inverse_factor(inputs: Array) -> Array:
     inverse = np.linalg.inv(gram + (DAMPING * mean + 1e-12) * np.eye(size))
     lower = np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2)
     # numpy gives inverse = L·Lᵀ; compensation runs forwards and needs inverse = Uᵀ·U, and U = Lᵀ
-    return np.swapaxes(lower, 1, 2)
+    return np.ascontiguousarray(np.swapaxes(lower, 1, 2)).astype(np.float32)

@@ -24,7 +24,7 @@ from keras_effnet.export.quantization.ranges import (
 )
 
 BATCH = 4
-ROWS = 8192  # regression samples of a layer; wider layers get 4 for each weight of an output
+ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output
 DEPTHWISE_ROWS = 1024  # a depthwise output has 9 or 25 weights
 PIXELS = Range(low=0.0, high=255.0)
 
@@ -135,16 +135,19 @@ class _Walk:
 
     def _fit_plain(self, step: Step) -> None:
         """A step without weights: only the range of its output is open."""
-        chosen = self._some_images(step)
-        result = simulate.combine(step, [self.integer[name][chosen] for name in step.inputs])
-        target = simulate.combine(step, [self.exact[name][chosen] for name in step.inputs])
-        self.ranges[step.name] = self._output_range(step, np.asarray(result), np.asarray(target))
+        sources = [self.integer[name] for name in step.inputs], [self.exact[name] for name in step.inputs]
+        result, target = (np.asarray(simulate.combine(step, self._some(values))) for values in sources)
+        self.ranges[step.name] = self._output_range(step, result, target)
 
-    def _some_images(self, step: Step) -> Array:
-        """Enough pictures to choose a range by."""
-        largest = max(self.integer[name][0].size for name in step.inputs)
-        count = int(np.clip(4 * SEARCH_ELEMENTS // largest, 8, len(self.images)))
-        return np.linspace(0, len(self.images) - 1, count).astype(int)
+    def _some(self, values: list[Array]) -> list[Array]:
+        """The same pixels of the same pictures from each tensor: enough to choose a range by."""
+        shape = max((value.shape for value in values), key=np.prod)
+        if len(shape) != 4 or all(value.shape[1:3] == (1, 1) for value in values):
+            return values
+        count = max(1, SEARCH_ELEMENTS // (len(values[0]) * shape[3]))
+        chosen = np.random.default_rng(0).permutation(shape[1] * shape[2])[:count]
+        flat = [value.reshape(len(value), -1, shape[3]) for value in values]
+        return [(value if value.shape[1] == 1 else value[:, chosen])[:, :, np.newaxis] for value in flat]
 
     def _fit(self, step: Step) -> Step:
         """New weights, then the ranges of the step's tensors."""
