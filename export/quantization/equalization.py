@@ -14,7 +14,7 @@ behind by the same factors changes nothing in float. Three places, three forms:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -219,12 +219,34 @@ def _times_input(step: Step, factors: Array) -> Step:
     return replace(step, kernel=(step.kernel * factors[:, np.newaxis]).astype(np.float32))
 
 
-Choice = Callable[[Step], bool]
-
-
 def swishes(graph: Graph) -> list[str]:
-    """Steps with a swish over a whole map, in order; those of squeeze-and-excite are a single pixel."""
+    """Steps whose swish can be equalized, in order.
+
+    Squeeze-and-excite's are a single pixel and not worth it. A sum behind a swish, which only networks
+    far narrower than B0 have, would need the same factors on its other side.
+    """
     pooled = {step.name for step in graph if step.kind == "mean"}
     return [
-        step.name for step in graph if step.activation == "swish" and not pooled.intersection(step.inputs)
+        step.name
+        for step in graph
+        if step.activation == "swish" and not pooled.intersection(step.inputs) and _can_push(graph, step.name)
     ]
+
+
+def _can_push(graph: Graph, name: str) -> bool:
+    """Whether everything that reads a step can take factors for its channels."""
+    return all(
+        consumer.kind in WEIGHTED or (consumer.kind in ("mean", "product") and _can_push(graph, consumer.name))
+        for consumer in graph.consumers(name)
+    )
+
+
+def strides(graph: Graph) -> dict[str, float]:
+    """How many input pixels lie between neighbouring values of each step, infinity behind a mean."""
+    found: dict[str, float] = {}
+    for step in graph:
+        before = max((found[name] for name in step.inputs if np.isfinite(found[name])), default=np.inf)
+        if step.kind == "input":
+            before = 1.0
+        found[step.name] = np.inf if step.kind == "mean" else before * max(step.strides)
+    return found

@@ -227,7 +227,8 @@ class _Walk:
         def loss(candidate: Range) -> float:
             held = candidate.round(u)
             gate = integer_sigmoid(held * gain)
-            return self._error(step, held * gate if step.activation == "swish" else gate, goal)
+            scale = held if step.activation == "swish" else step.rescale
+            return self._error(step, gate if scale is None else gate * scale, goal)
 
         self.ranges[key] = best_range(u, loss)
 

@@ -141,6 +141,12 @@ def run(
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
+def map_sizes(graph: Graph, shape: tuple[int, ...]) -> dict[str, int]:
+    """Values of each step's output for one picture of the given (height, width, channels)."""
+    image = np.zeros((1, *shape), np.float32)
+    return {name: int(np.prod(value.shape)) for name, value in _walk(graph, image, None)}
+
+
 def batches(images: Array, size: int) -> Iterator[Array]:
     """Pictures in groups of at most `size`."""
     for start in range(0, len(images), size):
