@@ -42,7 +42,6 @@ class IntegerNetwork:
         quantized: the integer network.
         height, width: of the input, in pixels.
         images: the calibration photographs.
-        lifted: keys of tensors that were left in float to meet an accuracy (see `accuracy`).
         agreement: top-1 agreement with the float network on held-out photographs, or None.
     """
 
@@ -51,8 +50,12 @@ class IntegerNetwork:
     height: int
     width: int
     images: Array = field(repr=False)
-    lifted: tuple[str, ...] = ()
     agreement: float | None = None
+
+    @property
+    def lifted(self) -> tuple[str, ...]:
+        """Steps that were left in float to meet an accuracy (see `accuracy`)."""
+        return tuple(sorted(self.quantized.lifted))
 
     def logits(self, images: Array, *, integer: bool = True) -> Array:
         """Outputs in front of the last activation, `[N, classes]`, simulated."""
@@ -83,10 +86,15 @@ def prepare(
     if equalize not in EQUALIZE:
         raise unknown_name("equalize", equalize, EQUALIZE)
     subject = describe(model, "int8", size=size)
-    images = litert.calibration_images(calibration, subject)
+    images = checked_images(model, calibration, size=size)
     warn_if_untrained(model)
     with one_blas_thread():
         return _prepare(fold(model), subject, images, equalize, method)
+
+
+def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> Array:
+    """Calibration photographs that fit a model, float32 `[N, H, W, C]`; see `prepare` for errors."""
+    return litert.calibration_images(calibration, describe(model, "int8", size=size))
 
 
 def _prepare(graph: Graph, subject: Subject, images: Array, equalize: str, method: Method) -> IntegerNetwork:
@@ -152,9 +160,10 @@ def to_tflite(network: IntegerNetwork, *, input_type: str = "uint8", output_type
     from keras_effnet.export.tflite import convert_float
 
     check_types(input_type, output_type)
-    graph = network.quantized.graph
-    rebuilt = rebuild.to_keras(graph, height=network.height, width=network.width)
-    content = write(convert_float(describe(rebuilt, "int8")), graph, network.quantized.ranges)
+    quantized = network.quantized
+    rebuilt = rebuild.to_keras(quantized.graph, height=network.height, width=network.width)
+    content = convert_float(describe(rebuilt, "int8"))
+    content = write(content, quantized.graph, quantized.ranges, quantized.lifted)
     return with_ends(content, input_type, output_type)
 
 

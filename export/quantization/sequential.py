@@ -51,10 +51,24 @@ class Quantized:
     Attributes:
         graph: its steps; weights lie on their 8-bit grids.
         ranges: of its tensors, by the keys of `simulate`.
+        lifted: names of steps that compute in float. What passes between two of them is float too.
     """
 
     graph: Graph
     ranges: dict[str, Range]
+    lifted: frozenset[str] = frozenset()
+
+    def lift(self, *names: str) -> Quantized:
+        """The same network with further steps in float."""
+        lifted = self.lifted.union(names)
+        inner = {key for key in self.ranges if "/" in key and key.split("/")[0] in lifted}
+        between = {
+            name
+            for name in lifted
+            if (readers := self.graph.consumers(name)) and lifted.issuperset(r.name for r in readers)
+        }
+        ranges = {key: value for key, value in self.ranges.items() if key not in inner | between}
+        return replace(self, ranges=ranges, lifted=lifted)
 
 
 def quantize(

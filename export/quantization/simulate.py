@@ -66,7 +66,7 @@ def activate_integer(step: Step, u: Any, ranges: Ranges) -> Any:
     name = step.name
     if step.activation == "softmax":
         return tf.nn.softmax(rounded(u, ranges, f"{name}/pre"))
-    if step.activation not in CURVED:
+    if step.activation not in CURVED or f"{name}/pre" not in ranges:
         return rounded(activate(step, u), ranges, name)
     u = rounded(u, ranges, f"{name}/pre")
     gated = u if step.gain is None else rounded(u * step.gain, ranges, f"{name}/gate")

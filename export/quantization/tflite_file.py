@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,30 +113,40 @@ class _Matcher:
         return any(buffers[self.subgraph.tensors[index].buffer].data is not None for index in tensors)
 
 
-def write(content: bytes, graph: Graph, ranges: Mapping[str, Range]) -> bytes:
+def write(
+    content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Collection[str] = ()
+) -> bytes:
     """The integer file.
 
     Args:
         content: the float32 file converted from `graph`, whose weights lie on their 8-bit grids.
         graph: the integer network's steps.
         ranges: of its tensors. A tensor without one must be the output of a sigmoid or softmax, whose
-            integer scale is fixed.
+            integer scale is fixed, or lie between lifted steps.
+        lifted: names of steps that are to stay float.
 
     Returns:
         The file, with int8 input and output.
     """
     quantizer = require("litert_quantizer.quantizer", "tflite")
     recipe = require("litert_quantizer.recipe", "tflite")
+    qtyping = require("litert_quantizer.qtyping", "tflite")
+    algorithms = require("litert_quantizer.algorithm_manager", "tflite").AlgorithmName
     worker = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
-    found = {
-        name: _statistics(ranges.get(key, Range(low=0.0, high=1.0)))
-        for name, key in tensor_names(content, graph).items()
-    }
+    names = tensor_names(content, graph)
+    for name, key in names.items():
+        if key.split("/")[0] in lifted:
+            worker.update_quantization_recipe(
+                re.escape(name),
+                qtyping.TFLOperationName.ALL_SUPPORTED,
+                algorithm_key=algorithms.NO_QUANTIZE,
+            )
+    found = {name: _statistics(ranges.get(key, Range(low=0.0, high=1.0))) for name, key in names.items()}
     return litert._finish(worker, found)
 
 
 def _statistics(chosen: Range) -> dict[str, Any]:
     """A range as the quantizer stores what it measures."""
     limits = {"min": chosen.low, "max": chosen.high}
-    return {**{key: np.full((1, 1, 1, 1), value, np.float32) for key, value in limits.items()},
-            "num_samples": np.array(1)}
+    arrays = {key: np.full((1, 1, 1, 1), value, np.float32) for key, value in limits.items()}
+    return {**arrays, "num_samples": np.array(1)}
