@@ -59,26 +59,22 @@ def covering(values: Array, bits: int = 8) -> Range:
     return Range(low=min(0.0, float(values.min())), high=max(0.0, float(values.max())), bits=bits)
 
 
-def best_range(
-    values: Array, loss: Callable[[Range], float] | None = None, *, fixed_low: bool = False
-) -> Range:
+def best_range(values: Array, loss: Callable[[Range], float] | None = None) -> Range:
     """The range with the smallest error on `values`.
 
     Args:
         values: samples of the tensor.
         loss: error of a candidate; default: mean squared difference.
-        fixed_low: keep the smallest value and search for the largest only.
 
     Returns:
-        The best of a grid of ranges, one side improved after the other, twice.
+        The best of a grid of ranges: both sides together first, then one after the other, twice.
     """
     full = covering(values)
     measure = loss or (lambda candidate: float(np.mean((candidate.round(values) - values) ** 2)))
-    low, high = full.low, full.high
+    low, high = _argmin(measure, ((full.low * share, full.high * share) for share in SHARES))
     for _ in range(2):
         high = _argmin(measure, ((low, full.high * share) for share in SHARES))[1]
-        if not fixed_low:
-            low = _argmin(measure, ((full.low * share, high) for share in SHARES))[0]
+        low = _argmin(measure, ((full.low * share, high) for share in SHARES))[0]
     return Range(low=low, high=high)
 
 
