@@ -2,14 +2,9 @@
 
 A tensor has one scale for all its channels, so a channel with a hundredth of the largest channel's
 range keeps 2 or 3 of 256 levels. Dividing channels by factors of their own and multiplying the weights
-behind by the same factors changes nothing in float. Three places, three forms:
-
-- **swish** is not homogeneous, but swish(s·u) = s · [u · sigmoid(s·u)]: the producer is divided by s,
-  the activation computes u · sigmoid(s·u), the consumers are multiplied by s. Costs one product.
-- **gates**: the squeeze-and-excite gate, a single pixel, takes factors that balance the product behind
-  it; the projection is divided by them. Costs a product of one pixel.
-- **streams**: the linear tensors of a stage, tied together by residual sums, share one set of
-  factors. Costs nothing.
+behind by the same factors changes nothing in float. Swish is not homogeneous, but
+swish(s·u) = s · [u · sigmoid(s·u)]: the producer is divided by s, the activation computes
+u · sigmoid(s·u), the consumers are multiplied by s. That costs one product per value.
 """
 
 from __future__ import annotations
@@ -26,7 +21,6 @@ from keras_effnet.export.quantization.statistics import Samples
 SATURATION = 8.0  # sigmoid(-8) is 0.0003: below it, swish is 0 to within an eighth of an int8 sigmoid's step
 LEVELS = 255  # of an int8 constant whose smallest value is 0
 PERCENTILES = (100.0, 99.95, 99.9, 99.5, 99.0)
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SEARCH_ROWS = 600
 
 
@@ -104,93 +98,6 @@ def _swish_loss(u: Array, gains: Array, weights: Array, ratio: float) -> float:
     return float(error @ weights)
 
 
-def equalize_gates(graph: Graph, samples: Samples, weights: Mapping[str, Array]) -> Graph:
-    """Balance the products of features and squeeze-and-excite gates.
-
-    Must come after `equalize_swishes`; measures the products again through the gains it set.
-    """
-    for product in [step for step in graph if step.kind == "product"]:
-        gate = next((n for n in product.inputs if graph[n].activation == "sigmoid"), None)
-        consumers = graph.consumers(product.name)
-        if gate is None or not all(consumer.kind == "conv" for consumer in consumers):
-            continue
-        features = next(name for name in product.inputs if name != gate)
-        gains = graph[features].gain
-        values = samples[product.name] / (1.0 if gains is None else gains)
-        factors = snap(1.0 / _balance(values, consumers, weights))
-        if np.ptp(factors) > 0:
-            graph = graph.updated(replace(graph[gate], rescale=factors))
-            graph = _push(graph, product.name, 1.0 / factors)
-    return graph
-
-
-def equalize_streams(graph: Graph, samples: Samples, weights: Mapping[str, Array]) -> Graph:
-    """Balance the linear tensors that residual sums tie together."""
-    for group in _streams(graph):
-        values = np.concatenate([samples[name] for name in group])
-        readers = [c for name in group for c in graph.consumers(name) if c.kind != "sum"]
-        if not readers or not all(reader.kind in ("conv", "dense") for reader in readers):
-            continue
-        factors = _balance(values, readers, weights).astype(np.float32)
-        for name in group:
-            if graph[name].kind == "conv":
-                graph = graph.updated(divide_output(graph[name], factors))
-        for reader in {reader.name: reader for reader in readers}.values():
-            graph = graph.updated(_times_input(graph[reader.name], factors))
-    return graph
-
-
-def _streams(graph: Graph) -> list[list[str]]:
-    """Groups of steps without activation that are added to each other."""
-    group_of: dict[str, list[str]] = {}
-    for step in graph:
-        if step.kind == "conv" and step.activation == "linear":
-            group_of[step.name] = [step.name]
-        elif step.kind == "sum" and all(name in group_of for name in step.inputs):
-            merged = [name for source in dict.fromkeys(map(id, (group_of[n] for n in step.inputs)))
-                      for name in next(g for g in group_of.values() if id(g) == source)]
-            merged.append(step.name)
-            for name in merged:
-                group_of[name] = merged
-    return list({id(group): group for group in group_of.values()}.values())
-
-
-def _balance(values: Array, consumers: list[Step], weights: Mapping[str, Array]) -> Array:
-    """Factors t for a tensor x/t, with the consumers' weights taking t.
-
-    Between "not at all" and "every channel fills the range", the power with the least predicted noise:
-    rounding of x/t seen through the weights, plus rounding of the weights that have taken t.
-    """
-    reach = np.maximum(np.percentile(np.abs(values), 99.9, axis=0), 1e-6)
-    power = np.mean(values.astype(np.float64) ** 2, axis=0)
-
-    def noise(exponent: float) -> float:
-        factors = (reach / reach.max()) ** exponent
-        step = np.max(reach / factors)
-        total = 0.0
-        for consumer in consumers:
-            kernel = _matrix(consumer) * factors[:, np.newaxis]
-            behind = weights[consumer.name]
-            activation = (2 * step / 255) ** 2 * float((kernel**2).sum(0) @ behind)
-            steps = np.max(np.abs(kernel), axis=0) / 127
-            total += activation + float(np.sum(power / factors**2)) * float(steps**2 @ behind)
-        return total
-
-    best = min(EXPONENTS, key=noise)
-    return (reach / reach.max()) ** best
-
-
-def _matrix(step: Step) -> Array:
-    """A kernel as `[input channels, all the rest]`; output channels vary fastest."""
-    assert step.kernel is not None
-    kernel = step.kernel.astype(np.float64)
-    if kernel.ndim == 2:
-        return kernel
-    if kernel.shape[:2] != (1, 1):
-        return np.sqrt((kernel**2).sum((0, 1)))
-    return kernel[0, 0]
-
-
 def divide_output(step: Step, factors: Array) -> Step:
     """A step whose output channels come out divided by `factors`, in front of its activation."""
     assert step.kernel is not None and step.bias is not None
@@ -241,12 +148,19 @@ def _can_push(graph: Graph, name: str) -> bool:
     )
 
 
-def strides(graph: Graph) -> dict[str, float]:
-    """How many input pixels lie between neighbouring values of each step, infinity behind a mean."""
-    found: dict[str, float] = {}
-    for step in graph:
-        before = max((found[name] for name in step.inputs if np.isfinite(found[name])), default=np.inf)
-        if step.kind == "input":
-            before = 1.0
-        found[step.name] = np.inf if step.kind == "mean" else before * max(step.strides)
-    return found
+def affordable(graph: Graph, sizes: Mapping[str, int], share: float) -> list[str]:
+    """The swishes to equalize within a budget: earlier ones first, those that exceed it left out.
+
+    Args:
+        graph: the network.
+        sizes: values in each step's output, for one picture.
+        share: of all values that go through a swish, 0–1.
+    """
+    names = swishes(graph)
+    left = share * sum(sizes[name] for name in names)
+    chosen = []
+    for name in names:
+        if sizes[name] <= left:
+            chosen.append(name)
+            left -= sizes[name]
+    return chosen

@@ -28,9 +28,10 @@ from keras_effnet.export.subject import Subject, describe
 
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")
-EQUALIZE = ("none", "early", "all")
-WALK_BYTES = 6 << 30  # of activations that a walk may hold at a time
-IMPORTANCE_IMAGES = 16
+EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
+# of activations held during a walk: each map twice (float and integer), with the one it came from
+WALK_BYTES = 6 << 30
+SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class IntegerNetwork:
 
 
 def prepare(
-    model: Any, calibration: Any, *, equalize: str = "none", method: Method = Method(), size: int | None = None  # noqa: B008
+    model: Any, calibration: Any, *, equalize: float = EQUALIZED_SHARE, method: Method = Method(), size: int | None = None  # noqa: B008
 ) -> IntegerNetwork:
     """Quantize a Keras model.
 
@@ -74,8 +75,8 @@ def prepare(
         model: an EfficientNet, or another functional model of the same kinds of layers.
         calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
             hundred are enough; labels are not needed.
-        equalize: swishes to equalize: `"none"`, `"early"` (maps of a quarter of the input's side or
-            larger) or `"all"`. Each costs one product per element at run time.
+        equalize: share of the values that go through a swish, 0–1, that may be equalized; each costs
+            one product at run time. Earlier layers come first: their errors pass through everything.
         method: what the walk does.
         size: side of the input in pixels, for a model that leaves it open.
 
@@ -83,8 +84,8 @@ def prepare(
         UnsupportedModelError: a model with other layers; `plain_int8_tflite` may still do.
         InvalidInputError: calibration photographs that cannot be used.
     """
-    if equalize not in EQUALIZE:
-        raise unknown_name("equalize", equalize, EQUALIZE)
+    if not 0.0 <= equalize <= 1.0:
+        raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {equalize}.")
     subject = describe(model, "int8", size=size)
     images = checked_images(model, calibration, size=size)
     warn_if_untrained(model)
@@ -97,15 +98,15 @@ def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> 
     return litert.calibration_images(calibration, describe(model, "int8", size=size))
 
 
-def _prepare(graph: Graph, subject: Subject, images: Array, equalize: str, method: Method) -> IntegerNetwork:
+def _prepare(graph: Graph, subject: Subject, images: Array, equalize: float, method: Method) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
-    images = _affordable(graph, images)
-    samples = statistics.sample(graph, images[:: max(1, len(images) // 32)])
+    sizes = simulate.map_sizes(graph, images.shape[1:])
+    images = _some(images, WALK_BYTES // (4 * 4 * max(sizes.values())))
+    samples = statistics.sample(graph, _some(images, SAMPLED_IMAGES))
     weights = statistics.importance(graph, samples)
-    names = _chosen_swishes(graph, equalize, subject)
-    if names:
+    if names := equalization.affordable(graph, sizes, equalize):
         graph = equalization.equalize_swishes(graph, samples, weights, names)
-        few = images[:: max(1, len(images) // IMPORTANCE_IMAGES)]
+        few = _some(images, SAMPLED_IMAGES // 2)
         weights = statistics.importance(graph, statistics.sample(graph, few, per_channel=500))
     return IntegerNetwork(
         reference=graph,
@@ -116,20 +117,9 @@ def _prepare(graph: Graph, subject: Subject, images: Array, equalize: str, metho
     )
 
 
-def _chosen_swishes(graph: Graph, equalize: str, subject: Subject) -> list[str]:
-    """The swishes to equalize, by the resolution that they run at."""
-    if equalize == "none":
-        return []
-    stride_of = equalization.strides(graph)
-    limit = np.inf if equalize == "all" else 4
-    return [name for name in equalization.swishes(graph) if stride_of[name] <= limit]
-
-
-def _affordable(graph: Graph, images: Array) -> Array:
-    """As many photographs as the walk can hold: large networks have large maps."""
-    widest = max(simulate.map_sizes(graph, images.shape[1:]).values())
-    # a map is there twice (float and integer), and so is the one it is computed from
-    count = max(8, int(WALK_BYTES // (widest * 4 * 4)))
+def _some(images: Array, count: int) -> Array:
+    """At most `count` photographs, but eight, from all over the set."""
+    count = max(8, int(count))
     return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
