@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11"]
+TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", "threadpoolctl>=3.5"]
 ONNX = ["tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]

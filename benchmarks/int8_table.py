@@ -1,0 +1,280 @@
+"""What integer files of a network are worth: stock tools and ours, in one table, on the same photographs.
+
+    python benchmarks/int8_table.py b0                 ../shared/b0_distilled, all methods
+    python benchmarks/int8_table.py b0 --steps         what each step of the method adds
+    python benchmarks/int8_table.py lite0              Lite0–2 with their ImageNet weights
+    python benchmarks/int8_table.py clothing           B0 fine-tuned on ../shared/clothing
+    python benchmarks/int8_table.py b4                 B4–B7 with b0's weights spread by chance
+
+Every second photograph calibrates, the others judge. Agreement is with the float model's best class, as
+the file says it; the signal-to-noise ratio is that of the logits. Latency is one picture on all cores,
+as a ratio to the float32 file, files taking turns in one process, median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+ROUNDS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One file of the table."""
+
+    name: str
+    content: bytes
+    seconds: float
+    sqnr_db: float | None = None
+
+
+def photographs(size: int) -> tuple[Any, Any]:
+    """`../shared/photos` as uint8 `[200, size, size, 3]`, and their classes."""
+    import csv
+
+    from keras_effnet import load_image
+
+    with (SHARED / "photos" / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    pictures = [load_image(SHARED / "photos" / row["file"], size) for row in rows]
+    return np.stack(pictures), np.array([int(row["class_index"]) for row in rows])
+
+
+def clothes(split: str, size: int, limit: int | None = None) -> tuple[Any, Any]:
+    """`../shared/clothing` as uint8 pictures and class indices."""
+    from keras_effnet import load_image
+
+    folders = sorted(path for path in (SHARED / "clothing" / split).iterdir() if path.is_dir())
+    found = [(path, index) for index, folder in enumerate(folders) for path in sorted(folder.iterdir())]
+    found = [found[i] for i in np.random.default_rng(0).permutation(len(found))[:limit]]
+    return np.stack([load_image(path, size) for path, _ in found]), np.array([index for _, index in found])
+
+
+def trained_b0() -> Any:
+    from keras_effnet import EfficientNet
+
+    return EfficientNet("b0", weights=SHARED / "b0_distilled" / "b0_distilled.h5")
+
+
+def fine_tuned_b0(epochs: int) -> Any:
+    """B0 on ten kinds of clothes, all layers trained."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    keras.utils.set_random_seed(0)
+    source = trained_b0()
+    model = EfficientNet("b0", weights=None, classes=10)
+    for layer in model.layers[:-1]:
+        layer.set_weights(source.get_layer(layer.name).get_weights())
+    for layer in model.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.trainable = False
+    images, labels = clothes("train", 224)
+    model.compile(keras.optimizers.Adam(2e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(images, labels, batch_size=16, epochs=epochs, verbose=2)
+    return model
+
+
+def perturbed(variant: str) -> Any:
+    """A large variant without trained weights: random kernels, statistics set by the photographs."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    keras.utils.set_random_seed(0)
+    model = EfficientNet(variant, weights=None)
+    rng = np.random.default_rng(0)
+    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    for layer in norms:
+        width = layer.gamma.shape[0]
+        layer.momentum = 0.0
+        if "project" not in layer.name:
+            layer.gamma.assign(10 ** rng.normal(0, 0.35, width))
+            layer.beta.assign(rng.normal(0, 0.5, width))
+    images, _ = photographs(model.input_shape[1])
+    model(images[:4].astype(np.float32), training=True)
+    for layer in norms:
+        layer.momentum = 0.99
+    return model
+
+
+def timed(name: str, make: Callable[[], tuple[bytes, float | None]]) -> Row:
+    start = time.perf_counter()
+    content, sqnr = make()
+    return Row(name=name, content=content, seconds=time.perf_counter() - start, sqnr_db=sqnr)
+
+
+def stock_converter(model: Any, images: Any) -> bytes:
+    """TensorFlow's own full integer quantization."""
+    import keras
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signature = [tf.TensorSpec((1, *images.shape[1:]), tf.float32, name="image")]
+    archive.add_endpoint("serving_default", lambda image: model(image, training=False), signature)
+    folder = tempfile.mkdtemp()
+    archive.write_out(folder, verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+def stock_quantizer(content: bytes, images: Any) -> bytes:
+    """The LiteRT quantizer as its documentation uses it."""
+    from litert_quantizer import quantizer, recipe
+
+    worker = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
+    ranges = worker.calibrate({"serving_default": [{"image": image[np.newaxis]} for image in images]})
+    return bytes(worker.quantize(ranges).quantized_model)
+
+
+def rows(model: Any, images: Any, held_out: Any, *, steps: bool) -> Iterator[Row]:
+    from keras_effnet.export.quantization import accuracy, post_training
+    from keras_effnet.export.quantization.sequential import Method
+    from keras_effnet.export.subject import describe
+    from keras_effnet.export.tflite import convert_float
+
+    content = convert_float(describe(model, "float32"))
+    yield Row(name="float32", content=content, seconds=0.0)
+
+    def ours(equalize: float, method: Method = Method()) -> Callable[[], tuple[bytes, float]]:  # noqa: B008
+        def make() -> tuple[bytes, float]:
+            network = post_training.prepare(model, images, equalize=equalize, method=method)
+            goal = network.logits(held_out, integer=False)
+            sqnr = accuracy.sqnr_db(goal, network.logits(held_out))
+            return post_training.to_tflite(network), sqnr
+
+        return make
+
+    if steps:
+        nearest = {"weights": "keep", "rounding": "nearest"}
+        yield timed("min/max", ours(0.0, Method(ranges="minmax", **nearest)))
+        yield timed("+ ranges by error", ours(0.0, Method(**nearest)))
+        yield timed("+ bias correction", ours(0.0, Method(weights="bias", rounding="nearest")))
+        yield timed("+ refitted weights", ours(0.0, Method(rounding="nearest")))
+        yield timed("+ compensated rounding", ours(0.0))
+        yield timed("+ equalized, 10 %", ours(0.1))
+        yield timed("+ equalized, 25 % (int8)", ours(0.25))
+        yield timed("+ equalized, 50 %", ours(0.5))
+        yield timed("+ equalized, 100 %", ours(1.0))
+        return
+    yield timed("TFLite converter, int8", lambda: (stock_converter(model, images), None))
+    yield timed("LiteRT quantizer, int8", lambda: (stock_quantizer(content, images), None))
+    yield timed("keras_effnet int8", ours(0.25))
+
+
+def predict(content: bytes, images: Any) -> tuple[Any, Any]:
+    """What a file says: probabilities, and the tensor in front of its softmax."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    opened = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
+    opened.allocate_tensors()
+    (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
+    softmax = next(op for op in opened._get_ops_details() if op["op_name"] == "SOFTMAX")
+    logits = next(d for d in opened.get_tensor_details() if d["index"] == softmax["inputs"][0])
+    found: tuple[list[Any], list[Any]] = ([], [])
+    for image in images:
+        scale, zero = given["quantization"]
+        value = image if not scale else np.clip(np.rint(image / scale) + zero, *_limits(given["dtype"]))
+        opened.set_tensor(given["index"], value[np.newaxis].astype(given["dtype"]))
+        opened.invoke()
+        for results, detail in zip(found, (taken, logits), strict=True):
+            scale, zero = detail["quantization"]
+            raw = opened.get_tensor(detail["index"])[0].astype(np.float64)
+            results.append((raw - zero) * scale if scale else raw)
+    return np.stack(found[0]), np.stack(found[1])
+
+
+def _limits(dtype: Any) -> tuple[int, int]:
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+
+def partitions(content: bytes) -> int:
+    """Delegated parts of a file."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    opened = Interpreter(model_content=content)
+    opened.allocate_tensors()
+    return sum(op["op_name"] == "DELEGATE" for op in opened._get_ops_details())
+
+
+def latencies(contents: list[bytes]) -> list[float]:
+    """Median seconds of each file, taking turns."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    opened = [Interpreter(model_content=content, num_threads=2) for content in contents]
+    for one in opened:
+        one.allocate_tensors()
+    times: list[list[float]] = [[] for _ in opened]
+    for _ in range(ROUNDS):
+        for one, measured in zip(opened, times, strict=True):
+            start = time.perf_counter()
+            one.invoke()
+            measured.append(time.perf_counter() - start)
+    return [float(np.median(measured)) for measured in times]
+
+
+def table(model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool) -> None:
+    from keras_effnet.export.quantization.accuracy import sqnr_db
+
+    found = list(rows(model, images, held_out, steps=steps))
+    times = latencies([row.content for row in found])
+    goal, goal_logits = predict(found[0].content, held_out)
+    print("| file | agreement | top-1 | logits SQNR dB | simulated | size | latency | partitions | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row, latency in zip(found, times, strict=True):
+        probabilities, logits = predict(row.content, held_out)
+        best = probabilities.argmax(1)
+        print(
+            f"| {row.name} | {np.mean(best == goal.argmax(1)):.3f} | {np.mean(best == labels):.3f} "
+            f"| {sqnr_db(goal_logits, logits):.1f} | {'' if row.sqnr_db is None else f'{row.sqnr_db:.1f}'} "
+            f"| {len(row.content) / len(found[0].content):.3f} | {latency / times[0]:.3f} "
+            f"| {partitions(row.content)} | {row.seconds:.0f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", help="b0, lite0, lite1, lite2, clothing, b4 or b7")
+    parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
+    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning on clothes")
+    parser.add_argument("--images", type=int, default=100, help="photographs to calibrate on")
+    arguments = parser.parse_args()
+    network = arguments.network
+    if network == "clothing":
+        model = fine_tuned_b0(arguments.epochs)
+        calibration, _ = clothes("train", 224, arguments.images)
+        held_out, labels = clothes("test", 224)
+    else:
+        model = trained_b0() if network == "b0" else _published(network)
+        pixels, classes = photographs(model.input_shape[1])
+        calibration, held_out, labels = pixels[::2][: arguments.images], pixels[1::2], classes[1::2]
+        if network in ("b4", "b7"):
+            held_out, labels = held_out[:8], labels[:8]
+    floats = (calibration.astype(np.float32), held_out.astype(np.float32))
+    table(model, *floats, labels, steps=arguments.steps)
+
+
+def _published(network: str) -> Any:
+    from keras_effnet import EfficientNet
+
+    return EfficientNet(network) if network.startswith("lite") else perturbed(network)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""From a functional Keras model to its `Graph`: batch normalization folded, activations attached."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.errors import ExportError
+from keras_effnet.export.quantization.graph import Array, Graph, Step
+
+ACTIVATIONS = {"linear": "linear", "swish": "swish", "silu": "swish", "sigmoid": "sigmoid", "softmax": "softmax"}
+IDENTITIES = ("Dropout", "SpatialDropout2D")
+
+
+class UnsupportedModelError(ExportError):
+    """The model has a layer that the equalizing path does not know; the plain path may still do."""
+
+
+def fold(model: Any) -> Graph:
+    """Read a functional Keras model.
+
+    Args:
+        model: a Keras model with one input `[N, H, W, C]` and one output, of the layers that an
+            EfficientNet consists of; models nested in it are unpacked.
+
+    Returns:
+        The network's steps. They compute what the model computes in inference.
+
+    Raises:
+        UnsupportedModelError: another kind of layer, or layers connected in another way; the message
+            names the first one.
+    """
+    inputs = getattr(model, "inputs", None)
+    if not inputs or len(inputs) != 1 or len(model.outputs) != 1:
+        raise UnsupportedModelError(
+            "Expected a functional model with one input and one output. "
+            f"Received: {type(model).__name__} with {len(inputs or ())} inputs. Export it with the plain recipe."
+        )
+    reader = _Reader()
+    reader.add(Step(name="image", kind="input"))
+    last = reader.read(model, ["image"])
+    if last != next(reversed(reader.steps)):
+        raise UnsupportedModelError(f"Expected the output to be the last step. Received: {last!r} before others.")
+    return Graph(steps=reader.steps, input_shape=tuple(inputs[0].shape[1:]))
+
+
+class _Reader:
+    """Collects steps while walking through a model's layers."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Step] = {}
+
+    def add(self, step: Step) -> str:
+        if step.name in self.steps:
+            raise UnsupportedModelError(f"Expected layer names to be unique. Received {step.name!r} twice.")
+        self.steps[step.name] = step
+        return step.name
+
+    def read(self, model: Any, inputs: list[str]) -> str:
+        """Walk through `model`, whose inputs are the given steps; returns the step of its output."""
+        names = {id(tensor): name for tensor, name in zip(model.inputs, inputs, strict=True)}
+        for layer in model.layers:
+            kind = type(layer).__name__
+            if kind == "InputLayer":
+                continue
+            if len(layer._inbound_nodes) != 1 and not hasattr(layer, "layers"):
+                raise UnsupportedModelError(f"Expected layer {layer.name!r} to be used once. It is shared.")
+            node = self._node_inside(layer, names)
+            tensors = node.input_tensors
+            sources = [names[id(tensor)] for tensor in tensors]
+            names[id(node.output_tensors[0])] = self._layer(layer, kind, sources)
+        return names[id(model.outputs[0])]
+
+    def _node_inside(self, layer: Any, names: dict[int, str]) -> Any:
+        """The call of `layer` that belongs to the model being read (a nested model has others too)."""
+        for node in layer._inbound_nodes:
+            if node.input_tensors and all(id(tensor) in names for tensor in node.input_tensors):
+                return node
+        raise UnsupportedModelError(f"Expected layer {layer.name!r} to follow the layers before it.")
+
+    def _layer(self, layer: Any, kind: str, sources: list[str]) -> str:
+        if hasattr(layer, "layers"):
+            return self.read(layer, sources)
+        if kind in IDENTITIES:
+            return sources[0]
+        handler = getattr(self, f"_{kind.lower()}", None)
+        if handler is None:
+            raise UnsupportedModelError(
+                f"Expected the layers of an EfficientNet. Received: {layer.name!r}, a {kind}. "
+                "Only the plain int8 path can quantize this model."
+            )
+        return str(handler(layer, *sources))
+
+    def _rescaling(self, layer: Any, source: str) -> str:
+        channels = int(layer.output.shape[-1])
+        return self.add(
+            Step(
+                name=layer.name,
+                kind="affine",
+                inputs=(source,),
+                kernel=_per_channel(layer.scale, channels),
+                bias=_per_channel(layer.offset, channels),
+            )
+        )
+
+    def _conv2d(self, layer: Any, source: str) -> str:
+        if layer.groups != 1:
+            raise UnsupportedModelError(f"Expected convolutions without groups. Received: {layer.name!r}.")
+        return self._convolution(layer, source, "conv", int(layer.filters))
+
+    def _depthwiseconv2d(self, layer: Any, source: str) -> str:
+        if layer.depth_multiplier != 1:
+            raise UnsupportedModelError(f"Expected depth_multiplier 1. Received: {layer.name!r}.")
+        return self._convolution(layer, source, "depthwise", int(layer.output.shape[-1]))
+
+    def _convolution(self, layer: Any, source: str, kind: str, channels: int) -> str:
+        if tuple(layer.dilation_rate) != (1, 1) or layer.data_format != "channels_last":
+            raise UnsupportedModelError(f"Expected plain channels-last convolutions. Received: {layer.name!r}.")
+        padding = layer.padding
+        if source in self.steps and self.steps[source].kind == "pad":
+            padding = self.steps[source].padding
+            source = self.steps.pop(source).inputs[0]
+        return self.add(
+            Step(
+                name=layer.name,
+                kind=kind,
+                inputs=(source,),
+                kernel=np.asarray(layer.kernel, np.float32),
+                bias=_bias(layer, channels),
+                strides=tuple(layer.strides),
+                padding=padding,
+                activation=_activation_of(layer),
+            )
+        )
+
+    def _zeropadding2d(self, layer: Any, source: str) -> str:
+        return self.add(Step(name=layer.name, kind="pad", inputs=(source,), padding=layer.padding))
+
+    def _batchnormalization(self, layer: Any, source: str) -> str:
+        step = self.steps[source]
+        if step.kind not in ("conv", "depthwise") or step.activation != "linear":
+            raise UnsupportedModelError(f"Expected {layer.name!r} to follow a convolution. It follows {source!r}.")
+        scale, offset = _normalization(layer)
+        assert step.kernel is not None and step.bias is not None
+        by_channel = scale[:, None] if step.kind == "depthwise" else scale
+        self.steps[source] = replace(
+            step,
+            kernel=(step.kernel.astype(np.float64) * by_channel).astype(np.float32),
+            bias=(step.bias * scale + offset).astype(np.float32),
+        )
+        return source
+
+    def _activation(self, layer: Any, source: str) -> str:
+        return self._attach(source, _activation_of(layer), layer.name)
+
+    def _relu(self, layer: Any, source: str) -> str:
+        if layer.max_value != 6.0 or layer.negative_slope or layer.threshold:
+            raise UnsupportedModelError(f"Expected ReLU6. Received: {layer.name!r}.")
+        return self._attach(source, "relu6", layer.name)
+
+    def _softmax(self, layer: Any, source: str) -> str:
+        return self._attach(source, "softmax", layer.name)
+
+    def _attach(self, source: str, activation: str, name: str) -> str:
+        step = self.steps[source]
+        if step.kind not in ("conv", "depthwise", "dense") or step.activation != "linear":
+            raise UnsupportedModelError(f"Expected {name!r} to follow a convolution. It follows {source!r}.")
+        self.steps[source] = replace(step, activation=activation)
+        return source
+
+    def _globalaveragepooling2d(self, layer: Any, source: str) -> str:
+        return self.add(Step(name=layer.name, kind="mean", inputs=(source,), keepdims=bool(layer.keepdims)))
+
+    def _multiply(self, layer: Any, *sources: str) -> str:
+        return self.add(Step(name=layer.name, kind="product", inputs=sources))
+
+    def _add(self, layer: Any, *sources: str) -> str:
+        return self.add(Step(name=layer.name, kind="sum", inputs=sources))
+
+    def _dense(self, layer: Any, source: str) -> str:
+        return self.add(
+            Step(
+                name=layer.name,
+                kind="dense",
+                inputs=(source,),
+                kernel=np.asarray(layer.kernel, np.float32),
+                bias=_bias(layer, int(layer.units)),
+                activation=_activation_of(layer),
+            )
+        )
+
+
+def _per_channel(values: Any, channels: int) -> Array:
+    return np.broadcast_to(np.asarray(values, np.float32), (channels,)).copy()
+
+
+def _bias(layer: Any, channels: int) -> Array:
+    return np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(channels, np.float32)
+
+
+def _activation_of(layer: Any) -> str:
+    name = getattr(layer.activation, "__name__", str(layer.activation))
+    if name not in ACTIVATIONS:
+        raise UnsupportedModelError(
+            f"Expected one of the activations {', '.join(ACTIVATIONS)}. Received: {name!r} in {layer.name!r}."
+        )
+    return ACTIVATIONS[name]
+
+
+def _normalization(layer: Any) -> tuple[Array, Array]:
+    """Scale and offset that inference applies, in float64."""
+    mean, variance = (
+        np.asarray(value, np.float64) for value in (layer.moving_mean, layer.moving_variance)
+    )
+    gamma = np.asarray(layer.gamma, np.float64) if layer.scale else np.ones_like(mean)
+    beta = np.asarray(layer.beta, np.float64) if layer.center else np.zeros_like(mean)
+    scale = gamma / np.sqrt(variance + layer.epsilon)
+    return scale, beta - mean * scale

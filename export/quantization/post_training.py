@@ -1,0 +1,230 @@
+"""Post-training integer quantization: from a float Keras model and photographs to integer files.
+
+    network = prepare(model, photographs)     one calibration …
+    to_tflite(network)                         … for TFLite
+    onnx_file.to_onnx(network)                 … and for ONNX
+
+The way there: fold → preprocessing into the stem → equalize (where asked for) → one sequential walk
+that chooses ranges by output error, refits weights and biases to what the integer layers before them
+deliver, and rounds weights with compensation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.export.quantization import equalization, litert, rebuild, simulate, statistics, tflite_ends
+from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
+from keras_effnet.export.quantization.graph import Array, Graph
+from keras_effnet.export.quantization.sequential import Method, Quantized, quantize
+from keras_effnet.export.quantization.threads import one_blas_thread
+from keras_effnet.export.quantization.tflite_file import write
+from keras_effnet.export.subject import Subject, describe
+
+INPUT_TYPES = ("uint8", "int8")
+OUTPUT_TYPES = ("int8", "float32")
+EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
+# of activations held during a walk: each map twice (float and integer), with the one it came from
+WALK_BYTES = 6 << 30
+SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerNetwork:
+    """A quantized network, ready to be written in any format.
+
+    Attributes:
+        reference: the float network, preprocessing absorbed, equalized.
+        quantized: the integer network.
+        height, width: of the input, in pixels.
+        images: the calibration photographs.
+        agreement: top-1 agreement with the float network on held-out photographs, or None.
+    """
+
+    reference: Graph
+    quantized: Quantized
+    height: int
+    width: int
+    images: Array = field(repr=False)
+    agreement: float | None = None
+
+    @property
+    def lifted(self) -> tuple[str, ...]:
+        """Steps that were left in float to meet an accuracy (see `accuracy`)."""
+        return tuple(sorted(self.quantized.lifted))
+
+    def logits(self, images: Array, *, integer: bool = True) -> Array:
+        """Outputs in front of the last activation, `[N, classes]`, simulated."""
+        graph = self.quantized.graph if integer else self.reference
+        last = replace(graph[graph.output], activation="linear")
+        ranges = self.quantized.ranges if integer else None
+        return simulate.run(graph.updated(last), images, ranges)[graph.output]
+
+
+def prepare(
+    model: Any, calibration: Any, *, equalize: float = EQUALIZED_SHARE, method: Method = Method(), size: int | None = None  # noqa: B008
+) -> IntegerNetwork:
+    """Quantize a Keras model.
+
+    Args:
+        model: an EfficientNet, or another functional model of the same kinds of layers.
+        calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
+            hundred are enough; labels are not needed.
+        equalize: share of the values that go through a swish, 0–1, that may be equalized; each costs
+            one product at run time. Earlier layers come first: their errors pass through everything.
+        method: what the walk does.
+        size: side of the input in pixels, for a model that leaves it open.
+
+    Raises:
+        UnsupportedModelError: a model with other layers; `plain_int8_tflite` may still do.
+        InvalidInputError: calibration photographs that cannot be used.
+    """
+    if not 0.0 <= equalize <= 1.0:
+        raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {equalize}.")
+    subject = describe(model, "int8", size=size)
+    images = checked_images(model, calibration, size=size)
+    warn_if_untrained(model)
+    with one_blas_thread():
+        return _prepare(fold(model), subject, images, equalize, method)
+
+
+def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> Array:
+    """Calibration photographs that fit a model, float32 `[N, H, W, C]`; see `prepare` for errors."""
+    return litert.calibration_images(calibration, describe(model, "int8", size=size))
+
+
+def _prepare(graph: Graph, subject: Subject, images: Array, equalize: float, method: Method) -> IntegerNetwork:
+    graph = equalization.absorb_preprocessing(graph)
+    sizes = simulate.map_sizes(graph, images.shape[1:])
+    images = _some(images, WALK_BYTES // (4 * 4 * max(sizes.values())))
+    samples = statistics.sample(graph, _some(images, SAMPLED_IMAGES))
+    weights = statistics.importance(graph, samples)
+    if names := equalization.affordable(graph, sizes, equalize):
+        graph = equalization.equalize_swishes(graph, samples, weights, names)
+        few = _some(images, SAMPLED_IMAGES // 2)
+        weights = statistics.importance(graph, statistics.sample(graph, few, per_channel=500))
+    return IntegerNetwork(
+        reference=graph,
+        quantized=quantize(graph, images, weights, method),
+        height=subject.height,
+        width=subject.width,
+        images=images,
+    )
+
+
+def _some(images: Array, count: int) -> Array:
+    """At most `count` photographs, but eight, from all over the set."""
+    count = max(8, int(count))
+    return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]
+
+
+def warn_if_untrained(model: Any) -> None:
+    """Warn about a model whose batch normalizations have never seen a picture."""
+    means = [layer.moving_mean for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    if means and all(not np.any(np.asarray(mean)) for mean in means):
+        warnings.warn(
+            "Expected a trained model. Received one whose batch normalizations are as they were "
+            "initialized: random weights quantize, but what that gives says nothing. Load weights first.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def to_tflite(network: IntegerNetwork, *, input_type: str = "uint8", output_type: str = "int8") -> bytes:
+    """The TFLite file of a quantized network.
+
+    Args:
+        network: from `prepare`.
+        input_type: `"uint8"` (scale 1, zero point 0: pixels as they are) or `"int8"` (pixel - 128).
+        output_type: `"int8"` (probabilities in steps of 1/256) or `"float32"` (the last softmax runs on
+            dequantized logits).
+
+    Returns:
+        The file, signature `serving_default`.
+    """
+    from keras_effnet.export.tflite import convert_float
+
+    check_types(input_type, output_type)
+    quantized = network.quantized
+    rebuilt = rebuild.to_keras(quantized.graph, height=network.height, width=network.width)
+    content = convert_float(describe(rebuilt, "int8"))
+    content = write(content, quantized.graph, quantized.ranges, quantized.lifted)
+    return with_ends(content, input_type, output_type)
+
+
+def with_ends(content: bytes, input_type: str, output_type: str) -> bytes:
+    """An int8-to-int8 file with the ends that were asked for."""
+    if output_type == "float32":
+        content = tflite_ends.float_output(content)
+    return tflite_ends.uint8_input(content) if input_type == "uint8" else content
+
+
+def check_types(input_type: str, output_type: str) -> None:
+    """Raise InvalidInputError unless both are known."""
+    if input_type not in INPUT_TYPES:
+        raise unknown_name("input_type", input_type, INPUT_TYPES)
+    if output_type not in OUTPUT_TYPES:
+        raise unknown_name("output_type", output_type, OUTPUT_TYPES)
+
+
+def int8_tflite(
+    model: Any,
+    calibration: Any,
+    *,
+    input_type: str = "uint8",
+    output_type: str = "int8",
+    min_agreement: float | None = None,
+    size: int | None = None,
+) -> bytes:
+    """A fully integer TFLite file.
+
+    A model that is not built like an EfficientNet goes the plain way (ranges from minimum and maximum),
+    with a warning.
+
+    Args:
+        model: a float Keras model.
+        calibration: photographs, see `prepare`.
+        input_type, output_type: see `to_tflite`.
+        min_agreement: top-1 agreement with the float model, 0–1, that held-out calibration photographs
+            must show; tensors are lifted to float until they do. See `accuracy.prepare`.
+        size: side of the input in pixels, for a model that leaves it open.
+
+    Raises:
+        InvalidInputError: calibration or an option that cannot be used.
+        ExportError: conversion failed, or `min_agreement` cannot be met.
+    """
+    check_types(input_type, output_type)
+    try:
+        if min_agreement is None:
+            network = prepare(model, calibration, size=size)
+        else:
+            from keras_effnet.export.quantization import accuracy
+
+            network = accuracy.prepare(model, calibration, min_agreement, size=size)
+    except UnsupportedModelError as error:
+        if min_agreement is not None:
+            raise InvalidInputError(f"min_agreement needs a model that can be taken apart. {error}") from error
+        warnings.warn(f"{error} Taking the plain path: ranges from minimum and maximum.", UserWarning, stacklevel=2)
+        return plain_int8_tflite(model, calibration, input_type=input_type, output_type=output_type, size=size)
+    return to_tflite(network, input_type=input_type, output_type=output_type)
+
+
+def plain_int8_tflite(
+    model: Any,
+    calibration: Any,
+    *,
+    input_type: str = "uint8",
+    output_type: str = "int8",
+    size: int | None = None,
+) -> bytes:
+    """An integer file of any convertible model, ranges from minimum and maximum."""
+    from keras_effnet.export.tflite import convert_float
+
+    subject = describe(model, "int8", size=size)
+    images = litert.calibration_images(calibration, subject)
+    return with_ends(litert.int8(convert_float(subject), images), input_type, output_type)

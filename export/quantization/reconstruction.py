@@ -1,0 +1,174 @@
+"""New weights for one layer: what fits the float network best, given integer inputs and 8-bit weights.
+
+Two steps, both in closed form. **Least squares**: the layer's inputs already carry the rounding of
+every layer before it, so the weights that reproduce the float layer's outputs from them are not the
+float weights. **Rounding with compensation** (GPTQ, Frantar et al. 2022, arXiv:2210.17323; the
+quadratic form of AdaRound's loss): weights are rounded one after the other, and those still to come
+absorb the error, so the sum over the inputs stays right where single weights do not.
+
+A layer is `groups` independent regressions of `[fan_in] → [outputs]`: a convolution is one group, a
+depthwise convolution one group per channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from keras_effnet.export.quantization.graph import Array
+
+RIDGES = (1e-3, 3e-2, 1.0)  # relative to the diagonal; the held-out half of the samples chooses
+ITERATIONS = 6
+TRIAL_ITERATIONS = 2
+DAMPING = 1e-2  # of the rounding's quadratic form, relative to the mean diagonal (GPTQ's own default)
+LARGEST = 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a layer should do.
+
+    Attributes:
+        inputs: what the integer network feeds it, `[groups, samples, fan_in]`.
+        targets: what the float network's layer returns there, `[groups, samples, outputs]`.
+        weights: the float layer's, `[groups, fan_in, outputs]`.
+        bias: the float layer's, `[groups, 1, outputs]`.
+        relevance: how much an error of each target matters, 0–1, like `targets`; None for 1. Without
+            it, values far below a swish, which it sends to 0 anyway, would decide the fit.
+    """
+
+    inputs: Array
+    targets: Array
+    weights: Array
+    bias: Array
+    relevance: Array | None = None
+
+    def part(self, samples: slice) -> Fit:
+        """The same layer on some of the samples."""
+        relevance = None if self.relevance is None else self.relevance[:, samples]
+        return replace(
+            self, inputs=self.inputs[:, samples], targets=self.targets[:, samples], relevance=relevance
+        )
+
+    def error(self, weights: Array, bias: Array) -> Array:
+        """Targets minus outputs."""
+        return self.targets - self.inputs @ weights - bias
+
+    def weighted(self, error: Array) -> Array:
+        """Errors times their relevance."""
+        return error if self.relevance is None else error * self.relevance
+
+    def loss(self, weights: Array, bias: Array) -> float:
+        """Mean squared error, weighted by relevance."""
+        error = self.error(weights, bias)
+        return float(np.mean(self.weighted(error) * error, dtype=np.float64))
+
+
+def best_bias(fit: Fit, weights: Array) -> Array:
+    """The bias with which given weights come closest to the targets."""
+    return _offset(fit, fit.error(weights, np.float32(0.0)))
+
+
+def _offset(fit: Fit, error: Array) -> Array:
+    """The summand that brings an error's weighted mean to 0."""
+    if fit.relevance is None:
+        return error.mean(axis=1, keepdims=True)
+    total = fit.relevance.sum(axis=1, keepdims=True)
+    mean = fit.weighted(error).sum(axis=1, keepdims=True) / np.maximum(total, 1e-12)
+    # a channel that nowhere matters has nothing to be fitted to
+    return np.where(total > 1e-6 * error.shape[1], mean, fit.bias).astype(np.float32)
+
+
+def refit(fit: Fit) -> Array:
+    """Weights that reproduce the targets from the inputs, drawn towards the given ones.
+
+    The strength of the pull is the one that does best on the second half of the samples when fitted to
+    the first; when none beats the given weights there, those are returned.
+    """
+    half = fit.inputs.shape[1] // 2
+    train, test = fit.part(slice(None, half)), fit.part(slice(half, None))
+
+    def score(ridge: float) -> float:
+        weights = _minimise(train, ridge, TRIAL_ITERATIONS)
+        return test.loss(weights, best_bias(train, weights))
+
+    return _minimise(fit, min((*RIDGES, np.inf), key=score), ITERATIONS)
+
+
+def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
+    """Weighted least squares with a pull of strength `ridge` towards the given weights.
+
+    Every output has weights of its own, and so would have a matrix of its own. As no relevance exceeds
+    1, the unweighted matrix bounds them all: each iteration solves with it and cannot overshoot.
+    """
+    if np.isinf(ridge):
+        return fit.weights
+    centred = fit.inputs - fit.inputs.mean(axis=1, keepdims=True)
+    transposed = np.ascontiguousarray(np.swapaxes(centred, 1, 2))
+    gram = (transposed @ centred).astype(np.float64)
+    diagonal = np.einsum("gii->gi", gram)
+    pull = ridge * diagonal + 1e-7 * diagonal.mean(axis=1, keepdims=True) + 1e-12
+    inverse = np.linalg.inv(gram + pull[:, :, np.newaxis] * np.eye(gram.shape[1])).astype(np.float32)
+    weights, drawn = fit.weights, pull[:, :, np.newaxis].astype(np.float32)
+    for _ in range(1 if fit.relevance is None else iterations):
+        error = fit.error(weights, np.float32(0.0))
+        error = fit.weighted(error - _offset(fit, error))
+        weights = weights + inverse @ (transposed @ error - drawn * (weights - fit.weights))
+    return weights
+
+
+def weight_scales(weights: Array) -> Array:
+    """One scale per group and output: the largest weight becomes ±127; `[groups, outputs]`."""
+    return np.maximum(np.abs(weights).max(axis=1), 1e-12) / LARGEST
+
+
+def round_nearest(weights: Array) -> Array:
+    """Each weight to the nearest multiple of its output's scale."""
+    scales = weight_scales(weights)[:, np.newaxis]
+    return (np.rint(weights / scales) * scales).astype(np.float32)
+
+
+def round_compensated(weights: Array, inputs: Array, *, block: int = 64) -> Array:
+    """Round so that the layer's outputs change least.
+
+    Args:
+        weights: `[groups, fan_in, outputs]`.
+        inputs: `[groups, samples, fan_in]`.
+        block: inputs handled before the error is passed on to all later ones.
+
+    Returns:
+        Weights on the 8-bit grid of `weight_scales(weights)`. Each output's largest weight stays
+        ±127, so that anyone who derives the scale from the weights derives the same one.
+    """
+    groups, fan_in, _ = weights.shape
+    upper = _inverse_factor(inputs)
+    scales = weight_scales(weights)
+    largest = np.abs(weights).argmax(axis=1)
+    signs = np.sign(np.take_along_axis(weights, largest[:, np.newaxis], axis=1))[:, 0]
+    left = weights.astype(np.float32)
+    rounded = np.zeros_like(left)
+    for start in range(0, fan_in, block):
+        stop = min(start + block, fan_in)
+        errors = np.zeros((groups, stop - start, weights.shape[2]), np.float32)
+        for index in range(start, stop):
+            levels = np.clip(np.rint(left[:, index] / scales), -LARGEST, LARGEST)
+            levels = np.where(largest == index, signs * LARGEST, levels)
+            rounded[:, index] = levels * scales
+            error = (left[:, index] - rounded[:, index]) / upper[:, index, index, np.newaxis]
+            left[:, index:stop] -= upper[:, index, index:stop, np.newaxis] * error[:, np.newaxis]
+            errors[:, index - start] = error
+        left[:, stop:] -= np.swapaxes(upper[:, start:stop, stop:], 1, 2) @ errors
+    return rounded.astype(np.float32)
+
+
+def _inverse_factor(inputs: Array) -> Array:
+    """Upper Cholesky factor of the inverse of the inputs' covariance, damped; `[groups, k, k]`."""
+    centred = inputs - inputs.mean(axis=1, keepdims=True)
+    gram = (np.swapaxes(centred, 1, 2) @ centred).astype(np.float64)
+    size = gram.shape[1]
+    mean = np.einsum("gii->g", gram)[:, np.newaxis, np.newaxis] / size
+    inverse = np.linalg.inv(gram + (DAMPING * mean + 1e-12) * np.eye(size))
+    lower = np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2)
+    # numpy gives inverse = L·Lᵀ; compensation runs forwards and needs inverse = Uᵀ·U, and U = Lᵀ
+    return np.ascontiguousarray(np.swapaxes(lower, 1, 2)).astype(np.float32)

@@ -1,0 +1,109 @@
+"""A small network that hurts like a trained one: channels of very different ranges around its swishes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+SIDE = 64
+
+
+CLASSES = 4
+
+
+def imbalanced(*, lite: bool = False, seed: int = 3) -> Any:
+    """B0's first three stages at half its width, trained for seconds from a start whose channels spread.
+
+    A deep network of few channels would be no use: it amplifies every rounding until nothing is left,
+    which a wide one does not.
+    """
+    import keras
+
+    from keras_effnet.architecture import B0_STAGES, scale
+    from keras_effnet.builder import Options, build_model
+
+    keras.utils.set_random_seed(seed)
+    options = Options(
+        include_top=True,
+        classes=CLASSES,
+        classifier_activation="softmax",
+        pooling=None,
+        preprocessing="lite" if lite else "imagenet",
+        dropout_rate=0.0,
+        padding="same",
+        epsilon=1e-3,
+        name="small",
+    )
+    architecture = scale(width=0.5, depth=1.0, lite=lite, stages=B0_STAGES[:3], drop_connect_rate=0.0)
+    image = keras.Input((SIDE, SIDE, 3))
+    model = build_model(architecture, options, image, image, keras=keras)
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.momentum = 0.8
+            if "project" not in layer.name:
+                layer.gamma.assign(10 ** rng.uniform(-0.7, 0.7, layer.gamma.shape[0]))
+    images = pictures(256, seed=seed + 1)
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy")
+    model.fit(images, classes_of(images), batch_size=32, epochs=4, verbose=0)
+    return model
+
+
+def classes_of(images: Any) -> Any:
+    """Which quarter of a picture is brightest, 0 to 3."""
+    half = SIDE // 2
+    quarters = [images[:, y : y + half, x : x + half].mean((1, 2, 3)) for y in (0, half) for x in (0, half)]
+    return np.argmax(quarters, axis=0)
+
+
+def pictures(count: int, *, side: int = SIDE, seed: int = 0) -> Any:
+    """Random pictures with large and small structures, float32 0–255, whole numbers."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (count, 6, 6, 3))
+    ramp = np.linspace(0, 5, side)
+    low = np.floor(ramp).astype(int).clip(0, 4)
+    part = (ramp - low)[np.newaxis, :, np.newaxis, np.newaxis]
+    rows = coarse[:, low] * (1 - part) + coarse[:, low + 1] * part
+    part = (ramp - low)[np.newaxis, np.newaxis, :, np.newaxis]
+    smooth = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
+    texture = rng.normal(0, 50, (count, side // 4, side // 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    return np.clip(np.rint(smooth + texture), 0, 255).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_swish() -> Any:
+    """Swish and squeeze-and-excite at 64 px."""
+    return imbalanced()
+
+
+@pytest.fixture(scope="session")
+def tiny_lite() -> Any:
+    """ReLU6 at 64 px."""
+    return imbalanced(lite=True)
+
+
+@pytest.fixture(scope="session")
+def calibration() -> Any:
+    return pictures(32, seed=11)
+
+
+@pytest.fixture(scope="session")
+def held_out() -> Any:
+    return pictures(48, seed=12)
+
+
+@pytest.fixture(scope="session")
+def network(tiny_swish: Any, calibration: Any) -> Any:
+    """The tiny swish network, quantized by the default method."""
+    from keras_effnet.export.quantization.post_training import prepare
+
+    return prepare(tiny_swish, calibration)
+
+
+@pytest.fixture(scope="session")
+def graph(tiny_swish: Any) -> Any:
+    from keras_effnet.export.quantization.folding import fold
+
+    return fold(tiny_swish)

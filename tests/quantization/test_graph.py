@@ -1,0 +1,95 @@
+"""Folding a Keras model into steps, the exact transformations on them, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet.export.quantization import equalization, rebuild, simulate, statistics
+from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
+from keras_effnet.export.quantization.graph import Graph
+
+
+def outputs(graph: Graph, images: Any) -> Any:
+    return simulate.run(graph, images)[graph.output]
+
+
+def test_folded_graph_equals_model(tiny_swish: Any, graph: Any, held_out: Any) -> None:
+    expected = tiny_swish.predict(held_out, verbose=0)
+    assert np.abs(outputs(graph, held_out) - expected).max() < 1e-4
+
+
+def test_folded_graph_equals_model_when_relu6(tiny_lite: Any, held_out: Any) -> None:
+    expected = tiny_lite.predict(held_out, verbose=0)
+    assert np.abs(outputs(fold(tiny_lite), held_out) - expected).max() < 1e-4
+
+
+def test_folded_graph_equals_model_when_padding_is_symmetric(tiny_variant: Any, held_out: Any) -> None:
+    from keras_effnet import EfficientNet
+
+    model = EfficientNet(tiny_variant, weights=None, classes=3, padding="symmetric")
+    expected = model.predict(held_out[:4], verbose=0)
+    assert np.abs(outputs(fold(model), held_out[:4]) - expected).max() < 1e-4
+
+
+def test_fold_names_the_layer_when_it_is_unknown() -> None:
+    import keras
+
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.MaxPooling2D(name="pool")(image))
+    with pytest.raises(UnsupportedModelError, match="Expected the layers of an EfficientNet.*'pool', a MaxPooling2D"):
+        fold(model)
+
+
+@pytest.mark.parametrize("choice", ["stem", "all"])
+def test_equalized_network_equals_the_original(choice: str, graph: Any, calibration: Any, held_out: Any) -> None:
+    absorbed = equalization.absorb_preprocessing(graph)
+    samples = statistics.sample(absorbed, calibration)
+    weights = statistics.importance(absorbed, samples)
+    names = equalization.swishes(absorbed)
+    equalized = equalization.equalize_swishes(absorbed, samples, weights, names if choice == "all" else names[:1])
+    assert np.abs(outputs(equalized, held_out) - outputs(graph, held_out)).max() < 1e-4
+    assert all(equalized[name].gain is not None for name in names[:1])
+
+
+def test_gains_bring_channels_to_one_range() -> None:
+    spread = 10.0 ** np.linspace(0, 2, 9)
+    u = np.random.default_rng(0).normal(size=(2000, 9)).astype(np.float32) * spread
+    reach = (u / equalization.choose_gains(u, np.ones(9))).max(axis=0)
+    assert reach.max() / reach.min() < 0.1 * spread[-1]
+
+
+def test_gains_lie_on_the_grid_of_an_int8_constant() -> None:
+    gains = equalization.snap(np.array([0.3, 7.7, 100.0, 1e-6]))
+    levels = gains / (gains.max() / 255)
+    assert np.allclose(levels, np.rint(levels), atol=1e-3)
+    assert gains.min() > 0
+
+
+def test_absorbed_preprocessing_leaves_one_sum_in_pixel_values(graph: Any) -> None:
+    step = equalization.absorb_preprocessing(graph)["rescaling"]
+    assert step.kernel is None
+    assert np.allclose(step.bias, -255 * np.array([0.485, 0.456, 0.406]), atol=1e-3)
+
+
+def test_rebuilt_model_equals_the_graph(graph: Any, calibration: Any, held_out: Any) -> None:
+    samples = statistics.sample(graph, calibration)
+    equalized = equalization.equalize_swishes(
+        graph, samples, statistics.importance(graph, samples), equalization.swishes(graph)
+    )
+    model = rebuild.to_keras(equalized, height=64, width=64)
+    assert np.abs(model.predict(held_out, verbose=0) - outputs(equalized, held_out)).max() < 1e-4
+
+
+def test_importance_ignores_channels_that_nobody_reads(graph: Any, calibration: Any) -> None:
+    step = graph["top_conv"]
+    dense = graph[graph.output]
+    kernel = dense.kernel.copy()
+    kernel[0] = 0
+    silent = graph.updated(replace(dense, kernel=kernel))
+    weights = statistics.importance(silent, statistics.sample(silent, calibration[:4], per_channel=50))
+    assert weights[step.name][0] == 0
+    assert weights[step.name][1:].min() > 0

@@ -1,0 +1,196 @@
+"""The files: what they compute, which types they have, how they fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.quantization import accuracy, onnx_file, post_training
+from keras_effnet.export.quantization.sequential import Method
+
+pytest.importorskip("litert_quantizer")
+
+
+def interpreter(content: bytes) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    opened = Interpreter(model_content=content, num_threads=1)
+    opened.allocate_tensors()
+    return opened
+
+
+def predict(content: bytes, images: Any) -> Any:
+    """Dequantized outputs for pictures of whole pixel values."""
+    opened = interpreter(content)
+    (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
+    scale, zero_point = taken["quantization"]
+    results = []
+    for image in np.rint(images):
+        shifted = image if given["dtype"] == np.uint8 else image - 128
+        opened.set_tensor(given["index"], shifted[np.newaxis].astype(given["dtype"]))
+        opened.invoke()
+        raw = opened.get_tensor(taken["index"])[0].astype(np.float32)
+        results.append((raw - zero_point) * scale if scale else raw)
+    return np.stack(results)
+
+
+@pytest.fixture(scope="module")
+def content(network: Any) -> bytes:
+    return post_training.to_tflite(network)
+
+
+def simulated(network: Any, images: Any) -> Any:
+    logits = network.logits(np.rint(images))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_file_computes_what_was_simulated(content: bytes, network: Any, held_out: Any) -> None:
+    difference = predict(content, held_out) - simulated(network, held_out)
+    # single roundings fall the other way here and there, and grow on their way
+    assert np.sqrt(np.mean(difference**2)) < 0.06
+
+
+def test_file_is_integer_from_end_to_end_and_one_partition(content: bytes) -> None:
+    opened = interpreter(content)
+    assert not [d["name"] for d in opened.get_tensor_details() if d["dtype"] == np.float32]
+    assert sum(op["op_name"] == "DELEGATE" for op in opened._get_ops_details()) == 1
+
+
+def test_uint8_input_takes_pixels_as_they_are(content: bytes) -> None:
+    (given,) = interpreter(content).get_input_details()
+    assert given["dtype"] == np.uint8
+    assert given["quantization"] == (1.0, 0)
+
+
+@pytest.mark.parametrize(("input_type", "output_type"), [("int8", "int8"), ("uint8", "float32")])
+def test_ends_do_not_change_what_the_file_says(
+    input_type: str, output_type: str, content: bytes, network: Any, held_out: Any
+) -> None:
+    other = post_training.to_tflite(network, input_type=input_type, output_type=output_type)
+    assert np.abs(predict(other, held_out) - predict(content, held_out)).max() < 0.01
+    assert interpreter(other).get_output_details()[0]["dtype"] == np.dtype(output_type)
+
+
+def test_signature_names_stay(content: bytes) -> None:
+    runner = interpreter(content).get_signature_runner("serving_default")
+    assert list(runner.get_input_details()) == ["image"]
+    assert list(runner.get_output_details()) == ["probabilities"]
+
+
+def test_error_ranges_beat_minimum_and_maximum(tiny_swish: Any, calibration: Any, held_out: Any) -> None:
+    stock = Method(ranges="minmax", weights="keep", rounding="nearest")
+    goal = None
+    noise = []
+    for method in (stock, Method()):
+        network = post_training.prepare(tiny_swish, calibration, equalize=1.0, method=method)
+        goal = network.logits(held_out, integer=False)
+        noise.append(float(np.sum((network.logits(held_out) - goal) ** 2)))
+    assert noise[1] < noise[0]
+
+
+def test_lite_needs_no_swish(tiny_lite: Any, calibration: Any, held_out: Any) -> None:
+    network = post_training.prepare(tiny_lite, calibration, equalize=1.0)
+    goal = network.logits(held_out, integer=False)
+    assert accuracy.sqnr_db(goal, network.logits(held_out)) > 10
+    assert predict(post_training.to_tflite(network), held_out).shape == (len(held_out), 4)
+
+
+def test_onnx_file_computes_what_was_simulated(network: Any, held_out: Any) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    results = []
+    for layout, images in (("nhwc", held_out), ("nchw", np.transpose(held_out, (0, 3, 1, 2)))):
+        proto = onnx_file.to_onnx(network.quantized, height=64, width=64, layout=layout)
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        results.append(session.run(None, {"image": np.rint(images)})[0])
+    assert np.array_equal(*results)
+    assert np.sqrt(np.mean((results[0] - simulated(network, held_out)) ** 2)) < 0.06
+
+
+def test_sensitivity_has_a_figure_for_each_step_and_a_plot(network: Any, tmp_path: Any) -> None:
+    found = accuracy.of_network(network)
+    assert list(found.sqnr_db) == [step.name for step in network.reference if step.kind != "input"]
+    assert found.sqnr_db[found.worst(1)[0]] == min(found.sqnr_db.values())
+    assert found.plot(tmp_path / "steps.png").stat().st_size > 5000
+
+
+def test_lifted_steps_bring_agreement(network: Any, held_out: Any) -> None:
+    goal = network.logits(held_out, integer=False)
+    before = accuracy._agreement(goal, network.logits(held_out))
+    wanted = before + 0.05
+    lifted = accuracy._lift_until(network, held_out, wanted)
+    assert lifted.lifted
+    assert lifted.agreement is not None and lifted.agreement >= wanted
+    probabilities = predict(post_training.to_tflite(lifted), held_out)
+    assert np.sqrt(np.mean((probabilities - simulated(lifted, held_out)) ** 2)) < 0.06
+
+
+def test_min_agreement_fails_clearly_when_it_cannot_be_met(network: Any, held_out: Any) -> None:
+    with pytest.raises(ExportError, match=r"Expected 110.0% top-1 agreement on 48 held-out.*Reached"):
+        accuracy._lift_until(network, held_out, 1.1)
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 98.0])
+def test_min_agreement_is_rejected_when_it_is_no_share(share: float, tiny_swish: Any, calibration: Any) -> None:
+    with pytest.raises(InvalidInputError, match="min_agreement as a share between 0 and 1"):
+        accuracy.prepare(tiny_swish, calibration, share)
+
+
+def test_min_agreement_asks_for_more_photographs_when_there_are_few(tiny_swish: Any, calibration: Any) -> None:
+    with pytest.raises(InvalidInputError, match="at least 16 calibration photographs with min_agreement"), \
+            pytest.warns(UserWarning, match="at least 16"):
+        accuracy.prepare(tiny_swish, calibration[:8], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((0, 64, 64, 3)), "empty|Received"),
+        (np.full((16, 64, 64, 3), 7.0), "every pixel is 7"),
+        (np.full((16, 64, 64, 3), np.nan), "finite"),
+        (np.zeros((16, 32, 32, 3)), "64"),
+    ],
+)
+def test_calibration_is_rejected_when_it_cannot_be_used(images: Any, message: str, tiny_swish: Any) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        post_training.int8_tflite(tiny_swish, images)
+
+
+@pytest.mark.parametrize("option", ["input_type", "output_type"])
+def test_types_are_rejected_when_unknown(option: str, tiny_swish: Any, calibration: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"Expected {option} to be one of .*Received: 'int4'"):
+        post_training.int8_tflite(tiny_swish, calibration, **{option: "int4"})
+
+
+def test_untrained_model_warns(tiny_variant: Any) -> None:
+    from keras_effnet import EfficientNet
+
+    with pytest.warns(UserWarning, match="Expected a trained model"):
+        post_training.warn_if_untrained(EfficientNet(tiny_variant, weights=None, classes=2))
+
+
+def test_other_models_take_the_plain_path_and_say_so(calibration: Any) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.MaxPooling2D(4)(keras.layers.Rescaling(1 / 255, name="to_unit")(image))
+    x = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
+    model = keras.Model(image, x)
+    with pytest.warns(UserWarning, match="a MaxPooling2D.*plain path"):
+        content = post_training.int8_tflite(model, calibration)
+    expected = model.predict(np.rint(calibration), verbose=0)
+    assert np.abs(predict(content, calibration) - expected).max() < 0.05
+
+
+@pytest.mark.slow
+def test_trained_b0_meets_the_bar(trained_b0: Any, photos: Any) -> None:
+    pixels, _ = photos
+    network = post_training.prepare(trained_b0, pixels[::2])
+    goal = network.logits(pixels[1::2].astype(np.float32), integer=False)
+    probabilities = predict(post_training.to_tflite(network), pixels[1::2].astype(np.float32))
+    assert np.mean(probabilities.argmax(1) == goal.argmax(1)) >= 0.98
+    assert accuracy.sqnr_db(goal, network.logits(pixels[1::2].astype(np.float32))) >= 18

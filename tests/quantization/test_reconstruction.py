@@ -1,0 +1,102 @@
+"""Ranges by error, least squares, rounding with compensation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet.export.quantization import reconstruction
+from keras_effnet.export.quantization.ranges import Range, best_range, covering, integer_sigmoid
+from keras_effnet.export.quantization.reconstruction import Fit
+
+
+@pytest.fixture
+def layer() -> Any:
+    """Inputs whose channels are strongly correlated, and weights."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(1, 2000, 24)) @ rng.normal(size=(24, 24)) + 1.0
+    return inputs.astype(np.float32), rng.normal(size=(1, 24, 6)).astype(np.float32)
+
+
+def test_range_holds_zero_exactly() -> None:
+    chosen = Range(low=-0.37, high=2.9)
+    assert chosen.round(np.zeros(1)) == 0
+    assert -128 <= chosen.zero_point <= 127
+
+
+def test_range_of_pixels_is_the_pixels() -> None:
+    pixels = Range(low=0.0, high=255.0)
+    assert (pixels.scale, pixels.zero_point) == (1.0, -128)
+    assert np.array_equal(pixels.round(np.arange(256.0)), np.arange(256.0))
+
+
+def test_16_bit_range_is_symmetric() -> None:
+    chosen = Range(low=-1.0, high=3.0, bits=16)
+    assert chosen.zero_point == 0
+    assert chosen.scale == pytest.approx(3.0 / 32767)
+
+
+def test_best_range_gives_up_what_does_not_matter() -> None:
+    values = np.random.default_rng(1).normal(0, 60, size=20_000).astype(np.float32)
+
+    def error(candidate: Range) -> float:
+        return float(np.mean((integer_sigmoid(candidate.round(values)) - integer_sigmoid(values)) ** 2))
+
+    chosen = best_range(values, error)
+    assert chosen.high - chosen.low < 0.5 * np.ptp(values)
+    assert error(chosen) < 0.5 * error(covering(values))
+
+
+def test_integer_sigmoid_stays_below_one() -> None:
+    assert integer_sigmoid(np.array([30.0], np.float32))[0] == 255 / 256
+
+
+def test_refit_recovers_what_the_inputs_lost(layer: Any) -> None:
+    exact, weights = layer
+    seen = exact * np.linspace(0.9, 1.1, 24, dtype=np.float32)
+    fit = Fit(inputs=seen, targets=exact @ weights, weights=weights, bias=np.zeros((1, 1, 6), np.float32))
+    new = reconstruction.refit(fit)
+    assert fit.loss(new, reconstruction.best_bias(fit, new)) < 0.01 * fit.loss(weights, fit.bias)
+
+
+def test_refit_keeps_the_weights_when_nothing_better_generalises() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(1, 40, 64)).astype(np.float32)
+    weights = rng.normal(size=(1, 64, 3)).astype(np.float32)
+    noise = rng.normal(size=(1, 40, 3)).astype(np.float32)
+    fit = Fit(inputs=inputs, targets=inputs @ weights + noise, weights=weights, bias=np.zeros((1, 1, 3), np.float32))
+    assert np.abs(reconstruction.refit(fit) - weights).max() < 0.5
+
+
+def test_bias_follows_relevant_samples_only() -> None:
+    targets = np.where(np.arange(100) < 50, 2.0, -500.0).astype(np.float32).reshape(1, 100, 1)
+    fit = Fit(
+        inputs=np.zeros((1, 100, 2), np.float32),
+        targets=targets,
+        weights=np.zeros((1, 2, 1), np.float32),
+        bias=np.zeros((1, 1, 1), np.float32),
+        relevance=(targets > 0).astype(np.float32),
+    )
+    assert reconstruction.best_bias(fit, fit.weights) == pytest.approx(2.0)
+
+
+def test_compensated_rounding_changes_outputs_less_than_nearest(layer: Any) -> None:
+    inputs, weights = layer
+    centred = inputs - inputs.mean(axis=1, keepdims=True)
+
+    def error(rounded: Any) -> float:
+        return float(np.mean((centred @ (rounded - weights)) ** 2))
+
+    compensated = reconstruction.round_compensated(weights, inputs, block=8)
+    assert error(compensated) < 0.6 * error(reconstruction.round_nearest(weights))
+
+
+def test_rounded_weights_give_their_own_scales_back(layer: Any) -> None:
+    inputs, weights = layer
+    rounded = reconstruction.round_compensated(weights, inputs)
+    scales = reconstruction.weight_scales(rounded)
+    assert np.allclose(scales, reconstruction.weight_scales(weights), rtol=1e-5)
+    levels = rounded / scales[:, np.newaxis]
+    assert np.allclose(levels, np.rint(levels), atol=1e-3)
