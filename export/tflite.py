@@ -71,11 +71,10 @@ def to_tflite(
 
 
 def _quantized(subject: Subject, recipe: str, calibration: Iterable[Any] | None) -> bytes:
-    from keras_effnet.export.quantization import litert
+    from keras_effnet.export.quantization import litert, post_training
 
     if recipe == "int8":
-        images = litert.calibration_images(calibration, subject)
-        return litert.int8(convert_float(subject), images)
+        return post_training.int8_tflite(subject.model, calibration, size=subject.height)
     content = convert_float(subject)
     if recipe == "float16":
         return litert.float16(content)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from keras_effnet.export.verify import tolerance_for
 
 from keras_effnet import export
 from keras_effnet.errors import VerificationError
@@ -51,11 +52,22 @@ def test_lite0_int8_agrees_on_photographs_it_was_not_calibrated_with(
     assert path.stat().st_size < 0.3 * 4 * lite0.count_params()
 
 
-def test_default_ranges_destroy_b0_and_verification_says_so(
+def test_trained_b0_keeps_its_accuracy_in_int8(trained_b0: Any, photos: Any, tmp_path: Path) -> None:
+    pixels, classes = photos
+    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", pixels[::2])
+    report = export.verify(trained_b0, path, pixels[1::2])
+    assert report.top1_agreement >= 0.98 and report.sqnr_db >= 18
+    assert _top1(export.load(path)(pixels[1::2]), classes[1::2]) >= 0.86
+
+
+def test_full_ranges_destroy_b0_and_verification_says_so(
     trained_b0: Any, photos: Any, tmp_path: Path
 ) -> None:
+    from keras_effnet.export.quantization.post_training import plain_int8_tflite
+
     pixels, _ = photos
-    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", pixels[:64:2])
+    path = tmp_path / "b0.tflite"
+    path.write_bytes(plain_int8_tflite(trained_b0, pixels[:64:2]))
     with pytest.raises(VerificationError, match=r"Top-1 agreement.*required 0.95.*SQNR"):
-        export.verify(trained_b0, path, pixels[1:64:2])
+        export.verify(trained_b0, path, pixels[1:64:2], tolerance=tolerance_for("int8"))
     assert np.isfinite(export.load(path)(pixels[:1])).all()
