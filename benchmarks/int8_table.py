@@ -249,7 +249,9 @@ def table(model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("network", help="b0, lite0, lite1, lite2, clothing, b4 or b7")
     parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
     parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning on clothes")
