@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.ranges import Range, integer_sigmoid, sigmoid
 from keras_effnet.export.quantization.statistics import Samples
@@ -143,7 +142,8 @@ def swishes(graph: Graph) -> list[str]:
 def _can_push(graph: Graph, name: str) -> bool:
     """Whether everything that reads a step can take factors for its channels."""
     return all(
-        consumer.kind in WEIGHTED or (consumer.kind in ("mean", "product") and _can_push(graph, consumer.name))
+        consumer.kind in WEIGHTED
+        or (consumer.kind in ("mean", "product") and _can_push(graph, consumer.name))
         for consumer in graph.consumers(name)
     )
 

@@ -6,11 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
-from keras_effnet.errors import ExportError
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 
-ACTIVATIONS = {"linear": "linear", "swish": "swish", "silu": "swish", "sigmoid": "sigmoid", "softmax": "softmax"}
+from keras_effnet.errors import ExportError
+
+ACTIVATIONS = {
+    "linear": "linear",
+    "swish": "swish",
+    "silu": "swish",
+    "sigmoid": "sigmoid",
+    "softmax": "softmax",
+}
 IDENTITIES = ("Dropout", "SpatialDropout2D")
 
 
@@ -42,7 +48,9 @@ def fold(model: Any) -> Graph:
     reader.add(Step(name="image", kind="input"))
     last = reader.read(model, ["image"])
     if last != next(reversed(reader.steps)):
-        raise UnsupportedModelError(f"Expected the output to be the last step. Received: {last!r} before others.")
+        raise UnsupportedModelError(
+            f"Expected the output to be the last step. Received: {last!r} before others."
+        )
     return Graph(steps=reader.steps, input_shape=tuple(inputs[0].shape[1:]))
 
 
@@ -117,7 +125,9 @@ class _Reader:
 
     def _convolution(self, layer: Any, source: str, kind: str, channels: int) -> str:
         if tuple(layer.dilation_rate) != (1, 1) or layer.data_format != "channels_last":
-            raise UnsupportedModelError(f"Expected plain channels-last convolutions. Received: {layer.name!r}.")
+            raise UnsupportedModelError(
+                f"Expected plain channels-last convolutions. Received: {layer.name!r}."
+            )
         padding = layer.padding
         if source in self.steps and self.steps[source].kind == "pad":
             padding = self.steps[source].padding
@@ -141,7 +151,9 @@ class _Reader:
     def _batchnormalization(self, layer: Any, source: str) -> str:
         step = self.steps[source]
         if step.kind not in ("conv", "depthwise") or step.activation != "linear":
-            raise UnsupportedModelError(f"Expected {layer.name!r} to follow a convolution. It follows {source!r}.")
+            raise UnsupportedModelError(
+                f"Expected {layer.name!r} to follow a convolution. It follows {source!r}."
+            )
         scale, offset = _normalization(layer)
         assert step.kernel is not None and step.bias is not None
         by_channel = scale[:, None] if step.kind == "depthwise" else scale
@@ -211,9 +223,7 @@ def _activation_of(layer: Any) -> str:
 
 def _normalization(layer: Any) -> tuple[Array, Array]:
     """Scale and offset that inference applies, in float64."""
-    mean, variance = (
-        np.asarray(value, np.float64) for value in (layer.moving_mean, layer.moving_variance)
-    )
+    mean, variance = (np.asarray(value, np.float64) for value in (layer.moving_mean, layer.moving_variance))
     gamma = np.asarray(layer.gamma, np.float64) if layer.scale else np.ones_like(mean)
     beta = np.asarray(layer.beta, np.float64) if layer.center else np.zeros_like(mean)
     scale = gamma / np.sqrt(variance + layer.epsilon)

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -38,7 +37,6 @@ class Step:
         padding: `"same"`, `"valid"`, or zeros to add ((top, bottom), (left, right)).
         activation: `linear`, `swish`, `relu6`, `sigmoid` or `softmax`.
         gain: factors s of an equalized swish, which computes u · sigmoid(s · u); None for 1.
-        rescale: factors behind a sigmoid (the squeeze-and-excite gate); None for 1.
         keepdims: of `mean`.
     """
 
@@ -51,7 +49,6 @@ class Step:
     padding: Padding = "same"
     activation: str = "linear"
     gain: Array | None = None
-    rescale: Array | None = None
     keepdims: bool = True
 
     @property

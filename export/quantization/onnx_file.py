@@ -11,12 +11,12 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-
-from keras_effnet.errors import require
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 from keras_effnet.export.quantization.ranges import SIGMOID_STEPS, Range
 from keras_effnet.export.quantization.reconstruction import LARGEST
 from keras_effnet.export.quantization.sequential import Quantized
+
+from keras_effnet.errors import require
 
 OPSET = 17
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)
@@ -63,9 +63,7 @@ class _Writer:
         self.values: dict[str, str] = {}
         self.scales: dict[str, float] = {}
 
-    def model(
-        self, input_name: str, output_name: str, layout: str, shape: tuple[int, int, Any]
-    ) -> Any:
+    def model(self, input_name: str, output_name: str, layout: str, shape: tuple[int, int, Any]) -> Any:
         helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
         height, width, channels = shape
         dims = ["batch", channels, height, width] if layout == "nchw" else ["batch", height, width, channels]
@@ -163,12 +161,7 @@ class _Writer:
             gated = gated if in_float else self._held(gated, f"{name}/gate")
         gate = self._node("Sigmoid", [gated], f"{name}/sigmoid_float")
         if step.activation == "sigmoid":
-            key = name if step.rescale is None else f"{name}/sigmoid"
-            gate = self._held(gate, key, GATE)
-            if step.rescale is None:
-                return gate
-            factors = self._constant(f"{name}/rescale", step.rescale.reshape(1, -1, 1, 1))
-            return self._held(self._node("Mul", [gate, factors], f"{name}/rescaled"), name)
+            return self._held(gate, name, GATE)
         gate = gate if in_float else self._held(gate, f"{name}/sigmoid", GATE)
         return self._held(self._node("Mul", [u, gate], f"{name}/swish"), name)
 

@@ -16,21 +16,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-
-from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.export.quantization import equalization, litert, rebuild, simulate, statistics, tflite_ends
 from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
 from keras_effnet.export.quantization.graph import Array, Graph
 from keras_effnet.export.quantization.sequential import Method, Quantized, quantize
-from keras_effnet.export.quantization.threads import one_blas_thread
 from keras_effnet.export.quantization.tflite_file import write
+from keras_effnet.export.quantization.threads import one_blas_thread
 from keras_effnet.export.subject import Subject, describe
+
+from keras_effnet.errors import InvalidInputError, unknown_name
 
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")
 EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 6 << 30
+DEFAULT_METHOD = Method()
 SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
 
 
@@ -67,7 +68,12 @@ class IntegerNetwork:
 
 
 def prepare(
-    model: Any, calibration: Any, *, equalize: float = EQUALIZED_SHARE, method: Method = Method(), size: int | None = None  # noqa: B008
+    model: Any,
+    calibration: Any,
+    *,
+    equalize: float = EQUALIZED_SHARE,
+    method: Method = DEFAULT_METHOD,
+    size: int | None = None,
 ) -> IntegerNetwork:
     """Quantize a Keras model.
 
@@ -98,7 +104,9 @@ def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> 
     return litert.calibration_images(calibration, describe(model, "int8", size=size))
 
 
-def _prepare(graph: Graph, subject: Subject, images: Array, equalize: float, method: Method) -> IntegerNetwork:
+def _prepare(
+    graph: Graph, subject: Subject, images: Array, equalize: float, method: Method
+) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
     sizes = simulate.map_sizes(graph, images.shape[1:])
     images = _some(images, WALK_BYTES // (4 * 4 * max(sizes.values())))
@@ -208,9 +216,15 @@ def int8_tflite(
             network = accuracy.prepare(model, calibration, min_agreement, size=size)
     except UnsupportedModelError as error:
         if min_agreement is not None:
-            raise InvalidInputError(f"min_agreement needs a model that can be taken apart. {error}") from error
-        warnings.warn(f"{error} Taking the plain path: ranges from minimum and maximum.", UserWarning, stacklevel=2)
-        return plain_int8_tflite(model, calibration, input_type=input_type, output_type=output_type, size=size)
+            raise InvalidInputError(
+                f"min_agreement needs a model that can be taken apart. {error}"
+            ) from error
+        warnings.warn(
+            f"{error} Taking the plain path: ranges from minimum and maximum.", UserWarning, stacklevel=2
+        )
+        return plain_int8_tflite(
+            model, calibration, input_type=input_type, output_type=output_type, size=size
+        )
     return to_tflite(network, input_type=input_type, output_type=output_type)
 
 

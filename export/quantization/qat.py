@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export.quantization import post_training, reconstruction
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.post_training import IntegerNetwork
+
+from keras_effnet.errors import ExportError, InvalidInputError, require
 
 CHILD = "keras_effnet.export.quantization.qat_child"
 
@@ -48,7 +48,7 @@ def train(
     images: Any,
     labels: Any = None,
     *,
-    training: Training = Training(),  # noqa: B008
+    training: Training = Training(),
     equalize: float = 0.0,
     size: int | None = None,
 ) -> IntegerNetwork:
@@ -99,7 +99,7 @@ def _run_child(folder: Path) -> None:
 def _hand_over(folder: Path, network: IntegerNetwork, images: Array, labels: Any, training: Training) -> None:
     for name, graph in (("teacher", network.reference), ("student", network.quantized.graph)):
         arrays = {f"{step.name}:{key}": value for step in graph for key, value in _arrays(step).items()}
-        np.savez(folder / f"{name}.npz", **arrays)
+        np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # stubs: one of the names is a bool
     ranges = {key: value.nudged for key, value in network.quantized.ranges.items()}
     facts = {
         "steps": [_facts(step) for step in network.reference],
@@ -137,14 +137,18 @@ def _take_back(folder: Path, network: IntegerNetwork) -> IntegerNetwork:
 def _trained(step: Step, arrays: Any) -> Step:
     kernel, bias = arrays[f"{step.name}:kernel"], arrays[f"{step.name}:bias"]
     if step.kernel is None or kernel.shape != step.kernel.shape:
-        raise ExportError(f"Expected the trained {step.name!r} to keep its shape. Received: {list(kernel.shape)}.")
+        raise ExportError(
+            f"Expected the trained {step.name!r} to keep its shape. Received: {list(kernel.shape)}."
+        )
     return replace(step, kernel=round_kernel(step, kernel), bias=bias)
 
 
 def round_kernel(step: Step, kernel: Array) -> Array:
     """A kernel on its 8-bit grid, one scale per output channel."""
     channels = np.swapaxes(kernel, 2, 3) if step.kind == "depthwise" else kernel
-    rounded = reconstruction.round_nearest(channels.reshape(1, -1, channels.shape[-1])).reshape(channels.shape)
+    rounded = reconstruction.round_nearest(channels.reshape(1, -1, channels.shape[-1])).reshape(
+        channels.shape
+    )
     return np.swapaxes(rounded, 2, 3) if step.kind == "depthwise" else rounded
 
 
@@ -153,7 +157,9 @@ def graph_of(facts: dict[str, Any], arrays: Any) -> Graph:
     steps: dict[str, Step] = {}
     for fact in facts["steps"]:
         name = fact["name"]
-        own = {key: arrays[f"{name}:{key}"] for key in ("kernel", "bias", "gain") if f"{name}:{key}" in arrays}
+        own = {
+            key: arrays[f"{name}:{key}"] for key in ("kernel", "bias", "gain") if f"{name}:{key}" in arrays
+        }
         padding = fact["padding"]
         if not isinstance(padding, str):
             padding = tuple(tuple(side) for side in padding)

@@ -11,12 +11,14 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported: tfmot 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-
-from keras_effnet.errors import require
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.qat import graph_of
 from keras_effnet.export.quantization.simulate import CURVED
 
+from keras_effnet.errors import require
+
+HELD_OUT = 4  # one of so many pictures
+CHECKS = 15  # looks at the held-out pictures during training
 MARGIN = 0.1  # crops keep at least this much less than the whole side
 
 
@@ -32,7 +34,7 @@ def main(folder: Path) -> None:
     labels = np.load(folder / "labels.npy") if (folder / "labels.npy").exists() else None
     fit(teacher, student, images, labels, facts["training"])
     temporary = folder / "unfinished.npz"
-    np.savez(temporary, **weights_of(graph, student))
+    np.savez(temporary, **weights_of(graph, student))  # type: ignore[arg-type]  # see qat
     temporary.rename(folder / "trained.npz")
 
 
@@ -215,7 +217,9 @@ def _layer(model: Any, name: str) -> Any:
         inner = getattr(layer, "layer", layer)
         if inner.name == name:
             return layer
-    raise ValueError(f"Expected a layer {name!r} in the twin. It has {[layer.name for layer in model.layers][:5]} …")
+    raise ValueError(
+        f"Expected a layer {name!r} in the twin. It has {[layer.name for layer in model.layers][:5]} …"
+    )
 
 
 def _variables(model: Any, step: Step) -> dict[str, Any]:
@@ -245,7 +249,11 @@ def weights_of(graph: Graph, model: Any) -> dict[str, Array]:
 
 
 def fit(teacher: Any, student: Any, images: Array, labels: Array | None, training: dict[str, Any]) -> None:
-    """Draw the student's logits to the teacher's, on crops and mirror images."""
+    """Draw the student's logits to the teacher's, on crops and mirror images.
+
+    A quarter of the pictures is not trained on; the weights that do best on it win, and those of the
+    start take part: training cannot make a network worse than it came.
+    """
     import tensorflow as tf
     import tf_keras
     from tqdm.auto import tqdm
@@ -253,8 +261,10 @@ def fit(teacher: Any, student: Any, images: Array, labels: Array | None, trainin
     rate = tf_keras.optimizers.schedules.CosineDecay(training["learning_rate"], training["steps"])
     optimizer = tf_keras.optimizers.Adam(rate)
     rng = np.random.default_rng(0)
+    held_out = np.arange(len(images)) % HELD_OUT == 0
+    judge = _Judge(teacher, student, images[held_out])
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def update(pictures: Any, goal: Any, classes: Any) -> Any:
         with tf.GradientTape() as tape:
             logits = student(pictures, training=True)
@@ -264,17 +274,46 @@ def fit(teacher: Any, student: Any, images: Array, labels: Array | None, trainin
                 loss += training["label_weight"] * tf.reduce_mean(entropy)
         variables = student.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
 
+    places = np.flatnonzero(~held_out)
+    every = max(1, training["steps"] // CHECKS)
     progress = tqdm(range(training["steps"]), desc="int8 training", unit="step", disable=None)
-    smooth = None
-    for _ in progress:
-        chosen = rng.integers(len(images), size=training["batch"])
+    for step in progress:
+        chosen = rng.choice(places, training["batch"])
         pictures = tf.stack([_augmented(images[index], rng) for index in chosen])
         classes = np.zeros(len(chosen), np.int64) if labels is None else labels[chosen]
-        loss = float(update(pictures, teacher(pictures, training=False), tf.constant(classes)))
-        smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
-        progress.set_postfix(noise=f"{smooth:.4f}")
+        update(pictures, teacher(pictures, training=False), tf.constant(classes))
+        if (step + 1) % every == 0:
+            progress.set_postfix(noise=f"{judge.look():.4f}", start=f"{judge.start:.4f}")
+    judge.restore_best()
+
+
+class _Judge:
+    """Keeps the weights with the least noise on held-out pictures."""
+
+    def __init__(self, teacher: Any, student: Any, images: Array) -> None:
+        self.student = student
+        self.images = images
+        self.goal = self._logits(teacher)
+        self.best, self.least = student.get_weights(), self._noise()
+        self.start = self.least
+
+    def _logits(self, model: Any) -> Array:
+        parts = [self.images[at : at + 4].astype(np.float32) for at in range(0, len(self.images), 4)]
+        return np.concatenate([np.asarray(model(part, training=False)) for part in parts])
+
+    def _noise(self) -> float:
+        return float(np.sum((self._logits(self.student) - self.goal) ** 2) / np.sum(self.goal**2))
+
+    def look(self) -> float:
+        """Noise now, relative to the signal."""
+        noise = self._noise()
+        if noise < self.least:
+            self.best, self.least = self.student.get_weights(), noise
+        return noise
+
+    def restore_best(self) -> None:
+        self.student.set_weights(self.best)
 
 
 def _augmented(image: Array, rng: np.random.Generator) -> Any:

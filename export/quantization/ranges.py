@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from keras_effnet.export.quantization.graph import Array
 
 SIGMOID_STEPS = 256  # LOGISTIC and SOFTMAX have a fixed scale of 1/256 in TFLite's int8 kernels
@@ -78,9 +77,7 @@ def best_range(values: Array, loss: Callable[[Range], float] | None = None) -> R
     return Range(low=low, high=high)
 
 
-def _argmin(
-    measure: Callable[[Range], float], limits: Iterable[tuple[float, float]]
-) -> tuple[float, float]:
+def _argmin(measure: Callable[[Range], float], limits: Iterable[tuple[float, float]]) -> tuple[float, float]:
     candidates = [Range(low=low, high=high) for low, high in limits]
     best = min(candidates, key=measure)
     return best.low, best.high

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 
 
@@ -71,7 +70,7 @@ def _activate(keras: Any, step: Step, u: Any) -> Any:
     if step.activation == "relu6":
         return keras.layers.ReLU(6.0, name=f"{step.name}_activation")(u)
     if step.activation == "sigmoid":
-        return _scaled(keras, keras.ops.sigmoid(u), step.rescale)
+        return keras.ops.sigmoid(u)
     if step.activation == "softmax":
         return keras.layers.Softmax(name=f"{step.name}_activation")(u)
     return u

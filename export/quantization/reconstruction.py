@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-
 from keras_effnet.export.quantization.graph import Array
 
 RIDGES = (1e-3, 3e-2, 1.0)  # relative to the diagonal; the held-out half of the samples chooses
@@ -67,7 +66,7 @@ class Fit:
 
 def best_bias(fit: Fit, weights: Array) -> Array:
     """The bias with which given weights come closest to the targets."""
-    return _offset(fit, fit.error(weights, np.float32(0.0)))
+    return _offset(fit, fit.error(weights, np.zeros(1, np.float32)))
 
 
 def _offset(fit: Fit, error: Array) -> Array:
@@ -112,7 +111,7 @@ def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
     inverse = np.linalg.inv(gram + pull[:, :, np.newaxis] * np.eye(gram.shape[1])).astype(np.float32)
     weights, drawn = fit.weights, pull[:, :, np.newaxis].astype(np.float32)
     for _ in range(1 if fit.relevance is None else iterations):
-        error = fit.error(weights, np.float32(0.0))
+        error = fit.error(weights, np.zeros(1, np.float32))
         error = fit.weighted(error - _offset(fit, error))
         weights = weights + inverse @ (transposed @ error - drawn * (weights - fit.weights))
     return weights

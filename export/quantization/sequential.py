@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tqdm.auto import tqdm
-
 from keras_effnet.export.quantization import reconstruction, simulate
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.ranges import (
@@ -22,6 +20,7 @@ from keras_effnet.export.quantization.ranges import (
     covering,
     integer_sigmoid,
 )
+from tqdm.auto import tqdm
 
 BATCH = 4
 ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output
@@ -72,7 +71,10 @@ class Quantized:
 
 
 def quantize(
-    graph: Graph, images: Array, importance: Mapping[str, Array], method: Method = Method()  # noqa: B008
+    graph: Graph,
+    images: Array,
+    importance: Mapping[str, Array],
+    method: Method = Method(),
 ) -> Quantized:
     """Choose weights and ranges for all steps.
 
@@ -125,7 +127,9 @@ class _Walk:
         exact, integer = [], []
         for start in range(0, len(self.images), BATCH):
             part = slice(start, start + BATCH)
-            exact.append(np.asarray(simulate.step_float(float_step, [self.exact[n][part] for n in step.inputs])))
+            exact.append(
+                np.asarray(simulate.step_float(float_step, [self.exact[n][part] for n in step.inputs]))
+            )
             sources = [self.integer[name][part] for name in step.inputs]
             integer.append(np.asarray(simulate.step_integer(step, sources, self.ranges)))
         self.exact[step.name], self.integer[step.name] = np.concatenate(exact), np.concatenate(integer)
@@ -136,16 +140,18 @@ class _Walk:
 
     def _fit_affine(self, step: Step) -> Step:
         """Preprocessing: one constant of 8 bits, and a range that holds every pixel value."""
-        assert step.bias is not None
+        bias = step.bias
+        assert bias is not None
         ends = np.array([PIXELS.low, PIXELS.high])[:, np.newaxis]
         if step.kernel is not None:
-            step = replace(step, kernel=covering(step.kernel).round(step.kernel))
-            scaled = ends * step.kernel
+            kernel = covering(step.kernel).round(step.kernel)
+            step = replace(step, kernel=kernel)
+            scaled = ends * kernel
             self.ranges[f"{step.name}/scaled"] = covering(scaled)
             ends = scaled
-        step = replace(step, bias=covering(step.bias).round(step.bias))
-        self.ranges[step.name] = covering(ends + step.bias)
-        return step
+        rounded_bias = covering(bias).round(bias)
+        self.ranges[step.name] = covering(ends + rounded_bias)
+        return replace(step, bias=rounded_bias)
 
     def _fit_plain(self, step: Step) -> None:
         """A step without weights: only the range of its output is open."""
@@ -218,13 +224,9 @@ class _Walk:
         u = self.ranges[f"{step.name}/pre"].round(u)
         if step.gain is not None:
             self._gate_range(step, u, goal)
-        if step.activation == "softmax":
-            return
-        gate = integer_sigmoid(self._gated(step, u))
         if step.activation == "swish":
-            self.ranges[step.name] = self._output_range(step, u * gate, goal)
-        elif step.rescale is not None:
-            self.ranges[step.name] = self._output_range(step, gate * step.rescale, goal)
+            outputs = u * integer_sigmoid(self._gated(step, u))
+            self.ranges[step.name] = self._output_range(step, outputs, goal)
 
     def _gated(self, step: Step, u: Array) -> Array:
         if step.gain is None:
@@ -241,8 +243,7 @@ class _Walk:
         def loss(candidate: Range) -> float:
             held = candidate.round(u)
             gate = integer_sigmoid(held * gain)
-            scale = held if step.activation == "swish" else step.rescale
-            return self._error(step, gate if scale is None else gate * scale, goal)
+            return self._error(step, held * gate if step.activation == "swish" else gate, goal)
 
         self.ranges[key] = best_range(u, loss)
 
@@ -255,7 +256,9 @@ class _Walk:
         if self.method.ranges == "minmax":
             self.ranges[f"{step.name}/gate"] = covering(scaled)
             return
-        limits = [Range(low=-low, high=high) for low in (4.0, 5.0, 6.0, 8.0) for high in (3.0, 4.0, 5.0, 6.0, 8.0)]
+        limits = [
+            Range(low=-low, high=high) for low in (4.0, 5.0, 6.0, 8.0) for high in (3.0, 4.0, 5.0, 6.0, 8.0)
+        ]
         self.ranges[f"{step.name}/gate"] = min(limits, key=loss)
 
     def _output_range(self, step: Step, values: Array, goal: Array) -> Range:
@@ -278,7 +281,7 @@ def _patches(step: Step, x: Array, places: int, rng: np.random.Generator) -> Arr
     if x.ndim == 2:
         return x[:, np.newaxis, :]
     assert step.kernel is not None
-    count, height, width, _ = x.shape
+    _, height, width, _ = x.shape
     tall, wide = step.kernel.shape[:2]
     (top, bottom), (left, right) = _padding(step, height, width)
     down, across = step.strides

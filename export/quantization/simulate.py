@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 from keras_effnet.export.quantization.ranges import SIGMOID_STEPS, Range
 
@@ -52,8 +51,7 @@ def activate(step: Step, u: Any) -> Any:
     if step.activation == "swish":
         return u * tf.sigmoid(u if step.gain is None else u * step.gain)
     if step.activation == "sigmoid":
-        gate = tf.sigmoid(u)
-        return gate if step.rescale is None else gate * step.rescale
+        return tf.sigmoid(u)
     if step.activation == "relu6":
         return tf.clip_by_value(u, 0.0, 6.0)
     return tf.nn.softmax(u) if step.activation == "softmax" else u
@@ -71,9 +69,7 @@ def activate_integer(step: Step, u: Any, ranges: Ranges) -> Any:
     u = rounded(u, ranges, f"{name}/pre")
     gated = u if step.gain is None else rounded(u * step.gain, ranges, f"{name}/gate")
     gate = tf.minimum(tf.round(tf.sigmoid(gated) * SIGMOID_STEPS), SIGMOID_STEPS - 1) / SIGMOID_STEPS
-    if step.activation == "swish":
-        return rounded(u * gate, ranges, name)
-    return gate if step.rescale is None else rounded(gate * step.rescale, ranges, name)
+    return rounded(u * gate, ranges, name) if step.activation == "swish" else gate
 
 
 def rounded(x: Any, ranges: Ranges, key: str) -> Any:

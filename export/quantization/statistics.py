@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from tqdm.auto import tqdm
-
 from keras_effnet.export.quantization import simulate
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 from keras_effnet.export.quantization.ranges import sigmoid
+from tqdm.auto import tqdm
 
 SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of them
 Samples = Mapping[str, Array]
@@ -48,10 +47,13 @@ def sample(graph: Graph, images: Array, *, per_channel: int = SAMPLES) -> dict[s
             note(step.name, value, index)
             if pre is not None:
                 note(f"{step.name}/pre", pre, index)
-    return {key: np.concatenate([*(side[np.newaxis] for side in extremes[key]), *parts]) for key, parts in rows.items()}
+    return {
+        key: np.concatenate([*(side[np.newaxis] for side in extremes[key]), *parts])
+        for key, parts in rows.items()
+    }
 
 
-def _tensors(graph: Graph, images: Array):  # type: ignore[no-untyped-def]
+def _tensors(graph: Graph, images: Array) -> Iterator[tuple[Step, Array | None, Array]]:
     """(step, what enters its activation or None, output) of each step, in order."""
     last_use = {name: step.name for step in graph for name in step.inputs}
     values: dict[str, Array] = {}
@@ -113,7 +115,7 @@ def _through(consumer: Step, step: Step, weights: Mapping[str, Array], samples: 
 
 def _slope(step: Step, samples: Samples) -> Array:
     """Mean squared derivative of a step's activation, per channel."""
-    if step.activation == "linear" or step.activation == "softmax":
+    if step.activation in ("linear", "softmax"):
         return np.ones(step.channels)
     if step.activation == "relu6":
         out = samples[step.name]
@@ -122,5 +124,4 @@ def _slope(step: Step, samples: Samples) -> Array:
     gain = 1.0 if step.gain is None else step.gain
     gate = np.asarray(sigmoid(u * gain))
     slope = gate * (1 - gate) if step.activation == "sigmoid" else gate + u * gain * gate * (1 - gate)
-    scale = 1.0 if step.rescale is None else step.rescale
-    return np.mean((slope * scale) ** 2, axis=0) + 1e-12
+    return np.mean(slope**2, axis=0) + 1e-12

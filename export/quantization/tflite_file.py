@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-
-from keras_effnet.errors import ExportError, require
 from keras_effnet.export.quantization import litert
 from keras_effnet.export.quantization.graph import Graph, Step
 from keras_effnet.export.quantization.ranges import Range
+
+from keras_effnet.errors import ExportError, require
 
 WEIGHTED_OPERATORS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D", "dense": "FULLY_CONNECTED"}
 PLAIN_OPERATORS = {"mean": "MEAN", "product": "MUL", "sum": "ADD"}
@@ -44,7 +44,9 @@ class _Matcher:
         schema = require("ai_edge_litert.schema_py_generated", "tflite")
         self.model = utils.read_model(bytearray(content))
         self.subgraph = self.model.subgraphs[0]
-        codes = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+        codes = {
+            value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+        }
         self.operators = [
             (codes[self.model.operatorCodes[operator.opcodeIndex].builtinCode], operator)
             for operator in self.subgraph.operators
@@ -83,10 +85,7 @@ class _Matcher:
         if step.activation == "swish":
             self._note(gate, f"{name}/sigmoid")
             return self._note(self._after("MUL", u, gate), name)
-        if step.rescale is None:
-            return self._note(gate, name)
-        self._note(gate, f"{name}/sigmoid")
-        return self._note(self._after("MUL", gate, constant=True), name)
+        return self._note(gate, name)
 
     def _note(self, index: int, key: str) -> int:
         self.keys[index] = key
@@ -113,9 +112,7 @@ class _Matcher:
         return any(buffers[self.subgraph.tensors[index].buffer].data is not None for index in tensors)
 
 
-def write(
-    content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Collection[str] = ()
-) -> bytes:
+def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Collection[str] = ()) -> bytes:
     """The integer file.
 
     Args:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from keras_effnet.export.quantization import equalization, rebuild, simulate, statistics
 from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
 from keras_effnet.export.quantization.graph import Graph
@@ -40,17 +39,23 @@ def test_fold_names_the_layer_when_it_is_unknown() -> None:
 
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, keras.layers.MaxPooling2D(name="pool")(image))
-    with pytest.raises(UnsupportedModelError, match="Expected the layers of an EfficientNet.*'pool', a MaxPooling2D"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"Expected the layers of an EfficientNet.*'pool', a MaxPooling2D"
+    ):
         fold(model)
 
 
 @pytest.mark.parametrize("choice", ["stem", "all"])
-def test_equalized_network_equals_the_original(choice: str, graph: Any, calibration: Any, held_out: Any) -> None:
+def test_equalized_network_equals_the_original(
+    choice: str, graph: Any, calibration: Any, held_out: Any
+) -> None:
     absorbed = equalization.absorb_preprocessing(graph)
     samples = statistics.sample(absorbed, calibration)
     weights = statistics.importance(absorbed, samples)
     names = equalization.swishes(absorbed)
-    equalized = equalization.equalize_swishes(absorbed, samples, weights, names if choice == "all" else names[:1])
+    equalized = equalization.equalize_swishes(
+        absorbed, samples, weights, names if choice == "all" else names[:1]
+    )
     assert np.abs(outputs(equalized, held_out) - outputs(graph, held_out)).max() < 1e-4
     assert all(equalized[name].gain is not None for name in names[:1])
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.quantization import accuracy, onnx_file, post_training
 from keras_effnet.export.quantization.sequential import Method
+
+from keras_effnet.errors import ExportError, InvalidInputError
 
 pytest.importorskip("litert_quantizer")
 
@@ -134,14 +134,20 @@ def test_min_agreement_fails_clearly_when_it_cannot_be_met(network: Any, held_ou
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 98.0])
-def test_min_agreement_is_rejected_when_it_is_no_share(share: float, tiny_swish: Any, calibration: Any) -> None:
+def test_min_agreement_is_rejected_when_it_is_no_share(
+    share: float, tiny_swish: Any, calibration: Any
+) -> None:
     with pytest.raises(InvalidInputError, match="min_agreement as a share between 0 and 1"):
         accuracy.prepare(tiny_swish, calibration, share)
 
 
-def test_min_agreement_asks_for_more_photographs_when_there_are_few(tiny_swish: Any, calibration: Any) -> None:
-    with pytest.raises(InvalidInputError, match="at least 16 calibration photographs with min_agreement"), \
-            pytest.warns(UserWarning, match="at least 16"):
+def test_min_agreement_asks_for_more_photographs_when_there_are_few(
+    tiny_swish: Any, calibration: Any
+) -> None:
+    with (
+        pytest.raises(InvalidInputError, match="at least 16 calibration photographs with min_agreement"),
+        pytest.warns(UserWarning, match="at least 16"),
+    ):
         accuracy.prepare(tiny_swish, calibration[:8], 0.9)
 
 

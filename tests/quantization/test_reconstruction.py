@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from keras_effnet.export.quantization import reconstruction
 from keras_effnet.export.quantization.ranges import Range, best_range, covering, integer_sigmoid
 from keras_effnet.export.quantization.reconstruction import Fit
@@ -66,7 +65,9 @@ def test_refit_keeps_the_weights_when_nothing_better_generalises() -> None:
     inputs = rng.normal(size=(1, 40, 64)).astype(np.float32)
     weights = rng.normal(size=(1, 64, 3)).astype(np.float32)
     noise = rng.normal(size=(1, 40, 3)).astype(np.float32)
-    fit = Fit(inputs=inputs, targets=inputs @ weights + noise, weights=weights, bias=np.zeros((1, 1, 3), np.float32))
+    fit = Fit(
+        inputs=inputs, targets=inputs @ weights + noise, weights=weights, bias=np.zeros((1, 1, 3), np.float32)
+    )
     assert np.abs(reconstruction.refit(fit) - weights).max() < 0.5
 
 
