@@ -335,6 +335,23 @@ def write_safetensors(
     path.write_bytes(struct.pack("<Q", len(content)) + content + b"".join(parts))
 
 
+def write_legacy_h5(path: Path, layers: Layers, *, classifier: str = "predictions") -> None:
+    """The format of keras.applications' files; qubvel's call the classifier `probs`."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        renamed = {classifier if layer == "predictions" else layer: w for layer, w in layers.items()}
+        file.attrs["layer_names"] = [name.encode() for name in ("input_1", *renamed, "top_activation")]
+        for empty in ("input_1", "top_activation"):
+            file.create_group(empty).attrs["weight_names"] = []
+        for layer, weights in renamed.items():
+            group = file.create_group(layer)
+            keys = {key: "depthwise_kernel" if layer.endswith("_dwconv") else key for key in weights}
+            group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in keys.values()]
+            for key, value in weights.items():
+                group[f"{layer}/{keys[key]}:0"] = value
+
+
 def write_tar(path: Path, folder: Path) -> None:
     """The published form of a TensorFlow checkpoint."""
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
