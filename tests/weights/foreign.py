@@ -307,6 +307,23 @@ def write_torch(path: Path, state: Mapping[str, Any], *, protocol: int = 2) -> N
     write_torch_zip(path, description, {key: array.tobytes() for key, array in storages.items()})
 
 
+def write_torch_legacy(path: Path, state: Mapping[str, Any]) -> None:
+    """A PyTorch checkpoint as it was written before 1.6: pickles, then the storages."""
+    description, storages = pickled_state(state)
+    header = (
+        0x1950A86A20F9469CFC6C,
+        1001,
+        {"protocol_version": 1001, "little_endian": True, "type_sizes": {}},
+    )
+    with path.open("wb") as file:
+        for part in header:
+            pickle.dump(part, file, 2)
+        file.write(description)
+        pickle.dump(list(storages), file, 2)
+        for array in storages.values():
+            file.write(struct.pack("<q", array.size) + array.tobytes())
+
+
 def write_torch_zip(path: Path, description: bytes, storages: Mapping[str, bytes]) -> None:
     """The zip container around a pickle and its storages."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
