@@ -349,6 +349,16 @@ def test_safetensors_with_false_claims_is_refused(tmp_path: Path, change: dict[s
         pass
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-le"])
+def test_safetensors_header_of_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    entry = {"conv_stem.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    header = json.dumps(entry).encode(encoding)
+    path = tmp_path / "encoded.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(WeightsError, match="damaged"), open_checkpoint(path):
+        pass
+
+
 def test_safetensors_with_a_giant_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "header.safetensors"
     path.write_bytes(struct.pack("<Q", 2**31) + b"{" + bytes(100))
