@@ -87,6 +87,7 @@ class Checkpoint:
 OpenCheckpoint = AbstractContextManager[Checkpoint]
 """A reader's result: the arrays can be read while the context is open."""
 
+TOP_LAYER = "predictions"
 WEIGHT_NAMES = frozenset({"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"})
 BATCH_NORM_ORDER = ("gamma", "beta", "moving_mean", "moving_variance")
 

@@ -12,8 +12,8 @@ import numpy as np
 from keras_effnet.errors import WeightsError
 from keras_effnet.lookup import architecture_of, identify
 from keras_effnet.variants import VARIANTS
-from keras_effnet.weights.arrays import LayerArrays, LazyArray
-from keras_effnet.weights.fitting import TOP_LAYER, Shapes, fit
+from keras_effnet.weights.arrays import TOP_LAYER, LayerArrays, LazyArray
+from keras_effnet.weights.fitting import Shapes, fit
 
 
 def assign(model: Any, layers: LayerArrays, source: str) -> None:

@@ -322,9 +322,6 @@ CATALOG: tuple[WeightSet, ...] = (
 
 SET_NAMES: tuple[str, ...] = tuple(dict.fromkeys(entry.name for entry in CATALOG))
 
-# files in PyTorch's older container that are known byte for byte, and therefore read
-TRUSTED_LEGACY_SHA256: frozenset[str] = frozenset(LITE_SHA256)
-
 
 def sets_of(variant: str) -> tuple[WeightSet, ...]:
     """The published sets of a variant, in the catalog's order."""

@@ -18,9 +18,9 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.lookup import get_variant
 from keras_effnet.variants import Variant
-from keras_effnet.weights.arrays import Array, Checkpoint, LayerArrays
+from keras_effnet.weights.arrays import TOP_LAYER, Array, Checkpoint, LayerArrays
 from keras_effnet.weights.assign import assign, guess_variant, short_name
-from keras_effnet.weights.fitting import RGB, STEM_LAYER, TOP_LAYER
+from keras_effnet.weights.fitting import RGB, STEM_LAYER
 from keras_effnet.weights.hashes import content_hash
 from keras_effnet.weights.provenance import Provenance, provenance_of
 from keras_effnet.weights.readers import open_checkpoint

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from keras_effnet.weights.arrays import Array, LayerArrays, LazyArray
+from keras_effnet.weights.arrays import TOP_LAYER, Array, LayerArrays, LazyArray
 
 LOGGER = logging.getLogger(__name__)
 
 STEM_LAYER = "stem_conv"
-TOP_LAYER = "predictions"
 RGB = 3
 IMAGENET_CLASSES = 1000
 

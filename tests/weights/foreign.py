@@ -307,6 +307,23 @@ def write_torch(path: Path, state: Mapping[str, Any], *, protocol: int = 2) -> N
     write_torch_zip(path, description, {key: array.tobytes() for key, array in storages.items()})
 
 
+def write_torch_legacy(path: Path, state: Mapping[str, Any]) -> None:
+    """A PyTorch checkpoint as it was written before 1.6: pickles, then the storages."""
+    description, storages = pickled_state(state)
+    header = (
+        0x1950A86A20F9469CFC6C,
+        1001,
+        {"protocol_version": 1001, "little_endian": True, "type_sizes": {}},
+    )
+    with path.open("wb") as file:
+        for part in header:
+            pickle.dump(part, file, 2)
+        file.write(description)
+        pickle.dump(list(storages), file, 2)
+        for array in storages.values():
+            file.write(struct.pack("<q", array.size) + array.tobytes())
+
+
 def write_torch_zip(path: Path, description: bytes, storages: Mapping[str, bytes]) -> None:
     """The zip container around a pickle and its storages."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -333,6 +350,23 @@ def write_safetensors(
         at += array.nbytes
     content = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(content)) + content + b"".join(parts))
+
+
+def write_legacy_h5(path: Path, layers: Layers, *, classifier: str = "predictions") -> None:
+    """The format of keras.applications' files; qubvel's call the classifier `probs`."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        renamed = {classifier if layer == "predictions" else layer: w for layer, w in layers.items()}
+        file.attrs["layer_names"] = [name.encode() for name in ("input_1", *renamed, "top_activation")]
+        for empty in ("input_1", "top_activation"):
+            file.create_group(empty).attrs["weight_names"] = []
+        for layer, weights in renamed.items():
+            group = file.create_group(layer)
+            keys = {key: "depthwise_kernel" if layer.endswith("_dwconv") else key for key in weights}
+            group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in keys.values()]
+            for key, value in weights.items():
+                group[f"{layer}/{keys[key]}:0"] = value
 
 
 def write_tar(path: Path, folder: Path) -> None:

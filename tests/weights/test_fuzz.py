@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keras_effnet.errors import EffNetError
 from keras_effnet.variants import Variant
-from keras_effnet.weights.readers import open_checkpoint
+from keras_effnet.weights.readers import open_checkpoint, torch_legacy
 from tests.weights import foreign
 
 TINY = Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=32, dropout=0.1)
@@ -22,10 +22,18 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("originals")
     layers = foreign.random_layers_of(TINY, classes=2)
     kinds = ("timm", "lukemelas", "torchvision", "safetensors", "tar")
-    return {kind: foreign.write_of(folder, TINY, layers, kind).read_bytes() for kind in kinds}
+    found = {kind: foreign.write_of(folder, TINY, layers, kind).read_bytes() for kind in kinds}
+    foreign.write_torch_legacy(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
+    return {**found, "legacy": (folder / "legacy").read_bytes()}
 
 
-@pytest.mark.parametrize("kind", ["timm", "lukemelas", "torchvision", "safetensors", "tar"])
+@pytest.fixture(autouse=True)
+def every_legacy_file_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the hash would keep the mutants from the reader."""
+    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+
+
+@pytest.mark.parametrize("kind", ["timm", "lukemelas", "torchvision", "safetensors", "tar", "legacy"])
 @settings(
     max_examples=60,
     deadline=None,

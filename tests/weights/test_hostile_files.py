@@ -238,9 +238,18 @@ def test_legacy_container_over_the_limit_is_refused_without_hashing(tmp_path: Pa
     with path.open("wb") as file:
         file.write(b"\x80\x02")
         file.truncate(torch_legacy.MAX_BYTES + 1)
-    monkeypatch.setattr(torch_legacy, "hashlib", None)
-    with pytest.raises(WeightsError, match="67,108,865 bytes"), open_checkpoint(path):
+    monkeypatch.setattr(torch_legacy, "recognize", None)
+    with pytest.raises(WeightsError, match="536,870,913 bytes"), open_checkpoint(path):
         pass
+
+
+def test_legacy_container_of_a_published_file_is_read(tmp_path: Path, monkeypatch) -> None:
+    layers = foreign.random_layers("lite0", classes=3)
+    path = tmp_path / "published.pth"
+    foreign.write_torch_legacy(path, foreign.state_dict("lite0", layers, "timm"))
+    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+    with open_checkpoint(path) as checkpoint:
+        assert foreign.same_layers(layers, checkpoint.layers)
 
 
 def test_legacy_exploit_is_refused_before_it_is_unpickled(tmp_path: Path) -> None:
@@ -248,6 +257,18 @@ def test_legacy_exploit_is_refused_before_it_is_unpickled(tmp_path: Path) -> Non
     path = tmp_path / "old.pth"
     path.write_bytes(pickle.dumps(payloads(marker)["os.system"], 2))
     with pytest.raises(WeightsError), open_checkpoint(path):
+        pass
+    assert not marker.exists()
+
+
+def test_legacy_exploit_is_refused_even_where_the_hash_is_that_of_a_published_file(
+    tmp_path: Path, monkeypatch
+) -> None:
+    marker = tmp_path / "owned"
+    path = tmp_path / "old.pth"
+    path.write_bytes(pickle.dumps(payloads(marker)["os.system"], 2))
+    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+    with pytest.raises(WeightsError, match="asks for the Python object"), open_checkpoint(path):
         pass
     assert not marker.exists()
 
@@ -323,6 +344,16 @@ def test_safetensors_with_false_claims_is_refused(tmp_path: Path, change: dict[s
     entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **change}
     header = json.dumps({"conv_stem.weight": entry}).encode()
     path = tmp_path / "claims.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(WeightsError, match="damaged"), open_checkpoint(path):
+        pass
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-le"])
+def test_safetensors_header_of_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    entry = {"conv_stem.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    header = json.dumps(entry).encode(encoding)
+    path = tmp_path / "encoded.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(WeightsError, match="damaged"), open_checkpoint(path):
         pass

@@ -84,6 +84,17 @@ def test_transposed_tensor_view_reads_its_values(tmp_path: Path) -> None:
         assert foreign.same_layers(layers, checkpoint.layers)
 
 
+@pytest.mark.parametrize("name", [f"b{index}" for index in range(4)])
+@pytest.mark.parametrize("classifier", ["predictions", "probs"])
+def test_legacy_h5_reads_with_either_name_of_its_classifier(
+    tmp_path: Path, name: str, classifier: str
+) -> None:
+    layers = foreign.random_layers(name)
+    foreign.write_legacy_h5(tmp_path / "legacy.h5", layers, classifier=classifier)
+    with open_checkpoint(tmp_path / "legacy.h5") as checkpoint:
+        assert foreign.same_layers(layers, checkpoint.layers)
+
+
 @pytest.mark.parametrize("kind", ["directory", "prefix", "index file", "data file"])
 def test_tensorflow_checkpoint_opens_by_any_of_its_paths(tmp_path: Path, kind: str) -> None:
     layers = foreign.random_layers("lite0", classes=3)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import WEIGHT_NAMES, Checkpoint, LazyArray
+from keras_effnet.weights.arrays import TOP_LAYER, WEIGHT_NAMES, Checkpoint, LazyArray
 from keras_effnet.weights.readers import hdf5
 from keras_effnet.weights.readers.problems import damaged, guarded
 
 FORMAT = "Keras legacy .h5"
 # The published files keep the standard deviation in the slot of the variance. The constants of a
 # model come from its input convention, so the file's are never needed.
+CLASSIFIER_ALIAS = "probs"  # qubvel/efficientnet, and keras.applications before it was released
 IGNORED_PREFIXES = ("normalization", "rescaling")
 
 
@@ -48,11 +49,12 @@ def _layers(file: Any, path: Path) -> dict[str, dict[str, LazyArray]]:
     for layer in _names(root, "layer_names"):
         if layer.startswith(IGNORED_PREFIXES):
             continue
-        if layer in layers:
+        name = TOP_LAYER if layer == CLASSIFIER_ALIAS else layer
+        if name in layers:
             raise damaged(path, FORMAT, f"layer {layer!r} is listed twice")
         weights = _weights(hdf5.child(root, layer, path), layer, path)
         if weights:
-            layers[layer] = weights
+            layers[name] = weights
     return layers
 
 

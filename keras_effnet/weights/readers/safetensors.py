@@ -55,7 +55,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > MAX_HEADER_BYTES:
             raise too_large(path, "a header", length, MAX_HEADER_BYTES)
-        header = json.loads(file.read(length))
+        # decoded here: json would guess other encodings, and import their codecs
+        header = json.loads(file.read(length).decode("utf-8"))
     if not isinstance(header, dict):
         raise damaged(path, FORMAT, "its header is no table")
     return header, 8 + length

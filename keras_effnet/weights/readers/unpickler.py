@@ -146,15 +146,23 @@ def load(content: bytes) -> Any:
         WeightsError: it asks for anything but tensors.
         pickle.UnpicklingError, and most others: malformed.
     """
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name not in OPCODES:
-            raise pickle.UnpicklingError(f"the opcode {opcode.name}, which no state dict needs")
-        # CPython makes room for every memo number up to the largest one
-        if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(content):
-            raise pickle.UnpicklingError(f"memo number {argument} in a pickle of {len(content)} bytes")
-    return TensorUnpickler(io.BytesIO(content)).load()
+    return load_next(io.BytesIO(content))
 
 
 def load_next(file: IO[bytes]) -> Any:
-    """Read the next of several pickles of a file that is known byte for byte."""
-    return TensorUnpickler(file).load()
+    """Read the next pickle of a file, as `load`; the file is then behind it."""
+    start = file.tell()
+    largest_memo = 0
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name not in OPCODES:
+            raise pickle.UnpicklingError(f"the opcode {opcode.name}, which no state dict needs")
+        if (position or 0) - start > MAX_PICKLE_BYTES:
+            raise pickle.UnpicklingError(f"a description of more than {MAX_PICKLE_BYTES} bytes")
+        if opcode.name == "LONG_BINPUT":
+            largest_memo = max(largest_memo, int(argument or 0))
+    size = file.tell() - start
+    # CPython makes room for every memo number up to the largest one
+    if largest_memo > size:
+        raise pickle.UnpicklingError(f"memo number {largest_memo} in a pickle of {size} bytes")
+    file.seek(start)
+    return TensorUnpickler(io.BytesIO(file.read(size))).load()
