@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import get_recipe
-from keras_effnet.export.subject import METADATA_KEY, Subject, describe
+from keras_effnet.export.subject import METADATA_KEY, Subject, describe, missing_calibration
 
 from keras_effnet.errors import ExportError, InvalidInputError, require, unknown_name
 from keras_effnet.quiet import quiet_native
@@ -42,6 +42,7 @@ def to_onnx(
     *,
     labels: Sequence[str] | None = None,
     size: int | None = None,
+    min_agreement: float | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an ONNX file with input `image` (float32 pixels 0–255) and output `probabilities`.
@@ -49,12 +50,14 @@ def to_onnx(
     Args:
         model: a Keras model with one image input.
         path: file to create.
-        recipe: `float32`, or `float16` (kernels stored as float16, arithmetic in float32).
-        calibration: not used by these recipes.
+        recipe: `float32`, `float16` (kernels stored as float16, arithmetic in float32), or `int8`
+            (quantize/dequantize pairs, uint8 activations, int8 weights with a scale per channel).
+        calibration: for `int8`, as in `to_tflite`.
         layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
             `[N, H, W, C]`, which costs one Transpose at the start.
         labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
         size: side of the input in pixels, for a model that leaves it open.
+        min_agreement: for `int8`, as in `to_tflite`.
         overwrite: replace an existing file.
 
     Returns:
@@ -65,22 +68,42 @@ def to_onnx(
         MissingExtraError: the extra `onnx` is not installed.
         ExportError: the converter failed.
     """
-    del calibration
-    get_recipe("onnx", recipe)
+    chosen = get_recipe("onnx", recipe)
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
     subject = describe(model, recipe, labels=labels, size=size, layout=layout)
     if not model.output_shape[-1]:
         raise InvalidInputError(f"Expected a model with a known output. Received: {model.output_shape}.")
+    if chosen.integer and calibration is None:
+        raise missing_calibration(subject)
     onnx = require("onnx", "onnx")
     with staged(path, overwrite=overwrite) as temporary:
-        proto = convert_float(subject)
+        proto = _integer(subject, calibration, min_agreement) if chosen.integer else convert_float(subject)
         if recipe == "float16":
             _store_float16(proto)
         _annotate(proto, subject)
         onnx.checker.check_model(proto)
         onnx.save(proto, str(temporary))
     return Path(path)
+
+
+def _integer(subject: Subject, calibration: Any, min_agreement: float | None) -> Any:
+    """The integer graph, from the same calibration that serves TFLite."""
+    from keras_effnet.export.quantization import onnx_file, post_training
+
+    network = calibration
+    if not isinstance(network, post_training.IntegerNetwork):
+        network = post_training.network(
+            subject.model, calibration, min_agreement=min_agreement, size=subject.height
+        )
+    return onnx_file.to_onnx(
+        network.quantized,
+        height=network.height,
+        width=network.width,
+        input_name=INPUT_NAME,
+        output_name=OUTPUT_NAME,
+        layout=subject.info.layout,
+    )
 
 
 def convert_float(subject: Subject) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Job:
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for ImageNet's.
         layout: of ONNX files.
+        min_agreement: for `int8`, see `to_tflite`.
         overwrite: replace existing artefacts.
         keep_failed: leave artefacts that failed verification under their final names.
         rounds: timing rounds.
@@ -68,9 +69,10 @@ class Job:
     recipes: Sequence[Recipe]
     out: Path
     images: npt.NDArray[Any]
-    calibration: npt.NDArray[Any] | None = None
+    calibration: Any = None
     labels: Sequence[str] | None = None
     layout: str = "nchw"
+    min_agreement: float | None = None
     overwrite: bool = False
     keep_failed: bool = False
     rounds: int = benchmark.ROUNDS
@@ -114,6 +116,7 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     check_paths(finals, overwrite=job.overwrite)
     with _workspace(job.out) as workspace:
         paths = []
+        job = replace(job, calibration=_calibrated(job, progress))
         for recipe, final in zip(job.recipes, finals, strict=True):
             progress(f"{job.name} → {recipe.target}")
             paths.append(_convert(job, recipe, workspace / final.name))
@@ -151,12 +154,37 @@ def _workspace(out: Path) -> Iterator[Path]:
                 created.rmdir()
 
 
+def _calibrated(job: Job, progress: Callable[[str], None]) -> Any:
+    """One calibration for all int8 files, where there are several."""
+    from keras_effnet.export.quantization import folding, post_training
+
+    if sum(recipe.name == "int8" for recipe in job.recipes) < 2:
+        return job.calibration
+    progress(f"{job.name}: calibrating")
+    try:
+        return post_training.network(job.model, job.calibration, min_agreement=job.min_agreement)
+    except folding.UnsupportedModelError:
+        return job.calibration  # the exporters take the plain path, and say so
+
+
 def _convert(job: Job, recipe: Recipe, path: Path) -> Path:
     if recipe.format == "saved_model":
         return to_saved_model(job.model, path, labels=job.labels)
     if recipe.format == "tflite":
-        return to_tflite(job.model, path, recipe.name, job.calibration, labels=job.labels)
-    return to_onnx(job.model, path, recipe.name, layout=job.layout, labels=job.labels)
+        photographs = getattr(job.calibration, "images", job.calibration)  # training wants the pictures
+        calibration = photographs if recipe.name == "int8_qat" else job.calibration
+        return to_tflite(
+            job.model, path, recipe.name, calibration, labels=job.labels, min_agreement=job.min_agreement
+        )
+    return to_onnx(
+        job.model,
+        path,
+        recipe.name,
+        job.calibration,
+        job.layout,
+        labels=job.labels,
+        min_agreement=job.min_agreement,
+    )
 
 
 def _verify(job: Job, runners: Sequence[Runner]) -> list[Report]:

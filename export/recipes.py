@@ -15,14 +15,14 @@ class Recipe:
         format: `saved_model`, `tflite` or `onnx`.
         name: name of the recipe.
         purpose: what it is for, in a few words.
-        needs_calibration: whether photographs are needed to choose the integer ranges.
+        integer: whether it computes in integers, for which photographs choose the ranges.
         suffix: of the file.
     """
 
     format: str
     name: str
     purpose: str
-    needs_calibration: bool = False
+    integer: bool = False
     suffix: str = ""
 
     @property
@@ -31,10 +31,12 @@ class Recipe:
         return self.format if self.format == "saved_model" else f"{self.format}:{self.name}"
 
 
-def _tflite(name: str, purpose: str, *, needs_calibration: bool = False) -> Recipe:
-    return Recipe(
-        format="tflite", name=name, purpose=purpose, needs_calibration=needs_calibration, suffix=".tflite"
-    )
+def _tflite(name: str, purpose: str, *, integer: bool = False) -> Recipe:
+    return Recipe(format="tflite", name=name, purpose=purpose, integer=integer, suffix=".tflite")
+
+
+def _onnx(name: str, purpose: str, *, integer: bool = False) -> Recipe:
+    return Recipe(format="onnx", name=name, purpose=purpose, integer=integer, suffix=".onnx")
 
 
 RECIPES: dict[str, Recipe] = {
@@ -44,18 +46,11 @@ RECIPES: dict[str, Recipe] = {
         _tflite("float32", "phones: exact, the reference for the others"),
         _tflite("float16", "phones with a GPU: half the size, practically exact"),
         _tflite("weight_int8", "small downloads: a quarter of the size, computes in float"),
-        _tflite(
-            "int8", "phones without a GPU, NPUs: a quarter of the size, integer only", needs_calibration=True
-        ),
-        Recipe(
-            format="onnx", name="float32", purpose="servers: ONNX Runtime, OpenVINO, TensorRT", suffix=".onnx"
-        ),
-        Recipe(
-            format="onnx",
-            name="float16",
-            purpose="servers: half the size, as fast as float32",
-            suffix=".onnx",
-        ),
+        _tflite("int8", "phones without a GPU, NPUs: a quarter of the size, integer only", integer=True),
+        _tflite("int8_qat", "as int8, and trained in integers for some minutes", integer=True),
+        _onnx("float32", "servers: ONNX Runtime, OpenVINO, TensorRT"),
+        _onnx("float16", "servers: half the size, as fast as float32"),
+        _onnx("int8", "servers: a quarter of the size, integer convolutions", integer=True),
     )
 }
 

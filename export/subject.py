@@ -118,6 +118,15 @@ def describe(
     )
 
 
+def missing_calibration(subject: Subject) -> InvalidInputError:
+    """The error for an integer recipe without photographs."""
+    return InvalidInputError(
+        f"Expected calibration photographs for recipe {subject.info.recipe!r}. Received: none. Pass "
+        f"calibration=[N, {subject.height}, {subject.width}, {subject.channels}], or on the command "
+        "line --calibration DIR."
+    )
+
+
 def _input_shape(model: Any) -> tuple[Any, ...]:
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] is None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.export import tflite_metadata
 from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import get_recipe
-from keras_effnet.export.subject import Subject, describe
+from keras_effnet.export.subject import Subject, describe, missing_calibration
 
-from keras_effnet.errors import ExportError, InvalidInputError, require
+from keras_effnet.errors import ExportError, require
 from keras_effnet.quiet import quiet_native
 
 SIGNATURE = "serving_default"
@@ -29,22 +29,30 @@ def to_tflite(
     *,
     labels: Sequence[str] | None = None,
     size: int | None = None,
+    min_agreement: float | None = None,
+    input_type: str = "uint8",
+    output_type: str = "int8",
     overwrite: bool = False,
 ) -> Path:
     """Write a TFLite file with the signature `serving_default`: `image` → `probabilities`.
 
-    The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take and return int8
-    with the scale and zero point that the file states. A static batch lets XNNPACK take the whole
+    The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
+    pixels as they are and return int8 with the scale and zero point that the file states. A static batch lets XNNPACK take the whole
     graph as one partition.
 
     Args:
         model: a Keras model with one image input.
         path: file to create.
-        recipe: `float32`, `float16`, `weight_int8` or `int8`.
-        calibration: for `int8`: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable
-            of such batches. A hundred are enough; labels are not needed.
+        recipe: `float32`, `float16`, `weight_int8`, `int8` or `int8_qat`.
+        calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
+            iterable of such batches. A hundred are enough; labels are not needed. For `int8` also an
+            `IntegerNetwork` that was prepared from them, so that one calibration serves several files.
         labels: class names; default: ImageNet's for 1,000 classes.
         size: side of the input in pixels, for a model that leaves it open.
+        min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
+            photographs must show; the worst tensors are left in float until they do.
+        input_type: of integer files: `uint8` (a pixel is its own value) or `int8` (pixel - 128).
+        output_type: of integer files: `int8` or `float32`.
         overwrite: replace an existing file.
 
     Returns:
@@ -57,30 +65,41 @@ def to_tflite(
     """
     chosen = get_recipe("tflite", recipe)
     subject = describe(model, recipe, labels=labels, size=size)
-    if chosen.needs_calibration and calibration is None:
-        raise InvalidInputError(
-            f"Expected calibration photographs for recipe {recipe!r}. Received: none. Pass "
-            f"calibration=[N, {subject.height}, {subject.width}, {subject.channels}], or on the command "
-            "line --calibration DIR."
-        )
+    if chosen.integer and calibration is None:
+        raise missing_calibration(subject)
     require("ai_edge_litert", "tflite")
     with staged(path, overwrite=overwrite) as temporary:
-        content = _quantized(subject, recipe, calibration)
+        if chosen.integer:
+            ends = {"input_type": input_type, "output_type": output_type}
+            content = _integer(subject, recipe, calibration, min_agreement, ends)
+        else:
+            content = _float(subject, recipe)
         tflite_metadata.write(content, temporary, subject)
     return Path(path)
 
 
-def _quantized(subject: Subject, recipe: str, calibration: Iterable[Any] | None) -> bytes:
-    from keras_effnet.export.quantization import litert, post_training
+def _float(subject: Subject, recipe: str) -> bytes:
+    """A file that computes in float."""
+    from keras_effnet.export.quantization import litert
 
-    if recipe == "int8":
-        return post_training.int8_tflite(subject.model, calibration, size=subject.height)
     content = convert_float(subject)
     if recipe == "float16":
         return litert.float16(content)
-    if recipe == "weight_int8":
-        return litert.weight_int8(content)
-    return content
+    return litert.weight_int8(content) if recipe == "weight_int8" else content
+
+
+def _integer(
+    subject: Subject, recipe: str, calibration: Any, min_agreement: float | None, ends: dict[str, str]
+) -> bytes:
+    """A file that computes in integers."""
+    from keras_effnet.export.quantization import post_training, qat
+
+    model, size = subject.model, subject.height
+    if recipe == "int8_qat":
+        return post_training.to_tflite(qat.train(model, calibration, size=size), **ends)
+    if isinstance(calibration, post_training.IntegerNetwork):
+        return post_training.to_tflite(calibration, **ends)
+    return post_training.int8_tflite(model, calibration, min_agreement=min_agreement, size=size, **ends)
 
 
 def convert_float(subject: Subject) -> bytes:

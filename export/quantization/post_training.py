@@ -208,12 +208,7 @@ def int8_tflite(
     """
     check_types(input_type, output_type)
     try:
-        if min_agreement is None:
-            network = prepare(model, calibration, size=size)
-        else:
-            from keras_effnet.export.quantization import accuracy
-
-            network = accuracy.prepare(model, calibration, min_agreement, size=size)
+        quantized = network(model, calibration, min_agreement=min_agreement, size=size)
     except UnsupportedModelError as error:
         if min_agreement is not None:
             raise InvalidInputError(
@@ -225,7 +220,18 @@ def int8_tflite(
         return plain_int8_tflite(
             model, calibration, input_type=input_type, output_type=output_type, size=size
         )
-    return to_tflite(network, input_type=input_type, output_type=output_type)
+    return to_tflite(quantized, input_type=input_type, output_type=output_type)
+
+
+def network(
+    model: Any, calibration: Any, *, min_agreement: float | None = None, size: int | None = None
+) -> IntegerNetwork:
+    """Quantize a model, to a given agreement where one is asked for; see `prepare` and `accuracy.prepare`."""
+    if min_agreement is None:
+        return prepare(model, calibration, size=size)
+    from keras_effnet.export.quantization import accuracy
+
+    return accuracy.prepare(model, calibration, min_agreement, size=size)
 
 
 def plain_int8_tflite(

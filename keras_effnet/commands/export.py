@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["saved_model", "tflite:float32", "onnx:float32"],
         metavar="TARGET",
-        help="saved_model, tflite:{float32,float16,weight_int8,int8}, onnx:{float32,float16}",
+        help="saved_model, tflite:{float32,float16,weight_int8,int8,int8_qat}, onnx:{float32,float16,int8}",
     )
     parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
     parser.add_argument(
@@ -111,7 +111,7 @@ def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> 
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
             list_images(Path(directory).expanduser())
-    needing = [recipe.target for recipe in recipes if recipe.needs_calibration]
+    needing = [recipe.target for recipe in recipes if recipe.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
             f"Expected --calibration DIR for {', '.join(needing)}. Received: none. Pass a folder with about a "
@@ -144,6 +144,7 @@ def _export_variant(
         images=images,
         calibration=calibration,
         layout=arguments.layout,
+        min_agreement=arguments.min_agreement,
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,
     )

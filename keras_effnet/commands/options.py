@@ -49,6 +49,17 @@ def whole_number(least: int) -> Any:
     return parse
 
 
+def share(text: str) -> float:
+    """An argparse type: a share above 0, up to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, received {text!r}")
+    return number
+
+
 def weights_of(arguments: argparse.Namespace) -> str | None:
     """The `weights=` that `--weights` means."""
     given: str = arguments.weights
