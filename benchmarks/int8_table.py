@@ -74,7 +74,7 @@ def fine_tuned_b0(epochs: int) -> Any:
     keras.utils.set_random_seed(0)
     source = trained_b0()
     model = EfficientNet("b0", weights=None, classes=10)
-    for layer in model.layers[:-1]:
+    for layer in model.layers[1:-1]:
         layer.set_weights(source.get_layer(layer.name).get_weights())
     for layer in model.layers:
         if type(layer).__name__ == "BatchNormalization":

@@ -192,6 +192,21 @@ def test_other_models_take_the_plain_path_and_say_so(calibration: Any) -> None:
     assert np.abs(predict(content, calibration) - expected).max() < 0.05
 
 
+def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: Any) -> None:
+    content = post_training.int16x8_tflite(tiny_swish, calibration)
+    opened = interpreter(content)
+    (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
+    assert given["dtype"] == np.int16
+    results = []
+    for image in held_out[:8]:
+        opened.set_tensor(
+            given["index"], np.rint(image / given["quantization"][0])[np.newaxis].astype(np.int16)
+        )
+        opened.invoke()
+        results.append(opened.get_tensor(taken["index"])[0] * taken["quantization"][0])
+    assert np.abs(np.stack(results) - tiny_swish.predict(held_out[:8], verbose=0)).max() < 0.15
+
+
 @pytest.mark.slow
 def test_trained_b0_meets_the_bar(trained_b0: Any, photos: Any) -> None:
     pixels, _ = photos

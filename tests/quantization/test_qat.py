@@ -1,0 +1,53 @@
+"""Quantization-aware training in a child process."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from keras_effnet.export.quantization import accuracy, post_training, qat
+
+from keras_effnet.errors import ExportError, InvalidInputError
+
+pytest.importorskip("tensorflow_model_optimization")
+pytest.importorskip("litert_quantizer")
+
+
+def test_training_changes_weights_and_keeps_the_network(
+    tiny_swish: Any, calibration: Any, held_out: Any
+) -> None:
+    labels = np.arange(len(calibration)) % 4
+    short = qat.Training(steps=4, batch=4, learning_rate=1e-5)
+    before = post_training.prepare(tiny_swish, calibration, equalize=0.0)
+    after = qat.train(tiny_swish, calibration, labels, training=short)
+    goal = after.logits(held_out, integer=False)
+    assert (
+        accuracy.sqnr_db(goal, after.logits(held_out)) > accuracy.sqnr_db(goal, before.logits(held_out)) - 1
+    )
+    assert after.quantized.ranges == before.quantized.ranges
+    assert len(post_training.to_tflite(after)) == len(post_training.to_tflite(before))
+
+
+def test_labels_are_rejected_when_some_are_missing(tiny_swish: Any, calibration: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"one label for each of 32 photographs. Received: 3"):
+        qat.train(tiny_swish, calibration, [0, 1, 2])
+
+
+def test_killed_child_is_reported_and_leaves_nothing(
+    network: Any, tiny_swish: Any, calibration: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(post_training, "prepare", lambda *args, **options: network)
+
+    def killed(command: Any, **options: Any) -> Any:
+        assert list(tmp_path.iterdir()), "the pictures were handed over"
+        return subprocess.CompletedProcess(command, -9)
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    with pytest.raises(ExportError, match="ended with code -9"):
+        qat.train(tiny_swish, calibration)
+    assert not list(tmp_path.iterdir())
