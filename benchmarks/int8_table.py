@@ -80,7 +80,7 @@ def fine_tuned_b0(epochs: int) -> Any:
         if type(layer).__name__ == "BatchNormalization":
             layer.trainable = False
     images, labels = clothes("train", 224)
-    model.compile(keras.optimizers.Adam(2e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(5e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(images, labels, batch_size=16, epochs=epochs, verbose=2)
     return model
 
@@ -254,7 +254,7 @@ def main() -> None:
     )
     parser.add_argument("network", help="b0, lite0, lite1, lite2, clothing, b4 or b7")
     parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
-    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning on clothes")
+    parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning on clothes")
     parser.add_argument("--images", type=int, default=100, help="photographs to calibrate on")
     arguments = parser.parse_args()
     network = arguments.network
