@@ -131,6 +131,9 @@ def lazy(dataset: Any, path: Path) -> LazyArray:
     if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() != dataset.nbytes:
         raise damaged(path, EXPECTED, f"{dataset.name!r} is compressed, sparse or in another file")
 
+    if (dataset.id.get_offset() or 0) + dataset.nbytes > path.stat().st_size:
+        raise damaged(path, EXPECTED, f"{dataset.name!r} ends behind the file")
+
     def read() -> Array:
         with guarded(path, EXPECTED):
             return np.asarray(dataset[()])
