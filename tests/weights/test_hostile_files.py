@@ -375,6 +375,16 @@ def test_hdf5_data_set_in_another_file_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_hdf5_attribute_that_stops_the_library_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "attribute.h5"
+    with h5py.File(path, "w") as file:  # a list of lists of bytes, where names belong
+        values = np.empty(2, dtype=object)
+        values[:] = [np.zeros(3, np.uint8), np.ones(4, np.uint8)]
+        file.attrs.create("layer_names", values, dtype=h5py.vlen_dtype(np.uint8))
+    with pytest.raises(WeightsError, match="attribute 'layer_names' is no text"), open_checkpoint(path):
+        pass
+
+
 def test_hdf5_link_to_another_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["numbers"] = np.zeros(4, "f4")

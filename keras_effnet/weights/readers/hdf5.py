@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from keras_effnet.weights.readers.problems import damaged, guarded
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_OBJECTS = 30_000  # the largest variant has about 7,000 groups and data sets
 MAX_DEPTH = 16
+MAX_ATTRIBUTE_BYTES = 2**20  # HDF5 itself allows 64 KiB in the usual place
 EXPECTED = "HDF5 weight"
 
 
@@ -45,6 +47,29 @@ def open_hdf5(source: Path | io.RawIOBase, path: Path) -> Iterator[Any]:
         file = h5py.File(source, "r")
     with file:
         yield file
+
+
+def texts(node: Any, name: str, path: Path) -> list[str]:
+    """An attribute that holds text, one or many; [] where there is none or an empty one.
+
+    Its type is looked at before it is read: HDF5's library stops the process over some malformed
+    attributes of other types.
+
+    Raises:
+        WeightsError: another type, or more text than any weight file has.
+    """
+    import h5py
+
+    if name not in node.attrs:
+        return []
+    attribute = h5py.h5a.open(node.id, name.encode())
+    if math.prod(attribute.shape or ()) == 0:  # Keras writes an empty list as no numbers
+        return []
+    is_text = isinstance(attribute.get_type(), h5py.h5t.TypeStringID)
+    if not is_text or attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:
+        raise damaged(path, EXPECTED, f"its attribute {name!r} is no text")
+    values = np.atleast_1d(node.attrs[name])
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
 def child(group: Any, name: str, path: Path) -> Any:
@@ -105,6 +130,9 @@ def lazy(dataset: Any, path: Path) -> LazyArray:
     # A compressed or sparse data set can claim any size; Keras writes neither.
     if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() != dataset.nbytes:
         raise damaged(path, EXPECTED, f"{dataset.name!r} is compressed, sparse or in another file")
+
+    if (dataset.id.get_offset() or 0) + dataset.nbytes > path.stat().st_size:
+        raise damaged(path, EXPECTED, f"{dataset.name!r} ends behind the file")
 
     def read() -> Array:
         with guarded(path, EXPECTED):

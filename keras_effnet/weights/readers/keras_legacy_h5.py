@@ -46,7 +46,7 @@ def read(path: Path, ema: bool = True) -> Iterator[Checkpoint]:
 def _layers(file: Any, path: Path) -> dict[str, dict[str, LazyArray]]:
     root = hdf5.child(file, "model_weights", path) if "model_weights" in file else file
     layers: dict[str, dict[str, LazyArray]] = {}
-    for layer in _names(root, "layer_names"):
+    for layer in _names(root, "layer_names", path):
         if layer.startswith(IGNORED_PREFIXES):
             continue
         name = TOP_LAYER if layer == CLASSIFIER_ALIAS else layer
@@ -59,22 +59,22 @@ def _layers(file: Any, path: Path) -> dict[str, dict[str, LazyArray]]:
 
 
 def _weights(group: Any, layer: str, path: Path) -> dict[str, LazyArray]:
-    names = {name: _weight_name(name, layer, path) for name in _names(group, "weight_names")}
+    names = {name: _weight_name(name, layer, path) for name in _names(group, "weight_names", path)}
     if len(set(names.values())) != len(names):
         raise damaged(path, FORMAT, f"layer {layer!r} has two weights of one name")
     return {short: hdf5.lazy(hdf5.child(group, name, path), path) for name, short in names.items()}
 
 
-def _names(group: Any, attribute: str) -> list[str]:
+def _names(group: Any, attribute: str, path: Path) -> list[str]:
     """An attribute with names; Keras splits long lists over `attribute0`, `attribute1` ….."""
     if attribute in group.attrs:
-        values = list(group.attrs[attribute])
-    else:
-        values, index = [], 0
-        while f"{attribute}{index}" in group.attrs:
-            values.extend(group.attrs[f"{attribute}{index}"])
-            index += 1
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        return hdf5.texts(group, attribute, path)
+    names: list[str] = []
+    index = 0
+    while f"{attribute}{index}" in group.attrs:
+        names.extend(hdf5.texts(group, f"{attribute}{index}", path))
+        index += 1
+    return names
 
 
 def _weight_name(name: str, layer: str, path: Path) -> str:

@@ -39,7 +39,7 @@ def read(path: Path, ema: bool = True, content: io.RawIOBase | None = None) -> I
     with hdf5.open_hdf5(content or path, path) as file:
         with guarded(path, FORMAT):
             layers = _layers(hdf5.child(file, "layers", path), path)
-            metadata = parse(str(file.attrs.get(KEY, "")), path, FORMAT)
+            metadata = parse("".join(hdf5.texts(file, KEY, path)), path, FORMAT)
         yield Checkpoint(layers, metadata=metadata)
 
 
@@ -54,7 +54,7 @@ def _layers(root: Any, path: Path) -> LayerArrays:
         if layer_group.startswith(WITHOUT_WEIGHTS):
             continue
         weights = name_weights([hdf5.lazy(hdf5.child(group, str(i), path), path) for i in range(len(group))])
-        layer = str(group.attrs.get("name", ""))
+        layer = "".join(hdf5.texts(group, "name", path))
         found, key = (named, layer) if layer else (unnamed, layer_group)
         if weights is None or key in found:
             raise damaged(path, FORMAT, f"{name!r} is of a layer that no EfficientNet has, or there twice")
