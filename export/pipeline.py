@@ -171,8 +171,9 @@ def _convert(job: Job, recipe: Recipe, path: Path) -> Path:
     if recipe.format == "saved_model":
         return to_saved_model(job.model, path, labels=job.labels)
     if recipe.format == "tflite":
-        photographs = getattr(job.calibration, "images", job.calibration)  # training wants the pictures
-        calibration = photographs if recipe.name == "int8_qat" else job.calibration
+        calibration = job.calibration
+        if recipe.name != "int8":  # the others want the photographs themselves
+            calibration = getattr(calibration, "images", calibration)
         return to_tflite(
             job.model, path, recipe.name, calibration, labels=job.labels, min_agreement=job.min_agreement
         )

@@ -47,6 +47,7 @@ RECIPES: dict[str, Recipe] = {
         _tflite("float16", "phones with a GPU: half the size, practically exact"),
         _tflite("weight_int8", "small downloads: a quarter of the size, computes in float"),
         _tflite("int8", "phones without a GPU, NPUs: a quarter of the size, integer only", integer=True),
+        _tflite("int16x8", "NPUs with 16-bit activations; an accuracy reference, slow on CPUs", integer=True),
         _tflite("int8_qat", "as int8, and trained in integers for some minutes", integer=True),
         _onnx("float32", "servers: ONNX Runtime, OpenVINO, TensorRT"),
         _onnx("float16", "servers: half the size, as fast as float32"),

@@ -43,7 +43,7 @@ def to_tflite(
     Args:
         model: a Keras model with one image input.
         path: file to create.
-        recipe: `float32`, `float16`, `weight_int8`, `int8` or `int8_qat`.
+        recipe: `float32`, `float16`, `weight_int8`, `int8`, `int16x8` or `int8_qat`.
         calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
             iterable of such batches. A hundred are enough; labels are not needed. For `int8` also an
             `IntegerNetwork` that was prepared from them, so that one calibration serves several files.
@@ -97,6 +97,8 @@ def _integer(
     model, size = subject.model, subject.height
     if recipe == "int8_qat":
         return post_training.to_tflite(qat.train(model, calibration, size=size), **ends)
+    if recipe == "int16x8":
+        return post_training.int16x8_tflite(model, calibration, size=size)
     if isinstance(calibration, post_training.IntegerNetwork):
         return post_training.to_tflite(calibration, **ends)
     return post_training.int8_tflite(model, calibration, min_agreement=min_agreement, size=size, **ends)
