@@ -89,7 +89,7 @@ def randomize(model: Any, seed: int = 0) -> None:
             value = generator.normal(0, 0.1, shape)
         else:
             fan_in = np.prod(shape[:-1]) if "depthwise" not in name and shape[-1] != 1 else np.prod(shape[:2])
-            value = generator.normal(0, 1.4 / np.sqrt(fan_in), shape)
+            value = generator.normal(0, 1 / np.sqrt(fan_in), shape)
         variable.assign(value.astype("float32"))
 
 
