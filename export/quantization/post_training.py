@@ -30,7 +30,7 @@ INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")
 EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
 # of activations held during a walk: each map twice (float and integer), with the one it came from
-WALK_BYTES = 6 << 30
+WALK_BYTES = 3 << 30
 DEFAULT_METHOD = Method()
 SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
 
