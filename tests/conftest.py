@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from material import SHARED, randomize
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -72,25 +70,6 @@ def tiny(tiny_variant: Any) -> Any:
     model = EfficientNet(tiny_variant, weights=None, classes=7)
     randomize(model)
     return model
-
-
-def randomize(model: Any, seed: int = 0) -> None:
-    """Give every variable a value that a wrong mapping would show."""
-    generator = np.random.default_rng(seed)
-    for variable in model.weights:
-        shape, name = tuple(variable.shape), variable.name.split("/")[-1]
-        if not shape:
-            continue  # a counter
-        if "variance" in name:
-            value = generator.uniform(0.5, 1.5, shape)
-        elif "gamma" in name:
-            value = generator.uniform(0.8, 1.2, shape)
-        elif len(shape) == 1:
-            value = generator.normal(0, 0.1, shape)
-        else:
-            fan_in = np.prod(shape[:-1]) if "depthwise" not in name and shape[-1] != 1 else np.prod(shape[:2])
-            value = generator.normal(0, 1 / np.sqrt(fan_in), shape)
-        variable.assign(value.astype("float32"))
 
 
 @pytest.fixture

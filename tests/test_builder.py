@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import randomize
+from material import randomize
 
 import keras_effnet
 from keras_effnet import EfficientNet

@@ -1,0 +1,30 @@
+"""What several test modules use: where the checkout lies, and weights that show a wrong mapping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def randomize(model: Any, seed: int = 0) -> None:
+    """Give every variable a value that a wrong mapping would show."""
+    generator = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape, name = tuple(variable.shape), variable.name.split("/")[-1]
+        if not shape:
+            continue  # a counter
+        if "variance" in name:
+            value = generator.uniform(0.5, 1.5, shape)
+        elif "gamma" in name:
+            value = generator.uniform(0.8, 1.2, shape)
+        elif len(shape) == 1:
+            value = generator.normal(0, 0.1, shape)
+        else:
+            fan_in = np.prod(shape[:-1]) if "depthwise" not in name and shape[-1] != 1 else np.prod(shape[:2])
+            value = generator.normal(0, 1 / np.sqrt(fan_in), shape)
+        variable.assign(value.astype("float32"))
