@@ -15,6 +15,7 @@ from keras_effnet.commands.options import (
     add_weights,
     interpolation_for,
     read_directory,
+    share,
     weights_of,
     whole_number,
 )
@@ -57,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=share,
+        metavar="SHARE",
+        help="int8: top-1 agreement, 0-1, to reach by leaving the worst tensors in float",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the artefacts and the report")
     parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
