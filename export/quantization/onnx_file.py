@@ -156,14 +156,24 @@ class _Writer:
         in_float = name in self.float_swish or f"{name}/pre" not in self.ranges
         gated = u
         if step.gain is not None:
-            gain = self._constant(f"{name}/gain", step.gain.reshape(1, -1, 1, 1))
-            gated = self._node("Mul", [u, gain], f"{name}/scaled")
+            gated = self._gated(step, u)
             gated = gated if in_float else self._held(gated, f"{name}/gate")
         gate = self._node("Sigmoid", [gated], f"{name}/sigmoid_float")
         if step.activation == "sigmoid":
             return self._held(gate, name, GATE)
         gate = gate if in_float else self._held(gate, f"{name}/sigmoid", GATE)
         return self._held(self._node("Mul", [u, gate], f"{name}/swish"), name)
+
+    def _gated(self, step: Step, u: str) -> str:
+        """The scaled input of an equalized swish's sigmoid.
+
+        A depthwise convolution of one pixel: ONNX Runtime's QLinearMul broadcasts channel by channel.
+        """
+        assert step.gain is not None
+        channels = len(step.gain)
+        ones = np.full((channels, 1, 1, 1), LARGEST, np.int8)
+        kernel = self._dequantized(f"{step.name}/gain", ones, step.gain / LARGEST, axis=0)
+        return self._node("Conv", [u, kernel], f"{step.name}/scaled", kernel_shape=[1, 1], group=channels)
 
     def _held(self, value: str, key: str, fixed: Range | None = None) -> str:
         """A tensor rounded to uint8 and back; unchanged when it has no range."""

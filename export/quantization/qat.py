@@ -49,7 +49,7 @@ def train(
     labels: Any = None,
     *,
     training: Training = Training(),
-    equalize: float = 0.0,
+    equalize: float = post_training.EQUALIZED_SHARE,
     size: int | None = None,
 ) -> IntegerNetwork:
     """Quantize a model and train it in integers.
@@ -59,7 +59,7 @@ def train(
         images: photographs, see `post_training.prepare`.
         labels: class indices `[N]`, or None to learn from the float model alone.
         training: how long.
-        equalize: see `post_training.prepare`; 0 keeps the file as fast as any int8 file.
+        equalize: see `post_training.prepare`.
         size: side of the input in pixels, for a model that leaves it open.
 
     Returns:

@@ -22,7 +22,7 @@ def test_training_changes_weights_and_keeps_the_network(
 ) -> None:
     labels = np.arange(len(calibration)) % 4
     short = qat.Training(steps=4, batch=4, learning_rate=1e-5)
-    before = post_training.prepare(tiny_swish, calibration, equalize=0.0)
+    before = post_training.prepare(tiny_swish, calibration)
     after = qat.train(tiny_swish, calibration, labels, training=short)
     goal = after.logits(held_out, integer=False)
     assert (
