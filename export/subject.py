@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.labels import default_labels
 from keras_effnet.lookup import identify
@@ -151,10 +153,9 @@ def _preprocessing(model: Any) -> str:
     """The formula that the model's `rescaling` layer computes, in words."""
     for layer in model.layers:
         if layer.name == "rescaling":
+            constants = np.broadcast_arrays(layer.scale, layer.offset)
             for convention in CONVENTIONS.values():
-                if list(layer.scale) == list(convention.scale) and list(layer.offset) == list(
-                    convention.offset
-                ):
+                if np.array_equal(constants, (convention.scale, convention.offset)):
                     return convention.formula
             return f"x * {layer.scale} + {layer.offset}"
     return "none inside the graph"
