@@ -12,10 +12,11 @@ from int8_table import photographs, trained_b0
 
 
 def main() -> None:
-    from keras_effnet.export.quantization import equalization, statistics
-    from keras_effnet.export.quantization.folding import fold
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    from keras_effnet.export.quantization import equalization, statistics
+    from keras_effnet.export.quantization.folding import fold
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="docs/int8_ranges.png")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from keras_effnet.export.runners import Runner
 
 ROUNDS = 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,9 +48,7 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
     finally:
         remove(temporary)
         if not done:
-            for folder in created:  # innermost first; one that somebody filled meanwhile stays
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+            remove_empty(created)
 
 
 def remove(path: Path) -> None:
@@ -59,6 +57,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Delete those of the folders, given innermost first, that nobody has put anything into."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def size_of(path: Path) -> int:

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras_effnet.export.files import staged
-from keras_effnet.export.recipes import get_recipe
-from keras_effnet.export.subject import METADATA_KEY, Subject, describe, missing_calibration
 
 from keras_effnet.errors import ExportError, InvalidInputError, require, unknown_name
+from keras_effnet.export.files import staged
+from keras_effnet.export.recipes import get_recipe
+from keras_effnet.export.subject import (
+    INPUT_NAME,
+    METADATA_KEY,
+    OUTPUT_NAME,
+    Subject,
+    describe,
+    missing_calibration,
+)
 from keras_effnet.quiet import quiet_native
 
 LAYOUTS = ("nchw", "nhwc")
 OPSET = 17
-INPUT_NAME = "image"
-OUTPUT_NAME = "probabilities"
 LABELS_KEY = "labels"
 PASSES = (
     "optimize_transpose",

@@ -6,22 +6,22 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
-from keras_effnet.export.files import size_of, staged
+from keras_effnet.export.files import remove_empty, size_of, staged
 from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.recipes import Recipe
 from keras_effnet.export.runners import Runner, load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
-
-from keras_effnet.errors import InvalidInputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Job:
     recipes: Sequence[Recipe]
     out: Path
     images: npt.NDArray[Any]
-    calibration: Any = None
+    calibration: npt.NDArray[Any] | None = None
     labels: Sequence[str] | None = None
     layout: str = "nchw"
     min_agreement: float | None = None
@@ -116,10 +116,10 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     check_paths(finals, overwrite=job.overwrite)
     with _workspace(job.out) as workspace:
         paths = []
-        job = replace(job, calibration=_calibrated(job, progress))
+        shared = _shared_calibration(job, progress)
         for recipe, final in zip(job.recipes, finals, strict=True):
             progress(f"{job.name} → {recipe.target}")
-            paths.append(_convert(job, recipe, workspace / final.name))
+            paths.append(_convert(job, recipe, workspace / final.name, shared))
         progress(f"{job.name}: verifying")
         runners = [load(path) for path in paths]
         reports = _verify(job, runners)
@@ -149,31 +149,27 @@ def _workspace(out: Path) -> Iterator[Path]:
         with context as folder:
             yield Path(folder)
     finally:
-        for created in missing:
-            if not any(created.iterdir()):
-                created.rmdir()
+        remove_empty(missing)
 
 
-def _calibrated(job: Job, progress: Callable[[str], None]) -> Any:
-    """One calibration for all int8 files, where there are several."""
+def _shared_calibration(job: Job, progress: Callable[[str], None]) -> Any:
+    """One calibration for all int8 files where there are several, or None."""
     from keras_effnet.export.quantization import folding, post_training
 
     if sum(recipe.name == "int8" for recipe in job.recipes) < 2:
-        return job.calibration
+        return None
     progress(f"{job.name}: calibrating")
     try:
         return post_training.network(job.model, job.calibration, min_agreement=job.min_agreement)
     except folding.UnsupportedModelError:
-        return job.calibration  # the exporters take the plain path, and say so
+        return None  # the exporters take the plain path, and say so
 
 
-def _convert(job: Job, recipe: Recipe, path: Path) -> Path:
+def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
+    calibration = shared if shared is not None and recipe.name == "int8" else job.calibration
     if recipe.format == "saved_model":
         return to_saved_model(job.model, path, labels=job.labels)
     if recipe.format == "tflite":
-        calibration = job.calibration
-        if recipe.name != "int8":  # the others want the photographs themselves
-            calibration = getattr(calibration, "images", calibration)
         return to_tflite(
             job.model, path, recipe.name, calibration, labels=job.labels, min_agreement=job.min_agreement
         )
@@ -181,7 +177,7 @@ def _convert(job: Job, recipe: Recipe, path: Path) -> Path:
         job.model,
         path,
         recipe.name,
-        job.calibration,
+        calibration,
         job.layout,
         labels=job.labels,
         min_agreement=job.min_agreement,

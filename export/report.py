@@ -13,10 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.errors import require
 from keras_effnet.export.files import staged
 from keras_effnet.export.pipeline import Artefact
-
-from keras_effnet.errors import require
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 GOOD, BAD = "#2f7d6d", "#c0504d"

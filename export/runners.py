@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo
 
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo
 from keras_effnet.preprocessing import check_pixels
 from keras_effnet.quiet import quiet_native
 
@@ -109,6 +109,7 @@ def _opener(path: Path) -> Callable[[Path, int], Runner]:
 
 def _saved_model(path: Path, threads: int) -> Runner:
     import tensorflow as tf
+
     from keras_effnet.export.saved_model import EXTRA_ASSETS
 
     del threads

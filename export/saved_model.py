@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.export.files import staged
-from keras_effnet.export.subject import METADATA_KEY, Subject, describe
-
+from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
 from keras_effnet.preprocessing import CROP_MARGIN
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read
@@ -70,13 +69,13 @@ def write_archive(subject: Subject, path: Path) -> None:
     archive = keras.export.ExportArchive()
 
     def serve(image: Any) -> dict[str, Any]:
-        return {"probabilities": tf.cast(model(image, training=False), tf.float32)}
+        return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
 
     def serve_uint8(image: Any) -> dict[str, Any]:
         return serve(tf.cast(image, tf.float32))
 
-    archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name="image")])
-    archive.add_endpoint("serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, name="image")])
+    archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
+    archive.add_endpoint("serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, name=INPUT_NAME)])
     if subject.channels == 3:
         decode = _decoder(subject.height, subject.width)
 

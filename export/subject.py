@@ -15,6 +15,8 @@ from keras_effnet.lookup import identify
 from keras_effnet.preprocessing import CONVENTIONS
 
 METADATA_KEY = "keras_effnet"
+INPUT_NAME = "image"
+OUTPUT_NAME = "probabilities"
 
 
 @dataclass(frozen=True, kw_only=True)

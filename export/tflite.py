@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.errors import ExportError, require
 from keras_effnet.export import tflite_metadata
 from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import get_recipe
-from keras_effnet.export.subject import Subject, describe, missing_calibration
-
-from keras_effnet.errors import ExportError, require
+from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
 from keras_effnet.quiet import quiet_native
 
 SIGNATURE = "serving_default"
-INPUT_NAME = "image"
-OUTPUT_NAME = "probabilities"
 
 
 def to_tflite(
@@ -37,8 +34,8 @@ def to_tflite(
     """Write a TFLite file with the signature `serving_default`: `image` → `probabilities`.
 
     The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
-    pixels as they are and return int8 with the scale and zero point that the file states. A static batch lets XNNPACK take the whole
-    graph as one partition.
+    pixels as they are and return int8 with the scale and zero point that the file states. A static
+    batch lets XNNPACK take the whole graph as one partition.
 
     Args:
         model: a Keras model with one image input.

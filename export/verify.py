@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from keras_effnet.export.runners import Runner, load
 
 from keras_effnet.errors import InvalidInputError, VerificationError
+from keras_effnet.export.runners import Runner, load
 from keras_effnet.preprocessing import check_pixels
 
 REFERENCE_BATCH = 8

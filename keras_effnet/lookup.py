@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from keras_effnet.architecture import Architecture, scale
@@ -47,9 +48,18 @@ def identify(model: Any) -> Variant | None:
         if layer.name.endswith("_project_conv")
     }
     has_se = any(layer.name.endswith("_se_reduce") for layer in model.layers)
+    return variant_of_blocks(projections, has_se=has_se)
+
+
+def variant_of_blocks(projections: Mapping[str, int], *, has_se: bool) -> Variant | None:
+    """The published variant with these blocks, or None.
+
+    Args:
+        projections: block name → filters that leave it.
+        has_se: whether the blocks have squeeze-and-excite.
+    """
     for variant in VARIANTS.values():
-        architecture = architecture_of(variant)
-        expected = {block.name: block.filters_out for block in architecture.blocks}
-        if expected == projections and has_se != variant.lite:
+        blocks = {block.name: block.filters_out for block in architecture_of(variant).blocks}
+        if blocks == projections and has_se != variant.lite:
             return variant
     return None

@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
-from keras_effnet.export.files import staged
-from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
 
 import keras_effnet
 from keras_effnet import EfficientNet, export, load_image
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
+from keras_effnet.export.files import staged
+from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
 
 LABELS = [f"kind {index}" for index in range(7)]
 # training in integers has tests of its own

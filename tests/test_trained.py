@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_effnet.export.verify import tolerance_for
 
 from keras_effnet import export
 from keras_effnet.errors import VerificationError
+from keras_effnet.export.verify import tolerance_for
 
 FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
 

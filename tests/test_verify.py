@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from keras_effnet.export.verify import FLOAT16, INTEGER, Tolerance, tolerance_for
 
 from keras_effnet import export
 from keras_effnet.errors import InvalidInputError, VerificationError
+from keras_effnet.export.verify import FLOAT16, INTEGER, Tolerance, tolerance_for
 
 
 @pytest.fixture(scope="module")

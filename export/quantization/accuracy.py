@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
+
+from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export.quantization import post_training, reconstruction
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.post_training import IntegerNetwork
 from keras_effnet.export.quantization.ranges import Range
 from keras_effnet.export.quantization.sequential import Quantized
-from tqdm.auto import tqdm
-
-from keras_effnet.errors import ExportError, InvalidInputError, require
 
 SENSITIVITY_IMAGES = 8
 HELD_OUT = 4  # one of so many calibration photographs checks the result

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from keras_effnet.export.quantization.graph import Array, Graph, Step
 
 from keras_effnet.errors import ExportError
+from keras_effnet.export.quantization.graph import Array, Graph, Step
 
 ACTIVATIONS = {
     "linear": "linear",

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from keras_effnet.export.subject import Subject
 from tqdm.auto import tqdm
 
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.export.subject import Subject
 from keras_effnet.preprocessing import check_pixels
 from keras_effnet.quiet import quiet_native
 
@@ -97,9 +97,19 @@ def int8(content: bytes, images: npt.NDArray[np.float32]) -> bytes:
     Returns:
         The integer file. Its input has scale 1 and zero point -128: pixel p enters as p - 128.
     """
+    return _static(content, images, "static_wi8_ai8")
+
+
+def int16x8(content: bytes, images: npt.NDArray[np.float32]) -> bytes:
+    """As `int8`, with activations in int16."""
+    return _static(content, images, "static_wi8_ai16")
+
+
+def _static(content: bytes, images: npt.NDArray[np.float32], recipe: str) -> bytes:
+    """Quantize by one of the quantizer's static recipes."""
     quantizer, _, _ = _modules()
-    recipe = require("litert_quantizer.recipe", "tflite")
-    worker = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
+    recipes = require("litert_quantizer.recipe", "tflite")
+    worker = quantizer.Quantizer(bytearray(content), getattr(recipes, recipe)())
     return _finish(worker, _ranges(worker, images))
 
 

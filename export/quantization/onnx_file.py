@@ -11,12 +11,12 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+
+from keras_effnet.errors import require
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 from keras_effnet.export.quantization.ranges import SIGMOID_STEPS, Range
 from keras_effnet.export.quantization.reconstruction import LARGEST
 from keras_effnet.export.quantization.sequential import Quantized
-
-from keras_effnet.errors import require
 
 OPSET = 17
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)

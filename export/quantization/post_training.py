@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.export.quantization import equalization, litert, rebuild, simulate, statistics, tflite_ends
 from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
 from keras_effnet.export.quantization.graph import Array, Graph
@@ -23,8 +25,6 @@ from keras_effnet.export.quantization.sequential import Method, Quantized, quant
 from keras_effnet.export.quantization.tflite_file import write
 from keras_effnet.export.quantization.threads import one_blas_thread
 from keras_effnet.export.subject import Subject, describe
-
-from keras_effnet.errors import InvalidInputError, require, unknown_name
 
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")
@@ -245,9 +245,9 @@ def plain_int8_tflite(
     """An integer file of any convertible model, ranges from minimum and maximum."""
     from keras_effnet.export.tflite import convert_float
 
-    subject = describe(model, "int8", size=size)
-    images = litert.calibration_images(calibration, subject)
-    return with_ends(litert.int8(convert_float(subject), images), input_type, output_type)
+    images = checked_images(model, calibration, size=size)
+    content = litert.int8(convert_float(describe(model, "int8", size=size)), images)
+    return with_ends(content, input_type, output_type)
 
 
 def int16x8_tflite(model: Any, calibration: Any, *, size: int | None = None) -> bytes:
@@ -266,10 +266,5 @@ def int16x8_tflite(model: Any, calibration: Any, *, size: int | None = None) -> 
     """
     from keras_effnet.export.tflite import convert_float
 
-    quantizer = require("litert_quantizer.quantizer", "tflite")
-    recipe = require("litert_quantizer.recipe", "tflite")
     images = checked_images(model, calibration, size=size)
-    worker = quantizer.Quantizer(
-        bytearray(convert_float(describe(model, "int16x8", size=size))), recipe.static_wi8_ai16()
-    )
-    return litert._finish(worker, litert._ranges(worker, images))
+    return litert.int16x8(convert_float(describe(model, "int16x8", size=size)), images)

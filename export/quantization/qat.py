@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export.quantization import post_training, reconstruction
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.post_training import IntegerNetwork
-
-from keras_effnet.errors import ExportError, InvalidInputError, require
 
 CHILD = "keras_effnet.export.quantization.qat_child"
 

@@ -11,11 +11,11 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported: tfmot 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+
+from keras_effnet.errors import require
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.qat import graph_of
 from keras_effnet.export.quantization.simulate import CURVED
-
-from keras_effnet.errors import require
 
 HELD_OUT = 4  # one of so many pictures
 CHECKS = 15  # looks at the held-out pictures during training

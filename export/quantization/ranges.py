@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from keras_effnet.export.quantization.graph import Array
 
 SIGMOID_STEPS = 256  # LOGISTIC and SOFTMAX have a fixed scale of 1/256 in TFLite's int8 kernels

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from keras_effnet.export.quantization.graph import Array
 
 RIDGES = (1e-3, 3e-2, 1.0)  # relative to the diagonal; the held-out half of the samples chooses

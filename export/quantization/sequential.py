@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from tqdm.auto import tqdm
+
 from keras_effnet.export.quantization import reconstruction, simulate
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.ranges import (
@@ -20,7 +22,6 @@ from keras_effnet.export.quantization.ranges import (
     covering,
     integer_sigmoid,
 )
-from tqdm.auto import tqdm
 
 BATCH = 4
 ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output

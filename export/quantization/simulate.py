@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 from keras_effnet.export.quantization.ranges import SIGMOID_STEPS, Range
 

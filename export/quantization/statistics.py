@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from tqdm.auto import tqdm
+
 from keras_effnet.export.quantization import simulate
 from keras_effnet.export.quantization.graph import Array, Graph, Step
 from keras_effnet.export.quantization.ranges import sigmoid
-from tqdm.auto import tqdm
 
 SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of them
 Samples = Mapping[str, Array]

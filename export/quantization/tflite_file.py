@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+
+from keras_effnet.errors import ExportError, require
 from keras_effnet.export.quantization import litert
 from keras_effnet.export.quantization.graph import Graph, Step
 from keras_effnet.export.quantization.ranges import Range
-
-from keras_effnet.errors import ExportError, require
 
 WEIGHTED_OPERATORS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D", "dense": "FULLY_CONNECTED"}
 PLAIN_OPERATORS = {"mean": "MEAN", "product": "MUL", "sum": "ADD"}

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.lookup import architecture_of, identify
-from keras_effnet.variants import VARIANTS
+from keras_effnet.lookup import identify, variant_of_blocks
 from keras_effnet.weights.arrays import TOP_LAYER, LayerArrays, LazyArray
 from keras_effnet.weights.fitting import Shapes, fit
 
@@ -122,8 +121,5 @@ def guess_variant(layers: Mapping[str, Mapping[str, LazyArray]]) -> str | None:
         and arrays["kernel"].shape
     }
     has_se = any(layer.endswith("_se_reduce") for layer in layers)
-    for variant in VARIANTS.values():
-        blocks = {block.name: block.filters_out for block in architecture_of(variant).blocks}
-        if blocks == found and has_se != variant.lite:
-            return variant.name
-    return None
+    variant = variant_of_blocks(found, has_se=has_se)
+    return variant.name if variant else None

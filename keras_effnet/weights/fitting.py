@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from keras_effnet.labels import IMAGENET_CLASSES
 from keras_effnet.weights.arrays import TOP_LAYER, Array, LayerArrays, LazyArray
 
 LOGGER = logging.getLogger(__name__)
 
 STEM_LAYER = "stem_conv"
 RGB = 3
-IMAGENET_CLASSES = 1000
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 

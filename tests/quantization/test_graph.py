@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from keras_effnet.export.quantization import equalization, rebuild, simulate, statistics
 from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
 from keras_effnet.export.quantization.graph import Graph

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_effnet.export.quantization import accuracy, onnx_file, post_training
-from keras_effnet.export.quantization.sequential import Method
 
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.quantization import accuracy, onnx_file, post_training
+from keras_effnet.export.quantization.sequential import Method
 
 pytest.importorskip("litert_quantizer")
 

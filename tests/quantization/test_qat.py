@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_effnet.export.quantization import accuracy, post_training, qat
 
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.quantization import accuracy, post_training, qat
 
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("litert_quantizer")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from keras_effnet.export.quantization import reconstruction
 from keras_effnet.export.quantization.ranges import Range, best_range, covering, integer_sigmoid
 from keras_effnet.export.quantization.reconstruction import Fit
