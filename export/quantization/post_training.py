@@ -116,6 +116,7 @@ def _prepare(
         graph = equalization.equalize_swishes(graph, samples, weights, names)
         few = _some(images, SAMPLED_IMAGES // 2)
         weights = statistics.importance(graph, statistics.sample(graph, few, per_channel=500))
+    del samples  # a gigabyte that the walk can use
     return IntegerNetwork(
         reference=graph,
         quantized=quantize(graph, images, weights, method),
