@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
-from keras_effnet.export.files import remove_empty, size_of, staged
+from keras_effnet.export.files import compressed_size_of, remove_empty, size_of, staged
 from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.recipes import Recipe
 from keras_effnet.export.runners import Runner, load
@@ -26,13 +26,18 @@ from keras_effnet.export.verify import Report, compare, tolerance_for
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """One row of the report. `latency_ms` is the median of one picture at a time."""
+    """One row of the report.
+
+    `latency_ms` is the median of one picture at a time, `compressed_bytes` the size as a zip archive,
+    which is how stores deliver it.
+    """
 
     model: str
     file: str
     format: str
     recipe: str
     bytes: int
+    compressed_bytes: int
     sha256: str
     images: int
     top1_agreement: float
@@ -196,6 +201,7 @@ def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: flo
         format=recipe.format,
         recipe=recipe.name,
         bytes=size_of(path),
+        compressed_bytes=compressed_size_of(path),
         sha256=sha256_of(path),
         images=report.images,
         top1_agreement=report.top1_agreement,

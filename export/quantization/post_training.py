@@ -92,11 +92,17 @@ def prepare(
     """
     if not 0.0 <= equalize <= 1.0:
         raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {equalize}.")
-    subject = describe(model, "int8", size=size)
     images = checked_images(model, calibration, size=size)
     warn_if_untrained(model)
+    return prepare_graph(fold(model), model, images, equalize=equalize, method=method, size=size)
+
+
+def prepare_graph(
+    graph: Graph, model: Any, images: Array, *, equalize: float, method: Method, size: int | None = None
+) -> IntegerNetwork:
+    """Quantize a folded graph of a model, whose weights may be other ones; see `prepare`."""
     with one_blas_thread():
-        return _prepare(fold(model), subject, images, equalize, method)
+        return _prepare(graph, describe(model, "int8", size=size), images, equalize, method)
 
 
 def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> Array:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["saved_model", "tflite:float32", "onnx:float32"],
         metavar="TARGET",
-        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat}, onnx:{float32,float16,int8}",
+        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,int8}",
     )
     parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
     parser.add_argument(

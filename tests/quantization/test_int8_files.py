@@ -220,13 +220,3 @@ def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: An
         opened.invoke()
         results.append(opened.get_tensor(taken["index"])[0] * taken["quantization"][0])
     assert np.abs(np.stack(results) - tiny_swish.predict(held_out[:8], verbose=0)).max() < 0.15
-
-
-@pytest.mark.slow
-def test_trained_b0_meets_the_bar(trained_b0: Any, photos: Any) -> None:
-    pixels, _ = photos
-    network = post_training.prepare(trained_b0, pixels[::2])
-    goal = network.logits(pixels[1::2].astype(np.float32), integer=False)
-    probabilities = predict(post_training.to_tflite(network), pixels[1::2].astype(np.float32))
-    assert np.mean(probabilities.argmax(1) == goal.argmax(1)) >= 0.98
-    assert accuracy.sqnr_db(goal, network.logits(pixels[1::2].astype(np.float32))) >= 18
