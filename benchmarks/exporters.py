@@ -72,6 +72,14 @@ def ours_onnx(variant: str) -> Export:
     return lambda file: to_onnx(model, file, overwrite=True)
 
 
+def ours_onnx_each(variant: str) -> Export:
+    """One picture after the other, for CPUs."""
+    from keras_effnet.export import to_onnx
+
+    model = build("ours", variant)
+    return lambda file: to_onnx(model, file, batching="each", overwrite=True)
+
+
 def ours_tflite(variant: str) -> Export:
     from keras_effnet.export import to_tflite
 
@@ -177,6 +185,7 @@ def _import_torchvision() -> None:
 
 EXPORTERS: dict[str, Callable[[str], Export]] = {
     "ours_onnx": ours_onnx,
+    "ours_onnx_each": ours_onnx_each,
     "ours_tflite": ours_tflite,
     "applications_onnx_nhwc": applications_onnx_nhwc,
     "applications_onnx_nchw": applications_onnx_nchw,

@@ -62,7 +62,7 @@ class Job:
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for ImageNet's.
-        layout: of ONNX files.
+        layout, batching: of ONNX files, see `to_onnx`.
         min_agreement: for `int8`, see `to_tflite`.
         overwrite: replace existing artefacts.
         keep_failed: leave artefacts that failed verification under their final names.
@@ -77,6 +77,7 @@ class Job:
     calibration: npt.NDArray[Any] | None = None
     labels: Sequence[str] | None = None
     layout: str = "nchw"
+    batching: str = "whole"
     min_agreement: float | None = None
     overwrite: bool = False
     keep_failed: bool = False
@@ -186,6 +187,7 @@ def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
         job.layout,
         labels=job.labels,
         min_agreement=job.min_agreement,
+        batching=job.batching,
     )
 
 

@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
     )
     parser.add_argument(
+        "--onnx-batching",
+        choices=["whole", "each"],
+        default="whole",
+        help="compute a batch at once (GPUs) or one picture after the other (faster on CPUs)",
+    )
+    parser.add_argument(
         "--min-agreement",
         type=share,
         metavar="SHARE",
@@ -151,6 +157,7 @@ def _export_variant(
         images=images,
         calibration=calibration,
         layout=arguments.layout,
+        batching=arguments.onnx_batching,
         min_agreement=arguments.min_agreement,
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,
