@@ -101,13 +101,17 @@ def to_onnx(
 
 
 def _integer(subject: Subject, calibration: Any, min_agreement: float | None) -> Any:
-    """The integer graph, from the same calibration that serves TFLite."""
+    """The integer graph.
+
+    Without equalized swishes, unless a network that has them is given: ONNX Runtime has no cheap form
+    of their factors, and at batch 1 they make B0 slower than in float32 (docs/int8.md).
+    """
     from keras_effnet.export.quantization import onnx_file, post_training
 
     network = calibration
     if not isinstance(network, post_training.IntegerNetwork):
         network = post_training.network(
-            subject.model, calibration, min_agreement=min_agreement, size=subject.height
+            subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.height
         )
     return onnx_file.to_onnx(
         network.quantized,

@@ -172,7 +172,9 @@ def _shared_calibration(job: Job, progress: Callable[[str], None]) -> Any:
 
 
 def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
-    calibration = shared if shared is not None and recipe.name == "int8" else job.calibration
+    calibration = job.calibration
+    if shared is not None and recipe.name == "int8" and not (recipe.format == "onnx" and shared.equalized):
+        calibration = shared  # each format has its own where equalized swishes pay in one of them only
     if recipe.format == "saved_model":
         return to_saved_model(job.model, path, labels=job.labels)
     if recipe.format == "tflite":

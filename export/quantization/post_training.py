@@ -55,6 +55,11 @@ class IntegerNetwork:
     agreement: float | None = None
 
     @property
+    def equalized(self) -> bool:
+        """Whether some swishes have a factor for each channel, which ONNX Runtime pays dearly for."""
+        return any(step.gain is not None for step in self.quantized.graph)
+
+    @property
     def lifted(self) -> tuple[str, ...]:
         """Steps that were left in float to meet an accuracy (see `accuracy`)."""
         return tuple(sorted(self.quantized.lifted))
@@ -231,14 +236,19 @@ def int8_tflite(
 
 
 def network(
-    model: Any, calibration: Any, *, min_agreement: float | None = None, size: int | None = None
+    model: Any,
+    calibration: Any,
+    *,
+    min_agreement: float | None = None,
+    equalize: float = EQUALIZED_SHARE,
+    size: int | None = None,
 ) -> IntegerNetwork:
     """Quantize a model, to a given agreement where one is asked for; see `prepare` and `accuracy.prepare`."""
     if min_agreement is None:
-        return prepare(model, calibration, size=size)
+        return prepare(model, calibration, equalize=equalize, size=size)
     from keras_effnet.export.quantization import accuracy
 
-    return accuracy.prepare(model, calibration, min_agreement, size=size)
+    return accuracy.prepare(model, calibration, min_agreement, equalize=equalize, size=size)
 
 
 def plain_int8_tflite(

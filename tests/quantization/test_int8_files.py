@@ -220,3 +220,17 @@ def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: An
         opened.invoke()
         results.append(opened.get_tensor(taken["index"])[0] * taken["quantization"][0])
     assert np.abs(np.stack(results) - tiny_swish.predict(held_out[:8], verbose=0)).max() < 0.15
+
+
+def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
+    tiny_swish: Any, network: Any, calibration: Any, tmp_path: Any
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    from keras_effnet.export import to_onnx
+
+    assert network.equalized
+    factors = {}
+    for name, source in (("photographs", calibration), ("network", network)):
+        graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", source)).graph
+        factors[name] = [tensor.name for tensor in graph.initializer if tensor.name.endswith("/gain")]
+    assert not factors["photographs"] and factors["network"]
