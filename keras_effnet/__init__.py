@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         EfficientNetLite3,
         EfficientNetLite4,
     )
+    from keras_effnet.cost import cost
     from keras_effnet.labels import decode_predictions
     from keras_effnet.preprocessing import load_image, preprocess_input
     from keras_effnet.weights import load_weights
@@ -51,6 +52,7 @@ __all__ = [
     "EfficientNetLite2",
     "EfficientNetLite3",
     "EfficientNetLite4",
+    "cost",
     "decode_predictions",
     "load_image",
     "load_weights",
@@ -63,7 +65,7 @@ _HOMES = {
     "load_weights": "weights",
     "preprocess_input": "preprocessing",
 }
-_SUBMODULES = ("errors", "export")  # usable as attributes after `import keras_effnet`
+_SUBMODULES = ("cost", "errors", "export")  # usable as attributes after `import keras_effnet`
 
 
 def __getattr__(name: str) -> Any:
