@@ -43,7 +43,7 @@ def test_dropout_grows_like_the_published_familys(phi: float, dropout: float) ->
 def test_growth_counted_stays_near_the_formula() -> None:
     scaling = CompoundScaling()
     for phi in (3, 4, 5, 6, 7):  # rounding repeats up costs more the fewer they are
-        assert scaling.actual_growth(phi) == pytest.approx(scaling.predicted_growth(phi), rel=0.2)
+        assert 1 <= scaling.actual_growth(phi) / scaling.predicted_growth(phi) <= 1.25
     growths = [scaling.actual_growth(phi / 4) for phi in range(-20, 28)]
     assert growths == sorted(growths)
 
