@@ -19,6 +19,7 @@ from keras_effnet.baselines.table import (
     MOBILENET_V1,
     MOBILENET_V2,
     RESNET50,
+    RESNET50_V15,
     Baseline,
     Stage,
     scaled,
@@ -37,6 +38,7 @@ __all__ = [
     "MOBILENET_V1",
     "MOBILENET_V2",
     "RESNET50",
+    "RESNET50_V15",
     "Baseline",
     "MobileNetV1",
     "MobileNetV2",
@@ -51,7 +53,7 @@ Weights = str | os.PathLike[str] | None
 
 
 def get_baseline(baseline: str | Baseline) -> Baseline:
-    """The baseline called `b0`, `mobilenet_v1`, `mobilenet_v2` or `resnet50`; your own as it is.
+    """The baseline called `b0`, `mobilenet_v1`, `mobilenet_v2`, `resnet50` or `resnet50_v1.5`; your own as it is.
 
     Raises:
         InvalidInputError: no such baseline.
@@ -87,8 +89,7 @@ def build(
         depth: factor of the repeats, > 0; every stage's product is rounded up.
         width: factor of all filters, > 0; rounded to multiples of 8.
         resolution: side of the input, at least 32 pixels; None for the baseline's own.
-        weights: None for random ones. At scale 1 of the three networks that keras.applications has
-            too: `"imagenet"` or a file, loaded by keras.applications and copied.
+        weights: None for random ones. At scale 1 of `mobilenet_v1`, `mobilenet_v2` and `resnet50`: `"imagenet"` or a file, loaded by keras.applications and copied.
         classes: outputs of the classifier.
         include_top: whether to add pooling, dropout and the classifier.
         pooling: without top: None, `"avg"` or `"max"`.

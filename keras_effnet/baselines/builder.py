@@ -79,8 +79,9 @@ def _bottleneck(make: Layers, inputs: Any, block: Block) -> Any:
         shortcut = make.conv(
             inputs, f"{name}_shortcut", block.filters_out, 1, stride=block.stride, activate=False
         )
-    x = make.conv(inputs, f"{name}_reduce", inner, 1, stride=block.stride)
-    x = make.conv(x, f"{name}_inner", inner, block.kernel_size)
+    early, late = (1, block.stride) if block.kind == "bottleneck_v1.5" else (block.stride, 1)
+    x = make.conv(inputs, f"{name}_reduce", inner, 1, stride=early)
+    x = make.conv(x, f"{name}_inner", inner, block.kernel_size, stride=late)
     x = make.conv(x, f"{name}_restore", block.filters_out, 1, activate=False)
     x = make.layers.Add(name=f"{name}_add")([shortcut, x])
     return make.activate(x, f"{name}_out")
@@ -90,4 +91,5 @@ _KINDS: dict[str, Callable[[Layers, Any, Block], Any]] = {
     "inverted": inverted_block,
     "separable": _separable,
     "bottleneck": _bottleneck,
+    "bottleneck_v1.5": _bottleneck,
 }

@@ -9,7 +9,7 @@ Sources: MobileNetV1 (arXiv:1704.04861, Table 1), MobileNetV2 (arXiv:1801.04381,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from keras_effnet import architecture
 from keras_effnet.architecture import (
@@ -23,7 +23,7 @@ from keras_effnet.architecture import (
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.preprocessing import CONVENTIONS, Convention
 
-BLOCKS = ("inverted", "separable", "bottleneck")
+BLOCKS = ("inverted", "separable", "bottleneck", "bottleneck_v1.5")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Stage(architecture.Stage):
     Attributes:
         block: `"inverted"` (expand, depthwise, squeeze-and-excite, project, skip; EfficientNet and
             MobileNetV2), `"separable"` (depthwise, pointwise; MobileNetV1) or `"bottleneck"` (1×1,
-            k×k, 1×1, skip; ResNet).
+            k×k, 1×1, skip; ResNet), which `"bottleneck_v1.5"` strides in its k×k convolution.
         expand_ratio: inverted: filters inside the block / filters coming in. Bottleneck: filters
             leaving the block / filters inside. Separable: 1.
         se_ratio: only inverted blocks have squeeze-and-excite.
@@ -74,7 +74,7 @@ class Block(architecture.Block):
     @property
     def expanded_filters(self) -> int:
         """Filters inside the block."""
-        if self.kind == "bottleneck":
+        if self.kind.startswith("bottleneck"):
             return self.filters_out // self.expand_ratio
         return super().expanded_filters
 
@@ -189,7 +189,7 @@ def scaled(baseline: Baseline, *, depth: float = 1.0, width: float = 1.0) -> Sca
 
 
 def _filters_out(stage: Stage, width: float) -> int:
-    if stage.block == "bottleneck":  # rounded inside, so that the ratio stays exact
+    if stage.block.startswith("bottleneck"):  # rounded inside, so that the ratio stays exact
         return round_filters(stage.filters_out // stage.expand_ratio, width) * stage.expand_ratio
     return round_filters(stage.filters_out, width)
 
@@ -237,18 +237,31 @@ _CAFFE = Convention(
     scale=(1.0, 1.0, 1.0), offset=(-123.68, -116.779, -103.939), formula="x - [123.68 116.779 103.939]"
 )
 
+_RESNET50_ROWS = ((3, 1, 256), (4, 2, 512), (6, 2, 1024), (3, 2, 2048))
+
 RESNET50 = Baseline(
     name="resnet50",
     title="ResNet50",
     stem_filters=64,
     stem_kernel=7,
     stem_pool=True,
-    stages=_rows("bottleneck", 64, 4, (3, 1, 256), (4, 2, 512), (6, 2, 1024), (3, 2, 2048)),
+    stages=_rows("bottleneck", 64, 4, *_RESNET50_ROWS),
     activation="relu",
     preprocessing=_CAFFE,
     padding="symmetric",
     epsilon=1.001e-5,
     use_bias=True,
+)
+
+# what most code since 2017, and the EfficientNet paper by its 4.1 G, calls ResNet-50
+RESNET50_V15 = replace(
+    RESNET50,
+    name="resnet50_v1.5",
+    title="ResNet50v1.5",
+    stages=_rows("bottleneck_v1.5", 64, 4, *_RESNET50_ROWS),
+    preprocessing=CONVENTIONS["imagenet"],
+    epsilon=1e-5,
+    use_bias=False,
 )
 
 EFFICIENTNET_B0 = Baseline(
@@ -267,5 +280,6 @@ EFFICIENTNET_B0 = Baseline(
 )
 
 BASELINES: dict[str, Baseline] = {
-    baseline.name: baseline for baseline in (EFFICIENTNET_B0, MOBILENET_V1, MOBILENET_V2, RESNET50)
+    baseline.name: baseline
+    for baseline in (EFFICIENTNET_B0, MOBILENET_V1, MOBILENET_V2, RESNET50, RESNET50_V15)
 }
