@@ -19,6 +19,8 @@ from keras_effnet.variants import Variant
 if TYPE_CHECKING:
     import keras
 
+    from keras_effnet.scaling.budget import Fit
+
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 RESOLUTION_MULTIPLE = 8  # sides that halve three times without a remainder
 DROPOUT_PER_PHI, MAX_DROPOUT = 0.05, 0.5  # the published family's, from 0.2 at B0 to 0.5 at B6
@@ -137,6 +139,12 @@ class CompoundScaling:
     def actual_growth(self, phi: float) -> float:
         """The same, counted: filters, repeats and resolution are rounded."""
         return self.cost(phi).macs / self.cost(0).macs
+
+    def fit(self, **limits: Any) -> Fit:
+        """The largest member within a budget; see `keras_effnet.scaling.fit` for the limits."""
+        from keras_effnet.scaling.budget import fit
+
+        return fit(self, **limits)
 
     def _member(self, phi: float | Variant) -> Variant:
         return phi if isinstance(phi, Variant) else self.at(phi)
