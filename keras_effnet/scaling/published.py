@@ -148,7 +148,7 @@ _TABLE3 = (
     ),
 )
 _SAME_NETWORK = (
-    "section 3.3 expects exactly 4 × the baseline (0.39 in Table 2), 1.6; the printed figure needs {factor}"
+    "section 3.3 expects about 4 × the baseline (0.39 in Table 2), 1.6; the printed figure needs {factor}"
 )
 _TABLE7 = (
     ScaledRow(network="b0", scale="baseline", paper_gmacs=0.4),
