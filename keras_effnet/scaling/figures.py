@@ -114,7 +114,9 @@ def accuracy_figure(against: str) -> Any:
             axes.annotate(
                 name, (place, top1), xytext=(4, -3), textcoords="offset points", fontsize=7, color="#666666"
             )
-    axes.set_xscale("log")
+    _plain_log(
+        axes.xaxis, (5, 10, 20, 50, 100, 200, 500) if against == "parameters" else (0.5, 1, 2, 5, 10, 20, 50)
+    )
     axes.set_xlabel("parameters, M" if against == "parameters" else "multiply-adds, G")
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
@@ -180,8 +182,8 @@ def dimensions_figure() -> Any:
             color=COLOURS[dimension],
             label=dimension,
         )
-    left.set_xscale("log")
-    left.set_yscale("log")
+    _plain_log(left.xaxis, (0.5, 1, 2, 5))
+    _plain_log(left.yaxis, (5, 10, 20, 50))
     left.set_xlabel("multiply-adds, G")
     left.set_ylabel("parameters, M")
     left.set_title("what the same multiply-adds hold", loc="left", fontsize=10)
@@ -236,6 +238,13 @@ def cam_figure(models: Mapping[str, Any], images: Sequence[Any], *, class_index:
         for axes in row:
             axes.set_axis_off()
     return figure
+
+
+def _plain_log(axis: Any, ticks: Sequence[float]) -> None:
+    """A logarithmic axis with these places on it, written as plain numbers."""
+    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def _axes(label: str) -> tuple[Any, Any]:

@@ -10,6 +10,9 @@ from typing import Any
 from keras_effnet.baselines import Baseline, Stage, build
 from keras_effnet.errors import InvalidInputError
 
+# the usual 0.99 remembers the initial statistics for longer than such a training lasts
+SHORT_MOMENTUM = 0.9
+
 # B0's pattern in five stages at 64 px: trains in seconds. Three repeats leave room for depth.
 SEARCH_BASELINE = Baseline(
     name="search64",
@@ -96,6 +99,9 @@ class TrainOnFolder:
         side = resolution or baseline.resolution
         train, validation, classes = self._pictures(keras, side)
         model = build(baseline, depth=depth, width=width, resolution=side, classes=classes)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = SHORT_MOMENTUM
         steps = self.epochs * len(train)
         model.compile(
             keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)),
