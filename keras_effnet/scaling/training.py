@@ -107,8 +107,9 @@ class TrainOnFolder:
             keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)),
             keras.losses.SparseCategoricalCrossentropy(),
             metrics=["accuracy"],
+            jit_compile=False,  # compiling takes longer than so short a training
         )
-        model.fit(train, epochs=self.epochs, verbose=0)
+        model.fit(train, epochs=self.epochs, shuffle=False, verbose=0)
         return float(model.evaluate(validation, verbose=0, return_dict=True)["accuracy"])
 
     def _pictures(self, keras: Any, side: int) -> tuple[Any, Any, int]:
