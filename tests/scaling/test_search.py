@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scores import Logged, failing, smooth
 
-from keras_effnet.baselines import Baseline
+from keras_effnet.baselines import Baseline, Stage
 from keras_effnet.errors import EffNetError, InvalidInputError
 from keras_effnet.scaling import TrainOnFolder, candidates, search, search_architecture, search_objective
 
@@ -187,14 +187,16 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_training_on_a_folder_learns_and_repeats_itself(colours: Path, small: Baseline) -> None:
-    evaluate = TrainOnFolder(directory=colours, baseline=small, epochs=4, batch_size=8)
-    score = evaluate(1.2, 0.5, 32)
+def test_training_on_a_folder_learns_and_repeats_itself(colours: Path) -> None:
+    row = Stage(repeats=1, kernel_size=3, stride=2, filters_in=8, filters_out=16, block="separable")
+    table = Baseline(name="two", title="Two", stem_filters=8, stages=(row,), resolution=32)
+    evaluate = TrainOnFolder(directory=colours, baseline=table, epochs=12, batch_size=8)
+    score = evaluate(1.2, 1.5, 40)
     assert score >= 0.9
-    assert evaluate(1.2, 0.5, 32) == score
-    assert evaluate.settings()["epochs"] == 4
-    with pytest.raises(InvalidInputError, match="without validation/"):
-        TrainOnFolder(directory=colours / "train" / ".." / "train", baseline=small)(1, 1, 32)
+    assert evaluate(1.2, 1.5, 40) == score
+    assert evaluate.settings()["epochs"] == 12
+    with pytest.raises(InvalidInputError, match="without train/"):
+        TrainOnFolder(directory=colours / "train", baseline=table)(1, 1, 32)
 
 
 def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_path: Path) -> None:
