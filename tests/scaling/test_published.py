@@ -149,3 +149,17 @@ def test_figures_are_drawn_from_the_counts(tmp_path: Path, capsys: Any) -> None:
     line = next(line for line in axes.lines if line.get_label() == "EfficientNet, imagenet")
     np.testing.assert_allclose(line.get_xdata(), [row.macs / 1e9 for row in table2()])
     assert list(line.get_ydata()) == [77.1, 79.1, 80.1, 81.6, 82.9, 83.6, 84.0, 84.3]
+
+
+def test_activation_maps_stand_side_by_side(tiny: Any, pixels64: Any) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("keras_effnet.explain")
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.scaling.figures import cam_figure
+
+    figure = cam_figure({"one": tiny, "two": tiny}, list(pixels64[:2]))
+    assert [axes.get_title() for axes in figure.axes] == ["", "one", "two"] * 2
+    heat = figure.axes[1].images[1].get_array()
+    assert heat.shape == (64, 64) and heat.max() == 1
+    with pytest.raises(InvalidInputError, match="at least one model and one picture"):
+        cam_figure({}, pixels64)
