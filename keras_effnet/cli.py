@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from keras_effnet.commands import benchmark, convert, export, list_variants, predict, verify
+from keras_effnet.commands import benchmark, convert, explain, export, list_variants, predict, verify
 
-COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert)
+COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, explain)
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
