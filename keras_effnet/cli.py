@@ -14,9 +14,27 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from keras_effnet.commands import benchmark, convert, explain, export, list_variants, predict, verify
+from keras_effnet.commands import (
+    benchmark,
+    convert,
+    explain,
+    export,
+    list_variants,
+    predict,
+    pretrain,
+    verify,
+)
 
-COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, explain)
+COMMANDS: tuple[ModuleType, ...] = (
+    list_variants,
+    predict,
+    export,
+    verify,
+    benchmark,
+    convert,
+    explain,
+    pretrain,
+)
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
