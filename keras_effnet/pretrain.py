@@ -165,11 +165,11 @@ def _prepare(folder: Path, recipe: Recipe, variant: Variant, side: int, share: S
 
 
 def _save(model: keras.Model, folder: Path, labels: tuple[str, ...]) -> None:
-    """The model without its optimizer, so that it loads without this package; whole or not at all."""
+    """The model without what it was compiled with, so that it loads without this package; all or nothing."""
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     part = folder / f".part-{MODEL}"
     try:
-        model.save(part, include_optimizer=False)
+        keras.Model(model.input, model.output, name=model.name).save(part)
         part.replace(folder / MODEL)
     finally:
         part.unlink(missing_ok=True)
