@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert.
+"""`keras-effnet`: list, predict, export, verify, benchmark, convert, train.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
 expected, what came and what to do; 130 interrupted.
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from keras_effnet.commands import benchmark, convert, explain, export, list_variants, predict, verify
+from keras_effnet.commands import benchmark, convert, explain, export, list_variants, predict, train, verify
 
-COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, explain)
+COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, explain, train)
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
