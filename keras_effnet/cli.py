@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert.
+"""`keras-effnet`: list, predict, export, verify, benchmark, convert, train.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
 expected, what came and what to do; 130 interrupted.
@@ -22,6 +22,7 @@ from keras_effnet.commands import (
     list_variants,
     predict,
     pretrain,
+    train,
     verify,
 )
 
@@ -33,6 +34,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     benchmark,
     convert,
     explain,
+    train,
     pretrain,
 )
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130

@@ -126,7 +126,7 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         MissingExtraError: tensorflow-datasets is not installed.
         InvalidInputError: no such data set or split there, or not pictures with labels.
     """
-    tfds = require("tensorflow_datasets", "train")
+    tfds = require("tensorflow_datasets", "pretrain")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         image, label = (builder.info.features[key] for key in builder.info.supervised_keys or ())

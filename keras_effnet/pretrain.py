@@ -16,6 +16,7 @@ from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.examples import Examples
 from keras_effnet.feeding import training_batches, validation_batches
+from keras_effnet.files import staged
 from keras_effnet.hosts import Share, check_agreement, strategy_scope
 from keras_effnet.lookup import get_variant
 from keras_effnet.recipe import Recipe, compile_model, ema_is_too_slow
@@ -167,12 +168,13 @@ def _prepare(folder: Path, recipe: Recipe, variant: Variant, side: int, share: S
 def _save(model: keras.Model, folder: Path, labels: tuple[str, ...]) -> None:
     """The model without what it was compiled with, so that it loads without this package; all or nothing."""
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    part = folder / f".part-{MODEL}"
-    try:
-        keras.Model(model.input, model.output, name=model.name).save(part)
-        part.replace(folder / MODEL)
-    finally:
-        part.unlink(missing_ok=True)
+    with staged(folder / MODEL, overwrite=True) as part:
+        whole = part.with_suffix(".keras")  # Keras insists on the suffix
+        try:
+            keras.Model(model.input, model.output, name=model.name).save(whole)
+            whole.replace(part)
+        finally:
+            whole.unlink(missing_ok=True)
 
 
 def _state(folder: Path, share: Share) -> Path:

@@ -324,7 +324,7 @@ def test_missing_tfds_names_the_extra(tmp_path: Path) -> None:
         "except ImportError as error:\n    print(error)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "keras-effnet[train]" in result.stdout
+    assert "keras-effnet[pretrain]" in result.stdout
 
 
 def test_pretrain_command_trains(folders: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

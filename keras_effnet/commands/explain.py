@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="class names, one on each line (default: labels.txt beside FILE.keras, ImageNet's for 1,000)",
+        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for 1,000)",
     )
     parser.add_argument(
         "--size", type=whole_number(32), metavar="N", help="side of the input, where the model leaves it open"
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.export.files import staged
+    from keras_effnet.files import staged
     from keras_effnet.preprocessing import load_image
 
     out = _check_out(arguments.out, force=arguments.force)
@@ -144,10 +144,14 @@ def _side(model: Any, variant: Any, given: int | None) -> int:
 
 
 def _labels(model: Any, arguments: argparse.Namespace) -> tuple[str, ...]:
+    from keras_effnet.class_names import labels_of
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.labels import default_labels
 
     classes = int(model.output_shape[-1])
+    carried = labels_of(model)
+    if carried is not None and arguments.labels is None:
+        return carried
     beside = Path(arguments.model).parent / "labels.txt"
     saved = Path(arguments.model).suffix == ".keras" and beside.is_file()
     given = arguments.labels or (str(beside) if saved else None)
