@@ -5,6 +5,7 @@ Importing this package loads no converter and no runtime; they are imported when
 
 from __future__ import annotations
 
+from keras_effnet.export.latency import latency
 from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.runners import Runner, load
 from keras_effnet.export.saved_model import to_saved_model
@@ -15,6 +16,7 @@ __all__ = [
     "Report",
     "Runner",
     "Tolerance",
+    "latency",
     "load",
     "to_onnx",
     "to_saved_model",

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
         EfficientNetLite3,
         EfficientNetLite4,
     )
+    from keras_effnet.cost import cost
     from keras_effnet.labels import decode_predictions
     from keras_effnet.preprocessing import load_image, preprocess_input
+    from keras_effnet.scaling import CompoundScaling
     from keras_effnet.weights import load_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompoundScaling",
     "EfficientNet",
     "EfficientNetB0",
     "EfficientNetB1",
@@ -51,6 +54,7 @@ __all__ = [
     "EfficientNetLite2",
     "EfficientNetLite3",
     "EfficientNetLite4",
+    "cost",
     "decode_predictions",
     "load_image",
     "load_weights",
@@ -58,15 +62,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CompoundScaling": "scaling",
     "decode_predictions": "labels",
     "load_image": "preprocessing",
     "load_weights": "weights",
     "preprocess_input": "preprocessing",
 }
 _SUBMODULES = (
+    "baselines",
+    "cost",
     "errors",
     "explain",
     "export",
+    "scaling",
     "train",
     "transfer",
 )  # usable as attributes after `import keras_effnet`

@@ -35,6 +35,7 @@ class Options:
         padding: `"same"` as TensorFlow pads, or `"symmetric"` as torchvision does.
         epsilon: of batch normalization; 1e-3 in the reference, 1e-5 in torchvision's B0–B4.
         name: name of the model.
+        use_bias: biases in the convolutions before batch normalizations, as ResNet-50 has them.
     """
 
     include_top: bool
@@ -46,6 +47,7 @@ class Options:
     padding: str
     epsilon: float
     name: str
+    use_bias: bool = False
 
 
 def build_model(architecture: Architecture, options: Options, inputs: Any, x: Any, *, keras: Any) -> Any:
@@ -61,17 +63,17 @@ def build_model(architecture: Architecture, options: Options, inputs: Any, x: An
     Returns:
         A `keras.Model` of that namespace.
     """
-    make = _Layers(keras, options, architecture.activation)
+    make = Layers(keras, options, architecture.activation)
     if options.preprocessing is not None:
         x = make.preprocess(x, options.preprocessing)
     x = make.conv(x, "stem", architecture.stem_filters, 3, stride=2)
     for block in architecture.blocks:
-        x = _block(make, x, block)
+        x = inverted_block(make, x, block)
     x = make.conv(x, "top", architecture.top_filters, 1)
-    return keras.Model(inputs, _head(x, options, keras), name=options.name)
+    return keras.Model(inputs, head(x, options, keras), name=options.name)
 
 
-def _block(make: _Layers, inputs: Any, block: Block) -> Any:
+def inverted_block(make: Layers, inputs: Any, block: Block) -> Any:
     """Mobile inverted bottleneck: expand, depthwise, squeeze-and-excite, project, skip."""
     name = block.name
     x = inputs
@@ -90,7 +92,7 @@ def _block(make: _Layers, inputs: Any, block: Block) -> Any:
     return x
 
 
-def _head(x: Any, options: Options, keras: Any) -> Any:
+def head(x: Any, options: Options, keras: Any) -> Any:
     layers = keras.layers
     channels_last = {"data_format": "channels_last"}
     if not options.include_top:
@@ -113,7 +115,7 @@ def _head(x: Any, options: Options, keras: Any) -> Any:
     )(x)
 
 
-class _Layers:
+class Layers:
     """The few layer groups that the network repeats, bound to one Keras namespace."""
 
     def __init__(self, keras: Any, options: Options, activation: str) -> None:
@@ -136,7 +138,7 @@ class _Layers:
             strides=stride,
             padding=padding,
             data_format="channels_last",
-            use_bias=False,
+            use_bias=self.options.use_bias,
             kernel_initializer=self._conv_init(),
             name=f"{name}_conv",
         )(x)
@@ -179,15 +181,16 @@ class _Layers:
         x = self.layers.BatchNormalization(
             axis=-1, momentum=BN_MOMENTUM, epsilon=self.options.epsilon, name=name
         )(x)
-        if activation_name is None:
-            return x
+        return x if activation_name is None else self.activate(x, activation_name)
+
+    def activate(self, x: Any, name: str) -> Any:
         if self.activation == "relu6":
-            return self.layers.ReLU(max_value=6.0, name=activation_name)(x)
-        return self.layers.Activation(self.activation, name=activation_name)(x)
+            return self.layers.ReLU(max_value=6.0, name=name)(x)
+        return self.layers.Activation(self.activation, name=name)(x)
 
     def _pad(self, x: Any, name: str, kernel_size: int, stride: int) -> tuple[Any, str]:
-        """Symmetric padding differs from SAME only where the stride is not 1."""
-        if self.options.padding == "same" or stride == 1:
+        """Symmetric padding differs from SAME only where the stride and the kernel are not 1."""
+        if self.options.padding == "same" or stride == 1 or kernel_size == 1:
             return x, "same"
         pad = self.layers.ZeroPadding2D(kernel_size // 2, data_format="channels_last", name=name)
         return pad(x), "valid"

@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert, train.
+"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, explain, train, pretrain.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
 expected, what came and what to do; 130 interrupted.
@@ -17,6 +17,7 @@ from typing import NoReturn
 from keras_effnet.commands import (
     benchmark,
     convert,
+    cost,
     explain,
     export,
     list_variants,
@@ -33,6 +34,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     verify,
     benchmark,
     convert,
+    cost,
     explain,
     train,
     pretrain,

@@ -1,0 +1,115 @@
+"""`keras-effnet cost`: parameters, multiply-adds and memory of a network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.commands.options import add_json, whole_number
+from keras_effnet.commands.table import table
+
+NAME = "cost"
+HELP = "count parameters, multiply-adds and memory, without running the network"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="VARIANT|FILE.keras", help="b0 … l2, lite0 … lite4, or a file"
+    )
+    parser.add_argument(
+        "--size", type=whole_number(32), metavar="PIXELS", help="side of the input (default: its own)"
+    )
+    parser.add_argument("--batch", type=whole_number(1), default=1, help="pictures per call (default: 1)")
+    detail = parser.add_mutually_exclusive_group()
+    detail.add_argument("--per-block", action="store_true", help="one row for each block")
+    detail.add_argument("--per-layer", action="store_true", help="one row for each layer")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    costs = {name: _cost(name, arguments) for name in arguments.models}
+    if arguments.json:
+        print(
+            json.dumps([{"model": name} | _fields(cost, arguments) for name, cost in costs.items()], indent=2)
+        )
+        return 0
+    rows = [
+        [
+            Path(name).name,
+            "×".join(map(str, cost.input_shape[:2])),
+            f"{cost.params / 1e6:.2f} M",
+            f"{cost.macs / 1e9:.3f} G",
+            f"{cost.peak_activation_bytes / 1e6:.1f} MB",
+            f"{cost.activation_bytes / 1e6:.1f} MB",
+            f"{cost.file_bytes / 1e6:.1f} MB",
+        ]
+        for name, cost in costs.items()
+    ]
+    header = [
+        "model",
+        "input",
+        "parameters",
+        "multiply-adds",
+        "peak activations",
+        "all activations",
+        "weights",
+    ]
+    print(table(header, rows))
+    for name, cost in costs.items():
+        if arguments.per_block or arguments.per_layer:
+            print(f"\n{name}")
+            print(_details(cost, cost.per_block() if arguments.per_block else cost.per_layer))
+    print("Multiply-adds of convolutions and dense layers; activations and weights as float32.")
+    return 0
+
+
+def _cost(name: str, arguments: argparse.Namespace) -> Any:
+    if not name.endswith(".keras"):
+        from keras_effnet.cost.members import cost_of_variant
+
+        return cost_of_variant(name, resolution=arguments.size, batch=arguments.batch)
+    from keras_effnet.cost import cost
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.quiet import import_keras
+
+    if not Path(name).is_file():
+        raise InvalidInputError(f"Expected a .keras file. Received: {name!r}, which does not exist.")
+    import_keras()
+    import keras
+
+    model = keras.saving.load_model(name, compile=False)
+    shape = tuple(model.inputs[0].shape[1:])
+    if arguments.size:
+        shape = (arguments.size, arguments.size, shape[-1])
+    return cost(model, input_shape=shape, batch=arguments.batch)
+
+
+def _fields(cost: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    fields = asdict(cost)
+    layers = fields.pop("per_layer")
+    if arguments.per_layer:
+        fields["per_layer"] = layers
+    if arguments.per_block:
+        fields["per_block"] = [asdict(block) for block in cost.per_block()]
+    return fields
+
+
+def _details(cost: Any, parts: Any) -> str:
+    rows = [
+        [
+            part.name,
+            part.kind,
+            "×".join(map(str, part.output_shape)),
+            f"{part.params:,}",
+            f"{part.macs / 1e6:.2f} M",
+            f"{part.macs / cost.macs:.1%}",
+            f"{part.activation_bytes / 1e6:.2f} MB",
+        ]
+        for part in parts
+    ]
+    return table(
+        ["name", "kind", "output", "parameters", "multiply-adds", "share", "activations"], rows, left=2
+    )

@@ -1,0 +1,217 @@
+"""What a network costs: weights, multiply-adds, activation memory; counted, not measured.
+
+    cost = keras_effnet.cost(model)
+    cost.params, cost.macs, cost.activation_bytes, cost.per_layer
+
+The model is not run and nothing is allocated: its layers are read one by one (`rules`).
+
+`keras_effnet.cost` is a module that can be called, so that the call above and
+`from keras_effnet.cost import Cost` both work, in any order.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from keras_effnet.cost.graph import Call, Graph, Shape, values
+from keras_effnet.cost.memory import peak_values
+from keras_effnet.cost.rules import RULES, Counted, Rule
+from keras_effnet.errors import InvalidInputError, unknown_name
+
+__all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph"]
+
+BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One layer call, or a block of them.
+
+    Attributes:
+        name: of the layer or block.
+        kind: class of the layer; `"block"` for a block.
+        output_shape: for one picture, (H, W, C) or (C,).
+        params: trained weights.
+        macs: multiply-adds for the whole batch.
+        activation_bytes: what it writes, for the whole batch.
+    """
+
+    name: str
+    kind: str
+    output_shape: Shape
+    params: int
+    macs: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        input_shape: of one picture, (H, W, C).
+        batch: pictures per call.
+        params: trained weights: kernels, biases, gammas and betas. Freezing changes nothing here.
+        statistics: means and variances; `params + statistics` is Keras' `count_params()`.
+        macs: multiply-adds of convolutions and dense layers, for the batch. FLOPs as processors
+            count them are twice that; papers on mobile networks call multiply-adds FLOPs.
+        normalized_values: values that batch normalizations write, for the batch. Inference folds
+            these away; fvcore, and so timm's table, charges two for each.
+        activation_bytes: outputs of all layers together: what training keeps for the gradients.
+        peak_activation_bytes: the most that is alive at once at inference, layer by layer, without
+            the fusions of a runtime.
+        file_bytes: all weights as float32. A file adds its headers and the graph.
+        per_layer: the layers in order of execution.
+    """
+
+    input_shape: Shape
+    batch: int
+    params: int
+    statistics: int
+    macs: int
+    normalized_values: int
+    activation_bytes: int
+    peak_activation_bytes: int
+    file_bytes: int
+    per_layer: tuple[LayerCost, ...]
+
+    def per_block(self) -> tuple[LayerCost, ...]:
+        """The layers added up by block: `input`, `stem`, `block1a`, …, `top`, `predictions`.
+
+        A layer belongs to the block that its name begins with, as in `block2a_expand_conv`; one
+        that names no block is its own.
+        """
+        blocks: dict[str, LayerCost] = {}
+        for layer in self.per_layer:
+            name = _block_of(layer.name)
+            before = blocks.get(name)
+            blocks[name] = replace(
+                layer,
+                name=name,
+                kind=layer.kind if before is None else "block",
+                params=layer.params + (before.params if before else 0),
+                macs=layer.macs + (before.macs if before else 0),
+                activation_bytes=layer.activation_bytes + (before.activation_bytes if before else 0),
+            )
+        return tuple(blocks.values())
+
+
+def cost(
+    model: Any,
+    *,
+    input_shape: Sequence[int] | None = None,
+    batch: int = 1,
+    bytes_per_value: int = BYTES,
+    rules: Mapping[str, Rule] | None = None,
+) -> Cost:
+    """Count what a functional Keras model costs.
+
+    Args:
+        model: any functional model, nested ones included; it is not run.
+        input_shape: (H, W, C) of one picture; needed where the model leaves its sides open, allowed
+            where a convolutional network would take another size.
+        batch: pictures per call, at least 1.
+        bytes_per_value: of an activation: 4 for float32, 2 for float16, 1 for int8.
+        rules: for layers of your own: class name → function from (config, input shapes) to `Counted`.
+
+    Returns:
+        The `Cost`.
+
+    Raises:
+        InvalidInputError: no functional model, an open input size, or a layer that no rule knows;
+            the message names it.
+    """
+    from keras_effnet.cost.keras_graph import read_model
+
+    graph = read_model(model)
+    if input_shape is None:
+        input_shape = tuple(model.inputs[0].shape[1:])
+    if len(graph.inputs) != 1 or any(not isinstance(side, int) or side < 1 for side in input_shape):
+        raise InvalidInputError(
+            "Expected a model with one input of known size. Received: "
+            f"{[tuple(tensor.shape) for tensor in model.inputs]}. Pass input_shape=(height, width, channels)."
+        )
+    return cost_of_graph(graph, tuple(input_shape), batch=batch, bytes_per_value=bytes_per_value, rules=rules)
+
+
+def cost_of_graph(
+    graph: Graph,
+    input_shape: Shape,
+    *,
+    batch: int = 1,
+    bytes_per_value: int = BYTES,
+    rules: Mapping[str, Rule] | None = None,
+) -> Cost:
+    """As `cost`, for a graph that was read or sketched."""
+    for label, number in (("batch", batch), ("bytes_per_value", bytes_per_value)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InvalidInputError(
+                f"Expected {label} to be a whole number of at least 1. Received: {number!r}."
+            )
+    known = {**RULES, **(rules or {})}
+    counted: list[Counted] = []
+    for call in graph.calls:
+        result = Counted(shape=input_shape) if call.kind == "InputLayer" else _count(call, counted, known)
+        counted.append(result)
+    sizes = [values(result.shape) for result in counted]
+    free = [result.free for result in counted]
+    written = [0 if free_ else size for size, free_ in zip(sizes, free, strict=True)]
+    per_value = batch * bytes_per_value
+    params = sum(result.params for result in counted)
+    statistics = sum(result.statistics for result in counted)
+    return Cost(
+        input_shape=input_shape,
+        batch=batch,
+        params=params,
+        statistics=statistics,
+        macs=batch * sum(result.macs for result in counted),
+        normalized_values=batch * sum(result.normalized for result in counted),
+        activation_bytes=per_value * sum(written),
+        peak_activation_bytes=per_value * peak_values(graph, sizes, free),
+        file_bytes=BYTES * (params + statistics),
+        per_layer=tuple(
+            LayerCost(
+                name=call.name,
+                kind=call.kind,
+                output_shape=result.shape,
+                params=result.params,
+                macs=batch * result.macs,
+                activation_bytes=per_value * size,
+            )
+            for call, result, size in zip(graph.calls, counted, written, strict=True)
+        ),
+    )
+
+
+def _count(call: Call, counted: Sequence[Counted], rules: Mapping[str, Rule]) -> Counted:
+    if call.kind not in rules:
+        reason = unknown_name(f"the class of layer {call.name!r}", call.kind, rules)
+        raise InvalidInputError(f"{reason} Pass rules={{{call.kind!r}: …}} to say what it costs.")
+    result = rules[call.kind](
+        {"name": call.name, **call.config}, [counted[index].shape for index in call.inputs]
+    )
+    if not call.first:
+        return replace(result, params=0, statistics=0)
+    if call.weights is not None and call.weights != result.params + result.statistics:
+        # the layer itself knows best, for example one with adapters
+        return replace(result, params=call.weights - result.statistics)
+    return result
+
+
+def _block_of(name: str) -> str:
+    match = re.match(r"(block\d+[a-z]+|stem|top(?=_conv|_bn|_activation))", name)
+    return match.group(1) if match else name
+
+
+class _Callable(ModuleType):
+    """Makes the module itself the function: `keras_effnet.cost(model)`."""
+
+    __call__ = staticmethod(cost)
+
+
+sys.modules[__name__].__class__ = _Callable
