@@ -127,23 +127,26 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         InvalidInputError: no such data set or split there, or not pictures with labels.
     """
     tfds = require("tensorflow_datasets", "pretrain")
+    advice = "Prepare it with tfds.builder(name, data_dir=…).download_and_prepare()."
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        image, label = (builder.info.features[key] for key in builder.info.supervised_keys or ())
         records = builder.as_dataset(
             split=split, as_supervised=True, decoders={"image": tfds.decode.SkipDecoding()}
         )
         count = int(builder.info.splits[split].num_examples)
-        labels = tuple(label.names)
-        assert isinstance(image, tfds.features.Image)
+        features = [builder.info.features[key] for key in builder.info.supervised_keys]
     except Exception as error:  # tfds raises many kinds, with messages of many lines
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InvalidInputError(
-            f"Expected the prepared data set {name!r}, split {split!r}, of pictures with labels in "
-            f"{str(data_dir or 'the default folder of tfds')!r}. Received: {first}. "
-            "Prepare it with tfds.builder(name, data_dir=…).download_and_prepare()."
+            f"Expected the prepared data set {name!r}, split {split!r}, in "
+            f"{str(data_dir or 'the default folder of tfds')!r}. Received: {first}. {advice}"
         ) from error
-    return Examples(records=records, are_paths=False, count=count, labels=labels)
+    kinds = [type(feature).__name__ for feature in features]
+    if kinds != ["Image", "ClassLabel"]:
+        raise InvalidInputError(
+            f"Expected a data set of pictures with labels (Image, ClassLabel). Received {name!r} with {kinds}."
+        )
+    return Examples(records=records, are_paths=False, count=count, labels=tuple(features[1].names))
 
 
 def _pictures(folder: Path) -> Iterator[str]:

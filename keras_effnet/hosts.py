@@ -12,7 +12,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError, require, unknown_name
 
 STRATEGIES = ("none", "mirrored")
 
@@ -87,6 +87,7 @@ def join(coordinator: str, processes: int, process_id: int) -> Share:
 
     Raises:
         InvalidInputError: Keras on another backend than JAX, or arguments that cannot be used.
+        MissingExtraError: JAX is not installed.
     """
     share = Share(index=process_id, count=processes)
     host, _, port = coordinator.rpartition(":")
@@ -95,6 +96,7 @@ def join(coordinator: str, processes: int, process_id: int) -> Share:
             f"Expected the coordinator as host:port of process 0. Received: {coordinator!r}. "
             "For example 10.0.0.1:1234."
         )
+    require("jax", "pretrain")
     import keras
 
     if keras.backend.backend() != "jax":
@@ -110,8 +112,9 @@ def join(coordinator: str, processes: int, process_id: int) -> Share:
 
     tf.config.set_visible_devices([], "GPU")  # TensorFlow only reads pictures here
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # it would swallow SIGTERM, which is how schedulers and people end a process
-    jax.config.update("jax_enable_preemption_service", False)
+    if hasattr(jax.config, "jax_enable_preemption_service"):
+        # it would swallow SIGTERM, which is how schedulers and people end a process
+        jax.config.update("jax_enable_preemption_service", False)
     try:
         keras.distribution.initialize(coordinator, processes, process_id)
     except (RuntimeError, ValueError) as error:

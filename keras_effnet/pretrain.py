@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError
@@ -91,7 +92,7 @@ def pretrain(
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)
     try:
-        model.fit(
+        history = model.fit(
             batches,
             epochs=recipe.epochs,
             steps_per_epoch=steps,
@@ -101,6 +102,11 @@ def pretrain(
         )
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise _unreadable(error) from error
+    if not np.isfinite(history.history["loss"][-1]):
+        raise InvalidInputError(
+            f"Expected a finite loss. Received: {history.history['loss'][-1]} in epoch "
+            f"{history.epoch[-1] + 1}. Start again with a lower learning rate or a longer warm-up."
+        )
     if share.writes:
         _save(model, folder, train.labels)
     shutil.rmtree(_state(folder, share), ignore_errors=True)

@@ -118,6 +118,26 @@ def test_terminating_processes_ends_them_and_leaves_no_model(folders: Path, tmp_
     assert not (out / "model.keras").exists()
 
 
+def test_randaugment_feeds_a_model_on_jax(folders: Path) -> None:
+    pytest.importorskip("jax")
+    code = (
+        "import sys, numpy as np\nfrom keras_effnet import examples, feeding\n"
+        "from keras_effnet.recipe import Recipe\n"
+        "found = examples.from_folders(sys.argv[1])\n"
+        "batches = [feeding.training_batches(found, Recipe(batch_size=4, augment_ops=n), 32) for n in (0, 2)]\n"
+        "plain, strong = (np.asarray(next(iter(batch))[0]) for batch in batches)\n"
+        "print(np.abs(plain - strong).mean() > 5, strong.min() >= 0, strong.max() <= 255)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folders)],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split()[-3:] == ["True"] * 3
+
+
 def test_share_divides_batches_evenly_or_not_at_all() -> None:
     assert Share(index=1, count=4).local_batch(32) == 8
     assert Share().writes and not Share(index=1, count=2).writes

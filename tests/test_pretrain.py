@@ -236,6 +236,13 @@ def test_average_that_is_too_slow_is_told(folders: Path, small: Any, tmp_path: P
         pretrain(small, examples.from_folders(folders), out=tmp_path / "run", recipe=recipe, verbose=0)
 
 
+def test_loss_that_is_not_finite_ends_without_a_model(folders: Path, small: Any, tmp_path: Path) -> None:
+    recipe = Recipe(**QUICK.to_dict() | {"learning_rate": 1e30, "ema": 0.0})
+    with pytest.raises(InvalidInputError, match="lower learning rate"):
+        pretrain(small, examples.from_folders(folders), out=tmp_path / "run", recipe=recipe, verbose=0)
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
 def test_broken_picture_and_wrong_label_are_told_in_one_line(
     folders: Path, records: str, small: Any, tmp_path: Path
 ) -> None:
