@@ -130,11 +130,10 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
     advice = "Prepare it with tfds.builder(name, data_dir=…).download_and_prepare()."
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        records = builder.as_dataset(
-            split=split, as_supervised=True, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        image, label = builder.info.supervised_keys or ("image", "label")
+        features = [builder.info.features[key] for key in (image, label)]
         count = int(builder.info.splits[split].num_examples)
-        features = [builder.info.features[key] for key in builder.info.supervised_keys]
+        encoded = builder.as_dataset(split=split, decoders={image: tfds.decode.SkipDecoding()})
     except Exception as error:  # tfds raises many kinds, with messages of many lines
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InvalidInputError(
@@ -146,6 +145,7 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         raise InvalidInputError(
             f"Expected a data set of pictures with labels (Image, ClassLabel). Received {name!r} with {kinds}."
         )
+    records = encoded.map(lambda example: (example[image], example[label]))
     return Examples(records=records, are_paths=False, count=count, labels=tuple(features[1].names))
 
 
