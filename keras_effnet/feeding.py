@@ -58,9 +58,10 @@ def training_batches(
     def load(source: Any, label: Any, number: Any) -> Any:
         pixels = _decode(source, is_path=examples.are_paths)
         picture = _train_crop(pixels, size, recipe, number)
+        picture = tf.ensure_shape(picture, (size, size, 3))
         if augment is not None:
-            picture = augment(picture, training=True)
-        return tf.ensure_shape(picture, (size, size, 3)), _one_hot(label, classes)
+            picture = tf.ensure_shape(augment(picture, training=True), (size, size, 3))
+        return picture, _one_hot(label, classes)
 
     batches = mine.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(local, drop_remainder=True)
     return batches.prefetch(tf.data.AUTOTUNE)

@@ -75,7 +75,6 @@ def pretrain(
             f"Expected the same classes for validation as for training, {_some(train.labels)}. "
             f"Received: {_some(validation.labels)}."
         )
-    keras.utils.set_random_seed(seed)
     batches = training_batches(train, recipe, side, seed=seed, share=share)
     checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
     steps = train.count // recipe.batch_size
@@ -88,6 +87,7 @@ def pretrain(
         )
     first = _prepare(folder, recipe, chosen, side, share, resume=resume)
     check_agreement(first, share, "epoch to resume from")
+    keras.utils.set_random_seed(seed)  # last, so that nothing before it takes other numbers elsewhere
     with strategy_scope(strategy):
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)

@@ -27,7 +27,14 @@ from keras_effnet.recipe import Recipe
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
 QUICK = Recipe(
-    epochs=4, batch_size=8, learning_rate=0.2, warmup_epochs=0, ema=0.6, augment_ops=0, crop_area=0.5
+    epochs=4,
+    batch_size=8,
+    learning_rate=0.02,
+    warmup_epochs=0,
+    ema=0.6,
+    drop_connect_rate=0,
+    augment_ops=0,
+    crop_area=0.5,
 )
 
 
@@ -117,7 +124,7 @@ def _check_run(out: Path, found: Examples, small: Any) -> None:
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
     assert float(rows[3]["loss"]) < float(rows[0]["loss"])
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
-    assert json.loads((out / "recipe.json").read_text())["learning_rate"] == 0.2
+    assert json.loads((out / "recipe.json").read_text())["learning_rate"] == 0.02
 
 
 def test_pretrain_learns_from_folders(folders: Path, small: Any, tmp_path: Path) -> None:
