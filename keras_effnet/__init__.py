@@ -72,8 +72,11 @@ _SUBMODULES = (
     "baselines",
     "cost",
     "errors",
+    "explain",
     "export",
     "scaling",
+    "train",
+    "transfer",
 )  # usable as attributes after `import keras_effnet`
 
 

@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale.
+"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale, explain, train, pretrain.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
 expected, what came and what to do; 130 interrupted.
@@ -14,9 +14,33 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from keras_effnet.commands import benchmark, convert, cost, export, list_variants, predict, scale, verify
+from keras_effnet.commands import (
+    benchmark,
+    convert,
+    cost,
+    explain,
+    export,
+    list_variants,
+    predict,
+    pretrain,
+    scale,
+    train,
+    verify,
+)
 
-COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, cost, scale)
+COMMANDS: tuple[ModuleType, ...] = (
+    list_variants,
+    predict,
+    export,
+    verify,
+    benchmark,
+    convert,
+    cost,
+    scale,
+    explain,
+    train,
+    pretrain,
+)
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 

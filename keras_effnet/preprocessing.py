@@ -164,13 +164,13 @@ def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> Non
         )
 
 
-def crop_fraction(size: int) -> float:
+def crop_fraction(size: int, margin: int = CROP_MARGIN) -> float:
     """The share of the shorter side that the evaluation crop keeps: `size / (size + 32)`."""
-    return size / (size + CROP_MARGIN)
+    return size / (size + margin)
 
 
 def load_image(
-    path: str | os.PathLike[str], size: int, *, interpolation: str = "bicubic"
+    path: str | os.PathLike[str], size: int, *, interpolation: str = "bicubic", margin: int = CROP_MARGIN
 ) -> npt.NDArray[np.uint8]:
     """Read one photograph with the reference's evaluation crop.
 
@@ -182,6 +182,8 @@ def load_image(
         path: an image file that Pillow can decode.
         size: side of the result, in pixels.
         interpolation: `"bicubic"` (default) or `"bilinear"`.
+        margin: pixels of the shorter side that the crop leaves out, at the result's scale; 0 for the
+            whole square. Of a picture with `size + margin` and margin 0, the centre is the usual crop.
 
     Returns:
         uint8 `[size, size, 3]`, 0–255.
@@ -199,7 +201,7 @@ def load_image(
     if size < 1:
         raise InvalidInputError(f"Expected size to be a positive number of pixels. Received: {size}.")
     picture = _open_rgb(Path(path))
-    side = crop_fraction(size) * min(picture.size)
+    side = crop_fraction(size, margin) * min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     # Pillow's `box` samples only inside the crop, at sub-pixel precision.
     resized = picture.resize(

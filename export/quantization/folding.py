@@ -17,7 +17,7 @@ ACTIVATIONS = {
     "sigmoid": "sigmoid",
     "softmax": "softmax",
 }
-IDENTITIES = ("Dropout", "SpatialDropout2D")
+IDENTITIES = ("Dropout", "Identity", "SpatialDropout2D")
 
 
 class UnsupportedModelError(ExportError):

@@ -1,0 +1,124 @@
+"""`keras-effnet pretrain`: the reference's recipe from random weights, on one host or several."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.commands.options import whole_number
+
+NAME = "pretrain"
+HELP = "train from random weights with the reference's recipe (for a few hundred photographs: train)"
+FORMATS = ("folders", "tfrecords", "tfds")
+# name of the value in the recipe → type; the recipe's defaults are the reference's
+VALUES = {
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "warmup_epochs": float,
+    "ema": float,
+    "weight_decay": float,
+    "label_smoothing": float,
+    "drop_connect_rate": float,
+    "augment_ops": int,
+    "augment_strength": float,
+    "crop_area": float,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="folder with a folder for each class, TFRECORD pattern, or tfds name"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="folders", help="what DATA is")
+    parser.add_argument("--validation", metavar="DATA", help="the same for validation; with tfds: a split")
+    parser.add_argument("--split", default="train", help="tfds: the split to train on (default: train)")
+    parser.add_argument("--data-dir", metavar="DIR", help="tfds: where the data set was prepared")
+    parser.add_argument("--classes", type=whole_number(2), default=1000, help="tfrecords (default: 1000)")
+    parser.add_argument("--count", type=whole_number(1), help="tfrecords: records; default: count them")
+    parser.add_argument("--model", default="b0", metavar="VARIANT", help="variant to train (default: b0)")
+    parser.add_argument("--size", type=whole_number(32), metavar="N", help="side of the pictures in pixels")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    recipe = parser.add_argument_group("recipe", "defaults: the reference's, see docs/training.md")
+    for name, kind in VALUES.items():
+        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X")
+    several = parser.add_argument_group("several devices or hosts")
+    several.add_argument(
+        "--strategy", choices=("none", "mirrored"), default="none", help="all GPUs of this host (TensorFlow)"
+    )
+    add_hosts(several)
+
+
+def add_hosts(parser: Any) -> None:
+    """The options of a training command that runs on several hosts; `join_hosts` reads them."""
+    parser.add_argument("--hosts", type=whole_number(1), default=1, metavar="N", help="processes (JAX)")
+    parser.add_argument(
+        "--process-id", type=whole_number(0), default=0, metavar="I", help="of this one, from 0"
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, the same on all")
+
+
+def join_hosts(arguments: argparse.Namespace) -> Any:
+    """The `hosts.Share` of this process. Call it before Keras is imported: several hosts need JAX."""
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.hosts import Share, join
+
+    if arguments.hosts == 1:
+        if arguments.process_id or arguments.coordinator:
+            raise InvalidInputError("Expected --hosts N with --process-id and --coordinator. Received: 1.")
+        return Share()
+    if arguments.coordinator is None:
+        raise InvalidInputError("Expected --coordinator HOST:PORT with --hosts. Received: none.")
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    return join(arguments.coordinator, arguments.hosts, arguments.process_id)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    share = join_hosts(arguments)
+    from keras_effnet.quiet import import_keras
+
+    import_keras()
+    from keras_effnet.lookup import get_variant
+    from keras_effnet.pretrain import MODEL, pretrain
+    from keras_effnet.recipe import Recipe
+
+    variant = get_variant(arguments.model)
+    given = {name: getattr(arguments, name) for name in VALUES}
+    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+    train = _examples(arguments, arguments.data, arguments.split, arguments.count)
+    validation = None
+    if arguments.validation:
+        tfds = arguments.format == "tfds"
+        name, split = (arguments.data, arguments.validation) if tfds else (arguments.validation, "")
+        validation = _examples(arguments, name, split, None)
+    pretrain(
+        variant,
+        train,
+        validation,
+        out=arguments.out,
+        recipe=recipe,
+        size=arguments.size,
+        seed=arguments.seed,
+        share=share,
+        strategy=arguments.strategy,
+        resume=arguments.resume,
+        verbose=0 if arguments.quiet else "auto",
+    )
+    if share.writes:
+        print(Path(arguments.out) / MODEL)
+    return 0
+
+
+def _examples(arguments: argparse.Namespace, name: str, split: str, count: int | None) -> Any:
+    from keras_effnet import examples
+
+    if arguments.format == "folders":
+        return examples.from_folders(name)
+    if arguments.format == "tfrecords":
+        return examples.from_tfrecords(name, arguments.classes, count=count)
+    return examples.from_tfds(name, split, data_dir=arguments.data_dir)

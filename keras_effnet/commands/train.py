@@ -1,0 +1,208 @@
+"""`keras-effnet train`: from a folder of photographs to a measured classifier and verified artefacts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_effnet.commands.options import add_json, add_quiet, share, weights_of, whole_number
+from keras_effnet.commands.table import table
+
+if TYPE_CHECKING:
+    from keras_effnet.train import Outcome, RunFolder
+    from keras_effnet.train.progress import Progress
+
+NAME = "train"
+HELP = "train a classifier on a folder of photographs, measure it, export it"
+INTERRUPTED, TERMINATED = 130, 143
+_LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        metavar="DATA_DIR",
+        help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run; a new one")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--model", dest="variant", default=_LATER, metavar="VARIANT", help="default: lite0")
+    parser.add_argument(
+        "--weights",
+        default=_LATER,
+        metavar="SET|FILE|none",
+        help="published set, weight file, or 'none' for random weights (default: imagenet)",
+    )
+    parser.add_argument("--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order")
+    _add_training(parser)
+    _add_speed(parser)
+    parser.add_argument(
+        "--export", nargs="+", default=[], metavar="TARGET", help="tflite:int8, onnx:float32, …, each verified"
+    )
+    parser.add_argument("--min-agreement", type=share, metavar="SHARE", help="int8: top-1 agreement to reach")
+    parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
+        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
+
+    add("--image-size", whole_number(32), "PIXELS", "side of the input (default: the variant's)")
+    add("--validation-share", float, "SHARE", "of each class, where there is no such folder (default: 0.15)")
+    add("--test-share", float, "SHARE", "likewise; 0 for no test split (default: 0.15)")
+    add("--seed", whole_number(0), "N", "of everything random (default: 0)")
+    add("--batch-size", whole_number(1), "N", "photographs per step (default: 32)")
+    add("--epochs", whole_number(0), "N", "of fine-tuning at most; 0 for the head alone (default: 15)")
+    add("--head-epochs", whole_number(1), "N", "of the head at most (default: 200)")
+    add("--patience", whole_number(1), "N", "epochs without improvement before stopping (default: 5)")
+    add("--unfreeze", str, "BLOCK", "first block to fine-tune: block3a, block5, top, stem (default: block3a)")
+    add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 3e-4)")
+    add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
+    add("--label-smoothing", float, "SHARE", "default: 0.1")
+    add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
+    add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
+    add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
+    add("--ema", float, "MOMENTUM", "average the weights, 0.99 say (default: 0, off)")
+    parser.add_argument(
+        "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
+    )
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        default=_LATER,
+        metavar="KIND",
+        help="auto, float32, mixed_float16 or mixed_bfloat16 (default: auto, mixed on GPUs only)",
+    )
+    parser.add_argument("--xla", default=_LATER, metavar="WHEN", help="auto, on or off (default: auto, GPUs only)")
+    parser.add_argument(
+        "--strategy", default=_LATER, metavar="KIND", help="none, or mirrored for all GPUs of this machine"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from keras_effnet.train.signals import Terminated, terminable
+
+    out = Path(arguments.out).expanduser()
+    with terminable():
+        try:
+            return _run(arguments, out)
+        except KeyboardInterrupt as stop:
+            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+            print(f"keras-effnet: {_stopped(arguments, out)}", file=sys.stderr)
+            return code
+
+
+def _run(arguments: argparse.Namespace, out: Path) -> int:
+    from keras_effnet.quiet import import_keras
+
+    given = _given(arguments)
+    recipes = _targets(arguments.export)
+    _check(given)
+    import_keras()
+    from keras_effnet.train import train
+    from keras_effnet.train.exporting import export_run
+    from keras_effnet.train.progress import Progress
+    from keras_effnet.train.report import check_extras, write_report
+
+    check_extras()
+    folder = _folder(arguments, out, given)
+    progress = Progress(quiet=arguments.quiet)
+    outcome = train(folder, progress)
+    write_report(outcome, _rows(folder))
+    artefacts = []
+    if recipes:
+        with progress.bar("exporting", len(recipes) + 3, unit="step") as advance:
+            artefacts = export_run(
+                outcome,
+                arguments.export,
+                min_agreement=arguments.min_agreement,
+                keep_failed=arguments.keep_failed,
+                progress=lambda _: advance(1),
+            )
+        write_report(outcome, _rows(folder))
+    folder.clean()
+    _show(outcome, arguments)
+    for artefact in artefacts:
+        if not artefact.ok:
+            print(f"keras-effnet: {artefact.file}: {' '.join(artefact.failures)}", file=sys.stderr)
+    return 0 if all(artefact.ok for artefact in artefacts) else 1
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings on the command line, and no others."""
+    from dataclasses import fields
+
+    from keras_effnet.train.settings import Settings
+
+    given = {field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments}
+    given["data"] = str(Path(arguments.data).expanduser().resolve())
+    if "weights" in given:
+        given["weights"] = weights_of(arguments)
+    return given
+
+
+def _targets(targets: list[str]) -> list[Any]:
+    """What to export; wrong names and missing extras are errors now, not after an hour of training."""
+    if not targets:
+        return []
+    from keras_effnet.errors import require
+    from keras_effnet.export.recipes import parse_target
+
+    recipes = [parse_target(target) for target in targets]
+    for recipe in recipes:
+        if recipe.format == "tflite":
+            require("ai_edge_litert", "tflite")
+        if recipe.format == "onnx":
+            require("tf2onnx", "onnx")
+    return recipes
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Wrong values, before anything slow is imported or written."""
+    from keras_effnet.lookup import get_variant
+    from keras_effnet.train.settings import Settings
+
+    get_variant(Settings(**given).variant)
+
+
+def _folder(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> RunFolder:
+    from keras_effnet.train import RunFolder, Settings
+
+    if arguments.resume:
+        return RunFolder.resume(out, given)
+    return RunFolder.create(out, Settings(**given))
+
+
+def _rows(folder: RunFolder) -> list[dict[str, Any]]:
+    report = folder.read_json("export/report.json")
+    return list(report["artifacts"]) if report else []
+
+
+def _stopped(arguments: argparse.Namespace, out: Path) -> str:
+    if not (out / "run.json").is_file():
+        return "interrupted before anything was written"
+    return f"interrupted; go on with: keras-effnet train {arguments.data} --out {arguments.out} --resume"
+
+
+def _show(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps(outcome.metrics, indent=1))
+        return
+    metrics, judged = outcome.metrics, outcome.judged
+    rows = [
+        [name, f"{row['precision']:.2f}", f"{row['recall']:.2f}", str(row["photographs"])]
+        for name, row in metrics[judged]["per_class"].items()
+    ]
+    print(table(["class", "precision", "recall", "photographs"], rows))
+    if metrics["head"]:
+        print(f"{judged} accuracy of the head alone: {metrics['head'][f'{judged}_accuracy']:.3f}")
+    print(f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs")
+    print(f"model:  {outcome.folder.model}")
+    print(f"report: {outcome.folder.path / 'report.html'}")

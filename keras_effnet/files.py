@@ -1,0 +1,117 @@
+"""Files that appear whole or not at all, for the exporters and for training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_effnet.errors import ExportError, InvalidInputError
+
+
+@contextmanager
+def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A place beside `path` to write to; moved to `path` when the block ends without an error.
+
+    Args:
+        path: final name of a file or directory.
+        overwrite: replace what is there; it is only lost once the new one is complete.
+
+    Yields:
+        A path that does not exist yet, on the same file system.
+
+    Raises:
+        InvalidInputError: `path` exists and `overwrite` is False, or cannot be written to.
+        ExportError: the disk is full or failed while writing.
+    """
+    final = Path(path)
+    if final.exists() and not overwrite:
+        raise InvalidInputError(
+            f"Expected a path that does not exist yet. Received: {str(final)!r}, which exists. "
+            "Choose another name, or pass overwrite=True (--force) to replace it."
+        )
+    created = _make_parents(final)
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
+    done = False
+    try:
+        yield temporary
+        _replace(temporary, final)
+        done = True
+    except OSError as error:
+        raise ExportError(
+            f"Expected to write {str(final)!r}. The system said: {error.strerror or error}. "
+            "Free some space or choose another folder; nothing was left behind."
+        ) from error
+    finally:
+        remove(temporary)
+        if not done:
+            remove_empty(created)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a directory tree, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Delete those of the folders, given innermost first, that nobody has put anything into."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory."""
+    if path.is_dir():
+        return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())
+    return path.stat().st_size
+
+
+def compressed_size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory, as a zip archive would hold them."""
+    total = 0
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    total += len(packer.compress(chunk))
+            total += len(packer.flush())
+    return total
+
+
+def _make_parents(path: Path) -> list[Path]:
+    """Create the missing parents of `path`; return those created, innermost first."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(13, "the folder is read-only")
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a folder to write {path.name!r} to. Received: {str(path.parent)!r} "
+            f"({error.strerror or error}). Choose another folder."
+        ) from error
+    return missing
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    """Move into place. A directory cannot replace another one in a single step."""
+    if not final.is_dir():
+        temporary.replace(final)
+        return
+    old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+    final.replace(old)
+    try:
+        temporary.replace(final)
+    except OSError:
+        old.replace(final)
+        raise
+    remove(old)

@@ -1,0 +1,201 @@
+"""Training from scratch with the reference's recipe, on one process or several, resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_effnet.applications import EfficientNet
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.examples import Examples
+from keras_effnet.feeding import training_batches, validation_batches
+from keras_effnet.files import staged
+from keras_effnet.hosts import Share, check_agreement, strategy_scope
+from keras_effnet.lookup import get_variant
+from keras_effnet.recipe import Recipe, compile_model, ema_is_too_slow
+from keras_effnet.variants import Variant
+
+MODEL, SETTINGS, HISTORY = "model.keras", "recipe.json", "history.csv"
+
+
+def pretrain(
+    variant: str | Variant,
+    train: Examples,
+    validation: Examples | None = None,
+    *,
+    out: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    share: Share | None = None,
+    strategy: str = "none",
+    resume: bool = False,
+    callbacks: Sequence[Any] = (),
+    verbose: str | int = "auto",
+) -> keras.Model:
+    """Train an EfficientNet from random weights.
+
+    Args:
+        variant: what to build; see `EfficientNet`.
+        train: labelled pictures, of `examples.from_folders`, `from_tfrecords` or `from_tfds`.
+        validation: the same for validation after each epoch; None for none.
+        out: folder for `model.keras` (averaged weights, loads without this package), `labels.txt`,
+            `recipe.json`, `history.csv`, and while training runs for what `resume` needs.
+        recipe: the configuration; None for the reference's.
+        size: side of the pictures in pixels; None for the variant's resolution.
+        seed: of weights, order and crops.
+        share: what `hosts.join` returned, for several processes. Process 0 writes the files of all;
+            each keeps its own state for `resume` in its `out`.
+        strategy: `"mirrored"` for all GPUs of this host on TensorFlow.
+        resume: go on after the last whole epoch of an interrupted run in `out`.
+        callbacks: more Keras callbacks.
+        verbose: of `model.fit`.
+
+    Returns:
+        The trained model, with averaged weights.
+
+    Raises:
+        InvalidInputError: an argument, folder or picture that cannot be used.
+    """
+    import tensorflow as tf
+
+    recipe, share, folder = recipe or Recipe(), share or Share(), Path(out)
+    chosen = get_variant(variant)
+    side = size or chosen.resolution
+    if validation is not None and validation.labels != train.labels:
+        raise InvalidInputError(
+            f"Expected the same classes for validation as for training, {_some(train.labels)}. "
+            f"Received: {_some(validation.labels)}."
+        )
+    batches = training_batches(train, recipe, side, seed=seed, share=share)
+    checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
+    steps = train.count // recipe.batch_size
+    if ema_is_too_slow(recipe, steps * recipe.epochs):
+        warnings.warn(
+            f"Expected more than {steps * recipe.epochs} steps for an average of the weights with decay "
+            f"{recipe.ema}: the result will still hold the random start. Pass a smaller ema, or 0 for none.",
+            UserWarning,
+            stacklevel=2,
+        )
+    first = _prepare(folder, recipe, chosen, side, share, resume=resume)
+    check_agreement(first, share, "epoch to resume from")
+    keras.utils.set_random_seed(seed)  # last, so that nothing before it takes other numbers elsewhere
+    with strategy_scope(strategy):
+        model = _build(chosen, recipe, side, len(train.labels))
+        compile_model(model, recipe, steps)
+    try:
+        history = model.fit(
+            batches,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            validation_data=checks,
+            callbacks=[*_callbacks(folder, recipe, share, validated=checks is not None), *callbacks],
+            verbose=verbose if share.writes else 0,
+        )
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        raise _unreadable(error) from error
+    if not np.isfinite(history.history["loss"][-1]):
+        raise InvalidInputError(
+            f"Expected a finite loss. Received: {history.history['loss'][-1]} in epoch "
+            f"{history.epoch[-1] + 1}. Start again with a lower learning rate or a longer warm-up."
+        )
+    if share.writes:
+        _save(model, folder, train.labels)
+    shutil.rmtree(_state(folder, share), ignore_errors=True)
+    return model
+
+
+def _build(variant: Variant, recipe: Recipe, side: int, classes: int) -> keras.Model:
+    return EfficientNet(
+        variant,
+        weights=None,
+        input_shape=(side, side, 3),
+        classes=classes,
+        drop_connect_rate=recipe.drop_connect_rate,
+        dropout_rate=recipe.dropout_rate,
+    )
+
+
+def _callbacks(folder: Path, recipe: Recipe, share: Share, *, validated: bool) -> list[Any]:
+    made: list[Any] = [
+        keras.callbacks.BackupAndRestore(
+            str(_state(folder, share)), double_checkpoint=True, delete_checkpoint=False
+        ),
+        keras.callbacks.TerminateOnNaN(),
+    ]
+    if share.writes:
+        made.append(keras.callbacks.CSVLogger(str(folder / HISTORY), append=True))
+    if recipe.ema and validated and share.count == 1:
+        # across hosts each swap would compare every weight between them; there the raw ones are validated
+        made.append(keras.callbacks.SwapEMAWeights())
+    return made
+
+
+def _prepare(folder: Path, recipe: Recipe, variant: Variant, side: int, share: Share, *, resume: bool) -> int:
+    """Make the folder, or check that the run in it can go on; returns the epoch to start with."""
+    settings = {"variant": variant.name, "size": side, "processes": share.count, **recipe.to_dict()}
+    state = _state(folder, share)
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and share.writes:
+            raise InvalidInputError(
+                f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
+                "Choose another one, or pass resume=True (--resume) to go on with the run in it."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if share.writes:
+            (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return 0
+    if not (state / "training_metadata.json").is_file():
+        done = (folder / MODEL).exists()
+        raise InvalidInputError(
+            f"Expected an interrupted run in {str(folder)!r}. Received: "
+            f"{'one that is complete' if done else 'no whole epoch'}. Start without resume."
+        )
+    if share.writes:
+        saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        changed = [name for name in settings if saved.get(name) != settings[name]]
+        if changed:
+            name = changed[0]
+            raise InvalidInputError(
+                f"Expected the settings of the run in {str(folder)!r}: {name} = {saved.get(name)!r}. "
+                f"Received: {settings[name]!r}."
+            )
+    return int(json.loads((state / "training_metadata.json").read_text(encoding="utf-8"))["epoch"])
+
+
+def _save(model: keras.Model, folder: Path, labels: tuple[str, ...]) -> None:
+    """The model without what it was compiled with, so that it loads without this package; all or nothing."""
+    (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    with staged(folder / MODEL, overwrite=True) as part:
+        whole = part.with_suffix(".keras")  # Keras insists on the suffix
+        try:
+            keras.Model(model.input, model.output, name=model.name).save(whole)
+            whole.replace(part)
+        finally:
+            whole.unlink(missing_ok=True)
+
+
+def _state(folder: Path, share: Share) -> Path:
+    """Where a process keeps what it needs to go on."""
+    return folder / (f".state-{share.index}" if share.count > 1 else ".state")
+
+
+def _unreadable(error: Any) -> InvalidInputError:
+    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    return InvalidInputError(
+        f"Expected pictures that can be decoded and class indices in range. Received: {lines[0][:300]}. "
+        "Remove or repair that picture and resume."
+    )
+
+
+def _some(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:5])
+    return f"{len(labels)} ({shown}{', …' if len(labels) > 5 else ''})"

@@ -1,0 +1,180 @@
+"""The reference's training recipe as one configuration.
+
+    RMSProp (rho 0.9, momentum 0.9, epsilon 1e-3) at 0.016 per 256 pictures, ×0.97 every 2.4 epochs,
+    5 epochs of warm-up; moving average of the weights 0.9999; L2 1e-5; label smoothing 0.1;
+    drop-connect 0.2; RandAugment; 350 epochs.
+
+Source: `main.py` and `utils.py` of the reference code (`models/official/efficientnet`). The reference
+trained its `imagenet` weights with AutoAugment; Keras has no AutoAugment layer, so this recipe uses
+RandAugment, as the reference did for its `randaugment` weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import keras
+
+from keras_effnet.errors import InvalidInputError
+
+RATE_BATCH = 256  # the number of pictures in a step that `learning_rate` is given for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train from scratch. The defaults are the reference's.
+
+    Attributes:
+        epochs: passes over the pictures.
+        batch_size: pictures in a step, on all devices and hosts together; the learning rate follows it.
+        learning_rate: for 256 pictures in a step.
+        decay_rate: factor of the learning rate every `decay_epochs`, from the first epoch on.
+        decay_epochs: as above; may be a fraction.
+        warmup_epochs: over which the learning rate grows linearly from 0.
+        rho: RMSProp's decay of the squared gradients, 0–1.
+        momentum: RMSProp's momentum, 0–1.
+        epsilon: RMSProp's epsilon.
+        ema: decay of the moving average of the weights, in each step, 0–1; 0 for none.
+        weight_decay: half of it times the sum of squares of all kernels and biases, batch normalization
+            left out, is added to the loss.
+        label_smoothing: 0–1.
+        drop_connect_rate: at the last block, 0–1.
+        dropout_rate: before the classifier; None for the variant's own.
+        augment_ops: RandAugment's operations for each picture; 0 for none.
+        augment_strength: RandAugment's magnitude, 0–1.
+        crop_area: least share of the picture's area in a random crop; 1 for the evaluation crop and no
+            flip, the same in each epoch.
+    """
+
+    epochs: int = 350
+    batch_size: int = 256
+    learning_rate: float = 0.016
+    decay_rate: float = 0.97
+    decay_epochs: float = 2.4
+    warmup_epochs: float = 5.0
+    rho: float = 0.9
+    momentum: float = 0.9
+    epsilon: float = 1e-3
+    ema: float = 0.9999
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    drop_connect_rate: float = 0.2
+    dropout_rate: float | None = None
+    augment_ops: int = 2
+    augment_strength: float = 0.5
+    crop_area: float = 0.08
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "decay_rate", "decay_epochs", "crop_area"):
+            self._check(name, getattr(self, name) > 0, "above 0")
+        for name in ("warmup_epochs", "weight_decay", "augment_ops", "epsilon"):
+            self._check(name, getattr(self, name) >= 0, "of at least 0")
+        for name in ("rho", "momentum", "ema", "label_smoothing", "drop_connect_rate", "dropout_rate"):
+            self._check(name, 0 <= (getattr(self, name) or 0) < 1, "in [0, 1)")
+        for name in ("augment_strength", "crop_area", "decay_rate"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+
+    def _check(self, name: str, fits: bool, expected: str) -> None:
+        if not fits:
+            raise InvalidInputError(f"Expected {name} {expected}. Received: {getattr(self, name)!r}.")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after warm-up, without decay."""
+        return self.learning_rate * self.batch_size / RATE_BATCH
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, for a file beside the model."""
+        return asdict(self)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all values."""
+        return tuple(field.name for field in fields(cls))
+
+
+@keras.saving.register_keras_serializable(package="keras_effnet")
+class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear growth from 0, then a staircase of exponential decay that counts from the first step.
+
+    Args:
+        peak: the learning rate that the decay starts from.
+        steps_per_epoch: training steps in an epoch.
+        decay_rate, decay_epochs, warmup_epochs: see `Recipe`.
+
+    Source: `build_learning_rate` of the reference code.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        steps_per_epoch: int,
+        decay_rate: float = 0.97,
+        decay_epochs: float = 2.4,
+        warmup_epochs: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "peak": peak,
+            "steps_per_epoch": steps_per_epoch,
+            "decay_rate": decay_rate,
+            "decay_epochs": decay_epochs,
+            "warmup_epochs": warmup_epochs,
+        }
+        self.peak = peak
+        self.warmup_steps = int(warmup_epochs * steps_per_epoch)
+        self.decay = keras.optimizers.schedules.ExponentialDecay(
+            peak, steps_per_epoch * decay_epochs, decay_rate, staircase=True
+        )
+
+    def __call__(self, step: Any) -> Any:
+        decayed = self.decay(step)
+        if not self.warmup_steps:
+            return decayed
+        done = keras.ops.cast(step, "float32") / self.warmup_steps
+        return keras.ops.where(done < 1, self.peak * done, decayed)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(self.config)
+
+
+def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int, **options: Any) -> None:
+    """Compile a classifier as the recipe says.
+
+    Args:
+        model: ends in a softmax over two classes or more; trained on one-hot labels.
+        recipe: the configuration.
+        steps_per_epoch: training steps in an epoch, which the schedule counts in.
+        options: more arguments of `model.compile`, `jit_compile` for example.
+    """
+    _penalize(model, recipe.weight_decay)
+    schedule = WarmupDecay(
+        recipe.peak_learning_rate,
+        steps_per_epoch,
+        recipe.decay_rate,
+        recipe.decay_epochs,
+        recipe.warmup_epochs,
+    )
+    averaging = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    optimizer = keras.optimizers.RMSprop(
+        schedule, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon, **averaging
+    )
+    top = [keras.metrics.TopKCategoricalAccuracy(5, name="top5")] if model.output_shape[-1] > 5 else []
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy", *top], **options)
+
+
+def ema_is_too_slow(recipe: Recipe, steps: int) -> bool:
+    """Whether the average of the weights still holds much of the random start after `steps`."""
+    return recipe.ema > 0 and steps * -math.log(recipe.ema) < math.log(100)
+
+
+def _penalize(model: keras.Model, rate: float) -> None:
+    """L2 in the loss, as the reference does it; a decay inside the optimizer would bypass RMSProp."""
+    regularizer = keras.regularizers.L2(rate / 2) if rate else None
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            for variable in layer.trainable_variables:
+                variable.regularizer = regularizer

@@ -1,0 +1,130 @@
+"""Fine-tuning that can be killed: after every epoch all that the next one needs is on disk.
+
+Keras' `BackupAndRestore` keeps the weights and the epoch only, not what early stopping has seen, and a
+kill while it writes can cost the last good copy. Here `state.json`, replaced in one step, decides which
+files count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.files import staged
+
+STATE_NAME = "state.json"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps the newest and the best epoch, and stops when nothing gets better.
+
+    The file of an epoch holds the model's weights, the optimizer's and the state of its random layers.
+
+    Args:
+        folder: for the files; nothing else may lie there.
+        best: validation loss to beat, that of the model before fine-tuning.
+        patience: epochs without a better one before it stops.
+
+    Attributes:
+        epoch: epochs that are done.
+        history: the figures of these epochs.
+        best_epoch: the best of them, counted from 1; 0 while none was better than at the beginning.
+        finished: whether fine-tuning is over.
+    """
+
+    def __init__(self, folder: Path, *, best: float, patience: int) -> None:
+        super().__init__()
+        self.folder, self.patience = folder, patience
+        self.best, self.best_epoch, self.epoch, self.finished = best, 0, 0, False
+        self.history: dict[str, list[float]] = {}
+        self._began = 0.0, 0.0
+        self._read()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` epochs have passed without a better one."""
+        return self.epoch - self.best_epoch >= self.patience
+
+    def restore(self, model: Any) -> None:
+        """Load the newest epoch into a compiled model, if there is one."""
+        if self.epoch:
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(self._file(self.epoch))
+
+    def restore_best(self, model: Any) -> bool:
+        """Load the best epoch into the compiled model; False if there is none."""
+        if not self.best_epoch:
+            return False
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(self._file(self.best_epoch))
+        return True
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.monotonic(), time.process_time()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        wall, cpu = self._began
+        figures |= {"seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
+        with staged(self._file(epoch + 1), overwrite=True) as temporary:
+            self._save(temporary)
+        self.epoch = epoch + 1
+        for name, value in figures.items():
+            self.history.setdefault(name, []).append(value)
+        if figures["val_loss"] < self.best:
+            self.best, self.best_epoch = figures["val_loss"], self.epoch
+        if self.exhausted:
+            self.model.stop_training = True
+        self._write()
+
+    def finish(self) -> None:
+        """Remember that no further epoch is wanted."""
+        self.finished = True
+        self._write()
+
+    def _save(self, path: Path) -> None:
+        # Keras wants this ending, and a staged name has another
+        temporary = path.with_suffix(".weights.h5")
+        try:
+            self.model.save_weights(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _file(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:03d}.weights.h5"
+
+    def _read(self) -> None:
+        path = self.folder / STATE_NAME
+        if not path.is_file():
+            return
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            self.epoch, self.best_epoch = int(state["epoch"]), int(state["best_epoch"])
+            self.best, self.finished = float(state["best"]), bool(state["finished"])
+            self.history = dict(state["history"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"Expected the state of a training run in {str(path)!r}. Received something else ({error}). "
+                "Start a new run."
+            ) from error
+
+    def _write(self) -> None:
+        state = {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "finished": self.finished,
+            "history": self.history,
+        }
+        with staged(self.folder / STATE_NAME, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        keep = {self._file(self.epoch), self._file(self.best_epoch)}
+        for path in self.folder.glob("epoch-*.weights.h5"):
+            if path not in keep:
+                path.unlink()

@@ -1,0 +1,77 @@
+"""From a finished run to verified artefacts, calibrated on its training photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.train.pictures import arrays
+from keras_effnet.train.run import Outcome
+
+CALIBRATION = 200  # training photographs to choose integer ranges from
+VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
+
+
+def export_run(
+    outcome: Outcome,
+    targets: Sequence[str],
+    *,
+    min_agreement: float | None = None,
+    keep_failed: bool = False,
+    progress: Any = lambda _: None,
+) -> list[Any]:
+    """Export a run's model into `export/` in its folder, with `report.json` and `report.html` there.
+
+    Targets that are there already are left alone.
+
+    Args:
+        outcome: of the run.
+        targets: `tflite:int8`, `onnx:float32`, …
+        min_agreement: for int8, see `keras_effnet.export.to_tflite`.
+        keep_failed: leave files that failed verification.
+        progress: called with the name of each step.
+
+    Returns:
+        An `Artefact` for each target that was made now.
+
+    Raises:
+        ExportError: a converter failed.
+    """
+    from keras_effnet.export.pipeline import Job, export_job, final_path
+    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.report import write_reports
+
+    out: Path = outcome.folder.path / "export"
+    name = outcome.metrics["model"]["variant"]
+    recipes = [
+        recipe
+        for recipe in dict.fromkeys(parse_target(target) for target in targets)
+        if not final_path(out, name, recipe).exists()
+    ]
+    if not recipes:
+        return []
+    listing, size = outcome.listing, outcome.metrics["model"]["image_size"]
+    interpolation = outcome.interpolation
+    calibration = None
+    if any(recipe.integer for recipe in recipes):
+        calibration = arrays(
+            listing, listing.of("train"), size=size, interpolation=interpolation, limit=CALIBRATION
+        )
+    images = arrays(
+        listing, listing.of(outcome.judged), size=size, interpolation=interpolation, limit=VERIFICATION
+    )
+    job = Job(
+        model=outcome.model,
+        name=name,
+        recipes=recipes,
+        out=out,
+        images=images,
+        calibration=calibration,
+        labels=listing.classes,
+        min_agreement=min_agreement,
+        keep_failed=keep_failed,
+    )
+    artefacts = export_job(job, progress)
+    write_reports(artefacts, out)
+    return artefacts

@@ -1,0 +1,142 @@
+"""Phase 2: the top blocks learn too, slowly, batch normalization frozen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.train.augmentation import augmentation
+from keras_effnet.train.checkpoint import Checkpoint
+from keras_effnet.train.listing import Listing
+from keras_effnet.train.pictures import evaluation_batches, training_batches
+from keras_effnet.train.settings import Settings
+from keras_effnet.transfer import unfreeze
+
+MIXED_CAPABILITY = 7  # of an NVIDIA GPU, from which on float16 is faster than float32
+CLIP_NORM = 1.0  # a mislabelled photograph must not throw a pretrained network over
+
+
+def fine_tune(
+    model: Any,
+    listing: Listing,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    *,
+    size: int,
+    interpolation: str,
+    class_weights: npt.NDArray[np.float32] | None,
+    callbacks: Sequence[Any] = (),
+    verbose: int = 0,
+) -> None:
+    """Train `model` from where `checkpoint` stands; afterwards it holds the best epoch's weights.
+
+    Args:
+        model: a classifier, built within the scope of the run's strategy.
+        listing: the photographs.
+        checkpoint: where to go on from, and what keeps the epochs.
+        settings: of the run.
+        size, interpolation: of the pictures.
+        class_weights: per class, or None.
+        callbacks: further ones for `fit`.
+        verbose: as in `fit`.
+    """
+    if settings.weights is not None:
+        unfreeze(model, settings.unfreeze)
+    training = listing.of("train")
+    steps = -(-len(training) // settings.batch_size)
+    _compile(model, settings, steps)
+    beginning = model.get_weights()
+    if not (checkpoint.finished or checkpoint.exhausted):
+        checkpoint.restore(model)
+        start = checkpoint.epoch
+        shape: dict[str, Any] = {
+            "size": size,
+            "interpolation": interpolation,
+            "batch_size": settings.batch_size,
+        }
+        # the random layers start anew in a resumed run: another seed, or they would repeat themselves
+        augment = augmentation(settings, size, class_weights, seed=settings.seed + 1000 * start)
+        batches = training_batches(
+            listing,
+            training,
+            augment,
+            **shape,
+            seed=settings.seed,
+            epochs=range(start, settings.epochs),
+        )
+        averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema else []
+        if start < settings.epochs:
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                initial_epoch=start,
+                epochs=settings.epochs,
+                validation_data=evaluation_batches(listing, listing.of("validation"), **shape),
+                callbacks=[*averaging, checkpoint, *callbacks],
+                verbose=verbose,
+            )
+    checkpoint.finish()
+    if not checkpoint.restore_best(model):
+        model.set_weights(beginning)
+    elif settings.ema:
+        _inner(model.optimizer).finalize_variable_values(model.trainable_variables)
+
+
+def _compile(model: Any, settings: Settings, steps: int) -> None:
+    total = steps * max(settings.epochs, 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
+    )
+    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
+    model.compile(
+        keras.optimizers.Adam(rate, global_clipnorm=CLIP_NORM, **average),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],
+    )
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer inside the one that scales the loss in mixed precision."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+@contextmanager
+def precision(settings: Settings) -> Iterator[str]:
+    """Layers built inside compute in the run's precision; yields its name."""
+    before = keras.config.dtype_policy()
+    name = _automatic_precision() if settings.precision == "auto" else settings.precision
+    keras.config.set_dtype_policy(name)
+    try:
+        yield name
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _automatic_precision() -> str:
+    """Mixed precision where it is known to be faster: on GPUs with units for it."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
+    fast = capabilities and all(found and found[0] >= MIXED_CAPABILITY for found in capabilities)
+    return "mixed_float16" if fast else "float32"
+
+
+def scope_of(strategy: str) -> Callable[[], Any]:
+    """What to build and compile the model in: a context manager's constructor.
+
+    Args:
+        strategy: `"none"`, or `"mirrored"` for all GPUs of this machine (`tf.distribute`).
+    """
+    if strategy == "none":
+        return contextlib.nullcontext
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy().scope

@@ -1,0 +1,157 @@
+"""The folder of a run: what it was told, which photographs it uses, and what it made.
+
+    run.json      the settings                  model.keras   the classifier
+    data.csv      file,label,split              labels.txt    class names, one per line
+    skipped.csv   unreadable photographs        metrics.json  accuracy, precision, recall, confusion
+    logs/         for TensorBoard               report.html   the same for people
+    work/         features and checkpoints,     export/       artefacts with their report
+                  gone when the run is done
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.files import remove, staged
+from keras_effnet.train.listing import SPLITS, Listing
+from keras_effnet.train.settings import Settings
+
+_ADVICE = "Choose another --out, or pass --resume to go on with it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A run's folder and its settings."""
+
+    path: Path
+    settings: Settings
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings) -> RunFolder:
+        """Begin a run.
+
+        Raises:
+            InvalidInputError: there is something at `path` already, or it cannot be written to.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "a run" if (path / "run.json").is_file() else "something else"
+            raise InvalidInputError(
+                f"Expected a folder that does not exist yet. Received: {str(path)!r}, which holds {what}. "
+                + (_ADVICE if what == "a run" else "Choose another --out.")
+            )
+        with staged(path / "run.json") as temporary:
+            temporary.write_text(json.dumps(settings.to_dict(), indent=1) + "\n", encoding="utf-8")
+        return cls(path=path, settings=settings)
+
+    @classmethod
+    def resume(cls, path: Path, given: dict[str, Any]) -> RunFolder:
+        """Go on with a run.
+
+        Args:
+            path: its folder.
+            given: settings that were asked for now; they must be those of the run.
+
+        Raises:
+            InvalidInputError: no run there, or one with other settings.
+        """
+        file = path / "run.json"
+        if not file.is_file():
+            raise InvalidInputError(
+                f"Expected a run to resume in {str(path)!r}. Received a folder without run.json. "
+                "Leave --resume out to begin one."
+            )
+        try:
+            settings = Settings.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(f"Expected the settings of a run in {str(file)!r}. {error}") from error
+        stored = settings.to_dict()
+        other = sorted(name for name, value in given.items() if stored[name] != value)
+        if other:
+            told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
+            raise InvalidInputError(
+                f"Expected the settings of the run in {str(path)!r}. Received: {told}. "
+                "Leave them out, or begin another run with another --out."
+            )
+        return cls(path=path, settings=settings)
+
+    @property
+    def work(self) -> Path:
+        """Where features and checkpoints lie while the run lasts."""
+        return self.path / "work"
+
+    @property
+    def model(self) -> Path:
+        """The trained classifier."""
+        return self.path / "model.keras"
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
+        remove(self.work)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a file of the run whole or not at all."""
+        with staged(self.path / name, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote, or None."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def write_listing(self, listing: Listing, skipped: Sequence[tuple[str, str]]) -> None:
+        """Keep the photographs and their splits, so that resuming needs no second look at the disk."""
+        _write_csv(self.path / "skipped.csv", ("file", "reason"), skipped)
+        rows = (
+            (file, listing.classes[label], SPLITS[split])
+            for file, label, split in zip(listing.files, listing.labels, listing.splits, strict=True)
+        )
+        _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
+        self.write_json("work/data.json", {"root": str(listing.root), "classes": list(listing.classes)})
+
+    def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
+        """What `write_listing` kept, or None."""
+        known = self.read_json("work/data.json")
+        if known is None:
+            return None
+        classes = tuple(known["classes"])
+        number = {name: index for index, name in enumerate(classes)}
+        files: list[str] = []
+        labels: list[int] = []
+        splits: list[int] = []
+        for row in _read_csv(self.path / "data.csv"):
+            files.append(row[0])
+            labels.append(number[row[1]])
+            splits.append(SPLITS.index(row[2]))
+        listing = Listing(
+            root=Path(known["root"]),
+            files=files,
+            labels=np.array(labels, np.int32),
+            splits=np.array(splits, np.int8),
+            classes=classes,
+        )
+        return listing, [(row[0], row[1]) for row in _read_csv(self.path / "skipped.csv")]
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
+    with (
+        staged(path, overwrite=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = csv.reader(stream)
+        next(rows)
+        yield from rows

@@ -1,0 +1,332 @@
+"""A training run from a folder of photographs to a saved, measured classifier.
+
+Each step leaves its result in the run's folder and is skipped when the result is there, so a run that
+was stopped at any point is resumed by doing it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet import transfer
+from keras_effnet.files import staged
+from keras_effnet.lookup import get_variant
+from keras_effnet.train import splits
+from keras_effnet.train.checkpoint import Checkpoint
+from keras_effnet.train.evaluation import measure
+from keras_effnet.train.features import FloatArray, cached_features
+from keras_effnet.train.fine_tuning import fine_tune, precision, scope_of
+from keras_effnet.train.folder import RunFolder
+from keras_effnet.train.head import train_head
+from keras_effnet.train.listing import Listing, read_listing
+from keras_effnet.train.pictures import evaluation_batches, scan
+from keras_effnet.train.progress import Progress
+
+MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        folder: the run's folder.
+        model: the trained classifier, float32, not compiled.
+        listing: the photographs.
+        metrics: the content of `metrics.json`.
+        probabilities: of the photographs of `judged`, float `[N, classes]`.
+        interpolation: that photographs are resized with.
+        judged: the split they are of: `"test"`, or `"validation"` where there is no test split.
+    """
+
+    folder: RunFolder
+    model: Any
+    listing: Listing
+    metrics: dict[str, Any]
+    probabilities: npt.NDArray[np.float32]
+    judged: str
+    interpolation: str
+
+
+def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
+    """Do what is left of a run.
+
+    Args:
+        folder: from `RunFolder.create` or `RunFolder.resume`.
+        progress: what to show; None for nothing.
+
+    Raises:
+        InvalidInputError: data that cannot be used.
+        WeightsError: weights that cannot be used.
+        ExportError: a file could not be written; the run can be resumed.
+    """
+    return _Run(folder, progress or Progress(quiet=True)).do()
+
+
+class _Run:
+    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+        self.folder, self.settings, self.progress = folder, folder.settings, progress
+        self.variant = get_variant(self.settings.variant)
+        self.size = self.settings.image_size or self.variant.resolution
+        self.interpolation = "bilinear" if self.variant.lite else "bicubic"
+
+    def do(self) -> Outcome:
+        keras.utils.set_random_seed(self.settings.seed)
+        listing, skipped = self._listing()
+        weights = splits.class_weights(listing) if self.settings.class_weights else None
+        if self.folder.model.is_file():
+            model = keras.saving.load_model(self.folder.model, compile=False)
+        else:
+            model = self._classifier(listing)
+            if self.settings.weights is not None:
+                self._head(model, listing, weights)
+            self._fine_tune(model, listing, weights)
+            self._save(model, listing)
+        metrics = self.folder.read_json("metrics.json")
+        judged = "test" if len(listing.of("test")) else "validation"
+        probabilities = self._probabilities(model, listing, judged)
+        if metrics is None:
+            metrics = self._metrics(model, listing, skipped, judged, probabilities)
+            self.folder.write_json("metrics.json", metrics)
+        return Outcome(
+            folder=self.folder,
+            model=model,
+            listing=listing,
+            metrics=metrics,
+            probabilities=probabilities,
+            judged=judged,
+            interpolation=self.interpolation,
+        )
+
+    def _listing(self) -> tuple[Listing, list[tuple[str, str]]]:
+        """The photographs that can be read, with their splits, and those that cannot."""
+        known = self.folder.read_listing()
+        if known is not None:
+            return known
+        everything = read_listing(self.settings.data, self.settings.classes)
+        with self.progress.bar("reading", len(everything.files)) as advance:
+            broken = scan(everything, advance)
+        keep = np.ones(len(everything.files), bool)
+        keep[[index for index, _ in broken]] = False
+        skipped = [(everything.files[index], reason) for index, reason in broken]
+        listing = splits.split_listing(
+            everything.only(keep) if skipped else everything,
+            validation=self.settings.validation_share,
+            test=self.settings.test_share,
+            seed=self.settings.seed,
+        )
+        self.folder.write_listing(listing, skipped)
+        self.progress.say(_described(listing, skipped, weighted=self.settings.class_weights))
+        return listing, skipped
+
+    def _classifier(self, listing: Listing) -> Any:
+        return transfer.classifier(
+            self.variant,
+            listing.classes,
+            weights=self.settings.weights,
+            input_shape=(self.size, self.size, 3),
+            dropout_rate=self.settings.dropout,
+        )
+
+    def _batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+        return lambda indices: evaluation_batches(
+            listing,
+            indices,
+            size=self.size,
+            interpolation=self.interpolation,
+            batch_size=EVALUATION_BATCH,
+        )
+
+    def _head(self, model: Any, listing: Listing, weights: FloatArray | None) -> None:
+        """Phase 1, or its result from an earlier try."""
+        last = model.get_layer("predictions")
+        place = self.folder.work / "head.npz"
+        if place.is_file():
+            with np.load(place) as stored:
+                last.set_weights([stored["kernel"], stored["bias"]])
+            return
+        began, cpu = time.monotonic(), time.process_time()
+        features = self._features(model, listing)
+        seconds = time.monotonic() - began
+        training = [features[name] for name in ("train", "train_mirrored") if name in features]
+        labels = {split: listing.labels[listing.of(split)] for split in ("train", "validation", "test")}
+        history = train_head(
+            model,
+            training,
+            labels["train"],
+            (features["validation"], labels["validation"]),
+            class_weights=weights,
+            label_smoothing=self.settings.label_smoothing,
+            epochs=self.settings.head_epochs,
+            seed=self.settings.seed,
+            callbacks=self._tensorboard("head"),
+        )
+        kernel, bias = last.get_weights()
+        report: dict[str, Any] = {
+            "feature_seconds": seconds,
+            "seconds": time.monotonic() - began,
+            "cpu_seconds": time.process_time() - cpu,
+            "history": history,
+        }
+        for split in ("validation", "test"):
+            if len(labels[split]):
+                guesses = (features[split] @ kernel + bias).argmax(axis=1)
+                report[f"{split}_accuracy"] = float((guesses == labels[split]).mean())
+        self.folder.write_json("work/head.json", report)
+        with staged(place, overwrite=True) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, kernel=kernel, bias=bias)
+        self.progress.say(
+            f"head: validation accuracy {report['validation_accuracy']:.3f} after {report['seconds']:.0f} s"
+        )
+
+    def _features(self, model: Any, listing: Listing) -> dict[str, FloatArray]:
+        backbone = keras.Model(model.input, model.get_layer("avg_pool").output)
+        wanted = {split: (split, False) for split in ("train", "validation", "test")}
+        flips = self.settings.augment != "none"
+        if flips and len(listing.of("train")) <= MIRRORED_LIMIT:
+            wanted["train_mirrored"] = ("train", True)
+        found: dict[str, FloatArray] = {}
+        total = sum(len(listing.of(split)) for split, _ in wanted.values())
+        with self.progress.bar("features", total) as advance:
+            for name, (split, mirrored) in wanted.items():
+                found[name] = cached_features(
+                    backbone,
+                    listing.of(split),
+                    self._batches(listing),
+                    self.folder.work / "features" / f"{name}.f32",
+                    mirrored=mirrored,
+                    progress=advance,
+                )
+        return found
+
+    def _fine_tune(self, model: Any, listing: Listing, weights: FloatArray | None) -> None:
+        """Phase 2 on a model of the run's precision and strategy; its weights end up in `model`."""
+        if self.settings.epochs == 0:
+            return
+        with precision(self.settings) as policy, scope_of(self.settings.strategy)():
+            plain = policy == "float32" and self.settings.strategy == "none"
+            tuned = model if plain else self._classifier(listing)
+            if not plain:
+                tuned.set_weights(model.get_weights())
+            checkpoint = Checkpoint(
+                self.folder.work / "fine_tuning",
+                best=self._loss(model, listing),
+                patience=self.settings.patience,
+            )
+            fine_tune(
+                tuned,
+                listing,
+                checkpoint,
+                self.settings,
+                size=self.size,
+                interpolation=self.interpolation,
+                class_weights=weights,
+                callbacks=[*self._tensorboard("fine_tuning"), self.progress.epochs("fine-tuning")],
+                verbose=self.progress.fit_verbosity,
+            )
+        if not plain:
+            model.set_weights(tuned.get_weights())
+        history = checkpoint.history
+        self.folder.write_json(
+            "work/fine_tuning.json",
+            {
+                "epochs": checkpoint.epoch,
+                "best_epoch": checkpoint.best_epoch,
+                "precision": policy,
+                "seconds": sum(history.get("seconds", [])),
+                "cpu_seconds": sum(history.get("cpu_seconds", [])),
+                "history": history,
+            },
+        )
+
+    def _loss(self, model: Any, listing: Listing) -> float:
+        """The validation loss before fine-tuning, the one to beat."""
+        if self.settings.weights is None:
+            return float("inf")
+        probabilities = self._probabilities(model, listing, "validation")
+        truth = np.eye(len(listing.classes), dtype=np.float32)[listing.labels[listing.of("validation")]]
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.settings.label_smoothing)
+        return float(loss(truth, probabilities))
+
+    def _tensorboard(self, phase: str) -> list[Any]:
+        return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
+
+    def _save(self, model: Any, listing: Listing) -> None:
+        """Keep the model, without what only training needs."""
+        bare = keras.Model(model.input, model.output, name=model.name)
+        transfer.freeze(bare)
+        for layer in bare.layers:
+            layer.trainable = True
+        with staged(self.folder.path / "labels.txt", overwrite=True) as temporary:
+            temporary.write_text("\n".join(listing.classes) + "\n", encoding="utf-8")
+        with staged(self.folder.model, overwrite=True) as temporary:
+            whole = temporary.with_suffix(".keras")
+            try:
+                bare.save(whole)
+                whole.replace(temporary)
+            finally:
+                whole.unlink(missing_ok=True)
+
+    def _probabilities(self, model: Any, listing: Listing, split: str) -> npt.NDArray[np.float32]:
+        indices = listing.of(split)
+        with self.progress.bar(f"judging: {split}", len(indices)) as advance:
+            found = np.asarray(model.predict(self._batches(listing)(indices), verbose=0), np.float32)
+            advance(len(indices))
+        return found
+
+    def _metrics(
+        self,
+        model: Any,
+        listing: Listing,
+        skipped: list[tuple[str, str]],
+        judged: str,
+        probabilities: npt.NDArray[np.float32],
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "model": {
+                "variant": self.variant.name,
+                "weights": self.settings.weights,
+                "image_size": self.size,
+                "classes": list(listing.classes),
+            },
+            "data": _data_figures(listing, skipped),
+            "head": self.folder.read_json("work/head.json"),
+            "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
+        }
+        for split in ("validation", "test"):
+            indices = listing.of(split)
+            if len(indices):
+                scores = probabilities if split == judged else self._probabilities(model, listing, split)
+                found[split] = measure(scores, listing.labels[indices], listing.classes)
+        return found
+
+
+def _data_figures(listing: Listing, skipped: list[tuple[str, str]]) -> dict[str, Any]:
+    return {
+        **{split: len(listing.of(split)) for split in ("train", "validation", "test")},
+        "train_per_class": dict(zip(listing.classes, listing.counts("train").tolist(), strict=True)),
+        "imbalance": splits.imbalance(listing),
+        "skipped": [{"file": file, "reason": reason} for file, reason in skipped],
+    }
+
+
+def _described(listing: Listing, skipped: list[tuple[str, str]], *, weighted: bool) -> str:
+    counts = ", ".join(f"{len(listing.of(split))} {split}" for split in ("train", "validation", "test"))
+    lines = [f"{len(listing.classes)} classes; photographs: {counts}"]
+    if skipped:
+        names = ", ".join(file for file, _ in skipped[:3]) + (", …" if len(skipped) > 3 else "")
+        lines.append(f"skipped {len(skipped)} unreadable: {names} (all in skipped.csv)")
+    ratio = splits.imbalance(listing)
+    if ratio >= splits.IMBALANCE:
+        advice = "weighted" if weighted else "--class-weights would weigh them alike"
+        lines.append(f"imbalanced: the largest class has {ratio:.1f} times the smallest; {advice}")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""What a training run is told, and keeps in `run.json` so that it can be resumed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from keras_effnet.errors import InvalidInputError, unknown_name
+
+AUGMENTATIONS = ("none", "light", "standard", "randaugment")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+STRATEGIES = ("none", "mirrored")
+XLA = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        data: folder or CSV file of photographs, see `listing`.
+        variant: short name of the backbone.
+        weights: published set, file, or None for random weights.
+        classes: class names to use, in the order of the outputs; empty for all that are found.
+        image_size: side of the input in pixels; None for the variant's resolution.
+        validation_share, test_share: of each class, where the data has no such folder; 0–1.
+        seed: of the split, the order, the augmentation and the head.
+        batch_size: photographs per optimizer step.
+        head_epochs: passes over the cached features at most.
+        epochs: passes over the photographs while fine-tuning; 0 trains the head alone.
+        unfreeze: first block to fine-tune, see `transfer.unfreeze`.
+        learning_rate: the highest of fine-tuning.
+        patience: epochs without a better validation loss before a phase ends.
+        dropout: before the classifier, 0–1; None for the variant's own.
+        label_smoothing: 0–1.
+        augment: one of `AUGMENTATIONS`.
+        mixup, cutmix: strength (alpha) of mixing photographs; 0 for none.
+        class_weights: weigh photographs so that every class counts the same.
+        ema: momentum of the averaged weights, 0–1; 0 for none.
+        precision: one of `PRECISIONS`.
+        xla: one of `XLA`.
+        strategy: one of `STRATEGIES`.
+    """
+
+    data: str
+    variant: str = "lite0"
+    weights: str | None = "imagenet"
+    classes: tuple[str, ...] = ()
+    image_size: int | None = None
+    validation_share: float = 0.15
+    test_share: float = 0.15
+    seed: int = 0
+    batch_size: int = 32
+    head_epochs: int = 200
+    epochs: int = 15
+    unfreeze: str = "block3a"
+    learning_rate: float = 3e-4
+    patience: int = 5
+    dropout: float | None = None
+    label_smoothing: float = 0.1
+    augment: str = "standard"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: bool = False
+    ema: float = 0.0
+    precision: str = "auto"
+    xla: str = "auto"
+    strategy: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("augment", AUGMENTATIONS),
+            ("precision", PRECISIONS),
+            ("xla", XLA),
+            ("strategy", STRATEGIES),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+        for name in ("validation_share", "test_share", "label_smoothing", "ema", "dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise InvalidInputError(f"Expected {name} to lie in [0, 1). Received: {value!r}.")
+        if self.validation_share <= 0 or self.validation_share + self.test_share >= 1:
+            raise InvalidInputError(
+                "Expected a validation share above 0 and something left to train on. Received: "
+                f"validation {self.validation_share}, test {self.test_share}."
+            )
+        for name, least in (("batch_size", 1), ("head_epochs", 1), ("epochs", 0), ("patience", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InvalidInputError(f"Expected {name} of at least {least}. Received: {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
+        if self.mixup < 0 or self.cutmix < 0:
+            raise InvalidInputError(f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """The inverse of `to_dict`; unknown keys are an error.
+
+        Raises:
+            InvalidInputError: not what `to_dict` writes.
+        """
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) - known:
+            raise InvalidInputError(
+                f"Expected the settings of a training run. Received: {sorted(set(values) - known)} beside them. "
+                "The run was made by another version; start a new one."
+            )
+        return cls(**(values | {"classes": tuple(values.get("classes", ()))}))

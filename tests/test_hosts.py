@@ -1,0 +1,162 @@
+"""Two processes on loopback against one; and what keeps people from starting them wrongly."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.hosts import Share, join, strategy_scope
+
+TRAIN = """
+import sys
+from keras_effnet import examples, hosts
+from keras_effnet.pretrain import pretrain
+from keras_effnet.recipe import Recipe
+from keras_effnet.variants import Variant
+
+data, out, index, count, address, epochs = sys.argv[1:]
+share = hosts.join(address, int(count), int(index))
+small = Variant(name="small", title="Small", width=0.1, depth=0.1, resolution=32, dropout=0.2)
+recipe = Recipe(epochs=int(epochs), batch_size=8, learning_rate=0.05, warmup_epochs=0, ema=0.5, augment_ops=0)
+found = examples.from_folders(data)
+pretrain(small, found, found, out=out, recipe=recipe, share=share, verbose=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, generator = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for label in ("dark", "light"):
+        (root / label).mkdir()
+        for index in range(8):
+            pixels = generator.integers(0, 156, (40, 40, 3)) + (100 if label == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{index}.png")
+    return root
+
+
+def _start(folders: Path, out: Path, count: int, epochs: int) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                TRAIN,
+                str(folders),
+                str(out),
+                str(index),
+                str(count),
+                address,
+                str(epochs),
+            ],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def _curve(out: Path) -> list[dict[str, float]]:
+    with (out / "history.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_two_processes_have_the_loss_curve_and_the_weights_of_one(folders: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    runs = {count: _start(folders, tmp_path / str(count), count, 2) for count in (1, 2)}
+    for process in (process for group in runs.values() for process in group):
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors[-3000:]
+    one, two = (_curve(tmp_path / str(count)) for count in (1, 2))
+    np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=2e-3)
+    assert one[0]["loss"] != pytest.approx(
+        one[1]["loss"], rel=2e-3
+    )  # a curve that a constant would not match
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == [
+        "history.csv",
+        "labels.txt",
+        "model.keras",
+        "recipe.json",
+    ]
+    models = [keras.models.load_model(tmp_path / str(count) / "model.keras") for count in (1, 2)]
+    scale = [np.abs(weight).max() for weight in models[0].get_weights()]
+    for left, right, largest in zip(models[0].get_weights(), models[1].get_weights(), scale, strict=True):
+        np.testing.assert_allclose(left, right, atol=0.02 * largest + 1e-6)
+
+
+def test_terminating_processes_ends_them_and_leaves_no_model(folders: Path, tmp_path: Path) -> None:
+    """JAX would swallow SIGTERM for its preemption service."""
+    pytest.importorskip("jax")
+    out = tmp_path / "run"
+    processes = _start(folders, out, 2, 10_000)
+    deadline = time.monotonic() + 200
+    while not (out / "history.csv").exists() and time.monotonic() < deadline:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.2)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        process.communicate(timeout=30)
+        assert process.returncode != 0
+    assert not (out / "model.keras").exists()
+
+
+def test_randaugment_feeds_a_model_on_jax(folders: Path) -> None:
+    pytest.importorskip("jax")
+    code = (
+        "import sys, numpy as np\nfrom keras_effnet import examples, feeding\n"
+        "from keras_effnet.recipe import Recipe\n"
+        "found = examples.from_folders(sys.argv[1])\n"
+        "batches = [feeding.training_batches(found, Recipe(batch_size=4, augment_ops=n), 32) for n in (0, 2)]\n"
+        "plain, strong = (np.asarray(next(iter(batch))[0]) for batch in batches)\n"
+        "print(np.abs(plain - strong).mean() > 5, strong.min() >= 0, strong.max() <= 255)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folders)],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split()[-3:] == ["True"] * 3
+
+
+def test_share_divides_batches_evenly_or_not_at_all() -> None:
+    assert Share(index=1, count=4).local_batch(32) == 8
+    assert Share().writes and not Share(index=1, count=2).writes
+    with pytest.raises(InvalidInputError, match="Choose a multiple of 3"):
+        Share(count=3).local_batch(32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Share(index=2, count=2), "process id between 0 and 1 for 2 processes. Received: 2"),
+        (lambda: Share(count=0), "for 0 processes"),
+        (lambda: join("10.0.0.1", 2, 0), r"host:port of process 0. Received: '10.0.0.1'"),
+        (lambda: join("10.0.0.1:99999", 2, 0), "host:port"),
+        (lambda: join("10.0.0.1:1234", 2, 0), "Set KERAS_BACKEND=jax"),
+        (lambda: strategy_scope("multi"), "Expected strategy to be one of none, mirrored"),
+    ],
+)
+def test_wrong_use_is_told_in_one_sentence(call: Any, message: str) -> None:
+    assert keras.backend.backend() == "tensorflow"
+    with pytest.raises(InvalidInputError, match=message):
+        call()

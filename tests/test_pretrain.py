@@ -1,0 +1,351 @@
+"""Training from scratch end to end on tiny data: each source of pictures, resume, the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet import examples, load_image
+from keras_effnet.cli import main
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.examples import Examples
+from keras_effnet.feeding import training_batches, validation_batches
+from keras_effnet.hosts import Share
+from keras_effnet.pretrain import pretrain
+from keras_effnet.recipe import Recipe
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
+QUICK = Recipe(
+    epochs=4,
+    batch_size=8,
+    learning_rate=0.02,
+    warmup_epochs=0,
+    ema=0.6,
+    drop_connect_rate=0,
+    augment_ops=0,
+    crop_area=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    """The least network that has every kind of layer."""
+    from keras_effnet.variants import Variant
+
+    return Variant(name="small", title="Small", width=0.1, depth=0.1, resolution=32, dropout=0.0)
+
+
+def _picture(label: str, seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).normal(0, 25, (48, 60, 3))
+    return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("colours")
+    for position, label in enumerate(COLOURS):
+        (root / label).mkdir()
+        for index in range(8):
+            suffix = "png" if index % 2 else "jpg"
+            _picture(label, 10 * position + index).save(root / label / f"{index}.{suffix}")
+    (root / "red" / "notes.txt").write_text("not a picture")
+    (root / ".cache").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def records(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same pictures as ImageNet's TFRecords: encoded, labels from 1, in two files."""
+    import tensorflow as tf
+
+    root = tmp_path_factory.mktemp("records")
+    paths = sorted(path for path in folders.rglob("*") if path.suffix in {".png", ".jpg"})
+    for shard in range(2):
+        with tf.io.TFRecordWriter(str(root / f"train-0000{shard}-of-00002")) as writer:
+            for path in paths[shard::2]:
+                label = sorted(COLOURS).index(path.parent.name) + 1
+                feature = {
+                    "image/encoded": tf.train.Feature(
+                        bytes_list=tf.train.BytesList(value=[path.read_bytes()])
+                    ),
+                    "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                }
+                writer.write(
+                    tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+                )
+    return str(root / "train-*")
+
+
+@pytest.fixture(scope="module")
+def prepared(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tfds data set, written here: no internet."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    root = tmp_path_factory.mktemp("tfds")
+    info_features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=sorted(COLOURS))}
+    )
+    rows = [
+        {"image": np.asarray(_picture(label, 10 * position + index)), "label": label}
+        for position, label in enumerate(sorted(COLOURS))
+        for index in range(8)
+    ]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="colours",
+        version="1.0.0",
+        features=info_features,
+        split_datasets={"train": rows, "validation": rows[:3]},
+        data_dir=str(root),
+        disable_shuffling=True,
+    )
+    return str(root)
+
+
+def _check_run(out: Path, found: Examples, small: Any) -> None:
+    assert found.count == 24 and found.records.element_spec[0].dtype == "string"
+    pretrain(small, found, found, out=out, recipe=QUICK, verbose=0)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "history.csv",
+        "labels.txt",
+        "model.keras",
+        "recipe.json",
+    ]
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
+    assert float(rows[3]["loss"]) < float(rows[0]["loss"])
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert json.loads((out / "recipe.json").read_text())["learning_rate"] == 0.02
+
+
+def test_pretrain_learns_from_folders(folders: Path, small: Any, tmp_path: Path) -> None:
+    found = examples.from_folders(folders)
+    assert found.labels == ("blue", "green", "red")
+    _check_run(tmp_path / "run", found, small)
+    assert (tmp_path / "run" / "labels.txt").read_text() == "blue\ngreen\nred\n"
+    code = (
+        "import sys, keras; keras.models.load_model('run/model.keras'); print('keras_effnet' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split()[-1] == "False"
+
+
+def test_pretrain_learns_from_tfrecords(records: str, small: Any, tmp_path: Path) -> None:
+    found = examples.from_tfrecords(records, 3)
+    assert found.labels == ("class 0", "class 1", "class 2")
+    _check_run(tmp_path / "run", found, small)
+
+
+def test_pretrain_learns_from_tfds(prepared: str, small: Any, tmp_path: Path) -> None:
+    found = examples.from_tfds("colours", "train", data_dir=prepared)
+    assert found.labels == ("blue", "green", "red")
+    assert examples.from_tfds("colours", "validation", data_dir=prepared).count == 3
+    _check_run(tmp_path / "run", found, small)
+
+
+def test_the_three_sources_hold_the_same_examples(folders: Path, records: str, prepared: str) -> None:
+    sources = (
+        examples.from_folders(folders),
+        examples.from_tfrecords(records, 3),
+        examples.from_tfds("colours", "train", data_dir=prepared),
+    )
+    means = []
+    for found in sources:
+        pixels, labels = next(iter(validation_batches(found, Recipe(batch_size=24), 32)))
+        assert pixels.shape == (24, 32, 32, 3) and labels.shape == (24, 3)
+        order = np.argsort(np.argmax(labels, axis=1), kind="stable")
+        means.append(np.asarray(pixels).mean(axis=(1, 2))[order].reshape(3, 8, 3).mean(axis=1))
+    np.testing.assert_allclose(means[0], list(COLOURS.values()), atol=8)
+    np.testing.assert_allclose(means[1], means[0], atol=1e-3)
+    np.testing.assert_allclose(means[2], means[0], atol=1)  # written from pixels, not from JPEG files
+
+
+def test_evaluation_crop_is_that_of_load_image() -> None:
+    import skimage
+
+    path = Path(skimage.__file__).parent / "data" / "coffee.png"
+    import tensorflow as tf
+
+    one = Examples(
+        records=tf.data.Dataset.from_tensors((str(path), tf.constant(0, tf.int64))),
+        are_paths=True,
+        count=1,
+        labels=("a", "b"),
+    )
+    pixels, _ = next(iter(validation_batches(one, Recipe(batch_size=1), 224)))
+    difference = np.abs(np.asarray(pixels)[0] - load_image(path, 224).astype(np.float32))
+    assert difference.mean() < 1.5  # the other library's bicubic, and whole pixels at the crop's edge
+
+
+def test_slices_of_several_processes_are_the_batch_of_one(folders: Path) -> None:
+    found, recipe = examples.from_folders(folders), Recipe(batch_size=8, augment_ops=0)
+    whole = training_batches(found, recipe, 32, seed=3)
+    parts = [
+        training_batches(found, recipe, 32, seed=3, share=Share(index=index, count=2)) for index in range(2)
+    ]
+    first = next(iter(training_batches(found, recipe, 32, seed=3)))[0]
+    for (pixels, labels), *halves in zip(whole.take(4), *(part.take(4) for part in parts), strict=True):
+        np.testing.assert_array_equal(np.concatenate([half[0] for half in halves]), pixels)
+        np.testing.assert_array_equal(np.concatenate([half[1] for half in halves]), labels)
+    again = next(iter(training_batches(found, recipe, 32, seed=3)))[0]
+    other = next(iter(training_batches(found, recipe, 32, seed=4)))[0]
+    np.testing.assert_array_equal(again, first)
+    assert np.abs(again - other).max() > 20
+
+
+def test_randaugment_changes_the_pictures_within_their_range(folders: Path) -> None:
+    found = examples.from_folders(folders)
+    plain, strong = (
+        np.asarray(next(iter(training_batches(found, Recipe(batch_size=8, augment_ops=ops), 32)))[0])
+        for ops in (0, 2)
+    )
+    assert plain.shape == strong.shape == (8, 32, 32, 3)
+    assert np.abs(plain - strong).mean() > 5
+    assert strong.min() >= 0 and strong.max() <= 255
+
+
+class _Stop(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_resume_goes_on_after_the_last_whole_epoch(folders: Path, small: Any, tmp_path: Path) -> None:
+    found, out, recipe = examples.from_folders(folders), tmp_path / "run", replace(QUICK, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(small, found, out=out, recipe=recipe, callbacks=[_Stop()], verbose=0)
+    assert not (out / "model.keras").exists() and (out / ".state").is_dir()
+    with pytest.raises(InvalidInputError, match=r"does not exist yet.*resume"):
+        pretrain(small, found, out=out, recipe=recipe, verbose=0)
+    with pytest.raises(InvalidInputError, match=r"batch_size = 8\. Received: 4"):
+        pretrain(small, found, out=out, recipe=replace(recipe, batch_size=4), resume=True)
+    model = pretrain(small, found, out=out, recipe=recipe, resume=True, verbose=0)
+    assert int(model.optimizer.iterations) == 6  # both epochs, three steps each
+    assert [int(row["epoch"]) for row in csv.DictReader((out / "history.csv").open())] == [0, 1]
+    assert (out / "model.keras").exists() and not (out / ".state").exists()
+    with pytest.raises(InvalidInputError, match="one that is complete"):
+        pretrain(small, found, out=out, recipe=recipe, resume=True, verbose=0)
+
+
+def test_average_that_is_too_slow_is_told(folders: Path, small: Any, tmp_path: Path) -> None:
+    recipe = replace(QUICK, ema=0.9999, epochs=1)
+    with pytest.warns(UserWarning, match="Expected more than 3 steps"):
+        pretrain(small, examples.from_folders(folders), out=tmp_path / "run", recipe=recipe, verbose=0)
+
+
+def test_loss_that_is_not_finite_ends_without_a_model(folders: Path, small: Any, tmp_path: Path) -> None:
+    recipe = replace(QUICK, learning_rate=1e30, ema=0.0)
+    with pytest.raises(InvalidInputError, match="lower learning rate"):
+        pretrain(small, examples.from_folders(folders), out=tmp_path / "run", recipe=recipe, verbose=0)
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_broken_picture_and_wrong_label_are_told_in_one_line(
+    folders: Path, records: str, small: Any, tmp_path: Path
+) -> None:
+    for index, label in enumerate(COLOURS):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for copy in range(3):
+            _picture(label, index).save(tmp_path / "data" / label / f"{copy}.png")
+    (tmp_path / "data" / "red" / "x.jpg").write_bytes(b"no picture")
+    with pytest.raises(InvalidInputError, match="pictures that can be decoded"):
+        pretrain(small, examples.from_folders(tmp_path / "data"), out=tmp_path / "a", recipe=QUICK, verbose=0)
+    two = examples.from_tfrecords(records, 2)
+    with pytest.raises(InvalidInputError, match="class index outside"):
+        pretrain(small, two, out=tmp_path / "b", recipe=QUICK, verbose=0)
+
+
+def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "real = tf.distribute.MirroredStrategy\n"
+        "made = []\n"
+        "tf.distribute.MirroredStrategy = lambda: made.append(real(['CPU:0', 'CPU:1'])) or made[-1]\n"
+        "from keras_effnet import examples\nfrom keras_effnet.pretrain import pretrain\n"
+        "from keras_effnet.recipe import Recipe\nfrom keras_effnet.variants import Variant\n"
+        "small = Variant(name='small', title='Small', width=0.1, depth=0.1, resolution=32, dropout=0.0)\n"
+        "recipe = Recipe(epochs=1, batch_size=8, augment_ops=0, ema=0)\n"
+        "pretrain(small, examples.from_folders(sys.argv[1]), out='run', recipe=recipe, strategy='mirrored',"
+        " verbose=0)\n"
+        "print(made[0].num_replicas_in_sync)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folders)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split()[-1] == "2"
+    assert (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "directory with a folder for each class"),
+        (["ONE"], "at least two folders"),
+        (["EMPTY"], "pictures (.bmp .gif .jpeg .jpg .png) of class 'b'"),
+        (["DATA", "--batch-size", "25"], "at least 25 pictures"),
+        (["DATA", "--ema", "1"], "Expected ema in [0, 1)"),
+        (["DATA", "--model", "b99"], "Expected variant to be one of"),
+        (["DATA", "--validation", "TWO"], "the same classes for validation"),
+        (["DATA", "--resume"], "Expected an interrupted run"),
+        (["DATA", "--strategy", "multi"], "invalid choice: 'multi'"),
+        (["DATA", "--hosts", "2"], "Expected --coordinator HOST:PORT"),
+        (["DATA", "--process-id", "1"], "Expected --hosts N"),
+        (["DATA", "--hosts", "2", "--coordinator", "here"], "host:port of process 0"),
+        (["DATA", "--hosts", "2", "--process-id", "2", "--coordinator", "a:1"], "process id between 0 and 1"),
+        (["DATA", "--hosts", "2", "--coordinator", "a:1"], "JAX backend"),
+        (["none-*", "--format", "tfrecords"], "Expected TFRecord files at 'none-*'"),
+        (["absent", "--format", "tfds", "--data-dir", "EMPTY"], "the prepared data set 'absent'"),
+    ],
+)
+def test_wrong_use_ends_with_two_and_one_line(
+    arguments: list[str], message: str, folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    for name in ("ONE/a", "EMPTY/a", "EMPTY/b", "TWO/a", "TWO/b"):
+        Path(name).mkdir(parents=True)
+        if name != "EMPTY/b":
+            _picture("red", 0).save(Path(name) / "0.png")
+    given = [str(folders) if item == "DATA" else item for item in arguments]
+    try:
+        code: Any = main(["pretrain", "--out", "OUT", "--batch-size", "8", "--quiet", *given])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert message in error[-1]
+    assert len([line for line in error if "warning" not in line]) == 1
+    assert not Path("OUT").exists()
+
+
+def test_missing_tfds_names_the_extra(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['tensorflow_datasets'] = None\n"
+        "from keras_effnet.examples import from_tfds\n"
+        "try:\n    from_tfds('mnist', 'train')\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "keras-effnet[pretrain]" in result.stdout
+
+
+def test_pretrain_command_trains(folders: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")
+    out = tmp_path / "run"
+    recipe = ["--epochs", "1", "--batch-size", "8", "--augment-ops", "0", "--ema", "0", "--size", "32"]
+    assert main(["pretrain", str(folders), "--model", "lite0", "--out", str(out), "--quiet", *recipe]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "model.keras")
+    assert keras.models.load_model(out / "model.keras").output_shape == (None, 3)

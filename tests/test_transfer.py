@@ -1,0 +1,185 @@
+"""Classifiers for transfer learning: what is frozen, and what survives a file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from material import randomize
+
+from keras_effnet import EfficientNet, export, transfer
+from keras_effnet.class_names import labels_layer_name, labels_of
+from keras_effnet.errors import InvalidInputError
+
+LABELS = ("cat", "t-shirt", "ice cream", "Grüße_1.5", "狗")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_variant: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file for the tiny network, with batch statistics that are not the initial ones."""
+    model = EfficientNet(tiny_variant, weights=None, classes=7)
+    randomize(model)
+    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
+    model.save_weights(path)
+    return path
+
+
+@pytest.fixture
+def classifier(tiny_variant: Any, pretrained: Path) -> Any:
+    return transfer.classifier(tiny_variant, LABELS, weights=pretrained)
+
+
+def _fit(model: Any, pixels: Any) -> dict[str, Any]:
+    """Two steps with a large rate (the head begins at zero, so the first reaches no further); returns the weights before it, by variable path."""
+    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.variables}
+    model.compile(keras.optimizers.SGD(1.0), loss="sparse_categorical_crossentropy")
+    model.fit(pixels, np.arange(len(pixels)) % 5, batch_size=3, epochs=1, verbose=0)
+    return before
+
+
+def _changed(model: Any, before: dict[str, Any]) -> set[str]:
+    """The layers of which a variable is another than before."""
+    return {
+        layer.name
+        for layer in model.layers
+        for variable in layer.weights
+        if not np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
+    }
+
+
+def test_classifier_trains_its_head_alone(classifier: Any, pixels64: Any) -> None:
+    before = _fit(classifier, pixels64)
+    assert _changed(classifier, before) == {"predictions"}
+
+
+def test_unfreeze_trains_whole_blocks_without_batch_normalization(classifier: Any, pixels64: Any) -> None:
+    chosen = transfer.unfreeze(classifier, "block6a")
+    assert chosen == [name for name in transfer.blocks(classifier) if name >= "block6a"]
+    before = _fit(classifier, pixels64)
+    changed = _changed(classifier, before)
+    convolutions = {
+        layer.name
+        for layer in classifier.layers
+        if layer.weights and layer.name.startswith((*chosen, "top_")) and not layer.name.endswith("_bn")
+    }
+    assert changed == convolutions | {"predictions"}
+
+
+def test_unfreeze_batch_statistics_would_change_when_trainable(classifier: Any, pixels64: Any) -> None:
+    """The test above can fail: without our freezing Keras does update them."""
+    transfer.unfreeze(classifier, "stem")
+    classifier.get_layer("stem_bn").trainable = True
+    before = _fit(classifier, pixels64)
+    assert "stem_bn" in _changed(classifier, before)
+
+
+@pytest.mark.parametrize(
+    ("from_block", "first"), [("block5", "block5a"), ("top", "top"), ("stem", "stem"), ("block2a", "block2a")]
+)
+def test_unfreeze_starts_where_it_is_told(classifier: Any, from_block: str, first: str) -> None:
+    assert transfer.unfreeze(classifier, from_block)[0] == first
+    transfer.freeze(classifier)
+    assert not any(layer.trainable_weights for layer in classifier.layers if layer.name != "predictions")
+
+
+def test_unfreeze_says_which_blocks_there_are(classifier: Any) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"Expected from_block to be one of stem, block1a.*Received: 'block9'"
+    ):
+        transfer.unfreeze(classifier, "block9")
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(InvalidInputError, match="Expected a model with an EfficientNet in it"):
+        transfer.freeze(other)
+
+
+def test_freeze_reaches_a_network_inside_a_model(tiny_variant: Any, pretrained: Path, pixels64: Any) -> None:
+    backbone = EfficientNet(
+        tiny_variant, include_top=False, pooling="avg", weights=pretrained, input_shape=(64, 64, 3)
+    )
+    model = keras.Sequential(
+        [keras.Input((64, 64, 3)), backbone, keras.layers.Dense(5, "softmax", name="mine")]
+    )
+    transfer.freeze(model)
+    before = _fit(model, pixels64)
+    changed = {
+        v.path for v in model.variables if not np.array_equal(before[v.path], keras.ops.convert_to_numpy(v))
+    }
+    assert {path.split("/")[-2] for path in changed} == {"mine"}
+
+
+def test_labels_survive_plain_keras(classifier: Any, tmp_path: Path) -> None:
+    classifier.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert labels_of(classifier) == labels_of(loaded) == labels_of(keras.models.clone_model(loaded)) == LABELS
+    assert labels_of(EfficientNet("lite0", weights=None, classes=3)) is None
+
+
+def test_labels_of_a_thousand_classes_survive(tmp_path: Path, tiny_variant: Any) -> None:
+    labels = tuple(f"class number {index}" for index in range(1000))
+    model = transfer.classifier(tiny_variant, labels, weights=None)
+    model.save(tmp_path / "model.keras")
+    assert labels_of(keras.saving.load_model(tmp_path / "model.keras")) == labels
+    assert model.predict(np.zeros((1, 64, 64, 3)), verbose=0).shape == (1, 1000)
+
+
+def test_saved_classifier_loads_without_this_package(classifier: Any, pixels64: Any, tmp_path: Path) -> None:
+    transfer.unfreeze(classifier, "top")
+    classifier.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    path = tmp_path / "model.keras"
+    classifier.save(path)
+    np.save(tmp_path / "pixels.npy", pixels64)
+    code = (
+        "import sys, keras, numpy as np\n"
+        f"model = keras.saving.load_model({str(path)!r})\n"
+        f"np.save({str(tmp_path / 'out.npy')!r}, model.predict(np.load({str(tmp_path / 'pixels.npy')!r}), verbose=0))\n"
+        "print(any(name.startswith('keras_effnet') for name in sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out.npy"), classifier.predict(pixels64, verbose=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("ending", ["_saved_model", ".tflite", ".onnx"])
+def test_exports_carry_the_labels_of_the_model(classifier: Any, tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("ai_edge_litert")
+    convert = {"_saved_model": export.to_saved_model, ".tflite": export.to_tflite, ".onnx": export.to_onnx}
+    path = convert[ending](classifier, tmp_path / f"m{ending}")
+    assert export.load(path).labels == LABELS
+
+
+def test_int8_path_understands_the_classifier(classifier: Any) -> None:
+    from keras_effnet.export.quantization.folding import fold
+
+    assert "predictions" in fold(classifier).steps
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (1, "Expected at least two classes.*Received: 1"),
+        (["cat"], "Expected at least two classes.*Received: \\['cat'\\]"),
+        (["cat", "cat"], "Expected class names that differ. Received twice: 'cat'"),
+        (["cat", "a\nb"], "Expected class names of one line each. Received: 'a\\\\nb'"),
+        (["cat", ""], "Expected class names of one line each"),
+        ("cat", "Expected class names as a list of texts. Received: 'cat'"),
+    ],
+)
+def test_classifier_refuses_classes_it_cannot_tell_apart(classes: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        transfer.classifier("lite0", classes, weights=None)
+
+
+def test_layer_name_of_labels_is_readable_and_safe() -> None:
+    name = labels_layer_name(("t-shirt", "ice cream"))
+    assert name == "labels.t-shirt.ice_20cream"
+    assert set(labels_layer_name(LABELS)) <= set(
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+    )
