@@ -63,7 +63,13 @@ _HOMES = {
     "load_weights": "weights",
     "preprocess_input": "preprocessing",
 }
-_SUBMODULES = ("errors", "explain", "export", "train", "transfer")  # usable as attributes after `import keras_effnet`
+_SUBMODULES = (
+    "errors",
+    "explain",
+    "export",
+    "train",
+    "transfer",
+)  # usable as attributes after `import keras_effnet`
 
 
 def __getattr__(name: str) -> Any:

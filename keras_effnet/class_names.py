@@ -64,9 +64,7 @@ def labels_of(model: Any) -> tuple[str, ...] | None:
 
 def _quote(label: str) -> str:
     encoded = label.encode("utf-8")
-    return "".join(
-        chr(byte) if _SAFE.match(bytes([byte])) else f"_{byte:02X}" for byte in encoded
-    )
+    return "".join(chr(byte) if _SAFE.match(bytes([byte])) else f"_{byte:02X}" for byte in encoded)
 
 
 def _unquote(text: str) -> str:

@@ -16,7 +16,16 @@ from typing import NoReturn
 
 from keras_effnet.commands import benchmark, convert, explain, export, list_variants, predict, train, verify
 
-COMMANDS: tuple[ModuleType, ...] = (list_variants, predict, export, verify, benchmark, convert, explain, train)
+COMMANDS: tuple[ModuleType, ...] = (
+    list_variants,
+    predict,
+    export,
+    verify,
+    benchmark,
+    convert,
+    explain,
+    train,
+)
 FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 

@@ -1,7 +1,7 @@
 """Training on a folder of photographs: what `keras-effnet train` does, for programs.
 
-    folder = RunFolder.create(Path("run"), Settings(data="photographs"))
-    outcome = train(folder)
+folder = RunFolder.create(Path("run"), Settings(data="photographs"))
+outcome = train(folder)
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ def train_head(
     """
     last = model.get_layer("predictions")
     rate = next((layer.rate for layer in model.layers if layer.name == "top_dropout"), 0.0)
-    dense = keras.layers.Dense(last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32")
+    dense = keras.layers.Dense(
+        last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32"
+    )
     head = keras.Sequential([keras.Input((views[0].shape[1],)), keras.layers.Dropout(rate, seed=seed), dense])
     head.compile(
         keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY),
