@@ -23,7 +23,7 @@ from keras_effnet.cli import main
 pytest.importorskip("sklearn")
 pytest.importorskip("tensorboard")
 
-SIZE = "32"
+SIZE = "64"
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
 
@@ -125,7 +125,7 @@ def test_trained_model_agrees_with_its_metrics(finished: Path, data: Path) -> No
     with (finished / "data.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     labels = (finished / "labels.txt").read_text().split()
-    pixels = np.stack([load_image(data / row["file"], 32, interpolation="bilinear") for row in rows])
+    pixels = np.stack([load_image(data / row["file"], 64, interpolation="bilinear") for row in rows])
     guesses = [labels[index] for index in model.predict(pixels, verbose=0).argmax(1)]
     truth = [row["label"] for row in rows]
     figures = json.loads((finished / "metrics.json").read_text())["test"]
@@ -174,7 +174,7 @@ def test_sigterm_leaves_a_run_that_resumes(options: list[str], tmp_path: Path) -
     out = tmp_path / "stopped"
     arguments = [*options, "--epochs", "0", "--out", str(out)]
     child = _child(arguments)
-    _wait_for(child, lambda: (out / "run.json").exists())
+    _wait_for(child, (out / "run.json").exists)
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 143

@@ -130,7 +130,7 @@ def test_listing_refuses_classes_that_disagree(tmp_path: Path) -> None:
     _folders(tmp_path, {"a": 2, "stranger": 2}, "test")
     with pytest.raises(InvalidInputError, match="Received without training photographs: stranger"):
         read_listing(tmp_path)
-    with pytest.raises(InvalidInputError, match="Received none for: c. The folders are: a, b"):
+    with pytest.raises(InvalidInputError, match=r"Received none for: c\. The folders are: a, b"):
         read_listing(tmp_path, ["a", "c"])
     _folders(tmp_path, {"c": 2}, "train")
     assert read_listing(tmp_path, ["c", "a"]).classes == ("c", "a")

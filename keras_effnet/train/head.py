@@ -6,6 +6,7 @@ is left is a small convex problem that a CPU solves in seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Rows(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return -(-len(self.order) // BATCH_SIZE)
+        return math.ceil(len(self.order) / BATCH_SIZE)
 
     def on_epoch_end(self) -> None:
         if self.generator is not None:

@@ -54,8 +54,8 @@ class Settings:
     head_epochs: int = 200
     epochs: int = 15
     unfreeze: str = "block3a"
-    learning_rate: float = 3e-4
-    patience: int = 5
+    learning_rate: float = 1e-3
+    patience: int = 8
     dropout: float | None = None
     label_smoothing: float = 0.1
     augment: str = "standard"
