@@ -38,6 +38,8 @@ def export_run(
     Raises:
         ExportError: a converter failed.
     """
+    import keras
+
     from keras_effnet.export.pipeline import Job, export_job, final_path
     from keras_effnet.export.recipes import parse_target
     from keras_effnet.export.report import write_reports
@@ -62,7 +64,9 @@ def export_run(
         listing, listing.of(outcome.judged), size=size, interpolation=interpolation, limit=VERIFICATION
     )
     job = Job(
-        model=outcome.model,
+        # from the file: what is exported is what was saved, and the report's maps have called the layers
+        # of the model in memory, which the int8 recipe takes for another architecture
+        model=keras.saving.load_model(outcome.folder.model, compile=False),
         name=name,
         recipes=recipes,
         out=out,

@@ -141,7 +141,12 @@ def _reader(listing: Listing, size: int, interpolation: str, margin: int) -> Any
 
 
 def arrays(
-    listing: Listing, indices: npt.NDArray[np.int64], *, size: int, interpolation: str, limit: int | None = None
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    *,
+    size: int,
+    interpolation: str,
+    limit: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Photographs as one array, uint8 `[N, size, size, 3]`, at most `limit` of them, evenly spread."""
     if limit is not None and len(indices) > limit:

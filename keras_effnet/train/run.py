@@ -6,10 +6,10 @@ was stopped at any point is resumed by doing it again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -219,7 +219,7 @@ class _Run:
                 tuned.set_weights(model.get_weights())
             checkpoint = Checkpoint(
                 self.folder.work / "fine_tuning",
-                best=self._loss(model, listing),
+                to_beat=self._loss(model, listing),
                 patience=self.settings.patience,
             )
             fine_tune(
@@ -240,7 +240,8 @@ class _Run:
             "work/fine_tuning.json",
             {
                 "epochs": checkpoint.epoch,
-                "best_epoch": checkpoint.best_epoch,
+                "best_epoch": checkpoint.best_epoch if checkpoint.improved else 0,
+                "loss_before": checkpoint.to_beat if math.isfinite(checkpoint.to_beat) else None,
                 "precision": policy,
                 "seconds": sum(history.get("seconds", [])),
                 "cpu_seconds": sum(history.get("cpu_seconds", [])),

@@ -54,8 +54,8 @@ class Settings:
     head_epochs: int = 200
     epochs: int = 15
     unfreeze: str = "block3a"
-    learning_rate: float = 3e-4
-    patience: int = 5
+    learning_rate: float = 1e-3
+    patience: int = 8
     dropout: float | None = None
     label_smoothing: float = 0.1
     augment: str = "standard"
@@ -85,13 +85,23 @@ class Settings:
                 "Expected a validation share above 0 and something left to train on. Received: "
                 f"validation {self.validation_share}, test {self.test_share}."
             )
-        for name, least in (("batch_size", 1), ("head_epochs", 1), ("epochs", 0), ("patience", 1), ("seed", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("head_epochs", 1),
+            ("epochs", 0),
+            ("patience", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
-                raise InvalidInputError(f"Expected {name} of at least {least}. Received: {getattr(self, name)}.")
+                raise InvalidInputError(
+                    f"Expected {name} of at least {least}. Received: {getattr(self, name)}."
+                )
         if not self.learning_rate > 0:
             raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
         if self.mixup < 0 or self.cutmix < 0:
-            raise InvalidInputError(f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}.")
+            raise InvalidInputError(
+                f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
