@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError, require, unknown_name
-from keras_effnet.export.files import staged
 from keras_effnet.export.onnx_batching import BATCHINGS, each_picture
 from keras_effnet.export.recipes import get_recipe
 from keras_effnet.export.subject import (
@@ -24,6 +23,7 @@ from keras_effnet.export.subject import (
     describe,
     missing_calibration,
 )
+from keras_effnet.files import staged
 from keras_effnet.quiet import quiet_native
 
 LAYOUTS = ("nchw", "nhwc")

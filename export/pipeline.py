@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
-from keras_effnet.export.files import compressed_size_of, remove_empty, size_of, staged
 from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.recipes import Recipe
 from keras_effnet.export.runners import Runner, load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
+from keras_effnet.files import compressed_size_of, remove_empty, size_of, staged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from keras_effnet.errors import ExportError, require
 from keras_effnet.export import tflite_metadata
-from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import get_recipe
 from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
+from keras_effnet.files import staged
 from keras_effnet.quiet import quiet_native
 
 SIGNATURE = "serving_default"

@@ -18,8 +18,8 @@ import tensorflow as tf
 import keras_effnet
 from keras_effnet import EfficientNet, export, load_image
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
-from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
+from keras_effnet.files import staged
 
 LABELS = [f"kind {index}" for index in range(7)]
 # training in integers has tests of its own

@@ -32,7 +32,7 @@ def run(folder: str) -> None:
         """A layer to compress, and its channels' sizes behind it."""
         if layer.name not in sizes:
             layer.trainable = False  # its weights have other sizes: another learning rate would be due
-            return layer  # type: ignore[no-any-return]
+            return layer
         back = tf_keras.layers.Rescaling(sizes[layer.name], name=f"{layer.name}_size")
         return lambda x: back(layer(x))
 

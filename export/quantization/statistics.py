@@ -65,7 +65,7 @@ def _all_channels(graph: Graph) -> int:
         if step.kind in WEIGHTED:
             widths[step.name] = step.channels
         else:
-            widths[step.name] = widths[step.inputs[0]] if step.inputs else graph.input_shape[2]
+            widths[step.name] = widths[step.inputs[0]] if step.inputs else int(graph.input_shape[2] or 0)
         total += widths[step.name] * (2 if step.activation in simulate.CURVED else 1)
     return total
 
