@@ -130,6 +130,7 @@ def search(
         "step": step,
         "tolerance": tolerance,
         "baseline": baseline.name,
+        "table": _fingerprint(baseline),
         **_described(evaluate, settings),
     }
     with locked(Path(results)):
