@@ -12,6 +12,7 @@ from typing import Any
 from keras_effnet.baselines import BASELINES
 from keras_effnet.cost.members import cost_of_variant
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.files import staged
 from keras_effnet.scaling.budget import DIMENSIONS, single_dimension
 from keras_effnet.scaling.compound import CompoundScaling
 from keras_effnet.scaling.published import PUBLISHED_PHI
@@ -60,9 +61,9 @@ def write_figures(out: Path) -> list[Path]:
     }
     paths = []
     for name, draw in drawings.items():
-        temporary, path = out / f".{name}.part", out / name
-        draw().savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-        paths.append(temporary.replace(path))
+        with staged(out / name, overwrite=True) as temporary:
+            draw().savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+        paths.append(out / name)
     return paths
 
 

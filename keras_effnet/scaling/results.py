@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.files import staged
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -101,16 +101,8 @@ class ResultsFile:
     def _write(self) -> None:
         rows = [asdict(self.rows[candidate]) for candidate in sorted(self.rows)]
         text = json.dumps({"settings": self._settings, "results": rows}, indent=2) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with staged(self.path, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Where the search ran is no matter of its result: one process, several, or severa
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -85,7 +86,7 @@ def candidates(step: float = 0.05, tolerance: float = 0.05, growth: float = GROW
 def search(
     evaluate: Evaluate,
     *,
-    baseline: Baseline = EFFICIENTNET_B0,
+    baseline: Baseline | None = None,
     step: float = 0.05,
     tolerance: float = 0.05,
     results: str | os.PathLike[str] = "scaling_search.json",
@@ -99,7 +100,8 @@ def search(
 
     Args:
         evaluate: (depth, width, resolution) → score. With `workers` above 1 it must be picklable.
-        baseline: what is scaled; its resolution times γ, rounded to a multiple of 8, is passed.
+        baseline: what is scaled; its resolution times γ, rounded to a multiple of 8, is passed. None
+            for that of `evaluate`, as `TrainOnFolder` has one, or else B0.
         step: distance of the grid's points.
         tolerance: how far α·β²·γ² may be from 2, relative.
         results: file to keep results in, and to resume from.
@@ -123,10 +125,12 @@ def search(
             f"Expected workers to be a whole number of at least 1. Received: {workers!r}."
         )
     grid = candidates(step, tolerance)
+    baseline = _baseline(evaluate, baseline)
     described = {
         "step": step,
         "tolerance": tolerance,
         "baseline": baseline.name,
+        "table": _fingerprint(baseline),
         **_described(evaluate, settings),
     }
     with locked(Path(results)):
@@ -182,6 +186,22 @@ class Job:
             score=score,
             seconds=round(time.perf_counter() - start, 3),
         )
+
+
+def _baseline(evaluate: Evaluate, given: Baseline | None) -> Baseline:
+    """The table that both the grid and `evaluate` mean."""
+    own = getattr(evaluate, "baseline", None)
+    if given is not None and isinstance(own, Baseline) and own != given:
+        raise InvalidInputError(
+            f"Expected evaluate to train the baseline of the search, {given.name!r}. Received: one that trains "
+            f"{own.name!r}. Pass the same baseline to both, or none to the search."
+        )
+    return given or (own if isinstance(own, Baseline) else EFFICIENTNET_B0)
+
+
+def _fingerprint(baseline: Baseline) -> str:
+    """Changes with the table, whatever it is called."""
+    return hashlib.sha256(repr(baseline).encode()).hexdigest()[:12]
 
 
 def _described(evaluate: Evaluate, settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scores import Logged, failing, smooth
 
-from keras_effnet.baselines import Baseline, Stage
+from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, Stage
 from keras_effnet.errors import EffNetError, InvalidInputError
 from keras_effnet.scaling import TrainOnFolder, candidates, search, search_architecture, search_objective
 
@@ -110,9 +111,18 @@ def test_results_of_another_search_are_refused(tmp_path: Path) -> None:
     search(Logged(tmp_path / "log"), results=tmp_path / "r.json", **GRID)
     with pytest.raises(InvalidInputError, match=r"Received: one with other step \(0\.1, now 0\.2\)"):
         search(Logged(tmp_path / "log"), results=tmp_path / "r.json", step=0.2, tolerance=0.04)
+    changed = replace(EFFICIENTNET_B0, resolution=232)
+    with pytest.raises(InvalidInputError, match="one with other table"):
+        search(Logged(tmp_path / "log"), baseline=changed, results=tmp_path / "r.json", **GRID)
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(InvalidInputError, match="Expected a results file of a search"):
         search(smooth, results=tmp_path / "broken.json", **GRID)
+
+
+def test_search_for_another_baseline_than_evaluates_is_refused(tmp_path: Path, small: Baseline) -> None:
+    evaluate = TrainOnFolder(directory=tmp_path, baseline=small)
+    with pytest.raises(InvalidInputError, match=r"the baseline of the search, 'b0'.*trains 'small'"):
+        search(evaluate, baseline=EFFICIENTNET_B0, results=tmp_path / "r.json", **GRID)
 
 
 def test_second_search_on_the_same_file_is_refused(tmp_path: Path) -> None:
