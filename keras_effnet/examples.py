@@ -135,7 +135,7 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         count = int(builder.info.splits[split].num_examples)
         encoded = builder.as_dataset(split=split, decoders={image: tfds.decode.SkipDecoding()})
     except Exception as error:  # tfds raises many kinds, with messages of many lines
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InvalidInputError(
             f"Expected the prepared data set {name!r}, split {split!r}, in "
             f"{str(data_dir or 'the default folder of tfds')!r}. Received: {first}. {advice}"

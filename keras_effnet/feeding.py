@@ -19,7 +19,7 @@ ASPECTS = (3 / 4, 4 / 3)  # of random crops, as in the reference
 def training_batches(
     examples: Examples, recipe: Recipe, size: int, *, seed: int = 0, share: Share | None = None
 ) -> Any:
-    """An endless `tf.data.Dataset` of (pictures, one-hot labels).
+    """A `tf.data.Dataset` of (pictures, one-hot labels): one epoch, in another order each time.
 
     Order and random crops depend on `seed` only, whatever the number of processes; RandAugment has
     random numbers of its own.
@@ -48,10 +48,12 @@ def training_batches(
             "Choose a smaller batch size."
         )
     buffer = examples.count if examples.are_paths else min(examples.count, SHUFFLE_RECORDS)
-    records = examples.records.shuffle(buffer, seed=seed).repeat()
+    records = examples.records.shuffle(buffer, seed=seed)
     seeds = tf.data.Dataset.random(seed=seed).batch(2)
     numbered = tf.data.Dataset.zip(records, seeds).map(lambda record, number: (*record, number))
-    mine = share.of_batches(numbered.batch(recipe.batch_size, drop_remainder=True)).unbatch()
+    # not endless: of an endless one, fit on several processes loses the batch that it builds the model with
+    whole = numbered.batch(recipe.batch_size, drop_remainder=True).take(examples.count // recipe.batch_size)
+    mine = share.of_batches(whole).unbatch()
     augment = _augmentation(recipe)
     classes = len(examples.labels)
 

@@ -95,7 +95,6 @@ def pretrain(
         history = model.fit(
             batches,
             epochs=recipe.epochs,
-            steps_per_epoch=steps,
             validation_data=checks,
             callbacks=[*_callbacks(folder, recipe, share, validated=checks is not None), *callbacks],
             verbose=verbose if share.writes else 0,

@@ -96,7 +96,7 @@ def prepared(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=sorted(COLOURS))}
     )
     rows = [
-        {"image": np.asarray(_picture(label, 10 * position + index)), "label": label}
+        (10 * position + index, {"image": np.asarray(_picture(label, 10 * position + index)), "label": label})
         for position, label in enumerate(sorted(COLOURS))
         for index in range(8)
     ]
