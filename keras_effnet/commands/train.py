@@ -58,6 +58,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
 
     add("--image-size", whole_number(32), "PIXELS", "side of the input (default: the variant's)")
+    add(
+        "--crop-margin",
+        whole_number(0),
+        "PIXELS",
+        "that the evaluation crop leaves out; 0: none (default: 32)",
+    )
     add("--validation-share", float, "SHARE", "of each class, where there is no such folder (default: 0.15)")
     add("--test-share", float, "SHARE", "likewise; 0 for no test split (default: 0.15)")
     add("--seed", whole_number(0), "N", "of everything random (default: 0)")

@@ -53,16 +53,16 @@ def export_run(
     ]
     if not recipes:
         return []
-    listing, size = outcome.listing, outcome.metrics["model"]["image_size"]
-    interpolation = outcome.interpolation
+    listing = outcome.listing
+    shape: dict[str, Any] = {
+        "size": outcome.metrics["model"]["image_size"],
+        "interpolation": outcome.interpolation,
+        "margin": outcome.margin,
+    }
     calibration = None
     if any(recipe.integer for recipe in recipes):
-        calibration = arrays(
-            listing, listing.of("train"), size=size, interpolation=interpolation, limit=CALIBRATION
-        )
-    images = arrays(
-        listing, listing.of(outcome.judged), size=size, interpolation=interpolation, limit=VERIFICATION
-    )
+        calibration = arrays(listing, listing.of("train"), limit=CALIBRATION, **shape)
+    images = arrays(listing, listing.of(outcome.judged), limit=VERIFICATION, **shape)
     job = Job(
         # from the file: what is exported is what was saved, and the report's maps have called the layers
         # of the model in memory, which the int8 recipe takes for another architecture

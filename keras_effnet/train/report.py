@@ -144,6 +144,7 @@ def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
             listing.path(mistake.index),
             outcome.metrics["model"]["image_size"],
             interpolation=outcome.interpolation,
+            margin=outcome.margin,
         )
         try:
             heat = overlay(pixels, class_activation_map(outcome.model, pixels, mistake.guess))

@@ -44,7 +44,7 @@ class Outcome:
         listing: the photographs.
         metrics: the content of `metrics.json`.
         probabilities: of the photographs of `judged`, float `[N, classes]`.
-        interpolation: that photographs are resized with.
+        interpolation, margin: that photographs are read with, see `load_image`.
         judged: the split they are of: `"test"`, or `"validation"` where there is no test split.
     """
 
@@ -55,6 +55,7 @@ class Outcome:
     probabilities: npt.NDArray[np.float32]
     judged: str
     interpolation: str
+    margin: int
 
 
 def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
@@ -105,6 +106,7 @@ class _Run:
             probabilities=probabilities,
             judged=judged,
             interpolation=self.interpolation,
+            margin=self.settings.crop_margin,
         )
 
     def _listing(self) -> tuple[Listing, list[tuple[str, str]]]:
@@ -143,6 +145,7 @@ class _Run:
             indices,
             size=self.size,
             interpolation=self.interpolation,
+            margin=self.settings.crop_margin,
             batch_size=EVALUATION_BATCH,
         )
 
