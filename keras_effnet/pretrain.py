@@ -189,9 +189,12 @@ def _state(folder: Path, share: Share) -> Path:
 
 def _unreadable(error: Any) -> InvalidInputError:
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    telling = [
+        line for line in lines if any(word in line for word in ("assertion failed", "image", "record"))
+    ]
     return InvalidInputError(
-        f"Expected pictures that can be decoded and class indices in range. Received: {lines[0][:300]}. "
-        "Remove or repair that picture and resume."
+        "Expected pictures that can be decoded and class indices in range. Received: "
+        f"{(telling or lines)[0][:300].rstrip('.')}. Remove or repair that picture and resume."
     )
 
 
