@@ -99,7 +99,11 @@ def pretrain(
             callbacks=[*_callbacks(folder, recipe, share, validated=checks is not None), *callbacks],
             verbose=verbose if share.writes else 0,
         )
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+    except (
+        tf.errors.InvalidArgumentError,
+        tf.errors.FailedPreconditionError,  # fewer records than the count that was given
+        tf.errors.DataLossError,
+    ) as error:
         raise _unreadable(error) from error
     if not np.isfinite(history.history["loss"][-1]):
         raise InvalidInputError(
@@ -190,7 +194,9 @@ def _state(folder: Path, share: Share) -> Path:
 def _unreadable(error: Any) -> InvalidInputError:
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
     telling = [
-        line for line in lines if any(word in line for word in ("assertion failed", "image", "record"))
+        line
+        for line in lines
+        if any(word in line for word in ("assertion failed", "image", "record", "elements"))
     ]
     return InvalidInputError(
         "Expected pictures that can be decoded and class indices in range. Received: "
