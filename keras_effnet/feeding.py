@@ -21,8 +21,9 @@ def training_batches(
 ) -> Any:
     """A `tf.data.Dataset` of (pictures, one-hot labels): one epoch, in another order each time.
 
-    Order and random crops depend on `seed` only, whatever the number of processes; RandAugment has
-    random numbers of its own.
+    Order and random crops depend on `seed` and on TensorFlow's global seed, not on the number of
+    processes: call `keras.utils.set_random_seed` with the same number on each. RandAugment has random
+    numbers of its own.
 
     Args:
         examples: where the pictures come from.

@@ -75,6 +75,7 @@ def pretrain(
             f"Expected the same classes for validation as for training, {_some(train.labels)}. "
             f"Received: {_some(validation.labels)}."
         )
+    keras.utils.set_random_seed(seed)  # tf.data mixes TensorFlow's global seed into every other one
     batches = training_batches(train, recipe, side, seed=seed, share=share)
     checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
     steps = train.count // recipe.batch_size
@@ -87,7 +88,7 @@ def pretrain(
         )
     first = _prepare(folder, recipe, chosen, side, share, resume=resume)
     check_agreement(first, share, "epoch to resume from")
-    keras.utils.set_random_seed(seed)  # last, so that nothing before it takes other numbers elsewhere
+    keras.utils.set_random_seed(seed)  # again: what came before took numbers
     with strategy_scope(strategy):
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)
