@@ -79,6 +79,8 @@ def pretrain(
     batches = training_batches(train, recipe, side, seed=seed, share=share)
     checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
     steps = train.count // recipe.batch_size
+    first = _prepare(folder, recipe, chosen, side, share, resume=resume)
+    check_agreement(first, share, "epoch to resume from")
     if ema_is_too_slow(recipe, steps * recipe.epochs):
         warnings.warn(
             f"Expected more than {steps * recipe.epochs} steps for an average of the weights with decay "
@@ -86,8 +88,6 @@ def pretrain(
             UserWarning,
             stacklevel=2,
         )
-    first = _prepare(folder, recipe, chosen, side, share, resume=resume)
-    check_agreement(first, share, "epoch to resume from")
     keras.utils.set_random_seed(seed)  # again: what came before took numbers
     with strategy_scope(strategy):
         model = _build(chosen, recipe, side, len(train.labels))
