@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace, out: Path, count: int, seed: int) -> list
         if process.returncode:
             sys.exit(f"a process failed with {process.returncode}:\n{errors[-3000:]}")
     with (out / "history.csv").open() as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(row[name]) for name in ("loss", "accuracy")} for row in csv.DictReader(file)]
 
 
 def difference(left: list[dict[str, float]], right: list[dict[str, float]]) -> float:

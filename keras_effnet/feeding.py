@@ -21,8 +21,9 @@ def training_batches(
 ) -> Any:
     """A `tf.data.Dataset` of (pictures, one-hot labels): one epoch, in another order each time.
 
-    Order and random crops depend on `seed` only, whatever the number of processes; RandAugment has
-    random numbers of its own.
+    Order and random crops depend on `seed` and on TensorFlow's global seed, not on the number of
+    processes: call `keras.utils.set_random_seed` with the same number on each. RandAugment has random
+    numbers of its own.
 
     Args:
         examples: where the pictures come from.
@@ -51,8 +52,8 @@ def training_batches(
     records = examples.records.shuffle(buffer, seed=seed)
     seeds = tf.data.Dataset.random(seed=seed).batch(2)
     numbered = tf.data.Dataset.zip(records, seeds).map(lambda record, number: (*record, number))
-    # not endless: of an endless one, fit on several processes loses the batch that it builds the model with
-    whole = numbered.batch(recipe.batch_size, drop_remainder=True).take(examples.count // recipe.batch_size)
+    steps = examples.count // recipe.batch_size
+    whole = numbered.batch(recipe.batch_size, drop_remainder=True).take(steps)
     mine = share.of_batches(whole).unbatch()
     augment = _augmentation(recipe)
     classes = len(examples.labels)
@@ -66,7 +67,7 @@ def training_batches(
         return picture, _one_hot(label, classes)
 
     batches = mine.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(local, drop_remainder=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return _of_known_length(batches, steps).prefetch(tf.data.AUTOTUNE)
 
 
 def validation_batches(examples: Examples, recipe: Recipe, size: int, *, share: Share | None = None) -> Any:
@@ -96,7 +97,17 @@ def validation_batches(examples: Examples, recipe: Recipe, size: int, *, share: 
 
     mine = share.of_batches(whole).unbatch()
     batches = mine.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(local)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    steps = examples.count // recipe.batch_size if shared else -(-examples.count // recipe.batch_size)
+    return _of_known_length(batches, steps).prefetch(tf.data.AUTOTUNE)
+
+
+def _of_known_length(batches: Any, steps: int) -> Any:
+    """Keras starts a data set of known length anew for each epoch. Of one that it takes for endless, `fit`
+    on several processes loses the batch that it builds the model with, and one process does not.
+    """
+    import tensorflow as tf
+
+    return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
 
 def _augmentation(recipe: Recipe) -> Any:

@@ -75,9 +75,12 @@ def pretrain(
             f"Expected the same classes for validation as for training, {_some(train.labels)}. "
             f"Received: {_some(validation.labels)}."
         )
+    keras.utils.set_random_seed(seed)  # tf.data mixes TensorFlow's global seed into every other one
     batches = training_batches(train, recipe, side, seed=seed, share=share)
     checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
     steps = train.count // recipe.batch_size
+    first = _prepare(folder, recipe, chosen, side, share, resume=resume)
+    check_agreement(first, share, "epoch to resume from")
     if ema_is_too_slow(recipe, steps * recipe.epochs):
         warnings.warn(
             f"Expected more than {steps * recipe.epochs} steps for an average of the weights with decay "
@@ -85,9 +88,7 @@ def pretrain(
             UserWarning,
             stacklevel=2,
         )
-    first = _prepare(folder, recipe, chosen, side, share, resume=resume)
-    check_agreement(first, share, "epoch to resume from")
-    keras.utils.set_random_seed(seed)  # last, so that nothing before it takes other numbers elsewhere
+    keras.utils.set_random_seed(seed)  # again: what came before took numbers
     with strategy_scope(strategy):
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)
@@ -99,7 +100,11 @@ def pretrain(
             callbacks=[*_callbacks(folder, recipe, share, validated=checks is not None), *callbacks],
             verbose=verbose if share.writes else 0,
         )
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+    except (
+        tf.errors.InvalidArgumentError,
+        tf.errors.FailedPreconditionError,  # fewer records than the count that was given
+        tf.errors.DataLossError,
+    ) as error:
         raise _unreadable(error) from error
     if not np.isfinite(history.history["loss"][-1]):
         raise InvalidInputError(
@@ -189,9 +194,14 @@ def _state(folder: Path, share: Share) -> Path:
 
 def _unreadable(error: Any) -> InvalidInputError:
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    telling = [
+        line
+        for line in lines
+        if any(word in line for word in ("assertion failed", "image", "record", "elements"))
+    ]
     return InvalidInputError(
-        f"Expected pictures that can be decoded and class indices in range. Received: {lines[0][:300]}. "
-        "Remove or repair that picture and resume."
+        "Expected pictures that can be decoded and class indices in range. Received: "
+        f"{(telling or lines)[0][:300].rstrip('.')}. Remove or repair that picture and resume."
     )
 
 
