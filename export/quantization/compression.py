@@ -80,7 +80,7 @@ def compress(
         MissingExtraError: the extra `qat` is not installed.
         ExportError: training failed; what it printed stands above.
     """
-    require("tensorflow_model_optimization", "qat")
+    require("tf_keras", "qat")  # tfmot itself would turn this process over to tf_keras
     pixels = post_training.checked_images(model, images, size=size)
     float_graph = fold(model)
     sizes = _channel_sizes(float_graph, compression)
