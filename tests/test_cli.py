@@ -208,6 +208,8 @@ def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
         ],
         stderr=subprocess.PIPE,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        # a job started in the background is told to ignore interrupts, and so are its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     deadline = time.monotonic() + 120
     while not list(out.glob(".export-*/*")) and time.monotonic() < deadline and process.poll() is None:
