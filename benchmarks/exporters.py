@@ -26,6 +26,7 @@ import numpy.typing as npt
 SIDES = ("ours", "applications")
 TORCH_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
 OPSET = 17
+MEAN, VARIANCE = (0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2)  # of x / 255
 
 Export = Callable[[str], object]
 
@@ -42,9 +43,19 @@ def build(side: str, variant: str) -> Any:
         model = getattr(keras.applications, f"EfficientNet{variant.upper()}")(weights=None)
     rng = np.random.default_rng(0)
     for layer in model.layers:
-        if layer.name != "normalization":  # keras.applications' preprocessing
+        if layer.name == "normalization":
+            _normalize(layer)
+        else:
             layer.set_weights([_shifted(values, rng) for values in layer.get_weights()])
     return model
+
+
+def _normalize(layer: Any) -> None:
+    """Gives keras.applications the normalization of its ImageNet weights: untrained it is the identity,
+    which converters drop, and the two files would not do the same work."""
+    mean, variance, count = layer.get_weights()
+    layer.set_weights([np.resize(MEAN, mean.shape), np.resize(VARIANCE, variance.shape), count])
+    layer.finalize_state()
 
 
 def _shifted(values: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -59,6 +70,14 @@ def ours_onnx(variant: str) -> Export:
 
     model = build("ours", variant)
     return lambda file: to_onnx(model, file, overwrite=True)
+
+
+def ours_onnx_each(variant: str) -> Export:
+    """One picture after the other, for CPUs."""
+    from keras_effnet.export import to_onnx
+
+    model = build("ours", variant)
+    return lambda file: to_onnx(model, file, batching="each", overwrite=True)
 
 
 def ours_tflite(variant: str) -> Export:
@@ -166,6 +185,7 @@ def _import_torchvision() -> None:
 
 EXPORTERS: dict[str, Callable[[str], Export]] = {
     "ours_onnx": ours_onnx,
+    "ours_onnx_each": ours_onnx_each,
     "ours_tflite": ours_tflite,
     "applications_onnx_nhwc": applications_onnx_nhwc,
     "applications_onnx_nchw": applications_onnx_nchw,

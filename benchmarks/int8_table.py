@@ -4,6 +4,7 @@
     python benchmarks/int8_table.py b0 --steps         what each step of the method adds
     python benchmarks/int8_table.py lite0              Lite0–2 with their ImageNet weights
     python benchmarks/int8_table.py clothing           B0 fine-tuned on ../shared/clothing
+    python benchmarks/int8_table.py lite0 --swap       the photographs in each other's part
     python benchmarks/int8_table.py b4                 B4–B7 with b0's weights spread by chance
 
 Every second photograph calibrates, the others judge. Agreement is with the float model's best class, as
@@ -255,21 +256,27 @@ def main() -> None:
     parser.add_argument("network", help="b0, lite0, lite1, lite2, clothing, b4 or b7")
     parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
     parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning on clothes")
+    parser.add_argument("--swap", action="store_true", help="let the judging photographs calibrate")
     parser.add_argument("--images", type=int, default=100, help="photographs to calibrate on")
     arguments = parser.parse_args()
-    network = arguments.network
+    model, calibration, held_out, labels = subject_of(
+        arguments.network, images=arguments.images, epochs=arguments.epochs, swap=arguments.swap
+    )
+    table(model, calibration.astype(np.float32), held_out.astype(np.float32), labels, steps=arguments.steps)
+
+
+def subject_of(
+    network: str, *, images: int = 100, epochs: int = 8, swap: bool = False
+) -> tuple[Any, Any, Any, Any]:
+    """A network with the photographs that calibrate it, those that judge it and the classes of these."""
     if network == "clothing":
-        model = fine_tuned_b0(arguments.epochs)
-        calibration, _ = clothes("train", 224, arguments.images)
-        held_out, labels = clothes("test", 224)
-    else:
-        model = trained_b0() if network == "b0" else _published(network)
-        pixels, classes = photographs(model.input_shape[1])
-        calibration, held_out, labels = pixels[::2][: arguments.images], pixels[1::2], classes[1::2]
-        if network in ("b4", "b7"):
-            held_out, labels = held_out[:8], labels[:8]
-    floats = (calibration.astype(np.float32), held_out.astype(np.float32))
-    table(model, *floats, labels, steps=arguments.steps)
+        calibration, _ = clothes("train", 224, images)
+        return (fine_tuned_b0(epochs), calibration, *clothes("test", 224))
+    model = trained_b0() if network == "b0" else _published(network)
+    pixels, classes = photographs(model.input_shape[1])
+    count = 8 if network in ("b4", "b7") else None
+    first, second = (1, 0) if swap else (0, 1)
+    return model, pixels[first::2][:images], pixels[second::2][:count], classes[second::2][:count]
 
 
 def _published(network: str) -> Any:

@@ -42,6 +42,7 @@ ONNX_PEERS = {
 TFLITE_PEERS = {"applications_tflite": "keras.applications, from_keras_model"}
 PEERS = {**ONNX_PEERS, **TFLITE_PEERS}
 OURS = "ours"
+OURS_EACH = "ours, batching='each'"
 THEIRS = "keras.applications"
 
 
@@ -85,15 +86,19 @@ def onnx(settings: Settings) -> Iterator[Row]:
     """Our ONNX file against those of the peers, all in ONNX Runtime."""
     peers = settings.peers(ONNX_PEERS)
     for variant in settings.variants:
-        files = _export_all(settings, {"ours_onnx": OURS, **peers}, variant)
+        files = _export_all(settings, {"ours_onnx": OURS, "ours_onnx_each": OURS_EACH, **peers}, variant)
         for batch in settings.batches:
             jobs = {
                 name: Job(script="workers.py", arguments=("onnx", str(file), str(batch)))
                 for name, file in files.items()
             }
-            for played in _play(settings, jobs):
-                target = TIMM_TARGETS.get(batch) if played[0].startswith("timm") else None
-                yield _runtime_row("onnx", variant, batch, played, target)
+            for peer, times in _play(settings, jobs):
+                target = TIMM_TARGETS.get(batch) if peer.startswith("timm") else None
+                if peer != OURS_EACH:
+                    yield _runtime_row("onnx", variant, batch, (peer, times), target)
+                    if OURS_EACH in times:
+                        row = ("onnx, each", variant, batch, (peer, times), target)
+                        yield _runtime_row(*row, ours_name=OURS_EACH)
 
 
 def tflite(settings: Settings) -> Iterator[Row]:
@@ -238,9 +243,11 @@ def _runtime_row(
     batch: int,
     played: tuple[str, Times],
     target: float | None,
+    *,
+    ours_name: str = OURS,
 ) -> Row:
     peer, times = played
-    ours, theirs = (tuple(second * 1e3 for second in times[name]) for name in (OURS, peer))
+    ours, theirs = (tuple(second * 1e3 for second in times[name]) for name in (ours_name, peer))
     return Row(
         what=what,
         variant=variant,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError, require, unknown_name
-from keras_effnet.export.files import staged
+from keras_effnet.export.onnx_batching import BATCHINGS, each_picture
 from keras_effnet.export.recipes import get_recipe
 from keras_effnet.export.subject import (
     INPUT_NAME,
@@ -23,6 +23,7 @@ from keras_effnet.export.subject import (
     describe,
     missing_calibration,
 )
+from keras_effnet.files import staged
 from keras_effnet.quiet import quiet_native
 
 LAYOUTS = ("nchw", "nhwc")
@@ -48,6 +49,7 @@ def to_onnx(
     labels: Sequence[str] | None = None,
     size: int | None = None,
     min_agreement: float | None = None,
+    batching: str = "whole",
     overwrite: bool = False,
 ) -> Path:
     """Write an ONNX file with input `image` (float32 pixels 0–255) and output `probabilities`.
@@ -63,19 +65,23 @@ def to_onnx(
         labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`, as in `to_tflite`.
+        batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the
+            other, which CPUs compute faster. The batch is free in both.
         overwrite: replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        InvalidInputError: unknown recipe or layout, an existing path.
+        InvalidInputError: unknown recipe, layout or batching, an existing path.
         MissingExtraError: the extra `onnx` is not installed.
         ExportError: the converter failed.
     """
     chosen = get_recipe("onnx", recipe)
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
+    if batching not in BATCHINGS:
+        raise unknown_name("batching", batching, BATCHINGS)
     subject = describe(model, recipe, labels=labels, size=size, layout=layout)
     if not model.output_shape[-1]:
         raise InvalidInputError(f"Expected a model with a known output. Received: {model.output_shape}.")
@@ -86,6 +92,8 @@ def to_onnx(
         proto = _integer(subject, calibration, min_agreement) if chosen.integer else convert_float(subject)
         if recipe == "float16":
             _store_float16(proto)
+        if batching == "each":
+            proto = each_picture(proto)
         _annotate(proto, subject)
         onnx.checker.check_model(proto)
         onnx.save(proto, str(temporary))
@@ -93,13 +101,17 @@ def to_onnx(
 
 
 def _integer(subject: Subject, calibration: Any, min_agreement: float | None) -> Any:
-    """The integer graph, from the same calibration that serves TFLite."""
+    """The integer graph.
+
+    Without equalized swishes, unless a network that has them is given: ONNX Runtime has no cheap form
+    of their factors, and at batch 1 they make B0 slower than in float32 (docs/int8.md).
+    """
     from keras_effnet.export.quantization import onnx_file, post_training
 
     network = calibration
     if not isinstance(network, post_training.IntegerNetwork):
         network = post_training.network(
-            subject.model, calibration, min_agreement=min_agreement, size=subject.height
+            subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.height
         )
     return onnx_file.to_onnx(
         network.quantized,

@@ -15,24 +15,29 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
-from keras_effnet.export.files import remove_empty, size_of, staged
 from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.recipes import Recipe
 from keras_effnet.export.runners import Runner, load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
+from keras_effnet.files import compressed_size_of, remove_empty, size_of, staged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """One row of the report. `latency_ms` is the median of one picture at a time."""
+    """One row of the report.
+
+    `latency_ms` is the median of one picture at a time, `compressed_bytes` the size as a zip archive,
+    which is how stores deliver it.
+    """
 
     model: str
     file: str
     format: str
     recipe: str
     bytes: int
+    compressed_bytes: int
     sha256: str
     images: int
     top1_agreement: float
@@ -57,7 +62,7 @@ class Job:
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for ImageNet's.
-        layout: of ONNX files.
+        layout, batching: of ONNX files, see `to_onnx`.
         min_agreement: for `int8`, see `to_tflite`.
         overwrite: replace existing artefacts.
         keep_failed: leave artefacts that failed verification under their final names.
@@ -72,6 +77,7 @@ class Job:
     calibration: npt.NDArray[Any] | None = None
     labels: Sequence[str] | None = None
     layout: str = "nchw"
+    batching: str = "whole"
     min_agreement: float | None = None
     overwrite: bool = False
     keep_failed: bool = False
@@ -166,7 +172,9 @@ def _shared_calibration(job: Job, progress: Callable[[str], None]) -> Any:
 
 
 def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
-    calibration = shared if shared is not None and recipe.name == "int8" else job.calibration
+    calibration = job.calibration
+    if shared is not None and recipe.name == "int8" and not (recipe.format == "onnx" and shared.equalized):
+        calibration = shared  # each format has its own where equalized swishes pay in one of them only
     if recipe.format == "saved_model":
         return to_saved_model(job.model, path, labels=job.labels)
     if recipe.format == "tflite":
@@ -181,6 +189,7 @@ def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
         job.layout,
         labels=job.labels,
         min_agreement=job.min_agreement,
+        batching=job.batching,
     )
 
 
@@ -196,6 +205,7 @@ def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: flo
         format=recipe.format,
         recipe=recipe.name,
         bytes=size_of(path),
+        compressed_bytes=compressed_size_of(path),
         sha256=sha256_of(path),
         images=report.images,
         top1_agreement=report.top1_agreement,

@@ -49,6 +49,8 @@ RECIPES: dict[str, Recipe] = {
         _tflite("int8", "phones without a GPU, NPUs: a quarter of the size, integer only", integer=True),
         _tflite("int16x8", "NPUs with 16-bit activations; an accuracy reference, slow on CPUs", integer=True),
         _tflite("int8_qat", "as int8, and trained in integers for some minutes", integer=True),
+        _tflite("int8_pruned", "as int8, with zeros among the weights: compresses further", integer=True),
+        _tflite("int8_clustered", "as int8, with few different weights: compresses further", integer=True),
         _onnx("float32", "servers: ONNX Runtime, OpenVINO, TensorRT"),
         _onnx("float16", "servers: half the size, as fast as float32"),
         _onnx("int8", "servers: a quarter of the size, integer convolutions", integer=True),

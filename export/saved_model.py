@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.export.files import staged
 from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
+from keras_effnet.files import staged
 from keras_effnet.preprocessing import CROP_MARGIN
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read

@@ -10,9 +10,9 @@ from typing import Any
 
 from keras_effnet.errors import ExportError, require
 from keras_effnet.export import tflite_metadata
-from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import get_recipe
 from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
+from keras_effnet.files import staged
 from keras_effnet.quiet import quiet_native
 
 SIGNATURE = "serving_default"
@@ -40,7 +40,8 @@ def to_tflite(
     Args:
         model: a Keras model with one image input.
         path: file to create.
-        recipe: `float32`, `float16`, `weight_int8`, `int8`, `int16x8` or `int8_qat`.
+        recipe: `float32`, `float16`, `weight_int8`, `int8`, `int16x8`, `int8_qat`, `int8_pruned` or
+            `int8_clustered`.
         calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
             iterable of such batches. A hundred are enough; labels are not needed. For `int8` also an
             `IntegerNetwork` that was prepared from them, so that one calibration serves several files.
@@ -89,11 +90,14 @@ def _integer(
     subject: Subject, recipe: str, calibration: Any, min_agreement: float | None, ends: dict[str, str]
 ) -> bytes:
     """A file that computes in integers."""
-    from keras_effnet.export.quantization import post_training, qat
+    from keras_effnet.export.quantization import compression, post_training, qat
 
     model, size = subject.model, subject.height
     if recipe == "int8_qat":
         return post_training.to_tflite(qat.train(model, calibration, size=size), **ends)
+    if recipe in compression.RECIPES:
+        network = compression.compress(model, calibration, compression.RECIPES[recipe], size=size)
+        return post_training.to_tflite(network, **ends)
     if recipe == "int16x8":
         return post_training.int16x8_tflite(model, calibration, size=size)
     if isinstance(calibration, post_training.IntegerNetwork):

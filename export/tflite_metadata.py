@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_effnet.export.subject import METADATA_KEY, Subject
+from keras_effnet.export.tflite_pack import pack
 
 METADATA_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -42,13 +45,13 @@ def write(content: bytes, path: Path, subject: Subject) -> None:
         (METADATA_KEY, subject.info.to_json().encode()),
     ):
         buffer = schema.BufferT()
-        buffer.data = list(data)
+        buffer.data = np.frombuffer(data, np.uint8)
         entry = schema.MetadataT()
         entry.name = name.encode()
         entry.buffer = len(model.buffers)
         model.buffers.append(buffer)
         model.metadata = [*(model.metadata or []), entry]
-    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    path.write_bytes(pack(model))
     if subject.labels:
         with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
             # a fixed time keeps the file the same for the same model
@@ -61,8 +64,6 @@ def _inline_buffers(model: Any, content: bytes) -> None:
 
     They are addressed by their place in the file, which moves when the metadata is added.
     """
-    import numpy as np
-
     for buffer in model.buffers:
         if buffer.offset > 1:  # 0 and 1 mark buffers that are inside already
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)

@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, explain, train, pretrain.
+"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale, explain, train, pretrain.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
 expected, what came and what to do; 130 interrupted.
@@ -23,6 +23,7 @@ from keras_effnet.commands import (
     list_variants,
     predict,
     pretrain,
+    scale,
     train,
     verify,
 )
@@ -35,6 +36,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     benchmark,
     convert,
     cost,
+    scale,
     explain,
     train,
     pretrain,

@@ -17,7 +17,7 @@ from keras_effnet.preprocessing import check_pixels
 from keras_effnet.probe import FloatArray, Probe, probe_of
 
 METHODS = ("cam", "grad-cam")
-_LITTLE, _SOME, _MUCH = "#10104a", "#d8402a", "#fff3a0"  # evidence, as colours
+_LITTLE, _SOME, _MUCH = "#10104a", "#d8402a", "#fff3a0"  # evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ def colorize(heat: Any) -> npt.NDArray[np.uint8]:
             "Pass what class_activation_map returns."
         )
     gray = Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), mode="L")
-    return np.asarray(ImageOps.colorize(gray, black=_LITTLE, mid=_SOME, white=_MUCH), dtype=np.uint8)
+    return np.asarray(ImageOps.colorize(gray, _LITTLE, _MUCH, mid=_SOME), dtype=np.uint8)
 
 
 def overlay(image: Any, heat: Any, strength: float = 0.5) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,19 @@ def size_of(path: Path) -> int:
     if path.is_dir():
         return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())
     return path.stat().st_size
+
+
+def compressed_size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory, as a zip archive would hold them."""
+    total = 0
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    total += len(packer.compress(chunk))
+            total += len(packer.flush())
+    return total
 
 
 def _make_parents(path: Path) -> list[Path]:

@@ -18,8 +18,8 @@ import tensorflow as tf
 import keras_effnet
 from keras_effnet import EfficientNet, export, load_image
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
-from keras_effnet.export.files import staged
 from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
+from keras_effnet.files import staged
 
 LABELS = [f"kind {index}" for index in range(7)]
 # training in integers has tests of its own
@@ -184,6 +184,26 @@ def test_onnx_in_nhwc_transposes_once_at_the_start(
     assert kinds.count("Transpose") == 1 and "Transpose" in kinds[:3]
     assert export.verify(tiny, path, pixels64).ok
     assert export.load(path).info.layout == "nhwc"
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("recipe", ["float32", "float16"])
+def test_onnx_that_takes_each_picture_alone_agrees_at_any_batch(
+    tiny: Any, pixels64: Any, tmp_path: Path, recipe: str, layout: str
+) -> None:
+    path = export.to_onnx(tiny, tmp_path / "a.onnx", recipe, layout=layout, labels=LABELS, batching="each")
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Scan"] and not model.graph.initializer
+    (entry,) = model.graph.input
+    assert entry.type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert export.verify(tiny, path, pixels64).ok  # also at a second batch size
+    assert export.load(path).labels == tuple(LABELS)
+
+
+def test_unknown_batching_is_refused(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"batching.*whole.*each"):
+        export.to_onnx(tiny, tmp_path / "a.onnx", batching="all")
 
 
 def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from keras_effnet import export
 from keras_effnet.errors import VerificationError
+from keras_effnet.export.quantization import accuracy, post_training
 from keras_effnet.export.verify import tolerance_for
 
 FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
@@ -54,7 +55,10 @@ def test_lite0_int8_agrees_on_photographs_it_was_not_calibrated_with(
 
 def test_trained_b0_keeps_its_accuracy_in_int8(trained_b0: Any, photos: Any, tmp_path: Path) -> None:
     pixels, classes = photos
-    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", pixels[::2])
+    network = post_training.prepare(trained_b0, pixels[::2])
+    unseen = pixels[1::2].astype(np.float32)
+    assert accuracy.sqnr_db(network.logits(unseen, integer=False), network.logits(unseen)) >= 18
+    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", network)
     report = export.verify(trained_b0, path, pixels[1::2])
     assert report.top1_agreement >= 0.98 and report.sqnr_db >= 18
     assert _top1(export.load(path)(pixels[1::2]), classes[1::2]) >= 0.86

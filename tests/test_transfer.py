@@ -36,7 +36,7 @@ def classifier(tiny_variant: Any, pretrained: Path) -> Any:
 
 def _fit(model: Any, pixels: Any) -> dict[str, Any]:
     """Two steps with a large rate (the head begins at zero, so the first reaches no further); returns the weights before it, by variable path."""
-    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.variables}
+    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.weights}
     model.compile(keras.optimizers.SGD(1.0), loss="sparse_categorical_crossentropy")
     model.fit(pixels, np.arange(len(pixels)) % 5, batch_size=3, epochs=1, verbose=0)
     return before
@@ -59,7 +59,7 @@ def test_classifier_trains_its_head_alone(classifier: Any, pixels64: Any) -> Non
 
 def test_unfreeze_trains_whole_blocks_without_batch_normalization(classifier: Any, pixels64: Any) -> None:
     chosen = transfer.unfreeze(classifier, "block6a")
-    assert chosen == [name for name in transfer.blocks(classifier) if name >= "block6a"]
+    assert chosen[0] == "block6a" and chosen[-2:] == ["block7a", "top"]
     before = _fit(classifier, pixels64)
     changed = _changed(classifier, before)
     convolutions = {
@@ -107,7 +107,7 @@ def test_freeze_reaches_a_network_inside_a_model(tiny_variant: Any, pretrained: 
     transfer.freeze(model)
     before = _fit(model, pixels64)
     changed = {
-        v.path for v in model.variables if not np.array_equal(before[v.path], keras.ops.convert_to_numpy(v))
+        v.path for v in model.weights if not np.array_equal(before[v.path], keras.ops.convert_to_numpy(v))
     }
     assert {path.split("/")[-2] for path in changed} == {"mine"}
 

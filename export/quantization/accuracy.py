@@ -102,13 +102,21 @@ def sqnr_db(goal: Array, values: Array) -> float:
     return 10 * np.log10(float(np.sum(goal.astype(np.float64) ** 2)) / noise) if noise else np.inf
 
 
-def prepare(model: Any, calibration: Any, min_agreement: float, *, size: int | None = None) -> IntegerNetwork:
+def prepare(
+    model: Any,
+    calibration: Any,
+    min_agreement: float,
+    *,
+    equalize: float = post_training.EQUALIZED_SHARE,
+    size: int | None = None,
+) -> IntegerNetwork:
     """Quantize a model and lift its most sensitive steps to float until it agrees with the original.
 
     Args:
         model: an EfficientNet.
         calibration: photographs; a quarter of them is held out to measure agreement on.
         min_agreement: share of held-out photographs on which the best class must be the float model's.
+        equalize: see `post_training.prepare`.
         size: side of the input in pixels, for a model that leaves it open.
 
     Returns:
@@ -131,7 +139,7 @@ def prepare(model: Any, calibration: Any, min_agreement: float, *, size: int | N
     held_out = np.arange(len(images)) % HELD_OUT == 0
     if held_out.sum() < FEWEST_HELD_OUT:
         held_out = np.arange(len(images)) % 2 == 0
-    network = post_training.prepare(model, images[~held_out], size=size)
+    network = post_training.prepare(model, images[~held_out], equalize=equalize, size=size)
     return _lift_until(network, images[held_out], min_agreement)
 
 

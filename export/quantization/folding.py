@@ -69,24 +69,19 @@ class _Reader:
     def read(self, model: Any, inputs: list[str]) -> str:
         """Walk through `model`, whose inputs are the given steps; returns the step of its output."""
         names = {id(tensor): name for tensor, name in zip(model.inputs, inputs, strict=True)}
+        levels = getattr(model, "_functional", model)._nodes_by_depth.values()
+        own = {id(node) for level in levels for node in level}
         for layer in model.layers:
             kind = type(layer).__name__
             if kind == "InputLayer":
                 continue
-            if len(layer._inbound_nodes) != 1 and not hasattr(layer, "layers"):
+            # a layer may be called elsewhere too: in a model around this one, or for an activation map
+            calls = [node for node in layer._inbound_nodes if id(node) in own]
+            if len(calls) != 1:
                 raise UnsupportedModelError(f"Expected layer {layer.name!r} to be used once. It is shared.")
-            node = self._node_inside(layer, names)
-            tensors = node.input_tensors
-            sources = [names[id(tensor)] for tensor in tensors]
-            names[id(node.output_tensors[0])] = self._layer(layer, kind, sources)
+            sources = [names[id(tensor)] for tensor in calls[0].input_tensors]
+            names[id(calls[0].output_tensors[0])] = self._layer(layer, kind, sources)
         return names[id(model.outputs[0])]
-
-    def _node_inside(self, layer: Any, names: dict[int, str]) -> Any:
-        """The call of `layer` that belongs to the model being read (a nested model has others too)."""
-        for node in layer._inbound_nodes:
-            if node.input_tensors and all(id(tensor) in names for tensor in node.input_tensors):
-                return node
-        raise UnsupportedModelError(f"Expected layer {layer.name!r} to follow the layers before it.")
 
     def _layer(self, layer: Any, kind: str, sources: list[str]) -> str:
         if hasattr(layer, "layers"):

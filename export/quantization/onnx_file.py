@@ -1,8 +1,8 @@
 """From an integer network to an ONNX file: QuantizeLinear/DequantizeLinear pairs, uint8 × int8.
 
 Activations are uint8 and weights int8 with one scale per output channel: the combination that ONNX
-Runtime's CPU kernels are fastest with, and OpenVINO and TensorRT read. The graph, weights and ranges
-are those of the TFLite file, so one calibration serves both.
+Runtime's CPU kernels are fastest with, and OpenVINO and TensorRT read. Graph, weights and ranges are
+those of the network that is given, which can be the TFLite file's.
 """
 
 from __future__ import annotations

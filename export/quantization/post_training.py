@@ -55,6 +55,11 @@ class IntegerNetwork:
     agreement: float | None = None
 
     @property
+    def equalized(self) -> bool:
+        """Whether some swishes have a factor for each channel, which ONNX Runtime pays dearly for."""
+        return any(step.gain is not None for step in self.quantized.graph)
+
+    @property
     def lifted(self) -> tuple[str, ...]:
         """Steps that were left in float to meet an accuracy (see `accuracy`)."""
         return tuple(sorted(self.quantized.lifted))
@@ -92,11 +97,17 @@ def prepare(
     """
     if not 0.0 <= equalize <= 1.0:
         raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {equalize}.")
-    subject = describe(model, "int8", size=size)
     images = checked_images(model, calibration, size=size)
     warn_if_untrained(model)
+    return prepare_graph(fold(model), model, images, equalize=equalize, method=method, size=size)
+
+
+def prepare_graph(
+    graph: Graph, model: Any, images: Array, *, equalize: float, method: Method, size: int | None = None
+) -> IntegerNetwork:
+    """Quantize a folded graph of a model, whose weights may be other ones; see `prepare`."""
     with one_blas_thread():
-        return _prepare(fold(model), subject, images, equalize, method)
+        return _prepare(graph, describe(model, "int8", size=size), images, equalize, method)
 
 
 def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> Array:
@@ -116,6 +127,7 @@ def _prepare(
         graph = equalization.equalize_swishes(graph, samples, weights, names)
         few = _some(images, SAMPLED_IMAGES // 2)
         weights = statistics.importance(graph, statistics.sample(graph, few, per_channel=500))
+    del samples  # a gigabyte that the walk can use
     return IntegerNetwork(
         reference=graph,
         quantized=quantize(graph, images, weights, method),
@@ -224,14 +236,19 @@ def int8_tflite(
 
 
 def network(
-    model: Any, calibration: Any, *, min_agreement: float | None = None, size: int | None = None
+    model: Any,
+    calibration: Any,
+    *,
+    min_agreement: float | None = None,
+    equalize: float = EQUALIZED_SHARE,
+    size: int | None = None,
 ) -> IntegerNetwork:
     """Quantize a model, to a given agreement where one is asked for; see `prepare` and `accuracy.prepare`."""
     if min_agreement is None:
-        return prepare(model, calibration, size=size)
+        return prepare(model, calibration, equalize=equalize, size=size)
     from keras_effnet.export.quantization import accuracy
 
-    return accuracy.prepare(model, calibration, min_agreement, size=size)
+    return accuracy.prepare(model, calibration, min_agreement, equalize=equalize, size=size)
 
 
 def plain_int8_tflite(

@@ -8,10 +8,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from keras_effnet.export.quantization import simulate
-from keras_effnet.export.quantization.graph import Array, Graph, Step
+from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.ranges import sigmoid
 
 SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of them
+SAMPLE_BYTES = 1 << 30  # of all samples together: B7 has half a million channels
 Samples = Mapping[str, Array]
 
 
@@ -21,13 +22,15 @@ def sample(graph: Graph, images: Array, *, per_channel: int = SAMPLES) -> dict[s
     Args:
         graph: the network.
         images: float32 `[N, H, W, C]`, 0–255.
-        per_channel: how many values of a channel to keep, from places spread over all pictures.
+        per_channel: how many values of a channel to keep, from places spread over all pictures; fewer
+            where the network has so many channels that the samples would exceed `SAMPLE_BYTES`.
 
     Returns:
         `[values, channels]` by key: `name` for outputs, `name/pre` for what enters an activation.
         The same rows are taken from `name` and `name/pre`. The extremes of each channel are always
         among them, in the first two rows, which are theirs alone.
     """
+    per_channel = min(per_channel, SAMPLE_BYTES // (4 * _all_channels(graph)))
     places = -(-per_channel // len(images))
     rng = np.random.default_rng(0)
     rows: dict[str, list[Array]] = {}
@@ -52,6 +55,19 @@ def sample(graph: Graph, images: Array, *, per_channel: int = SAMPLES) -> dict[s
         key: np.concatenate([*(side[np.newaxis] for side in extremes[key]), *parts])
         for key, parts in rows.items()
     }
+
+
+def _all_channels(graph: Graph) -> int:
+    """Channels of everything that `sample` draws from."""
+    widths: dict[str, int] = {}
+    total = 0
+    for step in graph:
+        if step.kind in WEIGHTED:
+            widths[step.name] = step.channels
+        else:
+            widths[step.name] = widths[step.inputs[0]] if step.inputs else int(graph.input_shape[2] or 0)
+        total += widths[step.name] * (2 if step.activation in simulate.CURVED else 1)
+    return total
 
 
 def _tensors(graph: Graph, images: Array) -> Iterator[tuple[Step, Array | None, Array]]:

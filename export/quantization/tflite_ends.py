@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import require
+from keras_effnet.export.tflite_pack import pack
 
 
 def uint8_input(content: bytes) -> bytes:
@@ -25,7 +26,7 @@ def uint8_input(content: bytes) -> bytes:
     graph.operators.insert(0, _operator(model, schema, "QUANTIZE", "QuantizeOptions", outer, inner))
     graph.inputs = np.array([outer], np.int32)
     model.signatureDefs[0].inputs[0].tensorIndex = outer
-    return _pack(model)
+    return pack(model)
 
 
 def float_output(content: bytes) -> bytes:
@@ -47,12 +48,12 @@ def float_output(content: bytes) -> bytes:
         name = graph.tensors[outer].name
         graph.tensors[outer] = _float_like(graph.tensors[outer], schema)
         graph.tensors[outer].name = name
-        return _pack(model)
+        return pack(model)
     inner, outer = outer, _add(graph, _float_like(graph.tensors[outer], schema), b"output_float32")
     graph.operators.append(_operator(model, schema, "DEQUANTIZE", "DequantizeOptions", inner, outer))
     graph.outputs = np.array([outer], np.int32)
     model.signatureDefs[0].outputs[0].tensorIndex = outer
-    return _pack(model)
+    return pack(model)
 
 
 def _float_like(other: Any, schema: Any) -> Any:
@@ -100,11 +101,3 @@ def _code(model: Any, schema: Any, builtin: int) -> int:
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
-
-
-def _pack(model: Any) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())

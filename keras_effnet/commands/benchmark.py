@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.export import load
     from keras_effnet.export.benchmark import median_latencies_ms
-    from keras_effnet.export.files import size_of
+    from keras_effnet.files import size_of
     from keras_effnet.preprocessing import sample_images
 
     runners = [load(path, threads=arguments.threads) for path in arguments.artefacts]

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["saved_model", "tflite:float32", "onnx:float32"],
         metavar="TARGET",
-        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat}, onnx:{float32,float16,int8}",
+        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,int8}",
     )
     parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
     parser.add_argument(
@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
+    )
+    parser.add_argument(
+        "--onnx-batching",
+        choices=["whole", "each"],
+        default="whole",
+        help="compute a batch at once (GPUs) or one picture after the other (faster on CPUs)",
     )
     parser.add_argument(
         "--min-agreement",
@@ -151,6 +157,7 @@ def _export_variant(
         images=images,
         calibration=calibration,
         layout=arguments.layout,
+        batching=arguments.onnx_batching,
         min_agreement=arguments.min_agreement,
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,

@@ -13,7 +13,6 @@ from keras_effnet.commands.table import table
 
 if TYPE_CHECKING:
     from keras_effnet.train import Outcome, RunFolder
-    from keras_effnet.train.progress import Progress
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
@@ -36,11 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
-    parser.add_argument("--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order")
+    parser.add_argument(
+        "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
+    )
     _add_training(parser)
     _add_speed(parser)
     parser.add_argument(
-        "--export", nargs="+", default=[], metavar="TARGET", help="tflite:int8, onnx:float32, …, each verified"
+        "--export",
+        nargs="+",
+        default=[],
+        metavar="TARGET",
+        help="tflite:int8, onnx:float32, …, each verified",
     )
     parser.add_argument("--min-agreement", type=share, metavar="SHARE", help="int8: top-1 agreement to reach")
     parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
@@ -53,15 +58,21 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
 
     add("--image-size", whole_number(32), "PIXELS", "side of the input (default: the variant's)")
+    add(
+        "--crop-margin",
+        whole_number(0),
+        "PIXELS",
+        "that the evaluation crop leaves out; 0: none (default: 32)",
+    )
     add("--validation-share", float, "SHARE", "of each class, where there is no such folder (default: 0.15)")
     add("--test-share", float, "SHARE", "likewise; 0 for no test split (default: 0.15)")
     add("--seed", whole_number(0), "N", "of everything random (default: 0)")
     add("--batch-size", whole_number(1), "N", "photographs per step (default: 32)")
     add("--epochs", whole_number(0), "N", "of fine-tuning at most; 0 for the head alone (default: 15)")
     add("--head-epochs", whole_number(1), "N", "of the head at most (default: 200)")
-    add("--patience", whole_number(1), "N", "epochs without improvement before stopping (default: 5)")
+    add("--patience", whole_number(1), "N", "epochs without improvement before stopping (default: 8)")
     add("--unfreeze", str, "BLOCK", "first block to fine-tune: block3a, block5, top, stem (default: block3a)")
-    add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 3e-4)")
+    add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 1e-3)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
     add("--label-smoothing", float, "SHARE", "default: 0.1")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
@@ -80,7 +91,9 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="auto, float32, mixed_float16 or mixed_bfloat16 (default: auto, mixed on GPUs only)",
     )
-    parser.add_argument("--xla", default=_LATER, metavar="WHEN", help="auto, on or off (default: auto, GPUs only)")
+    parser.add_argument(
+        "--xla", default=_LATER, metavar="WHEN", help="auto, on or off (default: auto, GPUs only)"
+    )
     parser.add_argument(
         "--strategy", default=_LATER, metavar="KIND", help="none, or mirrored for all GPUs of this machine"
     )
@@ -141,7 +154,9 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from keras_effnet.train.settings import Settings
 
-    given = {field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments}
+    given = {
+        field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
+    }
     given["data"] = str(Path(arguments.data).expanduser().resolve())
     if "weights" in given:
         given["weights"] = weights_of(arguments)
@@ -203,6 +218,8 @@ def _show(outcome: Outcome, arguments: argparse.Namespace) -> None:
     print(table(["class", "precision", "recall", "photographs"], rows))
     if metrics["head"]:
         print(f"{judged} accuracy of the head alone: {metrics['head'][f'{judged}_accuracy']:.3f}")
-    print(f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs")
+    print(
+        f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
+    )
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")

@@ -7,7 +7,28 @@ scaling.fit(max_macs=800e6).member                        # the largest network 
 
 from __future__ import annotations
 
+from keras_effnet.scaling.architecture_search import search_architecture, search_objective
 from keras_effnet.scaling.budget import Fit, fit, single_dimension
 from keras_effnet.scaling.compound import CompoundScaling, round_resolution
+from keras_effnet.scaling.published import deviations, table2, table3, table7
+from keras_effnet.scaling.search import SearchResult, candidates, search
+from keras_effnet.scaling.training import SEARCH_BASELINE, TrainOnFolder
 
-__all__ = ["CompoundScaling", "Fit", "fit", "round_resolution", "single_dimension"]
+__all__ = [
+    "SEARCH_BASELINE",
+    "CompoundScaling",
+    "Fit",
+    "SearchResult",
+    "TrainOnFolder",
+    "candidates",
+    "deviations",
+    "fit",
+    "round_resolution",
+    "search",
+    "search_architecture",
+    "search_objective",
+    "single_dimension",
+    "table2",
+    "table3",
+    "table7",
+]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_effnet.cost import Cost, cost
@@ -94,25 +94,25 @@ def fit(
     trial = _Trial(
         scaling or CompoundScaling(), dimension, limits, classes, batch, measure or call_latency_ms
     )
-    low, high = (round(edge / width) for edge in PHI_RANGE)
-    if broken := trial.exceeded(low * width):
+    ends = Range(round(PHI_RANGE[0] / width), round(PHI_RANGE[1] / width), round(1 / width))
+    # what is counted is cheap: let it narrow the range before anything is measured
+    low, high = last_within(ends, lambda index: not trial.counted_exceeded(index * width))
+    if max_latency_ms is not None and low >= ends.low:
+        low, high = last_within(replace(ends, high=high), lambda index: not trial.exceeded(index * width))
+    if low < ends.low:
+        broken = trial.exceeded(high * width)
         raise InvalidInputError(
-            f"Expected limits that the smallest network, phi {low * width:g}, meets. Received: "
-            f"{', '.join(f'{name}={limits[name]:g}' for name in broken)}; it needs {trial.needs(low * width)}. "
+            f"Expected limits that the smallest network, phi {high * width:g}, meets. Received: "
+            f"{', '.join(f'{name}={limits[name]:g}' for name in broken)}; it needs {trial.needs(high * width)}. "
             "Raise the limits or start from a smaller baseline."
         )
-    # what is counted is cheap: let it narrow the range before anything is measured
-    low, high = _last_within(low, high, lambda index: not trial.counted_exceeded(index * width))
-    if max_latency_ms is not None:
-        low, high = _last_within(
-            round(PHI_RANGE[0] / width), high, lambda index: not trial.exceeded(index * width)
-        )
-    if not (broken := trial.exceeded(high * width)):
+    if low == high:
         raise InvalidInputError(
             f"Expected limits that the largest network, phi {high * width:g}, breaks. Received: "
             f"{', '.join(f'{name}={limit:g}' for name, limit in limits.items())}; it needs only "
             f"{trial.needs(high * width)}. Lower the limits, or limit what {dimension} scaling changes."
         )
+    broken = trial.exceeded(high * width)
     phi = round(low * width, 10)
     return Fit(
         phi=phi,
@@ -232,10 +232,37 @@ def _limits(*given: float | None) -> dict[str, float]:
     return limits
 
 
-def _last_within(low: int, high: int, within: Callable[[int], bool]) -> tuple[int, int]:
-    """Bisect: the last index that is within, and the next. `low` is within; if all are, `high` twice."""
-    if within(high):
-        return high, high
+@dataclass(frozen=True)
+class Range:
+    """Indices to search: from `low` to `high`, starting at 0 with strides of `stride`."""
+
+    low: int
+    high: int
+    stride: int
+
+
+def last_within(ends: Range, within: Callable[[int], bool]) -> tuple[int, int]:
+    """The last index that is within, and the next one, where all before are within and none after.
+
+    Walks from 0 in strides and bisects the last of them, so nothing much larger than the answer is
+    ever tried: the far end of the range may be a network of a trillion multiply-adds.
+
+    Returns:
+        (last, last + 1); (low - 1, low) when none is within; (high, high) when all are.
+    """
+    index = min(max(0, ends.low), ends.high)
+    if within(index):
+        while index < ends.high and within(following := min(index + ends.stride, ends.high)):
+            index = following
+        if index == ends.high:
+            return index, index
+        low, high = index, min(index + ends.stride, ends.high)
+    else:
+        while index > ends.low and not within(following := max(index - ends.stride, ends.low)):
+            index = following
+        if index == ends.low:
+            return index - 1, index
+        low, high = max(index - ends.stride, ends.low), index
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if within(middle) else (low, middle)

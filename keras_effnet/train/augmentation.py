@@ -1,6 +1,6 @@
 """Random changes to training photographs, all of them layers of Keras.
 
-Photographs come in as the whole square at `size + 32` pixels and leave with a random crop of `size`: the
+Photographs come in as the whole square at `size + margin` pixels (32 by default) and leave with a random crop of `size`: the
 scale is that of the evaluation crop, so a network sees things as large in training as afterwards.
 """
 
@@ -27,7 +27,7 @@ def augmentation(
         seed: of everything random in it.
 
     Returns:
-        A function from (uint8 `[n, size + 32, size + 32, 3]`, one-hot `[n, classes]`) to (float32
+        A function from (uint8 `[n, size + margin, size + margin, 3]`, one-hot `[n, classes]`) to (float32
         `[n, size, size, 3]`, labels `[n, classes]`), with weights `[n]` as a third if there are any.
     """
     import tensorflow as tf

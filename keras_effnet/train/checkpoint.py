@@ -8,6 +8,7 @@ files count.
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,22 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: for the files; nothing else may lie there.
-        best: validation loss to beat, that of the model before fine-tuning.
-        patience: epochs without a better one before it stops.
+        to_beat: validation loss of the model before fine-tuning.
+        patience: epochs without a better one before it stops. The first epochs are usually worse than
+            `to_beat`, so they are compared with each other only.
 
     Attributes:
         epoch: epochs that are done.
         history: the figures of these epochs.
-        best_epoch: the best of them, counted from 1; 0 while none was better than at the beginning.
+        best: the lowest validation loss of them.
+        best_epoch: the epoch that had it, counted from 1; 0 before the first.
         finished: whether fine-tuning is over.
     """
 
-    def __init__(self, folder: Path, *, best: float, patience: int) -> None:
+    def __init__(self, folder: Path, *, to_beat: float, patience: int) -> None:
         super().__init__()
-        self.folder, self.patience = folder, patience
-        self.best, self.best_epoch, self.epoch, self.finished = best, 0, 0, False
+        self.folder, self.to_beat, self.patience = folder, to_beat, patience
+        self.best, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
         self.history: dict[str, list[float]] = {}
         self._began = 0.0, 0.0
         self._read()
@@ -50,6 +53,11 @@ class Checkpoint(keras.callbacks.Callback):
         """Whether `patience` epochs have passed without a better one."""
         return self.epoch - self.best_epoch >= self.patience
 
+    @property
+    def improved(self) -> bool:
+        """Whether the best epoch is better than the model before fine-tuning."""
+        return self.best_epoch > 0 and self.best < self.to_beat
+
     def restore(self, model: Any) -> None:
         """Load the newest epoch into a compiled model, if there is one."""
         if self.epoch:
@@ -57,8 +65,8 @@ class Checkpoint(keras.callbacks.Callback):
             model.load_weights(self._file(self.epoch))
 
     def restore_best(self, model: Any) -> bool:
-        """Load the best epoch into the compiled model; False if there is none."""
-        if not self.best_epoch:
+        """Load the best epoch into the compiled model; False if none beat the model before."""
+        if not self.improved:
             return False
         model.optimizer.build(model.trainable_variables)
         model.load_weights(self._file(self.best_epoch))

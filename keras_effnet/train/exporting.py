@@ -38,6 +38,8 @@ def export_run(
     Raises:
         ExportError: a converter failed.
     """
+    import keras
+
     from keras_effnet.export.pipeline import Job, export_job, final_path
     from keras_effnet.export.recipes import parse_target
     from keras_effnet.export.report import write_reports
@@ -51,18 +53,20 @@ def export_run(
     ]
     if not recipes:
         return []
-    listing, size = outcome.listing, outcome.metrics["model"]["image_size"]
-    interpolation = outcome.interpolation
+    listing = outcome.listing
+    shape: dict[str, Any] = {
+        "size": outcome.metrics["model"]["image_size"],
+        "interpolation": outcome.interpolation,
+        "margin": outcome.margin,
+    }
     calibration = None
     if any(recipe.integer for recipe in recipes):
-        calibration = arrays(
-            listing, listing.of("train"), size=size, interpolation=interpolation, limit=CALIBRATION
-        )
-    images = arrays(
-        listing, listing.of(outcome.judged), size=size, interpolation=interpolation, limit=VERIFICATION
-    )
+        calibration = arrays(listing, listing.of("train"), limit=CALIBRATION, **shape)
+    images = arrays(listing, listing.of(outcome.judged), limit=VERIFICATION, **shape)
     job = Job(
-        model=outcome.model,
+        # from the file: what is exported is what was saved, and the report's maps have called the layers
+        # of the model in memory, which the int8 recipe takes for another architecture
+        model=keras.saving.load_model(outcome.folder.model, compile=False),
         name=name,
         recipes=recipes,
         out=out,

@@ -58,6 +58,7 @@ def fine_tune(
         shape: dict[str, Any] = {
             "size": size,
             "interpolation": interpolation,
+            "margin": settings.crop_margin,
             "batch_size": settings.batch_size,
         }
         # the random layers start anew in a resumed run: another seed, or they would repeat themselves

@@ -1,11 +1,11 @@
 """The folder of a run: what it was told, which photographs it uses, and what it made.
 
-    run.json      the settings                  model.keras   the classifier
-    data.csv      file,label,split              labels.txt    class names, one per line
-    skipped.csv   unreadable photographs        metrics.json  accuracy, precision, recall, confusion
-    logs/         for TensorBoard               report.html   the same for people
-    work/         features and checkpoints,     export/       artefacts with their report
-                  gone when the run is done
+run.json      the settings                  model.keras   the classifier
+data.csv      file,label,split              labels.txt    class names, one per line
+skipped.csv   unreadable photographs        metrics.json  accuracy, precision, recall, confusion
+logs/         for TensorBoard               report.html   the same for people
+work/         features and checkpoints,     export/       artefacts with their report
+              gone when the run is done
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ is left is a small convex problem that a CPU solves in seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Rows(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return -(-len(self.order) // BATCH_SIZE)
+        return math.ceil(len(self.order) / BATCH_SIZE)
 
     def on_epoch_end(self) -> None:
         if self.generator is not None:
@@ -84,7 +85,9 @@ def train_head(
     """
     last = model.get_layer("predictions")
     rate = next((layer.rate for layer in model.layers if layer.name == "top_dropout"), 0.0)
-    dense = keras.layers.Dense(last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32")
+    dense = keras.layers.Dense(
+        last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32"
+    )
     head = keras.Sequential([keras.Input((views[0].shape[1],)), keras.layers.Dropout(rate, seed=seed), dense])
     head.compile(
         keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY),

@@ -175,7 +175,9 @@ def _from_csv(path: Path) -> Iterator[_Row]:
             for number, row in enumerate(reader, start=2):
                 yield _csv_row(row, path, number)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(f"Expected a CSV file of text at {str(path)!r}. Received: {error}. {advice}") from error
+        raise InvalidInputError(
+            f"Expected a CSV file of text at {str(path)!r}. Received: {error}. {advice}"
+        ) from error
 
 
 def _csv_row(row: dict[str, str | None], path: Path, number: int) -> _Row:

@@ -58,9 +58,20 @@ def _reason(path: str) -> str:
 
 
 def evaluation_batches(
-    listing: Listing, indices: npt.NDArray[np.int64], *, size: int, interpolation: str, batch_size: int
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    *,
+    size: int,
+    interpolation: str,
+    batch_size: int,
+    margin: int = CROP_MARGIN,
 ) -> Any:
     """Photographs with the evaluation crop, in the order of `indices`.
+
+    Args:
+        listing, indices: the photographs.
+        size, interpolation, margin: as in `load_image`.
+        batch_size: photographs per batch.
 
     Returns:
         A `tf.data.Dataset` of (uint8 `[n, size, size, 3]`, float32 one-hot `[n, classes]`).
@@ -68,9 +79,7 @@ def evaluation_batches(
     import tensorflow as tf
 
     order = tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
-    pictures = order.map(
-        _reader(listing, size, interpolation, CROP_MARGIN), num_parallel_calls=tf.data.AUTOTUNE
-    )
+    pictures = order.map(_reader(listing, size, interpolation, margin), num_parallel_calls=tf.data.AUTOTUNE)
     return pictures.batch(batch_size).prefetch(2)
 
 
@@ -84,6 +93,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     epochs: range,
+    margin: int = CROP_MARGIN,
 ) -> Any:
     """Photographs in a new order each epoch, one epoch after the other, augmented.
 
@@ -92,12 +102,13 @@ def training_batches(
 
     Args:
         listing, indices: the photographs to train on.
-        augment: from (uint8 `[n, size + 32, size + 32, 3]`, one-hot) to (float32 `[n, size, size, 3]`,
+        augment: from (uint8 `[n, size + margin, size + margin, 3]`, one-hot) to (float32 `[n, size, size, 3]`,
             labels).
         size, interpolation: of the pictures.
         batch_size: photographs per step; the last batch of an epoch may be smaller.
         seed: of the order.
         epochs: the epochs to come.
+        margin: of the evaluation crop; here the whole square comes, at the crop's scale.
 
     Returns:
         A `tf.data.Dataset` of batches; use it with `steps_per_epoch`.
@@ -113,7 +124,7 @@ def training_batches(
         shuffled = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
         shuffled.set_shape([len(indices)])
         pictures = tf.data.Dataset.from_tensor_slices(shuffled).map(
-            _reader(listing, size + CROP_MARGIN, interpolation, 0), num_parallel_calls=tf.data.AUTOTUNE
+            _reader(listing, size + margin, interpolation, 0), num_parallel_calls=tf.data.AUTOTUNE
         )
         return pictures.batch(batch_size)
 
@@ -141,14 +152,21 @@ def _reader(listing: Listing, size: int, interpolation: str, margin: int) -> Any
 
 
 def arrays(
-    listing: Listing, indices: npt.NDArray[np.int64], *, size: int, interpolation: str, limit: int | None = None
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    *,
+    size: int,
+    interpolation: str,
+    margin: int = CROP_MARGIN,
+    limit: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Photographs as one array, uint8 `[N, size, size, 3]`, at most `limit` of them, evenly spread."""
     if limit is not None and len(indices) > limit:
         indices = indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
     if len(indices) == 0:
         raise InvalidInputError("Expected at least one photograph. Received none.")
-    return np.stack([load_image(listing.path(int(i)), size, interpolation=interpolation) for i in indices])
+    paths = (listing.path(int(index)) for index in indices)
+    return np.stack([load_image(path, size, interpolation=interpolation, margin=margin) for path in paths])
 
 
 def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.int64]]:

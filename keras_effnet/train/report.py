@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import require
+from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.files import staged
 from keras_effnet.preprocessing import load_image
 from keras_effnet.train.evaluation import Mistake, worst_mistakes
@@ -144,14 +144,18 @@ def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
             listing.path(mistake.index),
             outcome.metrics["model"]["image_size"],
             interpolation=outcome.interpolation,
+            margin=outcome.margin,
         )
-        heat = class_activation_map(outcome.model, pixels, mistake.guess)
-        found.append(_row(listing, mistake, pixels, overlay(pixels, heat)))
+        try:
+            heat = overlay(pixels, class_activation_map(outcome.model, pixels, mistake.guess))
+        except InvalidInputError:
+            heat = None  # pictures so small that the last feature map has a single position
+        found.append(_row(listing, mistake, pixels, heat))
     return found
 
 
 def _row(
-    listing: Listing, mistake: Mistake, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.uint8]
+    listing: Listing, mistake: Mistake, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.uint8] | None
 ) -> dict[str, Any]:
     return {
         "file": listing.files[mistake.index],
@@ -159,7 +163,7 @@ def _row(
         "guess": listing.classes[mistake.guess],
         "probability": mistake.probability,
         "picture": _data_url(pixels),
-        "heat": _data_url(heat),
+        "heat": None if heat is None else _data_url(heat),
     }
 
 

@@ -6,10 +6,10 @@ was stopped at any point is resumed by doing it again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -44,7 +44,7 @@ class Outcome:
         listing: the photographs.
         metrics: the content of `metrics.json`.
         probabilities: of the photographs of `judged`, float `[N, classes]`.
-        interpolation: that photographs are resized with.
+        interpolation, margin: that photographs are read with, see `load_image`.
         judged: the split they are of: `"test"`, or `"validation"` where there is no test split.
     """
 
@@ -55,6 +55,7 @@ class Outcome:
     probabilities: npt.NDArray[np.float32]
     judged: str
     interpolation: str
+    margin: int
 
 
 def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
@@ -105,6 +106,7 @@ class _Run:
             probabilities=probabilities,
             judged=judged,
             interpolation=self.interpolation,
+            margin=self.settings.crop_margin,
         )
 
     def _listing(self) -> tuple[Listing, list[tuple[str, str]]]:
@@ -143,6 +145,7 @@ class _Run:
             indices,
             size=self.size,
             interpolation=self.interpolation,
+            margin=self.settings.crop_margin,
             batch_size=EVALUATION_BATCH,
         )
 
@@ -219,7 +222,7 @@ class _Run:
                 tuned.set_weights(model.get_weights())
             checkpoint = Checkpoint(
                 self.folder.work / "fine_tuning",
-                best=self._loss(model, listing),
+                to_beat=self._loss(model, listing),
                 patience=self.settings.patience,
             )
             fine_tune(
@@ -240,7 +243,8 @@ class _Run:
             "work/fine_tuning.json",
             {
                 "epochs": checkpoint.epoch,
-                "best_epoch": checkpoint.best_epoch,
+                "best_epoch": checkpoint.best_epoch if checkpoint.improved else 0,
+                "loss_before": checkpoint.to_beat if math.isfinite(checkpoint.to_beat) else None,
                 "precision": policy,
                 "seconds": sum(history.get("seconds", [])),
                 "cpu_seconds": sum(history.get("cpu_seconds", [])),

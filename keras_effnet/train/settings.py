@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.preprocessing import CROP_MARGIN
 
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
@@ -23,6 +24,7 @@ class Settings:
         weights: published set, file, or None for random weights.
         classes: class names to use, in the order of the outputs; empty for all that are found.
         image_size: side of the input in pixels; None for the variant's resolution.
+        crop_margin: pixels of the shorter side that the evaluation crop leaves out, see `load_image`.
         validation_share, test_share: of each class, where the data has no such folder; 0–1.
         seed: of the split, the order, the augmentation and the head.
         batch_size: photographs per optimizer step.
@@ -47,6 +49,7 @@ class Settings:
     weights: str | None = "imagenet"
     classes: tuple[str, ...] = ()
     image_size: int | None = None
+    crop_margin: int = CROP_MARGIN
     validation_share: float = 0.15
     test_share: float = 0.15
     seed: int = 0
@@ -54,8 +57,8 @@ class Settings:
     head_epochs: int = 200
     epochs: int = 15
     unfreeze: str = "block3a"
-    learning_rate: float = 3e-4
-    patience: int = 5
+    learning_rate: float = 1e-3
+    patience: int = 8
     dropout: float | None = None
     label_smoothing: float = 0.1
     augment: str = "standard"
@@ -85,13 +88,24 @@ class Settings:
                 "Expected a validation share above 0 and something left to train on. Received: "
                 f"validation {self.validation_share}, test {self.test_share}."
             )
-        for name, least in (("batch_size", 1), ("head_epochs", 1), ("epochs", 0), ("patience", 1), ("seed", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("head_epochs", 1),
+            ("epochs", 0),
+            ("crop_margin", 0),
+            ("patience", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
-                raise InvalidInputError(f"Expected {name} of at least {least}. Received: {getattr(self, name)}.")
+                raise InvalidInputError(
+                    f"Expected {name} of at least {least}. Received: {getattr(self, name)}."
+                )
         if not self.learning_rate > 0:
             raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
         if self.mixup < 0 or self.cutmix < 0:
-            raise InvalidInputError(f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}.")
+            raise InvalidInputError(
+                f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

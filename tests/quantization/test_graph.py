@@ -99,3 +99,21 @@ def test_importance_ignores_channels_that_nobody_reads(graph: Any, calibration: 
     weights = statistics.importance(silent, statistics.sample(silent, calibration[:4], per_channel=50))
     assert weights[step.name][0] == 0
     assert weights[step.name][1:].min() > 0
+
+
+def test_fold_reads_a_model_whose_layers_were_called_elsewhere(tiny_swish: Any, graph: Graph) -> None:
+    from keras_effnet.explain import class_activation_map
+
+    class_activation_map(
+        tiny_swish, np.full((64, 64, 3), 100, np.uint8)
+    )  # builds another model of its layers
+    assert [step.name for step in fold(tiny_swish)] == [step.name for step in graph]
+
+
+def test_fold_refuses_a_layer_that_is_used_twice() -> None:
+    import keras
+
+    image = keras.Input((8, 8, 3))
+    twice = keras.layers.Conv2D(3, 1, name="twice")
+    with pytest.raises(UnsupportedModelError, match="'twice' to be used once"):
+        fold(keras.Model(image, twice(twice(image))))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export import tflite_pack
 from keras_effnet.export.quantization import accuracy, onnx_file, post_training
 from keras_effnet.export.quantization.sequential import Method
 
@@ -73,6 +74,20 @@ def test_ends_do_not_change_what_the_file_says(
     other = post_training.to_tflite(network, input_type=input_type, output_type=output_type)
     assert np.abs(predict(other, held_out) - predict(content, held_out)).max() < 0.01
     assert interpreter(other).get_output_details()[0]["dtype"] == np.dtype(output_type)
+
+
+def test_pack_writes_equal_vectors_once_and_changes_nothing(
+    content: bytes, network: Any, held_out: Any
+) -> None:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    plain = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    packed = tflite_pack.pack(model)
+    channels = [t.quantization.zeroPoint for t in model.subgraphs[0].tensors if t.quantization is not None]
+    repeated = sum(8 * len(zeros) for zeros in channels if zeros is not None)
+    assert len(plain) - len(packed) > repeated / 2
+    np.testing.assert_array_equal(predict(packed, held_out), predict(plain, held_out))
 
 
 def test_signature_names_stay(content: bytes) -> None:
@@ -207,11 +222,15 @@ def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: An
     assert np.abs(np.stack(results) - tiny_swish.predict(held_out[:8], verbose=0)).max() < 0.15
 
 
-@pytest.mark.slow
-def test_trained_b0_meets_the_bar(trained_b0: Any, photos: Any) -> None:
-    pixels, _ = photos
-    network = post_training.prepare(trained_b0, pixels[::2])
-    goal = network.logits(pixels[1::2].astype(np.float32), integer=False)
-    probabilities = predict(post_training.to_tflite(network), pixels[1::2].astype(np.float32))
-    assert np.mean(probabilities.argmax(1) == goal.argmax(1)) >= 0.98
-    assert accuracy.sqnr_db(goal, network.logits(pixels[1::2].astype(np.float32))) >= 18
+def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
+    tiny_swish: Any, network: Any, calibration: Any, tmp_path: Any
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    from keras_effnet.export import to_onnx
+
+    assert network.equalized
+    factors = {}
+    for name, source in (("photographs", calibration), ("network", network)):
+        graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", source)).graph
+        factors[name] = [tensor.name for tensor in graph.initializer if tensor.name.endswith("/gain")]
+    assert not factors["photographs"] and factors["network"]

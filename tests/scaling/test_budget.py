@@ -82,10 +82,10 @@ def test_fit_meets_every_limit_and_the_next_step_does_not(
     _check(found, scaling, limits, 5)
 
 
-@settings(max_examples=60, deadline=None)
-@given(factor=st.floats(0.05, 40), dimension=st.sampled_from(["compound", "depth", "width", "resolution"]))
+@settings(max_examples=20, deadline=None)
+@given(factor=st.floats(0.1, 8), dimension=st.sampled_from(["compound", "depth", "width", "resolution"]))
 def test_fit_search_agrees_with_trying_every_step(factor: float, dimension: str) -> None:
-    from keras_effnet.scaling.budget import _last_within
+    from keras_effnet.scaling.budget import Range, last_within
 
     scaling = CompoundScaling()
     limit = factor * 385_814_752
@@ -93,11 +93,10 @@ def test_fit_search_agrees_with_trying_every_step(factor: float, dimension: str)
     def within(index: int) -> bool:
         return scaling.cost(single_dimension(scaling, dimension, index / 4)).macs <= limit
 
-    steps = [within(index) for index in range(-16, 25)]
+    steps = [within(index) for index in range(-16, 13)]
     assert steps == sorted(steps, reverse=True)  # never within again: bisection is right
-    if steps[0] and not steps[-1]:
-        low, high = _last_within(-16, 24, within)
-        assert (low, high) == (-16 + sum(steps) - 1, -16 + sum(steps))
+    last = -16 + sum(steps) - 1
+    assert last_within(Range(-16, 12, 4), within) == (last, min(last + 1, 12))
 
 
 def test_twice_b0_is_found() -> None:
@@ -133,13 +132,12 @@ def test_latency_of_an_exported_file_is_measured(small: Baseline) -> None:
         export.latency("tflite:int8")
 
 
-@pytest.mark.parametrize("phi", [-3.0, -0.7])
-def test_smaller_members_train_one_step_and_export(phi: float, small: Baseline, tmp_path: Path) -> None:
+def test_smaller_members_train_one_step_and_export(small: Baseline, tmp_path: Path) -> None:
     import keras
 
     scaling = CompoundScaling(baseline=small)
-    assert scaling.cost(phi).macs < scaling.cost(0).macs
-    model = scaling.build(phi, classes=3)
+    assert scaling.cost(-3.0).macs < scaling.cost(0).macs
+    model = scaling.build(-3.0, classes=3)
     _train_and_export(model, keras, tmp_path / "small.tflite")
 
 

@@ -1,0 +1,130 @@
+"""Pruning and weight clustering in front of int8: files that a store or an update compresses further.
+
+A pruned network has zeros, a clustered one few different weights; the int8 file is as large as any
+other, but what travels is compressed. Both train for some minutes with the float network as the
+teacher, by `tensorflow_model_optimization` in a child process, on kernels whose output channels are
+brought to one size first: magnitudes of channels that batch normalization scales differently cannot be
+compared. The integer ranges are then chosen as always, but weights are only rounded: refitted ones
+would be neither zero nor few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.export.quantization import child, post_training
+from keras_effnet.export.quantization.folding import fold
+from keras_effnet.export.quantization.graph import Array, Graph, Step
+from keras_effnet.export.quantization.post_training import IntegerNetwork
+from keras_effnet.export.quantization.sequential import Method
+
+CHILD = "keras_effnet.export.quantization.compression_child"
+ROUNDED_ONLY = Method(weights="bias", rounding="nearest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """What happens to the weights, and how long they train.
+
+    Attributes:
+        sparsity: share of each kernel's weights that becomes zero, 0–1; None not to prune.
+        clusters: different weights that a kernel may keep; None not to cluster.
+        smallest: weights of a kernel; smaller ones stay as they are, they are not worth their errors.
+        steps: optimizer steps.
+        batch: pictures in each.
+        learning_rate: of Adam, for weights whose channels have the size 1; falls to 0 along a cosine.
+        label_weight: see `qat.Training`.
+    """
+
+    sparsity: float | None = None
+    clusters: int | None = None
+    smallest: int = 4096
+    steps: int = 150
+    batch: int = 8
+    learning_rate: float = 1e-3
+    label_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        if (self.sparsity is None) == (self.clusters is None):
+            raise InvalidInputError(
+                "Expected either sparsity or clusters. Received: "
+                f"sparsity={self.sparsity}, clusters={self.clusters}. Name one of them."
+            )
+        if self.sparsity is not None and not 0 < self.sparsity < 1:
+            raise InvalidInputError(f"Expected sparsity between 0 and 1. Received: {self.sparsity}.")
+        if self.clusters is not None and not 2 <= self.clusters <= 128:
+            raise InvalidInputError(f"Expected clusters from 2 to 128. Received: {self.clusters}.")
+
+
+RECIPES = {"int8_pruned": Compression(sparsity=0.3), "int8_clustered": Compression(clusters=32)}
+
+
+def compress(
+    model: Any, images: Any, compression: Compression, labels: Any = None, *, size: int | None = None
+) -> IntegerNetwork:
+    """Prune or cluster a model and quantize the result.
+
+    Args:
+        model: an EfficientNet.
+        images: photographs, see `post_training.prepare`.
+        compression: what to do.
+        labels: class indices `[N]`, or None to learn from the float model alone.
+        size: side of the input in pixels, for a model that leaves it open.
+
+    Raises:
+        InvalidInputError: photographs that cannot be used.
+        MissingExtraError: the extra `qat` is not installed.
+        ExportError: training failed; what it printed stands above.
+    """
+    require("tensorflow_model_optimization", "qat")
+    pixels = post_training.checked_images(model, images, size=size)
+    float_graph = fold(model)
+    sizes = _channel_sizes(float_graph, compression)
+    task = child.Task(
+        teacher=float_graph,
+        student=_scaled(float_graph, {name: 1 / size for name, size in sizes.items()}),
+        facts={"training": asdict(compression), "sizes": {name: v.tolist() for name, v in sizes.items()}},
+        images=np.rint(pixels).astype(np.uint8),
+        labels=labels,
+    )
+    trained = child.train(task, CHILD, title="pruning" if compression.sparsity else "weight clustering")
+    return post_training.prepare_graph(
+        _scaled(trained, sizes), model, pixels, equalize=0.0, method=ROUNDED_ONLY, size=size
+    )
+
+
+def _channel_sizes(graph: Graph, compression: Compression) -> dict[str, Array]:
+    """Size of each output channel of the kernels to compress.
+
+    Root mean square for pruning; for clustering the largest weight, by which int8 scales too: equal
+    weights of different channels then become equal bytes.
+    """
+    sizes = {}
+    for step in graph:
+        if (
+            step.kernel is None
+            or step.kind not in ("conv", "dense")
+            or step.kernel.size < compression.smallest
+        ):
+            continue
+        channels = step.kernel.reshape(-1, step.channels)
+        measured = np.sqrt(np.mean(channels**2, axis=0))
+        if compression.clusters is not None:
+            measured = np.abs(channels).max(0)
+        sizes[step.name] = np.maximum(measured, 1e-12)
+    return sizes
+
+
+def _scaled(graph: Graph, factors: dict[str, Array]) -> Graph:
+    for name, factor in factors.items():
+        graph = graph.updated(_scaled_step(graph[name], factor))
+    return graph
+
+
+def _scaled_step(step: Step, factor: Array) -> Step:
+    assert step.kernel is not None and step.bias is not None
+    return replace(step, kernel=step.kernel * factor, bias=step.bias * factor)

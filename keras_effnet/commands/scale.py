@@ -1,0 +1,294 @@
+"""`keras-effnet scale`: the paper's scaling method and its tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.commands.options import add_json, add_quiet, whole_number
+from keras_effnet.commands.table import table
+
+NAME = "scale"
+HELP = "compound scaling: members, budgets, grid search, the paper's tables and figures"
+TARGETS = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    tables = actions.add_parser("tables", help="Tables 2, 3 and 7 of the paper beside our counts")
+    add_json(tables)
+    at = actions.add_parser("at", help="members at given values of phi")
+    at.add_argument("phi", nargs="+", type=float, help="any number; 0 is the baseline, negative is smaller")
+    _add_rule(at)
+    add_json(at)
+    fit = actions.add_parser("fit", help="the largest network within a budget")
+    fit.add_argument("--max-macs", type=float, metavar="N", help="multiply-adds, for example 800e6")
+    fit.add_argument("--max-params", type=float, metavar="N", help="trained weights")
+    fit.add_argument("--max-memory", type=float, metavar="BYTES", help="activations alive at once, float32")
+    fit.add_argument("--max-latency", type=float, metavar="MS", help="time for one picture")
+    fit.add_argument(
+        "--latency-of", choices=TARGETS, default="tflite:float32", help="what to time (default: %(default)s)"
+    )
+    fit.add_argument("--threads", type=whole_number(1), default=1, help="for the latency (default: 1)")
+    fit.add_argument("--dimension", default="compound", help="compound, or depth, width, resolution alone")
+    fit.add_argument("--classes", type=whole_number(1), default=1000)
+    _add_rule(fit)
+    add_json(fit)
+    search = actions.add_parser("search", help="step 1 of the method: grid search for alpha, beta, gamma")
+    search.add_argument(
+        "directory", metavar="DIR", help="pictures: train/ and validation/, a folder per class"
+    )
+    search.add_argument(
+        "--results", default="scaling_search.json", metavar="FILE", help="kept up to date; resumed from"
+    )
+    search.add_argument("--epochs", type=whole_number(1), default=15, help="for each candidate (default: 15)")
+    search.add_argument(
+        "--step", type=float, default=0.1, help="distance of the grid's points (default: 0.1)"
+    )
+    search.add_argument(
+        "--tolerance", type=float, default=0.04, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)"
+    )
+    search.add_argument("--baseline", default="search64", help="search64 (default), or b0, mobilenet_v2, …")
+    search.add_argument("--seed", type=int, default=0)
+    search.add_argument("--workers", type=whole_number(1), default=1, help="processes (default: 1)")
+    search.add_argument("--storage", metavar="URL|FILE", help="Optuna storage that several machines share")
+    add_quiet(search)
+    add_json(search)
+    figures = actions.add_parser("figures", help="the paper's figures as PNG files")
+    figures.add_argument("--out", default="figures", metavar="DIR")
+
+
+def _add_rule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--alpha", type=float, default=1.2, help="depth (default: 1.2)")
+    parser.add_argument("--beta", type=float, default=1.1, help="width (default: 1.1)")
+    parser.add_argument("--gamma", type=float, default=1.15, help="resolution (default: 1.15)")
+    parser.add_argument("--baseline", default="b0", help="b0 (default), mobilenet_v1, mobilenet_v2, resnet50")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    actions = {"tables": _tables, "at": _at, "fit": _fit, "search": _search, "figures": _figures}
+    return actions[arguments.action](arguments)
+
+
+def _rule(arguments: argparse.Namespace) -> Any:
+    from keras_effnet.baselines import get_baseline
+    from keras_effnet.scaling import CompoundScaling
+
+    return CompoundScaling(arguments.alpha, arguments.beta, arguments.gamma, get_baseline(arguments.baseline))
+
+
+def _tables(arguments: argparse.Namespace) -> int:
+    from keras_effnet.scaling.published import deviations, table2, table3, table7
+
+    family, others, own, formula = table2(), table3(), table7(), deviations()
+    if arguments.json:
+        rows = {
+            "table2": [asdict(row) for row in family],
+            "table3": [asdict(row) | {"macs": row.macs, "deviation": row.deviation} for row in others],
+            "table7": [asdict(row) | {"macs": row.macs, "deviation": row.deviation} for row in own],
+            "formula": [
+                {"name": row.published.name, "phi": row.phi}
+                | {key: getattr(row, key) for key in ("depth", "width", "resolution", "macs")}
+                for row in formula
+            ],
+        }
+        print(json.dumps(rows, indent=2))
+        return 0
+    print("Table 2: G multiply-adds. timm's count charges two for every value behind a batch normalization.")
+    header = ["", "parameters", "ours", "paper", "", "ours + 2 per norm", "timm", ""]
+    print(
+        table(
+            header,
+            [
+                [
+                    row.name,
+                    f"{row.params:,}",
+                    f"{row.macs / 1e9:.3f}",
+                    f"{row.paper_gmacs:g}",
+                    f"{row.macs / row.paper_gmacs / 1e9 - 1:+.1%}",
+                    f"{row.macs_with_norm / 1e9:.3f}",
+                    f"{row.timm_gmacs:.2f}",
+                    f"{row.macs_with_norm / row.timm_gmacs / 1e9 - 1:+.1%}",
+                ]
+                for row in family
+            ],
+        )
+    )
+    for title, rows_ in (("Table 3", others), ("Table 7", own)):
+        print(f"\n{title}: G multiply-adds of scaled networks.")
+        lines = [
+            [
+                row.network,
+                row.scale,
+                f"{row.macs / 1e9:.2f}",
+                f"{row.paper_gmacs:g}",
+                f"{row.deviation:+.1%}",
+                _remark(row),
+            ]
+            for row in rows_
+        ]
+        print(table(["network", "scale", "ours", "paper", "", ""], lines, left=2))
+        for number, note in enumerate(dict.fromkeys(row.note for row in rows_ if row.note), start=1):
+            print(f"  [{number}] {note}")
+    print("\nThe published members beside the formula 1.2^phi, 1.1^phi, 1.15^phi.")
+    lines = [
+        [
+            row.published.name,
+            f"{row.phi:g}",
+            *(f"{getattr(row, key):+.1%}" for key in ("depth", "width", "resolution", "macs")),
+        ]
+        for row in formula
+    ]
+    print(table(["", "phi", "depth", "width", "resolution", "multiply-adds"], lines))
+    return 0
+
+
+def _remark(row: Any) -> str:
+    if row.note:
+        from keras_effnet.scaling.published import table3, table7
+
+        rows = table3() if row in table3() else table7()
+        notes = list(dict.fromkeys(each.note for each in rows if each.note))
+        return f"[{notes.index(row.note) + 1}]"
+    return "the same at one decimal" if row.within_rounding else ""
+
+
+def _at(arguments: argparse.Namespace) -> int:
+    rule = _rule(arguments)
+    entries = []
+    for phi in arguments.phi:
+        member, cost = rule.at(phi), rule.cost(phi)
+        growth = {"predicted": rule.predicted_growth(phi), "actual": rule.actual_growth(phi)}
+        entries.append(
+            asdict(member) | {"phi": phi, "params": cost.params, "macs": cost.macs, "growth": growth}
+        )
+    if arguments.json:
+        print(json.dumps(entries, indent=2))
+        return 0
+    rows = [
+        [
+            entry["name"],
+            f"{entry['depth']:.2f}",
+            f"{entry['width']:.2f}",
+            f"{entry['resolution']} px",
+            f"{entry['dropout']:.2f}",
+            f"{entry['params'] / 1e6:.2f} M",
+            f"{entry['macs'] / 1e9:.3f} G",
+            f"{entry['growth']['predicted']:.2f}",
+            f"{entry['growth']['actual']:.2f}",
+        ]
+        for entry in entries
+    ]
+    header = [
+        "member",
+        "depth",
+        "width",
+        "input",
+        "dropout",
+        "parameters",
+        "multiply-adds",
+        "growth: formula",
+        "built",
+    ]
+    print(table(header, rows))
+    return 0
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from keras_effnet.quiet import import_keras
+
+    import_keras()
+    from keras_effnet.scaling import fit
+
+    measure = None
+    if arguments.max_latency is not None and arguments.latency_of != "keras":
+        from keras_effnet.export import latency
+
+        measure = latency(arguments.latency_of, threads=arguments.threads)
+    found = fit(
+        _rule(arguments),
+        max_macs=arguments.max_macs,
+        max_params=arguments.max_params,
+        max_memory=arguments.max_memory,
+        max_latency_ms=arguments.max_latency,
+        dimension=arguments.dimension,
+        classes=arguments.classes,
+        measure=measure,
+    )
+    cost = found.cost
+    if arguments.json:
+        fields = {
+            "phi": found.phi,
+            **asdict(found.member),
+            "params": cost.params,
+            "macs": cost.macs,
+            "peak_activation_bytes": cost.peak_activation_bytes,
+            "latency_ms": found.latency_ms,
+            "next_phi": found.next_phi,
+            "exceeded": found.exceeded,
+        }
+        print(json.dumps(fields, indent=2))
+        return 0
+    member = found.member
+    print(
+        f"{member.name}: depth {member.depth:.3f}, width {member.width:.3f}, {member.resolution} px, "
+        f"dropout {member.dropout:g}\n{cost.params / 1e6:.2f} M parameters, {cost.macs / 1e9:.3f} G multiply-adds, "
+        f"{cost.peak_activation_bytes / 1e6:.1f} MB of activations at once"
+        + (f", {found.latency_ms:.1f} ms" if found.latency_ms is not None else "")
+        + f"\nphi {found.next_phi:g} breaks {', '.join(found.exceeded)}"
+    )
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from keras_effnet.quiet import import_keras
+
+    import_keras()
+    from keras_effnet.baselines import get_baseline
+    from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search
+
+    own = arguments.baseline == SEARCH_BASELINE.name
+    baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
+    found = search(
+        TrainOnFolder(
+            directory=str(Path(arguments.directory).expanduser()),
+            baseline=baseline,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+        ),
+        baseline=baseline,
+        step=arguments.step,
+        tolerance=arguments.tolerance,
+        results=Path(arguments.results).expanduser(),
+        workers=arguments.workers,
+        storage=arguments.storage,
+        quiet=arguments.quiet,
+    )
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in found.rows], indent=2))
+        return 0
+    rows = [
+        [
+            f"{row.candidate.alpha:g}",
+            f"{row.candidate.beta:g}",
+            f"{row.candidate.gamma:g}",
+            f"{row.resolution} px",
+            f"{row.score:.4f}",
+            f"{row.seconds:.0f} s",
+        ]
+        for row in found.rows
+    ]
+    print(table(["alpha", "beta", "gamma", "input", "score", "time"], rows, left=0))
+    print(f"results: {arguments.results}")
+    return 0
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from keras_effnet.scaling.figures import write_figures
+
+    for path in write_figures(Path(arguments.out).expanduser()):
+        print(path)
+    return 0

@@ -1,0 +1,134 @@
+"""The results file of a search: complete after every candidate, refused by another search."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.files import staged
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Candidate:
+    """One point of the grid.
+
+    Attributes:
+        alpha, beta, gamma: factors of depth, width and resolution.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A candidate that was evaluated.
+
+    Attributes:
+        candidate: the coefficients.
+        depth, width: factors that the candidate was evaluated with.
+        resolution: side of its input, in pixels.
+        score: what `evaluate` returned; higher is better.
+        seconds: how long it took.
+    """
+
+    candidate: Candidate
+    depth: float
+    width: float
+    resolution: int
+    score: float
+    seconds: float
+
+
+class ResultsFile:
+    """Rows of one search in a JSON file.
+
+    The file is replaced as a whole after every row, so a killed search leaves a valid one.
+
+    Args:
+        path: of the file; created with the first row.
+        settings: what makes scores comparable; a file with others is refused.
+
+    Raises:
+        InvalidInputError: the file is another search's, or not a results file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self._settings = json.loads(json.dumps(dict(settings)))
+        self.rows: dict[Candidate, Row] = {}
+        if self.path.exists():
+            self._read()
+
+    def add(self, row: Row) -> None:
+        """Keep a row, on the disk too."""
+        self.rows[row.candidate] = row
+        self._write()
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            settings = content["settings"]
+            rows = [
+                Row(**{**entry, "candidate": Candidate(**entry["candidate"])}) for entry in content["results"]
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"Expected a results file of a search. Received: {str(self.path)!r}, which cannot be read "
+                f"({error}). Choose another name or remove it."
+            ) from error
+        if settings != self._settings:
+            changed = [
+                key for key in {*settings, *self._settings} if settings.get(key) != self._settings.get(key)
+            ]
+            raise InvalidInputError(
+                f"Expected {str(self.path)!r} to be of this search. Received: one with other "
+                + ", ".join(
+                    f"{key} ({settings.get(key)!r}, now {self._settings.get(key)!r})"
+                    for key in sorted(changed)
+                )
+                + ". Its scores do not compare; choose another file."
+            )
+        self.rows = {row.candidate: row for row in rows}
+
+    def _write(self) -> None:
+        rows = [asdict(self.rows[candidate]) for candidate in sorted(self.rows)]
+        text = json.dumps({"settings": self._settings, "results": rows}, indent=2) + "\n"
+        with staged(self.path, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a second search from the same results file; the lock dies with the process.
+
+    Raises:
+        InvalidInputError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InvalidInputError(
+                f"Expected {str(path)!r} to be nobody else's. Received: a file that another search writes to. "
+                "Wait for it, choose another file, or share a search with storage=."
+            ) from error
+        yield
+
+
+def best_first(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows by falling score; the smaller coefficients first where scores are equal."""
+    return tuple(sorted(rows, key=lambda row: (-row.score, row.candidate)))

@@ -1,0 +1,141 @@
+"""A ready score for the searches: train a scaled baseline on a folder of pictures, for a given budget."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.baselines import Baseline, Stage, build
+from keras_effnet.errors import InvalidInputError
+
+# the usual 0.99 remembers the initial statistics for longer than such a training lasts
+SHORT_MOMENTUM = 0.9
+
+# B0's pattern in five stages at 64 px: trains in seconds. Three repeats leave room for depth.
+SEARCH_BASELINE = Baseline(
+    name="search64",
+    title="Search64",
+    stem_filters=16,
+    stages=(
+        Stage(
+            repeats=1, kernel_size=3, stride=1, expand_ratio=1, filters_in=16, filters_out=16, se_ratio=0.25
+        ),
+        Stage(
+            repeats=2, kernel_size=3, stride=2, expand_ratio=4, filters_in=16, filters_out=24, se_ratio=0.25
+        ),
+        Stage(
+            repeats=3, kernel_size=5, stride=2, expand_ratio=4, filters_in=24, filters_out=40, se_ratio=0.25
+        ),
+        Stage(
+            repeats=3, kernel_size=3, stride=2, expand_ratio=4, filters_in=40, filters_out=64, se_ratio=0.25
+        ),
+    ),
+    top_filters=192,
+    activation="swish",
+    resolution=64,
+    dropout=0.1,
+    drop_connect_rate=0.1,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnFolder:
+    """`evaluate(depth, width, resolution)`: validation accuracy after training from scratch.
+
+    The same arguments and seed give the same score, in any process.
+
+    Attributes:
+        directory: folder with `train/` and `validation/`, each with a folder per class.
+        baseline: what is scaled.
+        epochs: budget: passes over the training pictures, at least 1.
+        batch_size: pictures per step.
+        learning_rate: peak of AdamW's, with a cosine decay to 0.
+        seed: of weights, shuffling and augmentation.
+    """
+
+    directory: str | os.PathLike[str]
+    baseline: Baseline = SEARCH_BASELINE
+    epochs: int = 15
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """What makes two scores comparable."""
+        return {
+            "data": Path(self.directory).resolve().name,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+        }
+
+    def __call__(self, depth: float, width: float, resolution: int) -> float:
+        """Train and evaluate.
+
+        Args:
+            depth: factor of the baseline's repeats.
+            width: factor of its filters.
+            resolution: side of the pictures.
+
+        Returns:
+            Top-1 accuracy on `validation/`, 0–1.
+
+        Raises:
+            InvalidInputError: the folders are missing or disagree.
+        """
+        return self.score(self.baseline, depth=depth, width=width, resolution=resolution)
+
+    def score(
+        self, baseline: Baseline, *, depth: float = 1.0, width: float = 1.0, resolution: int | None = None
+    ) -> float:
+        """As a call, for another table."""
+        import keras
+
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(self.seed)
+        side = resolution or baseline.resolution
+        train, validation, classes = self._pictures(keras, side)
+        model = build(baseline, depth=depth, width=width, resolution=side, classes=classes)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = SHORT_MOMENTUM
+        steps = self.epochs * len(train)
+        model.compile(
+            keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)),
+            keras.losses.SparseCategoricalCrossentropy(),
+            metrics=["accuracy"],
+            jit_compile=False,  # compiling takes longer than so short a training
+        )
+        model.fit(train, epochs=self.epochs, shuffle=False, verbose=0)
+        return float(model.evaluate(validation, verbose=0, return_dict=True)["accuracy"])
+
+    def _pictures(self, keras: Any, side: int) -> tuple[Any, Any, int]:
+        """Training pictures, shuffled and mirrored; validation pictures; the number of classes."""
+        import tensorflow as tf
+
+        root = Path(self.directory)
+        for part in ("train", "validation"):
+            if not (root / part).is_dir():
+                raise InvalidInputError(
+                    f"Expected a folder with train/ and validation/. Received: {str(root)!r} without {part}/."
+                )
+        tf.config.experimental.enable_op_determinism()
+        classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+        given = {"image_size": (side, side), "class_names": classes, "shuffle": False, "verbose": False}
+        read = keras.utils.image_dataset_from_directory
+        train = read(root / "train", batch_size=None, **given).cache()
+        train = train.shuffle(len(train), seed=self.seed, reshuffle_each_iteration=True).batch(
+            self.batch_size
+        )
+        # a draw for each place in the epoch; the pictures in these places change
+        mirrored = tf.data.Dataset.zip(train, tf.data.Dataset.counter()).map(
+            lambda batch, place: (
+                tf.image.stateless_random_flip_left_right(batch[0], (self.seed, place)),
+                batch[1],
+            )
+        )
+        validation = read(root / "validation", batch_size=self.batch_size, **given)
+        return mirrored, validation, len(classes)

@@ -1,0 +1,74 @@
+"""Pruned and clustered integer files."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.export.quantization import accuracy, post_training
+from keras_effnet.export.quantization.compression import Compression, compress
+
+pytest.importorskip("tensorflow_model_optimization")
+pytest.importorskip("litert_quantizer")
+
+SMALLEST = 256  # the tiny network's kernels are small
+
+
+@pytest.fixture(scope="module")
+def compressed(tiny_swish: Any, calibration: Any) -> dict[str, Any]:
+    short = {"smallest": SMALLEST, "steps": 20, "batch": 4}
+    return {
+        "plain": post_training.prepare(tiny_swish, calibration, equalize=0.0),
+        "pruned": compress(tiny_swish, calibration, Compression(sparsity=0.4, **short)),
+        "clustered": compress(tiny_swish, calibration, Compression(clusters=8, **short)),
+    }
+
+
+def kernels(network: Any) -> list[Any]:
+    """Those that were large enough, without the stem's."""
+    steps = [step for step in network.quantized.graph if step.kind in ("conv", "dense")][1:]
+    return [step.kernel for step in steps if step.kernel.size >= SMALLEST]
+
+
+def test_pruned_kernels_have_their_share_of_zeros(compressed: dict[str, Any]) -> None:
+    found = [np.mean(kernel == 0) for kernel in kernels(compressed["pruned"])]
+    assert len(found) >= 4 and min(found) >= 0.39
+    assert max(np.mean(kernel == 0) for kernel in kernels(compressed["plain"])) < 0.2
+
+
+def test_clustered_channels_have_few_weights(compressed: dict[str, Any]) -> None:
+    for kernel in kernels(compressed["clustered"]):
+        channels = kernel.reshape(-1, kernel.shape[-1]).T
+        assert max(len(np.unique(channel)) for channel in channels) <= 8
+        scaled = np.rint(channels / np.abs(channels).max(1, keepdims=True) * 127)
+        plain_values = 255
+        assert len(np.unique(scaled)) < plain_values / 4
+
+
+@pytest.mark.parametrize("name", ["pruned", "clustered"])
+def test_compressed_network_still_knows_its_classes_and_zips_smaller(
+    name: str, compressed: dict[str, Any], held_out: Any
+) -> None:
+    network, plain = compressed[name], compressed["plain"]
+    goal = plain.logits(held_out, integer=False)
+    assert accuracy.sqnr_db(goal, network.logits(held_out)) > 3
+    sizes = [len(zlib.compress(post_training.to_tflite(each))) for each in (network, plain)]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Expected either sparsity or clusters"),
+        ({"sparsity": 0.5, "clusters": 16}, "Expected either sparsity or clusters"),
+        ({"sparsity": 1.5}, "Expected sparsity between 0 and 1. Received: 1.5"),
+        ({"clusters": 1}, "Expected clusters from 2 to 128. Received: 1"),
+    ],
+)
+def test_impossible_compression_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Compression(**options)

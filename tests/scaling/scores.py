@@ -1,0 +1,37 @@
+"""Scores for the search's tests: in a module of their own, so that other processes can import them."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def smooth(depth: float, width: float, resolution: int) -> float:
+    """Highest at depth 1.2, width 1.1, and 256 px."""
+    return 1 - (depth - 1.2) ** 2 - (width - 1.1) ** 2 - ((resolution - 256) / 224) ** 2
+
+
+@dataclass(frozen=True)
+class Logged:
+    """`smooth`, and a line in a log for every call."""
+
+    log: Path
+    seconds: float = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        return {"score": "smooth"}
+
+    def __call__(self, depth: float, width: float, resolution: int) -> float:
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{depth} {width} {resolution} {os.getpid()}\n")
+        time.sleep(self.seconds)
+        return smooth(depth, width, resolution)
+
+
+def failing(depth: float, width: float, resolution: int) -> float:
+    if depth > 1.3:
+        raise RuntimeError("out of memory")
+    return smooth(depth, width, resolution)

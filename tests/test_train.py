@@ -1,0 +1,288 @@
+"""`keras-effnet train`: whole runs on tiny pictures, kills included."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from material import ROOT
+from PIL import Image
+
+from keras_effnet.cli import main
+
+pytest.importorskip("sklearn")
+pytest.importorskip("tensorboard")
+
+SIZE = "64"
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three colours, twelve noisy pictures each, one of them broken and one in a nested folder."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        for index in range(12):
+            noise = generator.normal(0, 40, (48, 40, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            path = root / name / ("more" if index == 0 else "") / f"{index:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (root / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an untrained network: its features still tell three colours apart."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    keras.utils.set_random_seed(3)
+    model = EfficientNet("lite0", weights=None, input_shape=(32, 32, 3))
+    path = tmp_path_factory.mktemp("weights") / "lite0.weights.h5"
+    model.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def options(data: Path, weights: Path) -> list[str]:
+    return [
+        "train", str(data), "--weights", str(weights), "--image-size", SIZE, "--batch-size", "8",
+        "--unfreeze", "block7", "--patience", "9", "--head-epochs", "30",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs that nobody disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main([*options, "--epochs", "3", "--out", str(out)]) == 0
+    return out
+
+
+def _child(arguments: list[str], **kwargs: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_effnet.cli", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **kwargs,
+    )
+
+
+def _wait_for(child: subprocess.Popen[str], happened: Any) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _state(out: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((out / "work" / "fine_tuning" / "state.json").read_text()))
+    except FileNotFoundError:
+        return {"epoch": 0}
+
+
+def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "run.json", "data.csv", "skipped.csv", "labels.txt", "model.keras", "metrics.json", "report.html", "logs",
+    }  # fmt: skip
+    assert (finished / "labels.txt").read_text().split() == ["blue", "green", "red"]
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["data"]["skipped"][0]["file"] == "red/broken.jpg"
+    assert metrics["fine_tuning"]["epochs"] == 3
+    assert len(metrics["test"]["confusion_matrix"]) == 3
+    assert set(metrics["test"]["per_class"]["red"]) == {"precision", "recall", "f1", "photographs"}
+    with (finished / "data.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 36 and {row["split"] for row in rows} == {"train", "validation", "test"}
+    assert any((finished / "logs").rglob("events.*"))
+    assert data.is_dir()
+
+
+def test_trained_model_agrees_with_its_metrics(finished: Path, data: Path) -> None:
+    """The figures are measured again with nothing but Keras, scikit-learn and the saved files."""
+    import keras
+    from sklearn.metrics import accuracy_score, confusion_matrix
+
+    from keras_effnet import load_image
+
+    model = keras.saving.load_model(finished / "model.keras")
+    with (finished / "data.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    labels = (finished / "labels.txt").read_text().split()
+    pixels = np.stack([load_image(data / row["file"], 64, interpolation="bilinear") for row in rows])
+    guesses = [labels[index] for index in model.predict(pixels, verbose=0).argmax(1)]
+    truth = [row["label"] for row in rows]
+    figures = json.loads((finished / "metrics.json").read_text())["test"]
+    assert figures["accuracy"] == pytest.approx(accuracy_score(truth, guesses))
+    assert figures["confusion_matrix"] == confusion_matrix(truth, guesses, labels=labels).tolist()
+    assert figures["accuracy"] > 0.5  # three plain colours
+
+
+def test_report_stands_alone(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert page.count("<svg") == 5  # two curves for each phase, and the confusion matrix
+    assert not re.search(r"""(src|href)=["'](?!data:|#|export/)""", page.replace("xlink:href", "href"))
+    assert "red/broken.jpg" in page
+    mistakes = json.loads((finished / "metrics.json").read_text())["test"]
+    wrong = round(mistakes["photographs"] * (1 - mistakes["accuracy"]))
+    assert page.count("data:image/jpeg") == 2 * min(wrong, 12)
+
+
+def test_killed_run_resumes_to_the_same_model(options: list[str], finished: Path, tmp_path: Path) -> None:
+    import keras
+
+    out = tmp_path / "killed"
+    arguments = [*options, "--epochs", "3", "--out", str(out)]
+    child = _child(arguments)
+    _wait_for(child, lambda: _state(out)["epoch"] >= 1)
+    child.kill()  # SIGKILL: nothing of ours runs any more
+    child.communicate()
+    assert not (out / "model.keras").exists()
+    before = _state(out)
+    assert main([*arguments, "--resume"]) == 0
+    resumed = json.loads((out / "metrics.json").read_text())
+    whole = json.loads((finished / "metrics.json").read_text())
+    # the epochs that were done are kept, and the history has no gap and no repetition
+    history = resumed["fine_tuning"]["history"]
+    assert len(history["loss"]) == 3
+    done = before["epoch"]
+    np.testing.assert_allclose(history["loss"][:done], before["history"]["loss"])
+    np.testing.assert_allclose(history["loss"], whole["fine_tuning"]["history"]["loss"], rtol=0.2)
+    assert resumed["head"]["validation_accuracy"] == whole["head"]["validation_accuracy"]
+    assert abs(resumed["validation"]["accuracy"] - whole["validation"]["accuracy"]) <= 0.34
+    assert keras.saving.load_model(out / "model.keras").count_params() > 0
+    assert not (out / "work").exists()
+
+
+def test_sigterm_leaves_a_run_that_resumes(options: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    arguments = [*options, "--epochs", "0", "--out", str(out)]
+    child = _child(arguments)
+    _wait_for(child, (out / "run.json").exists)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 143
+    assert (
+        errors.strip()
+        .splitlines()[-1]
+        .startswith("keras-effnet: interrupted; go on with: keras-effnet train")
+    )
+    assert main([*arguments, "--resume", "--quiet"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["fine_tuning"] is None
+
+
+def test_full_disk_is_one_line_and_leaves_no_half_file(options: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "full"
+
+    def limit() -> None:
+        # no file may grow beyond 5 MB: the model of 14 MB cannot be saved
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
+
+    child = _child([*options, "--epochs", "0", "--out", str(out)], preexec_fn=limit)
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == 2
+    assert "Expected to write" in errors and "model.keras" in errors and "Traceback" not in errors
+    assert not (out / "model.keras").exists() and not list(out.glob(".*"))
+    assert main([*options, "--epochs", "0", "--out", str(out), "--resume", "--quiet"]) == 0
+    assert (out / "model.keras").exists()
+
+
+def test_existing_run_is_refused_and_other_settings_too(
+    options: list[str], finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*options, "--epochs", "3", "--out", str(finished)]) == 2
+    assert "which holds a run. Choose another --out, or pass --resume" in capsys.readouterr().err
+    assert main([*options, "--epochs", "3", "--seed", "5", "--out", str(finished), "--resume"]) == 2
+    assert "Received: seed 5 instead of 0" in capsys.readouterr().err
+    assert main([*options, "--out", str(tmp_path / "none"), "--resume"]) == 2
+    assert "Expected a run to resume" in capsys.readouterr().err
+    (tmp_path / "mine.txt").write_text("precious")
+    assert main([*options, "--out", str(tmp_path)]) == 2
+    assert "which holds something else" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_wrong_use_is_answered_before_any_work(
+    options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    for extra, message in (
+        (["--augment", "strong"], "Expected augment to be one of"),
+        (["--model", "b9"], "Expected variant to be one of"),
+        (["--export", "tflite:int4"], "Expected target to be one of"),
+        (["--learning-rate", "-1"], "Expected a learning rate above 0"),
+    ):
+        assert main([*options, *extra, "--out", out]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not Path(out).exists()
+
+
+def test_exports_are_verified_and_labelled(
+    finished: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from keras_effnet.export import load
+
+    arguments = [*options, "--epochs", "3", "--out", str(finished), "--resume"]
+    assert main([*arguments, "--export", "onnx:float32"]) == 0
+    runner = load(finished / "export" / "lite0_float32.onnx")
+    assert runner.labels == ("blue", "green", "red")
+    report = json.loads((finished / "export" / "report.json").read_text())
+    assert report["artifacts"][0]["ok"] and report["artifacts"][0]["images"] == 6
+    assert "lite0_float32.onnx" in (finished / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--strategy", "mirrored", "--ema", "0.9"],
+        ["--precision", "mixed_bfloat16", "--augment", "randaugment", "--class-weights"],
+        ["--mixup", "0.2", "--cutmix", "1.0", "--class-weights", "--crop-margin", "0"],
+    ],
+    ids=lambda extra: extra[1],
+)
+def test_options_train_and_save_float32(options: list[str], tmp_path: Path, extra: list[str]) -> None:
+    import keras
+
+    out = tmp_path / "run"
+    assert main([*options, "--epochs", "1", "--quiet", *extra, "--out", str(out)]) == 0
+    model = keras.saving.load_model(out / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert json.loads((out / "metrics.json").read_text())["fine_tuning"]["epochs"] == 1
+    assert os.listdir(out / "logs" / "fine_tuning")  # noqa: PTH208
+
+
+def test_train_without_its_extra_names_it(tmp_path: Path, data: Path) -> None:
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from keras_effnet.cli import main\n"
+        f"sys.exit(main(['train', {str(data)!r}, '--out', {str(tmp_path / 'run')!r}]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert result.returncode == 2
+    assert "pip install 'keras-effnet[train]'" in result.stderr
+    assert not (tmp_path / "run").exists()

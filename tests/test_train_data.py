@@ -1,0 +1,234 @@
+"""From folders and CSV files to a split list of photographs; nothing is trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.train.listing import SPLITS, read_listing
+from keras_effnet.train.pictures import evaluation_batches, scan, training_batches
+from keras_effnet.train.settings import Settings
+from keras_effnet.train.splits import class_weights, imbalance, split_listing
+
+
+def _picture(path: Path, value: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 36), (value % 256, 90, 60)).save(path)
+    return path
+
+
+def _folders(root: Path, counts: dict[str, int], prefix: str = "") -> Path:
+    for name, count in counts.items():
+        (root / prefix / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            _picture(root / prefix / name / f"{index:03d}.png", index)
+    return root
+
+
+def test_listing_reads_a_folder_per_class(tmp_path: Path) -> None:
+    listing = read_listing(_folders(tmp_path, {"dog": 3, "cat": 2}))
+    assert listing.classes == ("cat", "dog")
+    assert listing.files == ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png", "dog/002.png"]
+    assert listing.labels.tolist() == [0, 0, 1, 1, 1]
+    assert set(listing.splits) == {-1}
+
+
+def test_listing_counts_nested_folders_to_their_class(tmp_path: Path) -> None:
+    _folders(tmp_path, {"cat": 1, "dog": 1})
+    _picture(tmp_path / "cat" / "2024" / "may" / "a.jpg")
+    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    assert read_listing(tmp_path).files == ["cat/000.png", "cat/2024/may/a.jpg", "dog/000.png"]
+
+
+def test_listing_keeps_the_splits_it_finds(tmp_path: Path) -> None:
+    for prefix in ("train", "valid", "test"):
+        _folders(tmp_path, {"cat": 2, "dog": 2}, prefix)
+    listing = split_listing(read_listing(tmp_path), validation=0.5, test=0.5, seed=0)
+    assert [len(listing.of(split)) for split in SPLITS] == [4, 4, 4]
+    assert all(listing.files[index].startswith("valid/") for index in listing.of("validation"))
+
+
+def test_listing_reads_csv_with_and_without_splits(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        _picture(tmp_path / "pics" / f"{name}.png")
+    text = "file,label,split\npics/a.png,x,train\npics/b.png,y,train\npics/c.png,x,val\npics/d.png,y,validation\n"
+    (tmp_path / "data.csv").write_text(text)
+    listing = split_listing(read_listing(tmp_path / "data.csv"), validation=0.2, test=0.2, seed=0)
+    assert [len(listing.of(split)) for split in SPLITS] == [2, 2, 0]
+    assert scan(listing) == []
+    (tmp_path / "data.csv").write_text("file,label\npics/a.png,x\npics/b.png,y\n")
+    assert set(read_listing(tmp_path / "data.csv").splits) == {-1}
+
+
+def test_split_is_stratified_and_follows_the_seed(tmp_path: Path) -> None:
+    listing = read_listing(_folders(tmp_path, {"a": 40, "b": 20, "c": 3}))
+    first = split_listing(listing, validation=0.2, test=0.1, seed=4)
+    assert first.counts("validation").tolist() == [8, 4, 1]
+    assert first.counts("test").tolist() == [4, 2, 1]
+    assert first.counts("train").tolist() == [28, 14, 1]
+    again = split_listing(listing, validation=0.2, test=0.1, seed=4)
+    other = split_listing(listing, validation=0.2, test=0.1, seed=5)
+    assert np.array_equal(first.splits, again.splits) and not np.array_equal(first.splits, other.splits)
+
+
+def test_split_takes_validation_from_training_when_only_that_is_missing(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 10, "b": 10}, "train")
+    _folders(tmp_path, {"a": 4, "b": 4}, "test")
+    listing = split_listing(read_listing(tmp_path), validation=0.2, test=0.2, seed=0)
+    assert [len(listing.of(split)) for split in SPLITS] == [16, 4, 8]
+
+
+def test_class_weights_make_the_classes_equal(tmp_path: Path) -> None:
+    listing = split_listing(
+        read_listing(_folders(tmp_path, {"a": 30, "b": 10})), validation=0.1, test=0, seed=0
+    )
+    assert imbalance(listing) == 3.0
+    weights = class_weights(listing)
+    np.testing.assert_allclose(weights * listing.counts("train"), 18.0)
+
+
+def test_scan_finds_what_cannot_be_read(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 3, "b": 3})
+    whole = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(whole).save(tmp_path / "a" / "cut.jpg")
+    content = (tmp_path / "a" / "cut.jpg").read_bytes()
+    (tmp_path / "a" / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "b" / "text.png").write_text("not a picture")
+    (tmp_path / "b" / "empty.png").write_bytes(b"")
+    listing = read_listing(tmp_path)
+    broken = {listing.files[index]: reason for index, reason in scan(listing)}
+    assert set(broken) == {"a/cut.jpg", "b/text.png", "b/empty.png"}
+    assert all(broken.values())
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"only": 3}, "Expected at least two classes to tell apart. Received: only"),
+        ({}, "Expected at least two classes to tell apart. Received: none"),
+        ({"a": 2, "b": 0}, r"Expected photographs in every class folder. Received: .*b', which has none"),
+    ],
+)
+def test_listing_refuses_folders_without_classes(tmp_path: Path, counts: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        read_listing(_folders(tmp_path, counts))
+
+
+def test_listing_points_at_the_folder_meant(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 2, "b": 2}, "photos")
+    with pytest.raises(InvalidInputError, match=r"one folder, 'photos', with 2 folders in it. Pass .*photos"):
+        read_listing(tmp_path)
+
+
+def test_listing_refuses_classes_that_disagree(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 2, "b": 2}, "train")
+    _folders(tmp_path, {"a": 2, "stranger": 2}, "test")
+    with pytest.raises(InvalidInputError, match="Received without training photographs: stranger"):
+        read_listing(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"Received none for: c\. The folders are: a, b"):
+        read_listing(tmp_path, ["a", "c"])
+    _folders(tmp_path, {"c": 2}, "train")
+    assert read_listing(tmp_path, ["c", "a"]).classes == ("c", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,class\na.png,x\n", "Expected the columns file and label .* Received: name, class"),
+        ("file,label\na.png,\n", "Expected a file and a label in line 2"),
+        ("file,label,split\na.png,x,later\n", "in line 2 .* Received: 'later'"),
+    ],
+)
+def test_listing_refuses_other_csv_files(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data.csv").write_text(text)
+    with pytest.raises(InvalidInputError, match=message):
+        read_listing(tmp_path / "data.csv")
+
+
+def test_split_refuses_a_class_with_one_photograph(tmp_path: Path) -> None:
+    listing = read_listing(_folders(tmp_path, {"many": 5, "one": 1, "two": 2}))
+    with pytest.raises(
+        InvalidInputError, match=r"Expected at least 3 readable .* Received: one \(1\), two \(2\)"
+    ):
+        split_listing(listing, validation=0.2, test=0.2, seed=0)
+    with pytest.raises(InvalidInputError, match=r"Expected at least 2 readable .* Received: one \(1\)\. Add"):
+        split_listing(listing, validation=0.2, test=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"augment": "strong"}, "Expected augment to be one of none, light, standard, randaugment"),
+        ({"validation_share": 0.6, "test_share": 0.4}, "something left to train on"),
+        ({"learning_rate": 0.0}, "Expected a learning rate above 0"),
+        ({"ema": 1.0}, r"Expected ema to lie in \[0, 1\)"),
+        ({"epochs": -1}, "Expected epochs of at least 0"),
+    ],
+)
+def test_settings_refuse_values_out_of_range(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Settings(data="x", **values)
+
+
+def test_settings_survive_json() -> None:
+    settings = Settings(data="x", classes=("a", "b"), mixup=0.2)
+    assert Settings.from_dict(settings.to_dict()) == settings
+
+
+def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -> None:
+    """One picture, 100,000 names: a pipeline over them must not hold the names or the pixels again."""
+    import tracemalloc
+
+    picture = _picture(tmp_path / "pic.png")
+    lines = ["file,label\n", *(f"{picture.name},{'ab'[index % 2]}\n" for index in range(100_000))]
+    (tmp_path / "data.csv").write_text("".join(lines))
+    del lines
+    tracemalloc.start()
+    listing = split_listing(read_listing(tmp_path / "data.csv"), validation=0.1, test=0.1, seed=0)
+    batches = training_batches(
+        listing,
+        listing.of("train"),
+        lambda pixels, labels: (pixels, labels),
+        size=32,
+        interpolation="bilinear",
+        batch_size=8,
+        seed=0,
+        epochs=range(1),
+    )
+    for _, (pixels, labels) in zip(range(4), batches, strict=False):
+        assert pixels.shape == (8, 64, 64, 3) and labels.shape == (8, 2)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 30e6  # a name takes about 60 bytes, the two arrays 5, the order of an epoch 8
+
+
+def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path: Path) -> None:
+    listing = split_listing(
+        read_listing(_folders(tmp_path, {"a": 12, "b": 12})), validation=0.1, test=0, seed=0
+    )
+    shape: dict[str, Any] = {"size": 32, "interpolation": "bilinear", "batch_size": 5}
+
+    def values(start: int) -> list[int]:
+        batches = training_batches(
+            listing,
+            listing.of("train"),
+            lambda pixels, labels: (pixels, labels),
+            seed=3,
+            epochs=range(start, 2),
+            **shape,
+        )
+        return [int(value) for pixels, _ in batches for value in np.asarray(pixels)[:, 0, 0, 0]]
+
+    both, second = values(0), values(1)
+    count = len(listing.of("train"))
+    assert both[count:] == second  # a resumed run goes on with the very same order
+    assert both[:count] != second and sorted(both[:count]) == sorted(second)
+    pixels, labels = next(iter(evaluation_batches(listing, listing.of("validation"), **shape)))
+    expected = [int(Path(listing.files[i]).stem) for i in listing.of("validation")]
+    assert np.asarray(pixels)[:, 0, 0, 0].tolist() == expected
+    assert np.asarray(labels).argmax(1).tolist() == listing.labels[listing.of("validation")].tolist()
