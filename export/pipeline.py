@@ -21,7 +21,7 @@ from keras_effnet.export.runners import Runner, load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
-from keras_effnet.files import compressed_size_of, remove_empty, size_of, staged
+from keras_effnet.files import compressed_size_of, files_of, remove_empty, size_of, staged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +222,7 @@ def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: flo
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file; of a directory: of its relative file names and contents, sorted."""
     digest = hashlib.sha256()
-    files = sorted(child for child in path.rglob("*") if child.is_file()) if path.is_dir() else [path]
-    for file in files:
+    for file in files_of(path):
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as stream:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.class_names import labels_of
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo
+from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo, info_of
+from keras_effnet.framing import Framing
 from keras_effnet.preprocessing import check_pixels
 from keras_effnet.quiet import quiet_native
 
@@ -51,6 +53,11 @@ class Runner:
     def recipe(self) -> str:
         """Name of the recipe; `float32` for files that do not say."""
         return self.info.recipe if self.info else "float32"
+
+    @property
+    def framing(self) -> Framing:
+        """How photographs are read for it; the reference's way for files that do not say."""
+        return self.info.framing if self.info else Framing()
 
     def __call__(self, images: Any) -> Outputs:
         """Classify.
@@ -236,7 +243,7 @@ def _keras(path: Path, threads: int) -> Runner:
         size=(height, width),
         channels=channels,
         dynamic_batch=True,
-        info=None,
-        labels=(),
+        info=info_of(model, "float32"),
+        labels=labels_of(model) or (),
         run=lambda pixels: np.asarray(model(pixels, training=False), dtype=np.float32),
     )

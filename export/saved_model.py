@@ -9,8 +9,9 @@ from typing import Any
 
 from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
 from keras_effnet.files import staged
-from keras_effnet.preprocessing import CROP_MARGIN
+from keras_effnet.framing import Framing
 
+KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}  # the resizing operator's names
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read
 
 
@@ -29,7 +30,8 @@ def to_saved_model(
     - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
     - `serve_uint8`: the same as uint8
     - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes, takes the central
-      `size / (size + 32)` square, resizes (bicubic, antialiased) and classifies. EXIF rotation is
+      `size / (size + 32)` square (or what the model was trained with, see `transfer.classifier`), resizes as
+      its variant was judged (antialiased) and classifies. EXIF rotation is
       not applied: TensorFlow has no operator that reads it. Only for three channels.
 
     Args:
@@ -77,7 +79,7 @@ def write_archive(subject: Subject, path: Path) -> None:
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
     archive.add_endpoint("serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, name=INPUT_NAME)])
     if subject.channels == 3:
-        decode = _decoder(subject.height, subject.width)
+        decode = _decoder(subject.height, subject.width, subject.info.framing)
 
         def serve_bytes(image_bytes: Any) -> dict[str, Any]:
             pixels = tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)
@@ -88,7 +90,7 @@ def write_archive(subject: Subject, path: Path) -> None:
     archive.write_out(str(path), verbose=False)
 
 
-def _decoder(height: int, width: int) -> Callable[[Any], Any]:
+def _decoder(height: int, width: int, framing: Framing) -> Callable[[Any], Any]:
     """A graph function from one encoded picture to float32 pixels 0–255 `[height, width, 3]`."""
     import tensorflow as tf
 
@@ -96,16 +98,16 @@ def _decoder(height: int, width: int) -> Callable[[Any], Any]:
         # despite its name it reads PNG and GIF too; the accurate DCT is the one that Pillow uses
         picture = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
         sides = tf.cast(tf.shape(picture)[:2], tf.float32)
-        # the crop keeps size / (size + 32) of the shorter side, and the model's aspect ratio
+        # the crop keeps size / (size + margin) of the shorter side, and the model's aspect ratio
         target = tf.constant([height, width], tf.float32)
-        zoom = tf.reduce_max((target + CROP_MARGIN) / sides)
+        zoom = tf.reduce_max((target + framing.margin) / sides)
         translation = -(sides - target / zoom) / 2 * zoom
         resized = tf.raw_ops.ScaleAndTranslate(
             images=picture[tf.newaxis],
             size=tf.constant([height, width]),
             scale=tf.stack([zoom, zoom]),
             translation=translation,
-            kernel_type="keyscubic",
+            kernel_type=KERNELS[framing.interpolation],
             antialias=True,
         )[0]
         # whole numbers, as Pillow returns them

@@ -11,9 +11,10 @@ import numpy as np
 
 from keras_effnet.class_names import labels_of
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.framing import Framing, framing_of
 from keras_effnet.labels import default_labels
 from keras_effnet.lookup import identify
-from keras_effnet.preprocessing import CONVENTIONS
+from keras_effnet.preprocessing import CONVENTIONS, CROP_MARGIN
 
 METADATA_KEY = "keras_effnet"
 INPUT_NAME = "image"
@@ -49,6 +50,7 @@ class ArtefactInfo:
         recipe: how its numbers are stored.
         preprocessing: what the graph does to a pixel 0–255, in words.
         layout: order of the input's axes, `nhwc` or `nchw`.
+        interpolation, crop_margin: how photographs are read for it, see `load_image`.
     """
 
     name: str
@@ -56,6 +58,13 @@ class ArtefactInfo:
     recipe: str
     preprocessing: str
     layout: str = "nhwc"
+    interpolation: str = "bicubic"
+    crop_margin: int = CROP_MARGIN
+
+    @property
+    def framing(self) -> Framing:
+        """The two as one."""
+        return Framing(self.interpolation, self.crop_margin)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -113,14 +122,22 @@ def describe(
         height=height,
         width=width,
         channels=shape[2],
-        info=ArtefactInfo(
-            name=model.name,
-            variant=variant.name if variant else None,
-            recipe=recipe,
-            preprocessing=_preprocessing(model),
-            layout=layout,
-        ),
+        info=info_of(model, recipe, layout),
         labels=_labels(labels or labels_of(model), classes),
+    )
+
+
+def info_of(model: Any, recipe: str, layout: str = "nhwc") -> ArtefactInfo:
+    """What an artefact made from a Keras model says of itself."""
+    variant, framing = identify(model), framing_of(model)
+    return ArtefactInfo(
+        name=model.name,
+        variant=variant.name if variant else None,
+        recipe=recipe,
+        preprocessing=_preprocessing(model),
+        layout=layout,
+        interpolation=framing.interpolation,
+        crop_margin=framing.margin,
     )
 
 

@@ -78,10 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
     from keras_effnet.errors import EffNetError, VerificationError
+    from keras_effnet.signals import not_swallowed
 
     warnings.showwarning = _show_warning
     try:
-        return int(arguments.run(arguments))
+        with not_swallowed():
+            return int(arguments.run(arguments))
     except VerificationError as error:
         return _say(error, FAILED_VERIFICATION)
     except EffNetError as error:

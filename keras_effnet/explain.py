@@ -69,8 +69,10 @@ def explain(
         )
     probe = probe_of(model, layer)
     pixels = _one_picture(image, probe)
+    reading = None
     if class_index is None:
-        class_index = int(np.argmax(probe.read(pixels).scores))
+        reading = probe.read(pixels)
+        class_index = int(np.argmax(reading.scores))
     elif isinstance(class_index, bool) or not 0 <= class_index < probe.classes:
         raise InvalidInputError(
             f"Expected class_index between 0 and {probe.classes - 1}. Received: {class_index!r}."
@@ -78,7 +80,7 @@ def explain(
     bias: float | None = None
     if method == "cam":
         weights, biases = probe.evidence_weights()
-        reading = probe.read(pixels)
+        reading = reading or probe.read(pixels)
         evidence = reading.features @ weights[:, class_index]
         bias = float(biases[class_index])
     else:

@@ -67,23 +67,25 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all files below a directory, sorted."""
+    return sorted(child for child in path.rglob("*") if child.is_file()) if path.is_dir() else [path]
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a directory."""
-    if path.is_dir():
-        return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())
-    return path.stat().st_size
+    return sum(file.stat().st_size for file in files_of(path))
 
 
 def compressed_size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a directory, as a zip archive would hold them."""
     total = 0
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    total += len(packer.compress(chunk))
-            total += len(packer.flush())
+    for file in files_of(path):
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                total += len(packer.compress(chunk))
+        total += len(packer.flush())
     return total
 
 

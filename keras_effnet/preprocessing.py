@@ -270,7 +270,11 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def sample_images(size: int, *, interpolation: str = "bicubic") -> npt.NDArray[np.uint8]:
-    """The eight photographs that ship with the package, uint8 `[8, size, size, 3]`."""
-    folder = Path(__file__).parent / "photos"
-    return np.stack([load_image(path, size, interpolation=interpolation) for path in list_images(folder)])
+def sample_paths() -> list[Path]:
+    """The files of the eight photographs that ship with the package."""
+    return list_images(Path(__file__).parent / "photos")
+
+
+def sample_images(size: int) -> npt.NDArray[np.uint8]:
+    """These eight photographs with the reference's evaluation crop, uint8 `[8, size, size, 3]`."""
+    return np.stack([load_image(path, size) for path in sample_paths()])

@@ -17,10 +17,10 @@ from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.examples import Examples
 from keras_effnet.feeding import training_batches, validation_batches
-from keras_effnet.files import staged
 from keras_effnet.hosts import Share, check_agreement, strategy_scope
 from keras_effnet.lookup import get_variant
 from keras_effnet.recipe import Recipe, compile_model, ema_is_too_slow
+from keras_effnet.saving import save_classifier
 from keras_effnet.variants import Variant
 
 MODEL, SETTINGS, HISTORY = "model.keras", "recipe.json", "history.csv"
@@ -112,7 +112,7 @@ def pretrain(
             f"{history.epoch[-1] + 1}. Start again with a lower learning rate or a longer warm-up."
         )
     if share.writes:
-        _save(model, folder, train.labels)
+        save_classifier(model, folder / MODEL, train.labels)
     shutil.rmtree(_state(folder, share), ignore_errors=True)
     return model
 
@@ -173,18 +173,6 @@ def _prepare(folder: Path, recipe: Recipe, variant: Variant, side: int, share: S
                 f"Received: {settings[name]!r}."
             )
     return int(json.loads((state / "training_metadata.json").read_text(encoding="utf-8"))["epoch"])
-
-
-def _save(model: keras.Model, folder: Path, labels: tuple[str, ...]) -> None:
-    """The model without what it was compiled with, so that it loads without this package; all or nothing."""
-    (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    with staged(folder / MODEL, overwrite=True) as part:
-        whole = part.with_suffix(".keras")  # Keras insists on the suffix
-        try:
-            keras.Model(model.input, model.output, name=model.name).save(whole)
-            whole.replace(part)
-        finally:
-            whole.unlink(missing_ok=True)
 
 
 def _state(folder: Path, share: Share) -> Path:

@@ -25,7 +25,9 @@ import keras
 from keras_effnet.applications import EfficientNet
 from keras_effnet.class_names import check_labels, labels_layer_name, labels_of
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.framing import margin_layer_name
 from keras_effnet.lookup import get_variant
+from keras_effnet.preprocessing import CROP_MARGIN
 from keras_effnet.variants import Variant
 
 __all__ = ["blocks", "classifier", "freeze", "head_layers", "labels_of", "unfreeze"]
@@ -47,6 +49,7 @@ def classifier(
     classifier_activation: Any = "softmax",
     preprocessing: str | None = None,
     trainable_from: str | None = None,
+    crop_margin: int = CROP_MARGIN,
     name: str | None = None,
 ) -> keras.Model:
     """A pretrained backbone with a new, zero-initialized head; the backbone is frozen.
@@ -62,6 +65,8 @@ def classifier(
         classifier_activation: None for logits.
         preprocessing: as in `EfficientNet`.
         trainable_from: unfreeze from this block on, see `unfreeze`.
+        crop_margin: pixels that photographs for this network lose, see `load_image`. It stays with the
+            model too; `keras-effnet predict` and the SavedModel's `serve_bytes` read photographs by it.
         name: name of the model.
 
     Returns:
@@ -92,7 +97,7 @@ def classifier(
         preprocessing=preprocessing,
     )
     rate = chosen.dropout if dropout_rate is None else dropout_rate
-    x = _head(backbone.output, count, rate, classifier_activation, labels)
+    x = _head(backbone.output, count, rate, classifier_activation, labels, crop_margin)
     model = keras.Model(backbone.input, x, name=name or chosen.title.lower())
     if weights is not None:
         freeze(model)
@@ -101,7 +106,14 @@ def classifier(
     return model
 
 
-def _head(x: Any, classes: int, dropout_rate: float, activation: Any, labels: tuple[str, ...] | None) -> Any:
+def _head(
+    x: Any,
+    classes: int,
+    dropout_rate: float,
+    activation: Any,
+    labels: tuple[str, ...] | None,
+    crop_margin: int,
+) -> Any:
     if not 0 <= dropout_rate < 1:
         raise InvalidInputError(f"Expected dropout_rate to lie in [0, 1). Received: {dropout_rate!r}.")
     layers = keras.layers
@@ -110,6 +122,8 @@ def _head(x: Any, classes: int, dropout_rate: float, activation: Any, labels: tu
     if labels is not None:
         # it computes nothing: its name is the one text that a plain Keras file keeps for us
         x = layers.Identity(name=labels_layer_name(labels))(x)
+    if crop_margin != CROP_MARGIN:
+        x = layers.Identity(name=margin_layer_name(crop_margin))(x)
     return layers.Dense(
         classes,
         activation=activation,

@@ -23,6 +23,7 @@ class Variant:
         dropout: rate before the classifier, 0–1.
         lite: no squeeze-and-excite, ReLU6, unscaled stem and top.
         preprocessing: the input convention of its usual weights.
+        interpolation: how its pictures were resized for evaluation, see `load_image`.
     """
 
     name: str
@@ -36,6 +37,10 @@ class Variant:
     @property
     def preprocessing(self) -> str:
         return "lite" if self.lite else "imagenet"
+
+    @property
+    def interpolation(self) -> str:
+        return "bilinear" if self.lite else "bicubic"
 
 
 def _b(name: str, width: float, depth: float, resolution: int, dropout: float) -> Variant:

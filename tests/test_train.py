@@ -129,7 +129,9 @@ def test_trained_model_agrees_with_its_metrics(finished: Path, data: Path) -> No
     with (finished / "data.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     labels = (finished / "labels.txt").read_text().split()
-    pixels = np.stack([load_image(data / row["file"], 64, interpolation="bilinear") for row in rows])
+    pixels = np.stack(
+        [load_image(data / row["file"], 64, interpolation="bilinear", margin=0) for row in rows]
+    )
     guesses = [labels[index] for index in model.predict(pixels, verbose=0).argmax(1)]
     truth = [row["label"] for row in rows]
     figures = json.loads((finished / "metrics.json").read_text())["test"]

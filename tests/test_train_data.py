@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.framing import Framing
 from keras_effnet.train.listing import SPLITS, read_listing
 from keras_effnet.train.pictures import evaluation_batches, scan, training_batches
 from keras_effnet.train.settings import Settings
@@ -194,8 +195,8 @@ def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -
         listing,
         listing.of("train"),
         lambda pixels, labels: (pixels, labels),
-        size=32,
-        interpolation="bilinear",
+        32,
+        Framing("bilinear"),
         batch_size=8,
         seed=0,
         epochs=range(1),
@@ -211,16 +212,18 @@ def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path:
     listing = split_listing(
         read_listing(_folders(tmp_path, {"a": 12, "b": 12})), validation=0.1, test=0, seed=0
     )
-    shape: dict[str, Any] = {"size": 32, "interpolation": "bilinear", "batch_size": 5}
+    framing = Framing("bilinear")
 
     def values(start: int) -> list[int]:
         batches = training_batches(
             listing,
             listing.of("train"),
             lambda pixels, labels: (pixels, labels),
+            32,
+            framing,
+            batch_size=5,
             seed=3,
             epochs=range(start, 2),
-            **shape,
         )
         return [int(value) for pixels, _ in batches for value in np.asarray(pixels)[:, 0, 0, 0]]
 
@@ -228,7 +231,9 @@ def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path:
     count = len(listing.of("train"))
     assert both[count:] == second  # a resumed run goes on with the very same order
     assert both[:count] != second and sorted(both[:count]) == sorted(second)
-    pixels, labels = next(iter(evaluation_batches(listing, listing.of("validation"), **shape)))
+    pixels, labels = next(
+        iter(evaluation_batches(listing, listing.of("validation"), 32, framing, batch_size=5))
+    )
     expected = [int(Path(listing.files[i]).stem) for i in listing.of("validation")]
     assert np.asarray(pixels)[:, 0, 0, 0].tolist() == expected
     assert np.asarray(labels).argmax(1).tolist() == listing.labels[listing.of("validation")].tolist()

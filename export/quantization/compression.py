@@ -86,8 +86,11 @@ def compress(
     sizes = _channel_sizes(float_graph, compression)
     task = child.Task(
         teacher=float_graph,
-        student=_scaled(float_graph, {name: 1 / size for name, size in sizes.items()}),
-        facts={"training": asdict(compression), "sizes": {name: v.tolist() for name, v in sizes.items()}},
+        student=_scaled(float_graph, {name: 1 / value for name, value in sizes.items()}),
+        facts={
+            "training": asdict(compression),
+            "sizes": {name: value.tolist() for name, value in sizes.items()},
+        },
         images=np.rint(pixels).astype(np.uint8),
         labels=labels,
     )
@@ -112,9 +115,10 @@ def _channel_sizes(graph: Graph, compression: Compression) -> dict[str, Array]:
         ):
             continue
         channels = step.kernel.reshape(-1, step.channels)
-        measured = np.sqrt(np.mean(channels**2, axis=0))
         if compression.clusters is not None:
             measured = np.abs(channels).max(0)
+        else:
+            measured = np.sqrt(np.mean(channels**2, axis=0))
         sizes[step.name] = np.maximum(measured, 1e-12)
     return sizes
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_weights, interpolation_for, weights_of, whole_number
+from keras_effnet.commands.options import add_json, add_weights, weights_of, whole_number
 
 if TYPE_CHECKING:
     from keras_effnet.explain import Explanation
@@ -51,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.files import staged
-    from keras_effnet.preprocessing import load_image
+    from keras_effnet.framing import framing_of
 
     out = _check_out(arguments.out, force=arguments.force)
     model, variant = _model(arguments)
     size = _side(model, variant, arguments.size)
-    pixels = load_image(arguments.image, size, interpolation=interpolation_for(variant))
+    pixels = framing_of(model).read(arguments.image, size)
     labels = _labels(model, arguments)
     wanted = None if arguments.wanted is None else _class_index(arguments.wanted, labels)
     from keras_effnet.explain import explain

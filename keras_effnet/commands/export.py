@@ -13,7 +13,6 @@ from keras_effnet.commands.options import (
     add_json,
     add_quiet,
     add_weights,
-    interpolation_for,
     read_directory,
     share,
     weights_of,
@@ -24,6 +23,7 @@ from keras_effnet.commands.table import table
 if TYPE_CHECKING:
     from keras_effnet.export.pipeline import Artefact
     from keras_effnet.export.recipes import Recipe
+    from keras_effnet.framing import Framing
     from keras_effnet.variants import Variant
 
 NAME = "export"
@@ -141,6 +141,7 @@ def _export_variant(
 
     from keras_effnet.applications import EfficientNet
     from keras_effnet.export.pipeline import Job, export_job
+    from keras_effnet.framing import framing_of
 
     def step(name: str) -> None:
         bar.set_description(name)
@@ -148,7 +149,7 @@ def _export_variant(
 
     step(f"{variant.name}: building")
     model = EfficientNet(variant, weights=weights_of(arguments))
-    calibration, images = _photographs(variant, arguments)
+    calibration, images = _photographs(variant.resolution, framing_of(model), arguments)
     job = Job(
         model=model,
         name=variant.name,
@@ -169,27 +170,23 @@ def _export_variant(
     return artefacts
 
 
-def _photographs(variant: Variant, arguments: argparse.Namespace) -> tuple[Any, Any]:
+def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
-    from keras_effnet.preprocessing import sample_images
+    from keras_effnet.preprocessing import sample_paths
 
-    size, interpolation = variant.resolution, interpolation_for(variant)
     calibration = images = None
     if arguments.calibration is not None:
         calibration = read_directory(
-            Path(arguments.calibration).expanduser(),
-            size,
-            interpolation=interpolation,
-            limit=arguments.max_images,
+            Path(arguments.calibration).expanduser(), size, framing, limit=arguments.max_images
         )
     if arguments.images is not None:
         images = read_directory(
-            Path(arguments.images).expanduser(), size, interpolation=interpolation, limit=arguments.max_images
+            Path(arguments.images).expanduser(), size, framing, limit=arguments.max_images
         )
     elif calibration is not None and len(calibration) >= ENOUGH_TO_SPLIT:
         calibration, images = calibration[::2], calibration[1::2]
     else:
-        images = sample_images(size, interpolation=interpolation)
+        images = framing.read_all(sample_paths(), size)
     return calibration, images
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.preprocessing import list_images, load_image
+from keras_effnet.framing import Framing
+from keras_effnet.preprocessing import list_images
 
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 
@@ -68,13 +69,8 @@ def weights_of(arguments: argparse.Namespace) -> str | None:
     return str(Path(given).expanduser()) if given.startswith("~") else given
 
 
-def interpolation_for(variant: Any) -> str:
-    """Lite was evaluated with bilinear resizing, the others with bicubic."""
-    return "bilinear" if variant is not None and variant.lite else "bicubic"
-
-
 def read_directory(
-    directory: str | Path, size: int, *, interpolation: str, limit: int = EVALUATION_LIMIT
+    directory: str | Path, size: int, framing: Framing, *, limit: int = EVALUATION_LIMIT
 ) -> npt.NDArray[np.uint8]:
     """Photographs of a directory, evenly spread over its sorted names, at most `limit`.
 
@@ -86,4 +82,4 @@ def read_directory(
         raise InvalidInputError(f"Expected a limit of at least one picture. Received: {limit}.")
     if len(paths) > limit:
         paths = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, limit)]
-    return np.stack([load_image(path, size, interpolation=interpolation) for path in paths])
+    return framing.read_all(paths, size)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_weights, interpolation_for, weights_of, whole_number
+from keras_effnet.commands.options import add_json, add_weights, weights_of, whole_number
+
+if TYPE_CHECKING:
+    from keras_effnet.framing import Framing
 
 NAME = "predict"
 HELP = "classify photographs with a variant or an exported file"
@@ -29,10 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from keras_effnet.preprocessing import load_image
-
-    classify, size, interpolation, labels = _classifier(arguments)
-    pixels = np.stack([load_image(path, size, interpolation=interpolation) for path in arguments.images])
+    classify, size, framing, labels = _classifier(arguments)
+    pixels = framing.read_all(arguments.images, size)
     scores = np.asarray(classify(pixels))
     results = []
     for path, row in zip(arguments.images, scores, strict=True):
@@ -50,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, str, tuple[str, ...]]:
-    """A callable from pixels to probabilities, its input size, its resizing and its labels."""
+def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple[str, ...]]:
+    """A callable from pixels to probabilities, its input size, how photographs are read for it, and its labels."""
     from keras_effnet.lookup import get_variant
     from keras_effnet.quiet import import_keras
 
@@ -65,12 +66,12 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, str, tuple[str
             raise InvalidInputError(
                 f"Expected an artefact with a square input of known size. Received: {runner.size}."
             )
-        known = runner.info.variant if runner.info else None
         labels = runner.labels or _numbered(runner)
-        return runner, size, interpolation_for(get_variant(known) if known else None), labels
+        return runner, size, runner.framing, labels
     variant = get_variant(arguments.model)
     import_keras()
     from keras_effnet.applications import EfficientNet
+    from keras_effnet.framing import framing_of
     from keras_effnet.labels import imagenet_labels
 
     model = EfficientNet(variant, weights=weights_of(arguments))
@@ -78,7 +79,7 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, str, tuple[str
     def classify(pixels: Any) -> Any:
         return model.predict(pixels, batch_size=8, verbose=0)
 
-    return classify, variant.resolution, interpolation_for(variant), imagenet_labels()
+    return classify, variant.resolution, framing_of(model), imagenet_labels()
 
 
 def _numbered(runner: Any) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--crop-margin",
         whole_number(0),
         "PIXELS",
-        "that the evaluation crop leaves out; 0: none (default: 32)",
+        "of the shorter side to leave out; the network remembers it (default: 0; the reference: 32)",
     )
     add("--validation-share", float, "SHARE", "of each class, where there is no such folder (default: 0.15)")
     add("--test-share", float, "SHARE", "likewise; 0 for no test split (default: 0.15)")
@@ -100,7 +100,7 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.train.signals import Terminated, terminable
+    from keras_effnet.signals import Terminated, terminable
 
     out = Path(arguments.out).expanduser()
     with terminable():

@@ -9,7 +9,6 @@ from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
     add_weights,
-    interpolation_for,
     read_directory,
     weights_of,
     whole_number,
@@ -32,20 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export import load, verify
-    from keras_effnet.preprocessing import sample_images
+    from keras_effnet.framing import framing_of
+    from keras_effnet.preprocessing import sample_paths
     from keras_effnet.quiet import import_keras
 
     import_keras()
     reports = []
     for path in arguments.artefacts:
         runner = load(path)
-        model, variant = _model(arguments, runner.info.variant if runner.info else None)
-        size, interpolation = model.input_shape[1] or 224, interpolation_for(variant)
+        model = _model(arguments, runner.info.variant if runner.info else None)
+        size, framing = model.input_shape[1] or 224, framing_of(model)
         if arguments.images:
             folder = Path(arguments.images).expanduser()
-            images = read_directory(folder, size, interpolation=interpolation, limit=arguments.max_images)
+            images = read_directory(folder, size, framing, limit=arguments.max_images)
         else:
-            images = sample_images(size, interpolation=interpolation)
+            images = framing.read_all(sample_paths(), size)
         reports.append(verify(model, path, images, raise_on_failure=False))
     if arguments.json:
         print("[" + ", ".join(report.to_json() for report in reports) + "]")
@@ -60,10 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, named: str | None):  # type: ignore[no-untyped-def]
-    """The Keras model to compare with, and its variant if it has one."""
+    """The Keras model to compare with."""
     from keras_effnet.applications import EfficientNet
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.lookup import get_variant, identify
+    from keras_effnet.lookup import get_variant
 
     wanted = arguments.model or named
     if wanted is None:
@@ -76,7 +76,5 @@ def _model(arguments: argparse.Namespace, named: str | None):  # type: ignore[no
 
         if not Path(wanted).is_file():
             raise InvalidInputError(f"Expected a .keras file. Received: {wanted!r}, which does not exist.")
-        model = keras.saving.load_model(wanted, compile=False)
-        return model, identify(model)
-    variant = get_variant(wanted)
-    return EfficientNet(variant, weights=weights_of(arguments)), variant
+        return keras.saving.load_model(wanted, compile=False)
+    return EfficientNet(get_variant(wanted), weights=weights_of(arguments))

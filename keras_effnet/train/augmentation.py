@@ -1,6 +1,6 @@
 """Random changes to training photographs, all of them layers of Keras.
 
-Photographs come in as the whole square at `size + margin` pixels (32 by default) and leave with a random crop of `size`: the
+Photographs come in as the whole square at `size + margin` pixels (32 in the reference) and leave with a random crop of `size`: the
 scale is that of the evaluation crop, so a network sees things as large in training as afterwards.
 """
 

@@ -38,8 +38,6 @@ def export_run(
     Raises:
         ExportError: a converter failed.
     """
-    import keras
-
     from keras_effnet.export.pipeline import Job, export_job, final_path
     from keras_effnet.export.recipes import parse_target
     from keras_effnet.export.report import write_reports
@@ -54,19 +52,13 @@ def export_run(
     if not recipes:
         return []
     listing = outcome.listing
-    shape: dict[str, Any] = {
-        "size": outcome.metrics["model"]["image_size"],
-        "interpolation": outcome.interpolation,
-        "margin": outcome.margin,
-    }
+    size = outcome.metrics["model"]["image_size"]
     calibration = None
     if any(recipe.integer for recipe in recipes):
-        calibration = arrays(listing, listing.of("train"), limit=CALIBRATION, **shape)
-    images = arrays(listing, listing.of(outcome.judged), limit=VERIFICATION, **shape)
+        calibration = arrays(listing, listing.of("train"), size, outcome.framing, limit=CALIBRATION)
+    images = arrays(listing, listing.of(outcome.judged), size, outcome.framing, limit=VERIFICATION)
     job = Job(
-        # from the file: what is exported is what was saved, and the report's maps have called the layers
-        # of the model in memory, which the int8 recipe takes for another architecture
-        model=keras.saving.load_model(outcome.folder.model, compile=False),
+        model=outcome.model,
         name=name,
         recipes=recipes,
         out=out,

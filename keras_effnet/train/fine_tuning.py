@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.framing import Framing
 from keras_effnet.train.augmentation import augmentation
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.listing import Listing
@@ -29,7 +29,7 @@ def fine_tune(
     settings: Settings,
     *,
     size: int,
-    interpolation: str,
+    framing: Framing,
     class_weights: npt.NDArray[np.float32] | None,
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
@@ -41,7 +41,7 @@ def fine_tune(
         listing: the photographs.
         checkpoint: where to go on from, and what keeps the epochs.
         settings: of the run.
-        size, interpolation: of the pictures.
+        size, framing: of the pictures.
         class_weights: per class, or None.
         callbacks: further ones for `fit`.
         verbose: as in `fit`.
@@ -55,19 +55,15 @@ def fine_tune(
     if not (checkpoint.finished or checkpoint.exhausted):
         checkpoint.restore(model)
         start = checkpoint.epoch
-        shape: dict[str, Any] = {
-            "size": size,
-            "interpolation": interpolation,
-            "margin": settings.crop_margin,
-            "batch_size": settings.batch_size,
-        }
         # the random layers start anew in a resumed run: another seed, or they would repeat themselves
         augment = augmentation(settings, size, class_weights, seed=settings.seed + 1000 * start)
         batches = training_batches(
             listing,
             training,
             augment,
-            **shape,
+            size,
+            framing,
+            batch_size=settings.batch_size,
             seed=settings.seed,
             epochs=range(start, settings.epochs),
         )
@@ -78,7 +74,9 @@ def fine_tune(
                 steps_per_epoch=steps,
                 initial_epoch=start,
                 epochs=settings.epochs,
-                validation_data=evaluation_batches(listing, listing.of("validation"), **shape),
+                validation_data=evaluation_batches(
+                    listing, listing.of("validation"), size, framing, batch_size=settings.batch_size
+                ),
                 callbacks=[*averaging, checkpoint, *callbacks],
                 verbose=verbose,
             )
@@ -128,16 +126,3 @@ def _automatic_precision() -> str:
     capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
     fast = capabilities and all(found and found[0] >= MIXED_CAPABILITY for found in capabilities)
     return "mixed_float16" if fast else "float32"
-
-
-def scope_of(strategy: str) -> Callable[[], Any]:
-    """What to build and compile the model in: a context manager's constructor.
-
-    Args:
-        strategy: `"none"`, or `"mirrored"` for all GPUs of this machine (`tf.distribute`).
-    """
-    if strategy == "none":
-        return contextlib.nullcontext
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy().scope

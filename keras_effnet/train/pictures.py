@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.preprocessing import CROP_MARGIN, load_image
+from keras_effnet.framing import Framing
 from keras_effnet.train.listing import Listing
 
 THREADS = 4
@@ -60,17 +60,17 @@ def _reason(path: str) -> str:
 def evaluation_batches(
     listing: Listing,
     indices: npt.NDArray[np.int64],
-    *,
     size: int,
-    interpolation: str,
+    framing: Framing,
+    *,
     batch_size: int,
-    margin: int = CROP_MARGIN,
 ) -> Any:
     """Photographs with the evaluation crop, in the order of `indices`.
 
     Args:
         listing, indices: the photographs.
-        size, interpolation, margin: as in `load_image`.
+        size: side of the pictures in pixels.
+        framing: how they are read.
         batch_size: photographs per batch.
 
     Returns:
@@ -79,7 +79,7 @@ def evaluation_batches(
     import tensorflow as tf
 
     order = tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
-    pictures = order.map(_reader(listing, size, interpolation, margin), num_parallel_calls=tf.data.AUTOTUNE)
+    pictures = order.map(_reader(listing, size, framing), num_parallel_calls=tf.data.AUTOTUNE)
     return pictures.batch(batch_size).prefetch(2)
 
 
@@ -87,13 +87,12 @@ def training_batches(
     listing: Listing,
     indices: npt.NDArray[np.int64],
     augment: Callable[[Any, Any], tuple[Any, Any]],
-    *,
     size: int,
-    interpolation: str,
+    framing: Framing,
+    *,
     batch_size: int,
     seed: int,
     epochs: range,
-    margin: int = CROP_MARGIN,
 ) -> Any:
     """Photographs in a new order each epoch, one epoch after the other, augmented.
 
@@ -104,11 +103,11 @@ def training_batches(
         listing, indices: the photographs to train on.
         augment: from (uint8 `[n, size + margin, size + margin, 3]`, one-hot) to (float32 `[n, size, size, 3]`,
             labels).
-        size, interpolation: of the pictures.
+        size: of the pictures.
+        framing: of the evaluation; here the whole square comes, at its scale.
         batch_size: photographs per step; the last batch of an epoch may be smaller.
         seed: of the order.
         epochs: the epochs to come.
-        margin: of the evaluation crop; here the whole square comes, at the crop's scale.
 
     Returns:
         A `tf.data.Dataset` of batches; use it with `steps_per_epoch`.
@@ -124,7 +123,7 @@ def training_batches(
         shuffled = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
         shuffled.set_shape([len(indices)])
         pictures = tf.data.Dataset.from_tensor_slices(shuffled).map(
-            _reader(listing, size + margin, interpolation, 0), num_parallel_calls=tf.data.AUTOTUNE
+            _reader(listing, size + framing.margin, framing.whole_square), num_parallel_calls=tf.data.AUTOTUNE
         )
         return pictures.batch(batch_size)
 
@@ -133,14 +132,14 @@ def training_batches(
     return batches.map(augment).prefetch(2)
 
 
-def _reader(listing: Listing, size: int, interpolation: str, margin: int) -> Any:
+def _reader(listing: Listing, size: int, framing: Framing) -> Any:
     """A mapping for tf.data from an index to (pixels, one-hot label)."""
     import tensorflow as tf
 
     classes = len(listing.classes)
 
     def read(index: Any) -> Any:
-        return load_image(listing.path(int(index)), size, interpolation=interpolation, margin=margin)
+        return framing.read(listing.path(int(index)), size)
 
     def mapping(index: Any) -> tuple[Any, Any]:
         pixels = tf.numpy_function(read, [index], tf.uint8, stateful=False)
@@ -154,10 +153,9 @@ def _reader(listing: Listing, size: int, interpolation: str, margin: int) -> Any
 def arrays(
     listing: Listing,
     indices: npt.NDArray[np.int64],
-    *,
     size: int,
-    interpolation: str,
-    margin: int = CROP_MARGIN,
+    framing: Framing,
+    *,
     limit: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Photographs as one array, uint8 `[N, size, size, 3]`, at most `limit` of them, evenly spread."""
@@ -165,8 +163,7 @@ def arrays(
         indices = indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
     if len(indices) == 0:
         raise InvalidInputError("Expected at least one photograph. Received none.")
-    paths = (listing.path(int(index)) for index in indices)
-    return np.stack([load_image(path, size, interpolation=interpolation, margin=margin) for path in paths])
+    return framing.read_all((listing.path(int(index)) for index in indices), size)
 
 
 def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.int64]]:

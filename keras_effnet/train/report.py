@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.files import staged
-from keras_effnet.preprocessing import load_image
 from keras_effnet.train.evaluation import Mistake, worst_mistakes
 from keras_effnet.train.listing import Listing
 from keras_effnet.train.run import Outcome
@@ -140,12 +139,7 @@ def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
     worst = worst_mistakes(outcome.probabilities, listing.labels[indices], indices, MISTAKES)
     found = []
     for mistake in worst:
-        pixels = load_image(
-            listing.path(mistake.index),
-            outcome.metrics["model"]["image_size"],
-            interpolation=outcome.interpolation,
-            margin=outcome.margin,
-        )
+        pixels = outcome.framing.read(listing.path(mistake.index), outcome.metrics["model"]["image_size"])
         try:
             heat = overlay(pixels, class_activation_map(outcome.model, pixels, mistake.guess))
         except InvalidInputError:

@@ -18,12 +18,15 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.files import staged
+from keras_effnet.framing import Framing
+from keras_effnet.hosts import strategy_scope
 from keras_effnet.lookup import get_variant
+from keras_effnet.saving import save_classifier
 from keras_effnet.train import splits
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.evaluation import measure
 from keras_effnet.train.features import FloatArray, cached_features
-from keras_effnet.train.fine_tuning import fine_tune, precision, scope_of
+from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import train_head
 from keras_effnet.train.listing import Listing, read_listing
@@ -44,7 +47,7 @@ class Outcome:
         listing: the photographs.
         metrics: the content of `metrics.json`.
         probabilities: of the photographs of `judged`, float `[N, classes]`.
-        interpolation, margin: that photographs are read with, see `load_image`.
+        framing: how photographs are read.
         judged: the split they are of: `"test"`, or `"validation"` where there is no test split.
     """
 
@@ -54,8 +57,7 @@ class Outcome:
     metrics: dict[str, Any]
     probabilities: npt.NDArray[np.float32]
     judged: str
-    interpolation: str
-    margin: int
+    framing: Framing
 
 
 def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
@@ -78,7 +80,7 @@ class _Run:
         self.folder, self.settings, self.progress = folder, folder.settings, progress
         self.variant = get_variant(self.settings.variant)
         self.size = self.settings.image_size or self.variant.resolution
-        self.interpolation = "bilinear" if self.variant.lite else "bicubic"
+        self.framing = Framing(self.variant.interpolation, self.settings.crop_margin)
 
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
@@ -91,7 +93,7 @@ class _Run:
             if self.settings.weights is not None:
                 self._head(model, listing, weights)
             self._fine_tune(model, listing, weights)
-            self._save(model, listing)
+            save_classifier(model, self.folder.model, listing.classes)
         metrics = self.folder.read_json("metrics.json")
         judged = "test" if len(listing.of("test")) else "validation"
         probabilities = self._probabilities(model, listing, judged)
@@ -105,8 +107,7 @@ class _Run:
             metrics=metrics,
             probabilities=probabilities,
             judged=judged,
-            interpolation=self.interpolation,
-            margin=self.settings.crop_margin,
+            framing=self.framing,
         )
 
     def _listing(self) -> tuple[Listing, list[tuple[str, str]]]:
@@ -137,16 +138,12 @@ class _Run:
             weights=self.settings.weights,
             input_shape=(self.size, self.size, 3),
             dropout_rate=self.settings.dropout,
+            crop_margin=self.settings.crop_margin,
         )
 
     def _batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
         return lambda indices: evaluation_batches(
-            listing,
-            indices,
-            size=self.size,
-            interpolation=self.interpolation,
-            margin=self.settings.crop_margin,
-            batch_size=EVALUATION_BATCH,
+            listing, indices, self.size, self.framing, batch_size=EVALUATION_BATCH
         )
 
     def _head(self, model: Any, listing: Listing, weights: FloatArray | None) -> None:
@@ -215,7 +212,7 @@ class _Run:
         """Phase 2 on a model of the run's precision and strategy; its weights end up in `model`."""
         if self.settings.epochs == 0:
             return
-        with precision(self.settings) as policy, scope_of(self.settings.strategy)():
+        with precision(self.settings) as policy, strategy_scope(self.settings.strategy):
             plain = policy == "float32" and self.settings.strategy == "none"
             tuned = model if plain else self._classifier(listing)
             if not plain:
@@ -231,7 +228,7 @@ class _Run:
                 checkpoint,
                 self.settings,
                 size=self.size,
-                interpolation=self.interpolation,
+                framing=self.framing,
                 class_weights=weights,
                 callbacks=[*self._tensorboard("fine_tuning"), self.progress.epochs("fine-tuning")],
                 verbose=self.progress.fit_verbosity,
@@ -263,22 +260,6 @@ class _Run:
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
-
-    def _save(self, model: Any, listing: Listing) -> None:
-        """Keep the model, without what only training needs."""
-        bare = keras.Model(model.input, model.output, name=model.name)
-        transfer.freeze(bare)
-        for layer in bare.layers:
-            layer.trainable = True
-        with staged(self.folder.path / "labels.txt", overwrite=True) as temporary:
-            temporary.write_text("\n".join(listing.classes) + "\n", encoding="utf-8")
-        with staged(self.folder.model, overwrite=True) as temporary:
-            whole = temporary.with_suffix(".keras")
-            try:
-                bare.save(whole)
-                whole.replace(temporary)
-            finally:
-                whole.unlink(missing_ok=True)
 
     def _probabilities(self, model: Any, listing: Listing, split: str) -> npt.NDArray[np.float32]:
         indices = listing.of(split)

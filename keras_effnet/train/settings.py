@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.preprocessing import CROP_MARGIN
+from keras_effnet.hosts import STRATEGIES
 
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-STRATEGIES = ("none", "mirrored")
 XLA = ("auto", "on", "off")
 
 
@@ -24,7 +23,8 @@ class Settings:
         weights: published set, file, or None for random weights.
         classes: class names to use, in the order of the outputs; empty for all that are found.
         image_size: side of the input in pixels; None for the variant's resolution.
-        crop_margin: pixels of the shorter side that the evaluation crop leaves out, see `load_image`.
+        crop_margin: pixels of the shorter side that the evaluation crop leaves out, see `load_image`;
+            unlike ImageNet's, most people's photographs show the thing up to their edges, hence 0.
         validation_share, test_share: of each class, where the data has no such folder; 0–1.
         seed: of the split, the order, the augmentation and the head.
         batch_size: photographs per optimizer step.
@@ -49,7 +49,7 @@ class Settings:
     weights: str | None = "imagenet"
     classes: tuple[str, ...] = ()
     image_size: int | None = None
-    crop_margin: int = CROP_MARGIN
+    crop_margin: int = 0
     validation_share: float = 0.15
     test_share: float = 0.15
     seed: int = 0

@@ -201,7 +201,7 @@ def _set(
         preprocessing=preprocessing or variant.preprocessing,
         resolution=side,
         crop=side / (side + CROP_MARGIN),
-        interpolation="bilinear" if variant.lite else "bicubic",
+        interpolation=variant.interpolation,
         padding="same",
         epsilon=1e-3,
         top1=top1,

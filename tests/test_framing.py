@@ -1,0 +1,93 @@
+"""How photographs are cropped travels with a network, into every file and every command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnet import export, load_image, transfer
+from keras_effnet.cli import main
+from keras_effnet.framing import Framing, framing_of
+
+LABELS = ["left", "right", "both"]
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bright frame that the reference's crop would cut away, around something dark; lossless."""
+    pixels = np.random.default_rng(1).integers(0, 40, (192, 256, 3), dtype=np.uint8)
+    pixels[:30], pixels[-30:], pixels[:, :60], pixels[:, -60:] = 250, 240, 230, 220
+    path = tmp_path_factory.mktemp("framing") / "framed.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_variant: Any, photograph: Path) -> Any:
+    """A classifier of whole squares that tells the photograph's two crops apart."""
+    keras.utils.set_random_seed(5)
+    model = transfer.classifier(tiny_variant, LABELS, weights=None, input_shape=(64, 64, 3), crop_margin=0)
+    crops = np.stack([load_image(photograph, 64, margin=margin) for margin in (0, 32)])
+    features = keras.Model(model.input, model.get_layer("avg_pool").output).predict(crops, verbose=0)
+    direction = features[0] - features[1]
+    kernel = np.outer(direction / (direction**2).sum(), [2.0, -2.0, 0.0])
+    model.get_layer("predictions").set_weights([kernel, -features.mean(axis=0) @ kernel])
+    return model
+
+
+def test_margin_survives_saving(whole: Any, tmp_path: Path) -> None:
+    whole.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras", compile=False)
+    assert framing_of(loaded).margin == 0
+    assert transfer.labels_of(loaded) == tuple(LABELS)
+
+
+@pytest.mark.parametrize(("variant", "interpolation"), [("b0", "bicubic"), ("lite0", "bilinear")])
+def test_published_variants_are_framed_as_they_were_judged(variant: str, interpolation: str) -> None:
+    model = transfer.classifier(variant, 2, weights=None, input_shape=(32, 32, 3))
+    assert framing_of(model) == Framing(interpolation, 32)
+
+
+@pytest.mark.parametrize("ending", ["", ".tflite", ".onnx", ".keras"])
+def test_every_file_tells_its_framing(whole: Any, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"model{ending}"
+    if ending == ".keras":
+        whole.save(path)
+    else:
+        {"": export.to_saved_model, ".tflite": export.to_tflite, ".onnx": export.to_onnx}[ending](whole, path)
+    runner = export.load(path)
+    assert runner.framing == Framing("bicubic", 0)
+    assert runner.labels == tuple(LABELS)
+
+
+def test_saved_model_crops_encoded_pictures_as_the_network_was_trained(
+    whole: Any, photograph: Path, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(export.to_saved_model(whole, tmp_path / "m")))
+    (served,) = loaded.signatures["serve_bytes"](image_bytes=tf.constant([photograph.read_bytes()])).values()
+    right, wrong = (
+        whole.predict(load_image(photograph, 64, margin=margin)[None], verbose=0) for margin in (0, 32)
+    )
+    assert np.abs(right - wrong).max() > 0.1  # the crop matters for this photograph
+    np.testing.assert_allclose(served.numpy(), right, atol=0.03)
+
+
+def test_predict_command_reads_photographs_as_the_network_was_trained(
+    whole: Any, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole.save(tmp_path / "a.keras")
+    assert (
+        main(["predict", str(photograph), "--model", str(tmp_path / "a.keras"), "--json", "--top", "3"]) == 0
+    )
+    (found,) = json.loads(capsys.readouterr().out)
+    expected = whole.predict(load_image(photograph, 64, margin=0)[None], verbose=0)[0]
+    told = {guess["label"]: guess["probability"] for guess in found["predictions"]}
+    assert told == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-4)
