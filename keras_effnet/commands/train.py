@@ -74,7 +74,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--unfreeze", str, "BLOCK", "first block to fine-tune: block3a, block5, top, stem (default: block3a)")
     add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 1e-3)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
-    add("--label-smoothing", float, "SHARE", "default: 0.1")
+    add("--label-smoothing", float, "SHARE", "of fine-tuning (default: 0.1)")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")

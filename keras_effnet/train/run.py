@@ -165,7 +165,6 @@ class _Run:
             labels["train"],
             (features["validation"], labels["validation"]),
             class_weights=weights,
-            label_smoothing=self.settings.label_smoothing,
             epochs=self.settings.head_epochs,
             seed=self.settings.seed,
             callbacks=self._tensorboard("head"),

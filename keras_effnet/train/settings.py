@@ -34,7 +34,7 @@ class Settings:
         learning_rate: the highest of fine-tuning.
         patience: epochs without a better validation loss before a phase ends.
         dropout: before the classifier, 0–1; None for the variant's own.
-        label_smoothing: 0–1.
+        label_smoothing: of fine-tuning, 0–1.
         augment: one of `AUGMENTATIONS`.
         mixup, cutmix: strength (alpha) of mixing photographs; 0 for none.
         class_weights: weigh photographs so that every class counts the same.
