@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import add_json, add_quiet, whole_number
+from keras_effnet.commands import searches
+from keras_effnet.commands.options import add_json, whole_number
 from keras_effnet.commands.table import table
 
 NAME = "scale"
@@ -37,26 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit.add_argument("--classes", type=whole_number(1), default=1000)
     _add_rule(fit)
     add_json(fit)
-    search = actions.add_parser("search", help="step 1 of the method: grid search for alpha, beta, gamma")
-    search.add_argument(
-        "directory", metavar="DIR", help="pictures: train/ and validation/, a folder per class"
-    )
-    search.add_argument(
-        "--results", default="scaling_search.json", metavar="FILE", help="kept up to date; resumed from"
-    )
-    search.add_argument("--epochs", type=whole_number(1), default=15, help="for each candidate (default: 15)")
-    search.add_argument(
-        "--step", type=float, default=0.1, help="distance of the grid's points (default: 0.1)"
-    )
-    search.add_argument(
-        "--tolerance", type=float, default=0.04, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)"
-    )
-    search.add_argument("--baseline", default="search64", help="search64 (default), or b0, mobilenet_v2, …")
-    search.add_argument("--seed", type=int, default=0)
-    search.add_argument("--workers", type=whole_number(1), default=1, help="processes (default: 1)")
-    search.add_argument("--storage", metavar="URL|FILE", help="Optuna storage that several machines share")
-    add_quiet(search)
-    add_json(search)
+    searches.add_search(actions)
+    searches.add_architecture(actions)
     figures = actions.add_parser("figures", help="the paper's figures as PNG files")
     figures.add_argument("--out", default="figures", metavar="DIR")
 
@@ -69,7 +52,14 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    actions = {"tables": _tables, "at": _at, "fit": _fit, "search": _search, "figures": _figures}
+    actions = {
+        "tables": _tables,
+        "at": _at,
+        "fit": _fit,
+        "search": searches.search,
+        "architecture": searches.architecture,
+        "figures": _figures,
+    }
     return actions[arguments.action](arguments)
 
 
@@ -240,49 +230,6 @@ def _fit(arguments: argparse.Namespace) -> int:
         + (f", {found.latency_ms:.1f} ms" if found.latency_ms is not None else "")
         + f"\nphi {found.next_phi:g} breaks {', '.join(found.exceeded)}"
     )
-    return 0
-
-
-def _search(arguments: argparse.Namespace) -> int:
-    from keras_effnet.quiet import import_keras
-
-    import_keras()
-    from keras_effnet.baselines import get_baseline
-    from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search
-
-    own = arguments.baseline == SEARCH_BASELINE.name
-    baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
-    found = search(
-        TrainOnFolder(
-            directory=str(Path(arguments.directory).expanduser()),
-            baseline=baseline,
-            epochs=arguments.epochs,
-            seed=arguments.seed,
-        ),
-        baseline=baseline,
-        step=arguments.step,
-        tolerance=arguments.tolerance,
-        results=Path(arguments.results).expanduser(),
-        workers=arguments.workers,
-        storage=arguments.storage,
-        quiet=arguments.quiet,
-    )
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in found.rows], indent=2))
-        return 0
-    rows = [
-        [
-            f"{row.candidate.alpha:g}",
-            f"{row.candidate.beta:g}",
-            f"{row.candidate.gamma:g}",
-            f"{row.resolution} px",
-            f"{row.score:.4f}",
-            f"{row.seconds:.0f} s",
-        ]
-        for row in found.rows
-    ]
-    print(table(["alpha", "beta", "gamma", "input", "score", "time"], rows, left=0))
-    print(f"results: {arguments.results}")
     return 0
 
 

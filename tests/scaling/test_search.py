@@ -19,9 +19,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from scores import Logged, failing, smooth
 
-from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, Stage
+from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, Stage, cost_of
+from keras_effnet.cli import main
 from keras_effnet.errors import EffNetError, InvalidInputError
-from keras_effnet.scaling import TrainOnFolder, candidates, search, search_architecture, search_objective
+from keras_effnet.scaling import (
+    SEARCH_BASELINE,
+    TrainOnFolder,
+    candidates,
+    search,
+    search_architecture,
+    search_objective,
+)
 
 GRID = {"step": 0.1, "tolerance": 0.04, "quiet": True}
 
@@ -211,7 +219,6 @@ def test_training_on_a_folder_learns_and_repeats_itself(colours: Path) -> None:
 
 def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    from keras_effnet.scaling import SEARCH_BASELINE
 
     tried: list[Baseline] = []
 
@@ -230,3 +237,17 @@ def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_pa
     assert best.objective == pytest.approx(search_objective(best.accuracy, best.macs, 20e6))
     assert best.objective > search_objective(0.6, first[-1].macs, 20e6)
     assert sum(stage.kernel_size == 5 for stage in best.baseline.stages) >= 3
+
+
+def test_architecture_command_trains_and_resumes(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["scale", "architecture", str(colours), "--epochs", "1", "--quiet"]
+    options += ["--storage", str(tmp_path / "trials.log")]
+    assert main([*options, "--trials", "1", "--json"]) == 0
+    (first,) = json.loads(capsys.readouterr().out)
+    target = cost_of(SEARCH_BASELINE).macs
+    assert first["objective"] == pytest.approx(first["accuracy"] * (first["macs"] / target) ** -0.07)
+    assert main([*options, "--trials", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 5 and "3×k5e4s" in "".join(shown)

@@ -1,0 +1,147 @@
+"""`keras-effnet scale search` and `scale architecture`: many short trainings, and what came of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.commands.options import add_json, add_quiet, whole_number
+from keras_effnet.commands.table import table
+
+
+def add_search(actions: Any) -> None:
+    """The parser of the grid search."""
+    search = actions.add_parser("search", help="step 1 of the method: grid search for alpha, beta, gamma")
+    _add_training(search)
+    search.add_argument(
+        "--results", default="scaling_search.json", metavar="FILE", help="kept up to date; resumed from"
+    )
+    search.add_argument(
+        "--step", type=float, default=0.1, help="distance of the grid's points (default: 0.1)"
+    )
+    search.add_argument(
+        "--tolerance", type=float, default=0.04, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)"
+    )
+    search.add_argument("--baseline", default="search64", help="search64 (default), or b0, mobilenet_v2, …")
+    search.add_argument("--workers", type=whole_number(1), default=1, help="processes (default: 1)")
+    search.add_argument("--storage", metavar="URL|FILE", help="Optuna storage that several machines share")
+
+
+def add_architecture(actions: Any) -> None:
+    """The parser of the search over the stage table."""
+    search = actions.add_parser(
+        "architecture", help="a small re-enactment of how B0 was found (Optuna, extra 'search')"
+    )
+    _add_training(search)
+    search.add_argument("--trials", type=whole_number(1), default=20, help="networks in all (default: 20)")
+    search.add_argument(
+        "--target-macs",
+        type=float,
+        metavar="MACS",
+        help="multiply-adds that are wanted (default: those of the table that it starts from)",
+    )
+    search.add_argument(
+        "--storage", metavar="URL|FILE", help="keeps the trials; the same again resumes (default: memory)"
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "directory", metavar="DIR", help="pictures: train/ and validation/, a folder per class"
+    )
+    parser.add_argument("--epochs", type=whole_number(1), default=15, help="for each network (default: 15)")
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+    add_quiet(parser)
+    add_json(parser)
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """Run the grid search."""
+    from keras_effnet.quiet import import_keras
+
+    import_keras()
+    from keras_effnet.baselines import get_baseline
+    from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder
+    from keras_effnet.scaling import search as grid_search
+
+    own = arguments.baseline == SEARCH_BASELINE.name
+    baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
+    found = grid_search(
+        TrainOnFolder(
+            directory=str(Path(arguments.directory).expanduser()),
+            baseline=baseline,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+        ),
+        baseline=baseline,
+        step=arguments.step,
+        tolerance=arguments.tolerance,
+        results=Path(arguments.results).expanduser(),
+        workers=arguments.workers,
+        storage=arguments.storage,
+        quiet=arguments.quiet,
+    )
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in found.rows], indent=2))
+        return 0
+    rows = [
+        [
+            f"{row.candidate.alpha:g}",
+            f"{row.candidate.beta:g}",
+            f"{row.candidate.gamma:g}",
+            f"{row.resolution} px",
+            f"{row.score:.4f}",
+            f"{row.seconds:.0f} s",
+        ]
+        for row in found.rows
+    ]
+    print(table(["alpha", "beta", "gamma", "input", "score", "time"], rows, left=0))
+    print(f"results: {arguments.results}")
+    return 0
+
+
+def architecture(arguments: argparse.Namespace) -> int:
+    """Run the search over the stage table."""
+    from keras_effnet.quiet import import_keras
+
+    import_keras()
+    from keras_effnet.baselines import cost_of
+    from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search_architecture
+
+    train = TrainOnFolder(
+        directory=str(Path(arguments.directory).expanduser()), epochs=arguments.epochs, seed=arguments.seed
+    )
+    found = search_architecture(
+        train.score,
+        SEARCH_BASELINE,
+        target_macs=arguments.target_macs or cost_of(SEARCH_BASELINE).macs,
+        trials=arguments.trials,
+        seed=arguments.seed,
+        storage=arguments.storage,
+        quiet=arguments.quiet,
+    )
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in found], indent=2))
+        return 0
+    rows = [
+        [
+            _stages(row.baseline),
+            f"{row.macs / 1e6:.1f} M",
+            f"{row.accuracy:.4f}",
+            f"{row.objective:.4f}",
+        ]
+        for row in found
+    ]
+    print(table(["stages", "multiply-adds", "accuracy", "objective"], rows, left=1))
+    print("a stage: repeats × kernel, expand ratio, s with squeeze-and-excite")
+    return 0
+
+
+def _stages(baseline: Any) -> str:
+    return "  ".join(
+        f"{stage.repeats}×k{stage.kernel_size}e{stage.expand_ratio:g}{'s' if stage.se_ratio else '-'}"
+        for stage in baseline.stages
+    )
