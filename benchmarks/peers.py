@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from table import Row, render
 
 VARIANTS = ("b0", "b4")
 BATCHES = (1, 16)
+LAUNCHES = 6  # of Keras' processes: each settles at a speed of its own, up to a fifth apart
 # B4 at 16 pictures of 380 px keeps 6 GB of activations in each of the two processes
 FIT_BATCHES = {"b0": 16, "b4": 4}
 
@@ -137,7 +139,7 @@ def _keras_rows(settings: Settings, what: str, variant: str, batch: int) -> Iter
         name: Job(script="workers.py", arguments=(what, side, variant, str(batch)))
         for name, side in ((OURS, "ours"), (THEIRS, "applications"))
     }
-    for played in _play(settings, jobs):
+    for played in _play(settings, jobs, launches=LAUNCHES):
         yield _runtime_row(what, variant, batch, played, KERAS_TARGET)
 
 
@@ -221,16 +223,27 @@ def _export_all(settings: Settings, exporters: dict[str, str], variant: str) -> 
     return files
 
 
-def _play(settings: Settings, jobs: dict[str, Job]) -> Iterator[tuple[str, Times]]:
-    """Name of each peer, with the seconds of everyone's turns."""
+def _play(settings: Settings, jobs: dict[str, Job], *, launches: int = 1) -> Iterator[tuple[str, Times]]:
+    """Name of each peer, with the seconds of everyone's turns; the rounds are shared among `launches`."""
     first = next(iter(jobs.values()))
     _note(
         f"running {len(jobs)} x {first.arguments[0]}, {settings.rounds} rounds: {' '.join(first.arguments)}"
     )
-    with Arena(jobs) as arena:
-        times = arena.play(settings.rounds)
-    for name, reason in arena.failures.items():
-        _note(f"skipped: {name}: {reason}")
+    times: Times = {}
+    for launch in range(launches):
+        # whoever starts first finds another machine: both get that place in turn
+        order = dict(reversed(jobs.items())) if launch % 2 else jobs
+        with Arena(order) as arena:
+            played = arena.play(-(-settings.rounds // launches))
+        for name, reason in arena.failures.items():
+            _note(f"skipped: {name}: {reason}")
+        for name, seconds in played.items():
+            times.setdefault(name, []).extend(seconds)
+        if launches > 1:
+            _note(
+                f"launch {launch + 1} of {launches}: "
+                + ", ".join(f"{n} {statistics.median(s):.3f} s" for n, s in played.items())
+            )
     if OURS in times:
         for name in times:
             if name != OURS:

@@ -13,6 +13,7 @@ depthwise convolution one group per channel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -23,6 +24,7 @@ ITERATIONS = 6
 TRIAL_ITERATIONS = 2
 DAMPING = 1e-2  # of the rounding's quadratic form, relative to the mean diagonal (GPTQ's own default)
 LARGEST = 127
+MANY = 1 << 30  # multiply-adds from which on all cores are worth it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,16 @@ class Fit:
         return replace(
             self, inputs=self.inputs[:, samples], targets=self.targets[:, samples], relevance=relevance
         )
+
+    @cached_property
+    def centred(self) -> Array:
+        """Inputs minus their means, `[groups, fan_in, samples]`."""
+        return _centred(self.inputs)
+
+    @cached_property
+    def gram(self) -> Array:
+        """Products of the centred inputs with each other, float64 `[groups, fan_in, fan_in]`."""
+        return _gram(self.centred)
 
     def error(self, weights: Array, bias: Array) -> Array:
         """Targets minus outputs."""
@@ -104,17 +116,14 @@ def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
     """
     if np.isinf(ridge):
         return fit.weights
-    centred = fit.inputs - fit.inputs.mean(axis=1, keepdims=True)
-    transposed = np.ascontiguousarray(np.swapaxes(centred, 1, 2))
-    gram = (transposed @ centred).astype(np.float64)
-    diagonal = np.einsum("gii->gi", gram)
+    diagonal = np.einsum("gii->gi", fit.gram)
     pull = ridge * diagonal + 1e-7 * diagonal.mean(axis=1, keepdims=True) + 1e-12
-    inverse = np.linalg.inv(gram + pull[:, :, np.newaxis] * np.eye(gram.shape[1])).astype(np.float32)
+    inverse = np.linalg.inv(fit.gram + pull[:, :, np.newaxis] * np.eye(fit.gram.shape[1])).astype(np.float32)
     weights, drawn = fit.weights, pull[:, :, np.newaxis].astype(np.float32)
     for _ in range(1 if fit.relevance is None else iterations):
         error = fit.error(weights, np.zeros(1, np.float32))
         error = fit.weighted(error - _offset(fit, error))
-        weights = weights + inverse @ (transposed @ error - drawn * (weights - fit.weights))
+        weights = weights + inverse @ (_product(fit.centred, error) - drawn * (weights - fit.weights))
     return weights
 
 
@@ -129,12 +138,30 @@ def round_nearest(weights: Array) -> Array:
     return (np.rint(weights / scales) * scales).astype(np.float32)
 
 
-def round_compensated(weights: Array, inputs: Array, *, block: int = 64) -> Array:
+def _centred(inputs: Array) -> Array:
+    return np.ascontiguousarray(np.swapaxes(inputs - inputs.mean(axis=1, keepdims=True), 1, 2))
+
+
+def _gram(centred: Array) -> Array:
+    return _product(centred, np.swapaxes(centred, 1, 2)).astype(np.float64)
+
+
+def _product(left: Array, right: Array) -> Array:
+    """A matrix product; a large one on TensorFlow's threads, as NumPy is kept to one (see `threads`)."""
+    if len(left) > 1 or left.size * right.shape[-1] < MANY:
+        return left @ right
+    import tensorflow as tf
+
+    return np.asarray(tf.linalg.matmul(left, right))
+
+
+def round_compensated(weights: Array, inputs: Array, gram: Array | None = None, *, block: int = 64) -> Array:
     """Round so that the layer's outputs change least.
 
     Args:
         weights: `[groups, fan_in, outputs]`.
         inputs: `[groups, samples, fan_in]`.
+        gram: `Fit.gram` of these inputs, if it is known.
         block: inputs handled before the error is passed on to all later ones.
 
     Returns:
@@ -142,7 +169,7 @@ def round_compensated(weights: Array, inputs: Array, *, block: int = 64) -> Arra
         ±127, so that anyone who derives the scale from the weights derives the same one.
     """
     groups, fan_in, _ = weights.shape
-    upper = _inverse_factor(inputs)
+    upper = _inverse_factor(_gram(_centred(inputs)) if gram is None else gram)
     scales = weight_scales(weights)
     largest = np.abs(weights).argmax(axis=1)
     signs = np.sign(np.take_along_axis(weights, largest[:, np.newaxis], axis=1))[:, 0]
@@ -162,10 +189,8 @@ def round_compensated(weights: Array, inputs: Array, *, block: int = 64) -> Arra
     return rounded.astype(np.float32)
 
 
-def _inverse_factor(inputs: Array) -> Array:
+def _inverse_factor(gram: Array) -> Array:
     """Upper Cholesky factor of the inverse of the inputs' covariance, damped; `[groups, k, k]`."""
-    centred = inputs - inputs.mean(axis=1, keepdims=True)
-    gram = (np.swapaxes(centred, 1, 2) @ centred).astype(np.float64)
     size = gram.shape[1]
     mean = np.einsum("gii->g", gram)[:, np.newaxis, np.newaxis] / size
     inverse = np.linalg.inv(gram + (DAMPING * mean + 1e-12) * np.eye(size))
