@@ -3,7 +3,9 @@
     python benchmarks/int8_table.py b0                 ../shared/b0_distilled, all methods
     python benchmarks/int8_table.py b0 --steps         what each step of the method adds
     python benchmarks/int8_table.py lite0              Lite0–2 with their ImageNet weights
+    python benchmarks/int8_table.py b0 --qat           and quantization-aware training, the files next to it
     python benchmarks/int8_table.py clothing           B0 fine-tuned on ../shared/clothing
+    python benchmarks/int8_table.py clothing --trained FILE.keras     or by `keras-effnet train`
     python benchmarks/int8_table.py lite0 --swap       the photographs in each other's part
     python benchmarks/int8_table.py b4                 B4–B7 with b0's weights spread by chance
 
@@ -50,14 +52,16 @@ def photographs(size: int) -> tuple[Any, Any]:
     return np.stack(pictures), np.array([int(row["class_index"]) for row in rows])
 
 
-def clothes(split: str, size: int, limit: int | None = None) -> tuple[Any, Any]:
+def clothes(split: str, size: int, limit: int | None = None, margin: int = 32) -> tuple[Any, Any]:
     """`../shared/clothing` as uint8 pictures and class indices."""
     from keras_effnet import load_image
 
     folders = sorted(path for path in (SHARED / "clothing" / split).iterdir() if path.is_dir())
     found = [(path, index) for index, folder in enumerate(folders) for path in sorted(folder.iterdir())]
     found = [found[i] for i in np.random.default_rng(0).permutation(len(found))[:limit]]
-    return np.stack([load_image(path, size) for path, _ in found]), np.array([index for _, index in found])
+    return np.stack([load_image(path, size, margin=margin) for path, _ in found]), np.array(
+        [index for _, index in found]
+    )
 
 
 def trained_b0() -> Any:
@@ -143,7 +147,7 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
     return bytes(worker.quantize(ranges).quantized_model)
 
 
-def rows(model: Any, images: Any, held_out: Any, *, steps: bool) -> Iterator[Row]:
+def rows(model: Any, images: Any, held_out: Any, *, steps: bool, qat: bool) -> Iterator[Row]:
     from keras_effnet.export.quantization import accuracy, post_training
     from keras_effnet.export.quantization.sequential import Method
     from keras_effnet.export.subject import describe
@@ -176,6 +180,18 @@ def rows(model: Any, images: Any, held_out: Any, *, steps: bool) -> Iterator[Row
     yield timed("TFLite converter, int8", lambda: (stock_converter(model, images), None))
     yield timed("LiteRT quantizer, int8", lambda: (stock_quantizer(content, images), None))
     yield timed("keras_effnet int8", ours(0.25))
+    if qat:
+        yield timed("keras_effnet int8_qat", lambda: quantization_aware(model, images, held_out))
+
+
+def quantization_aware(model: Any, images: Any, held_out: Any) -> tuple[bytes, float]:
+    """`int8_qat` without labels."""
+    from keras_effnet.export.quantization import accuracy, post_training
+    from keras_effnet.export.quantization import qat as aware
+
+    network = aware.train(model, images)
+    sqnr = accuracy.sqnr_db(network.logits(held_out, integer=False), network.logits(held_out))
+    return post_training.to_tflite(network), sqnr
 
 
 def predict(content: bytes, images: Any) -> tuple[Any, Any]:
@@ -229,10 +245,10 @@ def latencies(contents: list[bytes]) -> list[float]:
     return [float(np.median(measured)) for measured in times]
 
 
-def table(model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool) -> None:
+def table(model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool, qat: bool) -> None:
     from keras_effnet.export.quantization.accuracy import sqnr_db
 
-    found = list(rows(model, images, held_out, steps=steps))
+    found = list(rows(model, images, held_out, steps=steps, qat=qat))
     times = latencies([row.content for row in found])
     goal, goal_logits = predict(found[0].content, held_out)
     print("| file | agreement | top-1 | logits SQNR dB | simulated | size | latency | partitions | seconds |")
@@ -255,20 +271,35 @@ def main() -> None:
     )
     parser.add_argument("network", help="b0, lite0, lite1, lite2, clothing, b4 or b7")
     parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
+    parser.add_argument("--qat", action="store_true", help="quantization-aware training too")
     parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning on clothes")
+    parser.add_argument("--trained", type=Path, help="clothing: a classifier of these photographs")
     parser.add_argument("--swap", action="store_true", help="let the judging photographs calibrate")
     parser.add_argument("--images", type=int, default=100, help="photographs to calibrate on")
     arguments = parser.parse_args()
     model, calibration, held_out, labels = subject_of(
-        arguments.network, images=arguments.images, epochs=arguments.epochs, swap=arguments.swap
+        arguments.network,
+        images=arguments.images,
+        epochs=arguments.epochs,
+        swap=arguments.swap,
+        trained=arguments.trained,
     )
-    table(model, calibration.astype(np.float32), held_out.astype(np.float32), labels, steps=arguments.steps)
+    pictures = calibration.astype(np.float32), held_out.astype(np.float32)
+    table(model, *pictures, labels, steps=arguments.steps, qat=arguments.qat)
 
 
 def subject_of(
-    network: str, *, images: int = 100, epochs: int = 8, swap: bool = False
+    network: str, *, images: int = 100, epochs: int = 8, swap: bool = False, trained: Path | None = None
 ) -> tuple[Any, Any, Any, Any]:
     """A network with the photographs that calibrate it, those that judge it and the classes of these."""
+    if network == "clothing" and trained:
+        import keras
+
+        from keras_effnet.framing import framing_of
+
+        model = keras.saving.load_model(trained, compile=False)
+        size, margin = model.input_shape[1], framing_of(model).margin
+        return model, clothes("train", size, images, margin)[0], *clothes("test", size, margin=margin)
     if network == "clothing":
         calibration, _ = clothes("train", 224, images)
         return (fine_tuned_b0(epochs), calibration, *clothes("test", 224))

@@ -55,10 +55,10 @@ class Settings:
     seed: int = 0
     batch_size: int = 32
     head_epochs: int = 200
-    epochs: int = 15
+    epochs: int = 24
     unfreeze: str = "block3a"
-    learning_rate: float = 1e-3
-    patience: int = 8
+    learning_rate: float = 5e-4
+    patience: int = 10
     dropout: float | None = None
     label_smoothing: float = 0.1
     augment: str = "standard"
