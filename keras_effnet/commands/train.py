@@ -71,14 +71,19 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--epochs", whole_number(0), "N", "of fine-tuning at most; 0 for the head alone (default: 24)")
     add("--head-epochs", whole_number(1), "N", "of the head at most (default: 200)")
     add("--patience", whole_number(1), "N", "epochs without improvement before stopping (default: 10)")
-    add("--unfreeze", str, "BLOCK", "first block to fine-tune: block3a, block5, top, stem (default: block3a)")
+    add(
+        "--unfreeze",
+        str,
+        "BLOCK",
+        "first block to fine-tune: stem, block3a, block5, top (default: stem, all)",
+    )
     add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 5e-4)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
     add("--label-smoothing", float, "SHARE", "of fine-tuning (default: 0.1)")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
-    add("--ema", float, "MOMENTUM", "average the weights, 0.99 say (default: 0, off)")
+    add("--ema", float, "MOMENTUM", "average the weights, 0 for none (default: 0.95)")
     parser.add_argument(
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
     )
