@@ -7,7 +7,7 @@
     python benchmarks/int8_table.py clothing           B0 fine-tuned on ../shared/clothing
     python benchmarks/int8_table.py clothing --trained FILE.keras     or by `keras-effnet train`
     python benchmarks/int8_table.py lite0 --swap       the photographs in each other's part
-    python benchmarks/int8_table.py b4                 B4–B7 with b0's weights spread by chance
+    python benchmarks/int8_table.py b4 --images 32     B4–B7 with b0's weights spread by chance
 
 Every second photograph calibrates, the others judge. Agreement is with the float model's best class, as
 the file says it; the signal-to-noise ratio is that of the logits. Latency is one picture on all cores,
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
-ROUNDS = 200
+ROUNDS = 200  # but no longer than a minute for each file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
     return bytes(worker.quantize(ranges).quantized_model)
 
 
-def rows(model: Any, images: Any, held_out: Any, *, steps: bool, qat: bool) -> Iterator[Row]:
+def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qat: bool) -> Iterator[Row]:
     from keras_effnet.export.quantization import accuracy, post_training
     from keras_effnet.export.quantization.sequential import Method
     from keras_effnet.export.subject import describe
@@ -177,8 +177,9 @@ def rows(model: Any, images: Any, held_out: Any, *, steps: bool, qat: bool) -> I
         yield timed("+ equalized, 50 %", ours(0.5))
         yield timed("+ equalized, 100 %", ours(1.0))
         return
-    yield timed("TFLite converter, int8", lambda: (stock_converter(model, images), None))
-    yield timed("LiteRT quantizer, int8", lambda: (stock_quantizer(content, images), None))
+    if stock:
+        yield timed("TFLite converter, int8", lambda: (stock_converter(model, images), None))
+        yield timed("LiteRT quantizer, int8", lambda: (stock_quantizer(content, images), None))
     yield timed("keras_effnet int8", ours(0.25))
     if qat:
         yield timed("keras_effnet int8_qat", lambda: quantization_aware(model, images, held_out))
@@ -237,7 +238,10 @@ def latencies(contents: list[bytes]) -> list[float]:
     for one in opened:
         one.allocate_tensors()
     times: list[list[float]] = [[] for _ in opened]
+    begun = time.perf_counter()
     for _ in range(ROUNDS):
+        if time.perf_counter() - begun > 60 * len(opened):
+            break
         for one, measured in zip(opened, times, strict=True):
             start = time.perf_counter()
             one.invoke()
@@ -245,10 +249,12 @@ def latencies(contents: list[bytes]) -> list[float]:
     return [float(np.median(measured)) for measured in times]
 
 
-def table(model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool, qat: bool) -> None:
+def table(
+    model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool, stock: bool, qat: bool
+) -> None:
     from keras_effnet.export.quantization.accuracy import sqnr_db
 
-    found = list(rows(model, images, held_out, steps=steps, qat=qat))
+    found = list(rows(model, images, held_out, steps=steps, stock=stock, qat=qat))
     times = latencies([row.content for row in found])
     goal, goal_logits = predict(found[0].content, held_out)
     print("| file | agreement | top-1 | logits SQNR dB | simulated | size | latency | partitions | seconds |")
@@ -272,6 +278,7 @@ def main() -> None:
     parser.add_argument("network", help="b0, lite0, lite1, lite2, clothing, b4 or b7")
     parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
     parser.add_argument("--qat", action="store_true", help="quantization-aware training too")
+    parser.add_argument("--no-stock", action="store_true", help="leave the stock tools out (hours for B7)")
     parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning on clothes")
     parser.add_argument("--trained", type=Path, help="clothing: a classifier of these photographs")
     parser.add_argument("--swap", action="store_true", help="let the judging photographs calibrate")
@@ -285,7 +292,8 @@ def main() -> None:
         trained=arguments.trained,
     )
     pictures = calibration.astype(np.float32), held_out.astype(np.float32)
-    table(model, *pictures, labels, steps=arguments.steps, qat=arguments.qat)
+    rows = {"steps": arguments.steps, "stock": not arguments.no_stock, "qat": arguments.qat}
+    table(model, *pictures, labels, **rows)
 
 
 def subject_of(
