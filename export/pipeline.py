@@ -17,11 +17,12 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
 from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.recipes import Recipe
-from keras_effnet.export.runners import Runner, load
+from keras_effnet.export.runners import load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
 from keras_effnet.files import compressed_size_of, files_of, remove_empty, size_of, staged
+from keras_effnet.memory import release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +122,14 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     finals = [final_path(job.out, job.name, recipe) for recipe in job.recipes]
     check_paths(finals, overwrite=job.overwrite)
     with _workspace(job.out) as workspace:
-        paths = []
-        shared = _shared_calibration(job, progress)
-        for recipe, final in zip(job.recipes, finals, strict=True):
-            progress(f"{job.name} → {recipe.target}")
-            paths.append(_convert(job, recipe, workspace / final.name, shared))
+        paths = [workspace / final.name for final in finals]
+        _convert_all(job, paths, progress)
         progress(f"{job.name}: verifying")
-        runners = [load(path) for path in paths]
-        reports = _verify(job, runners)
+        reports = _verify(job, paths)
         progress(f"{job.name}: timing")
+        runners = [load(path) for path in paths]
         latencies = benchmark.median_latencies_ms(runners, job.images[:1], rounds=job.rounds)
+        del runners
         artefacts = [_artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, strict=True)]
         for artefact, path, final in zip(artefacts, paths, finals, strict=True):
             if artefact.kept:
@@ -156,6 +155,14 @@ def _workspace(out: Path) -> Iterator[Path]:
             yield Path(folder)
     finally:
         remove_empty(missing)
+
+
+def _convert_all(job: Job, paths: Sequence[Path], progress: Callable[[str], None]) -> None:
+    shared = _shared_calibration(job, progress)
+    for recipe, path in zip(job.recipes, paths, strict=True):
+        release()
+        progress(f"{job.name} → {recipe.target}")
+        _convert(job, recipe, path, shared)
 
 
 def _shared_calibration(job: Job, progress: Callable[[str], None]) -> Any:
@@ -193,9 +200,17 @@ def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
     )
 
 
-def _verify(job: Job, runners: Sequence[Runner]) -> list[Report]:
+def _verify(job: Job, paths: Sequence[Path]) -> list[Report]:
+    """One file at a time: runtimes keep the memory of the largest batch that they have seen."""
     reference = np.asarray(job.model.predict(job.images, batch_size=8, verbose=0), dtype=np.float32)
-    return [compare(runner, reference, job.images, tolerance_for(runner.recipe)) for runner in runners]
+    reports = []
+    for path in paths:
+        release()
+        runner = load(path)
+        reports.append(compare(runner, reference, job.images, tolerance_for(runner.recipe)))
+        del runner
+    release()
+    return reports
 
 
 def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: float) -> Artefact:

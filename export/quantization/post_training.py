@@ -25,6 +25,7 @@ from keras_effnet.export.quantization.sequential import Method, Quantized, quant
 from keras_effnet.export.quantization.tflite_file import write
 from keras_effnet.export.quantization.threads import one_blas_thread
 from keras_effnet.export.subject import Subject, describe
+from keras_effnet.memory import release
 
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")
@@ -128,6 +129,7 @@ def _prepare(
         few = _some(images, SAMPLED_IMAGES // 2)
         weights = statistics.importance(graph, statistics.sample(graph, few, per_channel=500))
     del samples  # a gigabyte that the walk can use
+    release()
     return IntegerNetwork(
         reference=graph,
         quantized=quantize(graph, images, weights, method),
