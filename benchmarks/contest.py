@@ -29,6 +29,7 @@ TURN = 0.2  # seconds that a turn of short runs lasts, about
 MAX_REPEATS = 10
 
 Times = dict[str, list[float]]
+CPU = ", CPU"  # behind a name: its CPU seconds
 
 
 class ChildError(RuntimeError):
@@ -98,7 +99,7 @@ def _last_words(errors: str, code: int) -> str:
 
 
 class Contestant:
-    """A long-lived child that answers `warm-ups repeats` with the seconds of each repeat."""
+    """A long-lived child that answers `warm-ups repeats` with the seconds, wall and CPU, of each repeat."""
 
     def __init__(self, job: Job) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the child
@@ -114,10 +115,10 @@ class Contestant:
 
     def wait_until_ready(self) -> float:
         """Seconds that one warm run takes. Raises `ChildError` when the child died."""
-        return float(self._read()[-1])
+        return self._read()[-1][0]
 
-    def turn(self, warm_ups: int, repeats: int) -> list[float]:
-        """Run, and return the seconds of each timed run."""
+    def turn(self, warm_ups: int, repeats: int) -> list[tuple[float, float]]:
+        """Run, and return the seconds of each timed run, wall and CPU."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{warm_ups} {repeats}\n")
@@ -133,13 +134,12 @@ class Contestant:
             if stream is not None:
                 stream.close()
 
-    def _read(self) -> list[float]:
+    def _read(self) -> list[tuple[float, float]]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise self._died()
-        seconds: list[float] = json.loads(line)
-        return seconds
+        return [(wall, cpu) for wall, cpu in json.loads(line)]
 
     def _died(self) -> ChildError:
         self._errors.seek(0)
@@ -173,13 +173,18 @@ class Arena:
             contestant.close()
 
     def play(self, rounds: int) -> Times:
-        """Let everyone take turns, A B C A B C; the median seconds of each turn, by name."""
+        """Let everyone take turns, A B C A B C; the median seconds of each turn, by name.
+
+        CPU seconds stand under the name with `CPU` behind it.
+        """
         fastest = min(self._estimates.values(), default=TURN)
         repeats = max(1, min(MAX_REPEATS, int(TURN / fastest)))
         warm_ups = 1 if fastest < SHORT_RUN else 0
-        times: Times = {name: [] for name in self._contestants}
+        times: Times = {name + kind: [] for name in self._contestants for kind in ("", CPU)}
         for _ in range(rounds):
             for name, contestant in self._contestants.items():
-                times[name].append(statistics.median(contestant.turn(warm_ups, repeats)))
+                wall, cpu = zip(*contestant.turn(warm_ups, repeats), strict=True)
+                times[name].append(statistics.median(wall))
+                times[name + CPU].append(statistics.median(cpu))
                 time.sleep(PAUSE)
         return times

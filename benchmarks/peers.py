@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contest import Arena, ChildError, Job, Times, cores, run_once, run_timed
+from contest import CPU, Arena, ChildError, Job, Times, cores, run_once, run_timed
 from table import Row, render
 
 VARIANTS = ("b0", "b4")
 BATCHES = (1, 16)
-LAUNCHES = 6  # of Keras' processes: each settles at a speed of its own, up to a fifth apart
+LAUNCHES = 6  # of Keras' processes: wall time depends on where the system puts their threads
 # B4 at 16 pictures of 380 px keeps 6 GB of activations in each of the two processes
 FIT_BATCHES = {"b0": 16, "b4": 4}
 
@@ -141,6 +141,8 @@ def _keras_rows(settings: Settings, what: str, variant: str, batch: int) -> Iter
     }
     for played in _play(settings, jobs, launches=LAUNCHES):
         yield _runtime_row(what, variant, batch, played, KERAS_TARGET)
+        row = (what + CPU, variant, batch, (played[0] + CPU, played[1]), KERAS_TARGET)
+        yield _runtime_row(*row, ours_name=OURS + CPU)
 
 
 def imports(settings: Settings) -> Iterator[Row]:
@@ -242,11 +244,13 @@ def _play(settings: Settings, jobs: dict[str, Job], *, launches: int = 1) -> Ite
         if launches > 1:
             _note(
                 f"launch {launch + 1} of {launches}: "
-                + ", ".join(f"{n} {statistics.median(s):.3f} s" for n, s in played.items())
+                + ", ".join(
+                    f"{n} {statistics.median(s):.3f} s" for n, s in played.items() if not n.endswith(CPU)
+                )
             )
     if OURS in times:
         for name in times:
-            if name != OURS:
+            if name != OURS and not name.endswith(CPU):
                 yield name, times
 
 

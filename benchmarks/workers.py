@@ -4,7 +4,7 @@
                       | fit SIDE VARIANT BATCH
 
 SIDE is `ours` or `applications` (keras.applications). It loads, runs three times, writes the seconds
-of these runs as a JSON list and then answers each line `WARM_UPS REPEATS` with such a list.
+of these runs, wall and CPU, as a JSON list of pairs and then answers each line `WARM_UPS REPEATS` with such a list.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def _pixels(*shape: int) -> Any:
     return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
 
-def _timed(run: Run, repeats: int) -> list[float]:
+def _timed(run: Run, repeats: int) -> list[tuple[float, float]]:
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
     return seconds
 
 
