@@ -75,7 +75,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--unfreeze",
         str,
         "BLOCK",
-        "first block to fine-tune: stem, block3a, block5, top (default: stem, all)",
+        "first block to fine-tune: stem, block3a, block5, top (default: block3a)",
     )
     add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 5e-4)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
@@ -83,7 +83,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
-    add("--ema", float, "MOMENTUM", "average the weights, 0 for none (default: 0.95)")
+    add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")
     parser.add_argument(
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
     )

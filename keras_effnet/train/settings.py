@@ -56,7 +56,7 @@ class Settings:
     batch_size: int = 32
     head_epochs: int = 200
     epochs: int = 24
-    unfreeze: str = "stem"
+    unfreeze: str = "block3a"
     learning_rate: float = 5e-4
     patience: int = 10
     dropout: float | None = None
@@ -65,7 +65,7 @@ class Settings:
     mixup: float = 0.0
     cutmix: float = 0.0
     class_weights: bool = False
-    ema: float = 0.95
+    ema: float = 0.0
     precision: str = "auto"
     xla: str = "auto"
     strategy: str = "none"
