@@ -25,6 +25,8 @@ class _Closing:
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )
 def test_interrupt_in_a_destructor_is_raised_after_it(number: int, error: type[BaseException]) -> None:
+    # a job started in the background ignores interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with terminable(), not_swallowed(), pytest.raises(error) as caught:
         closing = _Closing(number)
         del closing
