@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,12 +22,19 @@ class _Closing:
         time.sleep(0)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Interrupts raise, also in a job started in the background, which ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )
 def test_interrupt_in_a_destructor_is_raised_after_it(number: int, error: type[BaseException]) -> None:
-    # a job started in the background ignores interrupts
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with terminable(), not_swallowed(), pytest.raises(error) as caught:
         closing = _Closing(number)
         del closing

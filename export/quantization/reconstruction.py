@@ -56,12 +56,12 @@ class Fit:
     @cached_property
     def centred(self) -> Array:
         """Inputs minus their means, `[groups, fan_in, samples]`."""
-        return _centred(self.inputs)
+        return centred(self.inputs)
 
     @cached_property
     def gram(self) -> Array:
         """Products of the centred inputs with each other, float64 `[groups, fan_in, fan_in]`."""
-        return _gram(self.centred)
+        return gram_of(self.centred)
 
     def error(self, weights: Array, bias: Array) -> Array:
         """Targets minus outputs."""
@@ -138,11 +138,13 @@ def round_nearest(weights: Array) -> Array:
     return (np.rint(weights / scales) * scales).astype(np.float32)
 
 
-def _centred(inputs: Array) -> Array:
+def centred(inputs: Array) -> Array:
+    """Inputs `[groups, samples, fan_in]` minus their means, as `[groups, fan_in, samples]`."""
     return np.ascontiguousarray(np.swapaxes(inputs - inputs.mean(axis=1, keepdims=True), 1, 2))
 
 
-def _gram(centred: Array) -> Array:
+def gram_of(centred: Array) -> Array:
+    """Products of centred inputs with each other, float64 `[groups, fan_in, fan_in]`."""
     return _product(centred, np.swapaxes(centred, 1, 2)).astype(np.float64)
 
 
@@ -155,13 +157,12 @@ def _product(left: Array, right: Array) -> Array:
     return np.asarray(tf.linalg.matmul(left, right))
 
 
-def round_compensated(weights: Array, inputs: Array, gram: Array | None = None, *, block: int = 64) -> Array:
+def round_compensated(weights: Array, gram: Array, *, block: int = 64) -> Array:
     """Round so that the layer's outputs change least.
 
     Args:
         weights: `[groups, fan_in, outputs]`.
-        inputs: `[groups, samples, fan_in]`.
-        gram: `Fit.gram` of these inputs, if it is known.
+        gram: `Fit.gram` of the layer's inputs.
         block: inputs handled before the error is passed on to all later ones.
 
     Returns:
@@ -169,7 +170,7 @@ def round_compensated(weights: Array, inputs: Array, gram: Array | None = None, 
         ±127, so that anyone who derives the scale from the weights derives the same one.
     """
     groups, fan_in, _ = weights.shape
-    upper = _inverse_factor(_gram(_centred(inputs)) if gram is None else gram)
+    upper = _inverse_factor(gram)
     scales = weight_scales(weights)
     largest = np.abs(weights).argmax(axis=1)
     signs = np.sign(np.take_along_axis(weights, largest[:, np.newaxis], axis=1))[:, 0]

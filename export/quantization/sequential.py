@@ -194,7 +194,7 @@ class _Walk:
     def _weights(self, fit: reconstruction.Fit) -> Array:
         weights = reconstruction.refit(fit) if self.method.weights == "refit" else fit.weights
         if self.method.rounding == "compensated":
-            return reconstruction.round_compensated(weights, fit.inputs, fit.gram)
+            return reconstruction.round_compensated(weights, fit.gram)
         return reconstruction.round_nearest(weights)
 
     def _rows(self, step: Step) -> tuple[Array, Array]:

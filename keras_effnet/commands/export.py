@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet import memory
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
@@ -135,8 +136,6 @@ def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> 
 def _export_variant(
     variant: Variant, recipes: list[Recipe], arguments: argparse.Namespace, out: Path, bar: Any
 ) -> list[Artefact]:
-    import gc
-
     import keras
 
     from keras_effnet.applications import EfficientNet
@@ -166,7 +165,7 @@ def _export_variant(
     artefacts = export_job(job, step)
     del model, job
     keras.backend.clear_session()  # eight variants in one process would otherwise add up
-    gc.collect()
+    memory.release()
     return artefacts
 
 

@@ -58,24 +58,30 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _training(arguments: argparse.Namespace, baseline: Any) -> Any:
+    from keras_effnet.scaling import TrainOnFolder
+
+    return TrainOnFolder(
+        directory=str(Path(arguments.directory).expanduser()),
+        baseline=baseline,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+    )
+
+
 def search(arguments: argparse.Namespace) -> int:
     """Run the grid search."""
     from keras_effnet.quiet import import_keras
 
     import_keras()
     from keras_effnet.baselines import get_baseline
-    from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder
+    from keras_effnet.scaling import SEARCH_BASELINE
     from keras_effnet.scaling import search as grid_search
 
     own = arguments.baseline == SEARCH_BASELINE.name
     baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
     found = grid_search(
-        TrainOnFolder(
-            directory=str(Path(arguments.directory).expanduser()),
-            baseline=baseline,
-            epochs=arguments.epochs,
-            seed=arguments.seed,
-        ),
+        _training(arguments, baseline),
         baseline=baseline,
         step=arguments.step,
         tolerance=arguments.tolerance,
@@ -109,13 +115,10 @@ def architecture(arguments: argparse.Namespace) -> int:
 
     import_keras()
     from keras_effnet.baselines import cost_of
-    from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search_architecture
+    from keras_effnet.scaling import SEARCH_BASELINE, search_architecture
 
-    train = TrainOnFolder(
-        directory=str(Path(arguments.directory).expanduser()), epochs=arguments.epochs, seed=arguments.seed
-    )
     found = search_architecture(
-        train.score,
+        _training(arguments, SEARCH_BASELINE).score,
         SEARCH_BASELINE,
         target_macs=arguments.target_macs or cost_of(SEARCH_BASELINE).macs,
         trials=arguments.trials,

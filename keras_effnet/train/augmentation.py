@@ -1,7 +1,8 @@
 """Random changes to training photographs, all of them layers of Keras.
 
-Photographs come in as the whole square at `size + margin` pixels (32 in the reference) and leave with a random crop of `size`: the
-scale is that of the evaluation crop, so a network sees things as large in training as afterwards.
+Photographs come in as the whole square at `size + margin` pixels (the reference's margin is 32) and
+leave with a random crop of `size`: the scale is that of the evaluation crop, so a network sees things
+as large in training as afterwards.
 """
 
 from __future__ import annotations

@@ -84,6 +84,10 @@ def test_bias_follows_relevant_samples_only() -> None:
     assert reconstruction.best_bias(fit, fit.weights) == pytest.approx(2.0)
 
 
+def _gram(inputs: Any) -> Any:
+    return reconstruction.gram_of(reconstruction.centred(inputs))
+
+
 def test_compensated_rounding_changes_outputs_less_than_nearest(layer: Any) -> None:
     inputs, weights = layer
     centred = inputs - inputs.mean(axis=1, keepdims=True)
@@ -91,13 +95,13 @@ def test_compensated_rounding_changes_outputs_less_than_nearest(layer: Any) -> N
     def error(rounded: Any) -> float:
         return float(np.mean((centred @ (rounded - weights)) ** 2))
 
-    compensated = reconstruction.round_compensated(weights, inputs, block=8)
+    compensated = reconstruction.round_compensated(weights, _gram(inputs), block=8)
     assert error(compensated) < 0.6 * error(reconstruction.round_nearest(weights))
 
 
 def test_rounded_weights_give_their_own_scales_back(layer: Any) -> None:
     inputs, weights = layer
-    rounded = reconstruction.round_compensated(weights, inputs)
+    rounded = reconstruction.round_compensated(weights, _gram(inputs))
     scales = reconstruction.weight_scales(rounded)
     assert np.allclose(scales, reconstruction.weight_scales(weights), rtol=1e-5)
     levels = rounded / scales[:, np.newaxis]
