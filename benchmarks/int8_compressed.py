@@ -24,6 +24,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="*", default=["sparsity=0.3", "clusters=32"])
+    settings = parser.parse_args().settings
     model, calibration, held_out, labels = subject_of("b0")
     images = held_out.astype(np.float32)
     start = time.perf_counter()
@@ -43,7 +44,7 @@ def main() -> None:
     print("| file | agreement | top-1 | logits SQNR dB | MB | zipped | seconds |")
     print("|---|---|---|---|---|---|---|")
     show("int8", plain, time.perf_counter() - start)
-    for setting in parser.parse_args().settings:
+    for setting in settings:
         name, value = setting.split("=")
         options: dict[str, Any] = {name: float(value) if name == "sparsity" else int(value)}
         start = time.perf_counter()

@@ -106,13 +106,16 @@ def _integer(subject: Subject, calibration: Any, min_agreement: float | None) ->
     Without equalized swishes, unless a network that has them is given: ONNX Runtime has no cheap form
     of their factors, and at batch 1 they make B0 slower than in float32 (docs/int8.md).
     """
-    from keras_effnet.export.quantization import onnx_file, post_training
+    from keras_effnet.export.quantization import folding, onnx_file, post_training
 
     network = calibration
     if not isinstance(network, post_training.IntegerNetwork):
-        network = post_training.network(
-            subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.height
-        )
+        try:
+            network = post_training.network(
+                subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.height
+            )
+        except folding.UnsupportedModelError as error:
+            raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
     return onnx_file.to_onnx(
         network.quantized,
         height=network.height,

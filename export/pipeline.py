@@ -19,7 +19,7 @@ from keras_effnet.export.onnx_model import to_onnx
 from keras_effnet.export.recipes import Recipe
 from keras_effnet.export.runners import load
 from keras_effnet.export.saved_model import to_saved_model
-from keras_effnet.export.tflite import to_tflite
+from keras_effnet.export.tflite import check_options, to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
 from keras_effnet.files import compressed_size_of, files_of, remove_empty, size_of, staged
 from keras_effnet.memory import release
@@ -30,7 +30,8 @@ class Artefact:
     """One row of the report.
 
     `latency_ms` is the median of one picture at a time, `compressed_bytes` the size as a zip archive,
-    which is how stores deliver it.
+    which is how stores deliver it. `lifted` are the steps of an integer file that stayed float to meet
+    `min_agreement`, `held_out_agreement` what the calibration photographs held out for it showed.
     """
 
     model: str
@@ -49,6 +50,8 @@ class Artefact:
     ok: bool
     failures: tuple[str, ...]
     kept: bool
+    lifted: tuple[str, ...] = ()
+    held_out_agreement: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class Job:
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for ImageNet's.
         layout, batching: of ONNX files, see `to_onnx`.
-        min_agreement: for `int8`, see `to_tflite`.
+        min_agreement, input_type, output_type: of integer files, see `to_tflite`.
         overwrite: replace existing artefacts.
         keep_failed: leave artefacts that failed verification under their final names.
         rounds: timing rounds.
@@ -80,6 +83,8 @@ class Job:
     layout: str = "nchw"
     batching: str = "whole"
     min_agreement: float | None = None
+    input_type: str = "uint8"
+    output_type: str = "int8"
     overwrite: bool = False
     keep_failed: bool = False
     rounds: int = benchmark.ROUNDS
@@ -119,18 +124,22 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
         InvalidInputError: a path that exists, or calibration that cannot be used.
         ExportError: a converter failed; nothing of this job is left.
     """
+    for recipe in job.recipes:
+        check_options(recipe, job.min_agreement, job.input_type, job.output_type)
     finals = [final_path(job.out, job.name, recipe) for recipe in job.recipes]
     check_paths(finals, overwrite=job.overwrite)
     with _workspace(job.out) as workspace:
         paths = [workspace / final.name for final in finals]
-        _convert_all(job, paths, progress)
+        networks = _convert_all(job, paths, progress)
         progress(f"{job.name}: verifying")
         reports = _verify(job, paths)
         progress(f"{job.name}: timing")
         runners = [load(path) for path in paths]
         latencies = benchmark.median_latencies_ms(runners, job.images[:1], rounds=job.rounds)
         del runners
-        artefacts = [_artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, strict=True)]
+        artefacts = [
+            _artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, networks, strict=True)
+        ]
         for artefact, path, final in zip(artefacts, paths, finals, strict=True):
             if artefact.kept:
                 with staged(final, overwrite=job.overwrite) as temporary:
@@ -157,36 +166,68 @@ def _workspace(out: Path) -> Iterator[Path]:
         remove_empty(missing)
 
 
-def _convert_all(job: Job, paths: Sequence[Path], progress: Callable[[str], None]) -> None:
-    shared = _shared_calibration(job, progress)
+def _convert_all(job: Job, paths: Sequence[Path], progress: Callable[[str], None]) -> list[_Told]:
+    """Write all files; for each what its integer network has to tell."""
+    network: Any = None
+    told = []
     for recipe, path in zip(job.recipes, paths, strict=True):
         release()
         progress(f"{job.name} → {recipe.target}")
-        _convert(job, recipe, path, shared)
+        if recipe.name == "int8":
+            network = _integer_network(job, recipe, network)
+        _convert(job, recipe, path, network if recipe.name == "int8" else None)
+        told.append(_Told.by(network if recipe.name == "int8" else None))
+    return told
 
 
-def _shared_calibration(job: Job, progress: Callable[[str], None]) -> Any:
-    """One calibration for all int8 files where there are several, or None."""
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """The few words of an integer network that outlive it."""
+
+    lifted: tuple[str, ...] = ()
+    agreement: float | None = None
+
+    @classmethod
+    def by(cls, network: Any) -> _Told:
+        return cls() if network is None else cls(lifted=network.lifted, agreement=network.agreement)
+
+
+def _integer_network(job: Job, recipe: Recipe, known: Any) -> Any:
+    """The network of an int8 file: the one of the file before where it serves, or None.
+
+    It does not where some of its swishes are equalized, which pays in TFLite and costs in ONNX.
+    """
     from keras_effnet.export.quantization import folding, post_training
 
-    if sum(recipe.name == "int8" for recipe in job.recipes) < 2:
-        return None
-    progress(f"{job.name}: calibrating")
+    onnx = recipe.format == "onnx"
+    if known is not None and not (onnx and known.equalized):
+        return known
+    del known  # before the next one takes its memory
+    equalize = 0.0 if onnx else post_training.EQUALIZED_SHARE
     try:
-        return post_training.network(job.model, job.calibration, min_agreement=job.min_agreement)
+        return post_training.network(
+            job.model, job.calibration, min_agreement=job.min_agreement, equalize=equalize
+        )
     except folding.UnsupportedModelError:
-        return None  # the exporters take the plain path, and say so
+        return None  # the exporter takes the plain path where there is one, and says so
 
 
-def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
-    calibration = job.calibration
-    if shared is not None and recipe.name == "int8" and not (recipe.format == "onnx" and shared.equalized):
-        calibration = shared  # each format has its own where equalized swishes pay in one of them only
+def _convert(job: Job, recipe: Recipe, path: Path, network: Any) -> Path:
+    calibration = job.calibration if network is None else network
+    # a network that is there has it already
+    min_agreement = job.min_agreement if recipe.name == "int8" and network is None else None
     if recipe.format == "saved_model":
         return to_saved_model(job.model, path, labels=job.labels)
     if recipe.format == "tflite":
         return to_tflite(
-            job.model, path, recipe.name, calibration, labels=job.labels, min_agreement=job.min_agreement
+            job.model,
+            path,
+            recipe.name,
+            calibration,
+            labels=job.labels,
+            min_agreement=min_agreement,
+            input_type=job.input_type,
+            output_type=job.output_type,
         )
     return to_onnx(
         job.model,
@@ -195,7 +236,7 @@ def _convert(job: Job, recipe: Recipe, path: Path, shared: Any) -> Path:
         calibration,
         job.layout,
         labels=job.labels,
-        min_agreement=job.min_agreement,
+        min_agreement=min_agreement,
         batching=job.batching,
     )
 
@@ -204,16 +245,20 @@ def _verify(job: Job, paths: Sequence[Path]) -> list[Report]:
     """One file at a time: runtimes keep the memory of the largest batch that they have seen."""
     reference = np.asarray(job.model.predict(job.images, batch_size=8, verbose=0), dtype=np.float32)
     reports = []
-    for path in paths:
+    for recipe, path in zip(job.recipes, paths, strict=True):
         release()
         runner = load(path)
-        reports.append(compare(runner, reference, job.images, tolerance_for(runner.recipe)))
+        wanted = job.min_agreement if recipe.name == "int8" else None
+        tolerance = tolerance_for(runner.recipe, min_agreement=wanted)
+        reports.append(compare(runner, reference, job.images, tolerance))
         del runner
     release()
     return reports
 
 
-def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: float) -> Artefact:
+def _artefact(
+    job: Job, recipe: Recipe, path: Path, report: Report, latency: float, network: _Told
+) -> Artefact:
     return Artefact(
         model=job.name,
         file=path.name,
@@ -231,6 +276,8 @@ def _artefact(job: Job, recipe: Recipe, path: Path, report: Report, latency: flo
         ok=report.ok,
         failures=report.failures,
         kept=report.ok or job.keep_failed,
+        lifted=network.lifted,
+        held_out_agreement=network.agreement,
     )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import ExportError, require
+from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export import tflite_metadata
-from keras_effnet.export.recipes import get_recipe
+from keras_effnet.export.recipes import Recipe, get_recipe
 from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
 from keras_effnet.files import staged
 from keras_effnet.quiet import quiet_native
@@ -49,7 +49,8 @@ def to_tflite(
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
             photographs must show; the worst tensors are left in float until they do.
-        input_type: of integer files: `uint8` (a pixel is its own value) or `int8` (pixel - 128).
+        input_type: of integer files: `uint8` (a pixel is its own value) or `int8` (pixel - 128). `int16x8`
+            has int16 at both ends.
         output_type: of integer files: `int8` or `float32`.
         overwrite: replace an existing file.
 
@@ -65,6 +66,7 @@ def to_tflite(
     subject = describe(model, recipe, labels=labels, size=size)
     if chosen.integer and calibration is None:
         raise missing_calibration(subject)
+    check_options(chosen, min_agreement, input_type, output_type)
     require("ai_edge_litert", "tflite")
     with staged(path, overwrite=overwrite) as temporary:
         if chosen.integer:
@@ -74,6 +76,23 @@ def to_tflite(
             content = _float(subject, recipe)
         tflite_metadata.write(content, temporary, subject)
     return Path(path)
+
+
+def check_options(recipe: Recipe, min_agreement: float | None, input_type: str, output_type: str) -> None:
+    """Raise InvalidInputError for an option that an integer recipe cannot follow."""
+    from keras_effnet.export.quantization.post_training import check_types
+
+    check_types(input_type, output_type)
+    if min_agreement is not None and recipe.integer and recipe.name != "int8":
+        raise InvalidInputError(
+            f"Expected min_agreement with recipe 'int8', the one that can promise it. Received: {recipe.target}. "
+            "Leave one of them out."
+        )
+    if recipe.name == "int16x8" and (input_type, output_type) != ("uint8", "int8"):
+        raise InvalidInputError(
+            f"Expected the types of input and output as they are: 'int16x8' has int16 at both ends. Received: "
+            f"{input_type!r} and {output_type!r}. Leave them out."
+        )
 
 
 def _float(subject: Subject, recipe: str) -> bytes:

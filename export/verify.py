@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,17 @@ INTEGER = Tolerance(top1_agreement=0.95, sqnr_db=10.0)
 TOLERANCES: dict[str, Tolerance] = {"float32": FLOAT32, "float16": FLOAT16}
 
 
-def tolerance_for(recipe: str) -> Tolerance:
-    """The tolerance of a recipe; every recipe but the float ones is judged as integer."""
-    return TOLERANCES.get(recipe, INTEGER)
+def tolerance_for(recipe: str, *, min_agreement: float | None = None) -> Tolerance:
+    """The tolerance of a recipe; every recipe but the float ones is judged as integer.
+
+    Args:
+        recipe: its name.
+        min_agreement: top-1 agreement that was asked for, 0–1, if it was.
+    """
+    found = TOLERANCES.get(recipe, INTEGER)
+    if min_agreement is None:
+        return found
+    return replace(found, top1_agreement=max(min_agreement, found.top1_agreement or 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -150,8 +151,9 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
         return replace(network, agreement=reached)
     steps = network.reference.steps
     limit = int(LARGEST_SHARE * len(steps))
+    ends = _ends(network.reference)
     for name in of_network(network).worst(len(steps)):
-        lifted = network.quantized.lift(*_with_readers(network.reference, name))
+        lifted = network.quantized.lift(*set(_with_readers(network.reference, name)) - ends)
         if len(lifted.lifted) > limit:
             break
         network = replace(network, quantized=lifted)
@@ -160,8 +162,8 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
         if now >= wanted:
             return replace(network, agreement=now)
     raise ExportError(
-        f"Expected {wanted:.1%} top-1 agreement on {len(images)} held-out photographs. Reached {reached:.1%} "
-        f"with {limit} of {len(steps)} steps in float. Pass more calibration photographs, ask for less, or "
+        f"Expected {wanted:.1%} top-1 agreement, {math.ceil(wanted * len(images))} of {len(images)} held-out "
+        f"photographs. Reached {reached:.1%}, {round(reached * len(images))} of them, with {limit} of {len(steps)} steps in float. Pass more calibration photographs, ask for less, or "
         "train with recipe 'int8_qat'."
     )
 
@@ -169,6 +171,12 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
 def _with_readers(graph: Graph, name: str) -> list[str]:
     """A step and those that read it: a tensor stays float when both its ends do."""
     return [name, *(step.name for step in graph.consumers(name))]
+
+
+def _ends(graph: Graph) -> set[str]:
+    """The steps at the ends, which stay integers: there the file has the types that were asked for."""
+    first = {reader.name for step in graph if step.kind == "input" for reader in graph.consumers(step.name)}
+    return first | {graph.output}
 
 
 def _agreement(goal: Array, values: Array) -> float:

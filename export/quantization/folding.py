@@ -42,7 +42,7 @@ def fold(model: Any) -> Graph:
     if not inputs or len(inputs) != 1 or len(model.outputs) != 1:
         raise UnsupportedModelError(
             "Expected a functional model with one input and one output. "
-            f"Received: {type(model).__name__} with {len(inputs or ())} inputs. Export it with the plain recipe."
+            f"Received: {type(model).__name__} with {len(inputs or ())} inputs."
         )
     reader = _Reader()
     reader.add(Step(name="image", kind="input"))
@@ -92,7 +92,7 @@ class _Reader:
         if handler is None:
             raise UnsupportedModelError(
                 f"Expected the layers of an EfficientNet. Received: {layer.name!r}, a {kind}. "
-                "Only the plain int8 path can quantize this model."
+                "It cannot be taken apart."
             )
         return str(handler(layer, *sources))
 

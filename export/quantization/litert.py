@@ -19,6 +19,7 @@ from keras_effnet.quiet import quiet_native
 
 ENOUGH_IMAGES = 16  # fewer photographs leave many channels at ranges they exceed in use
 PIXEL_RANGE = (0.0, 255.0)
+OVERSHOOT = 64.0  # bicubic resizing in float leaves 0–255 by up to a quarter
 
 
 def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.float32]:
@@ -32,7 +33,7 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
         float32 `[N, H, W, C]`, 0–255.
 
     Raises:
-        InvalidInputError: empty, of another shape, not finite, or without any contrast.
+        InvalidInputError: empty, of another shape, not finite, without any contrast, or not 0–255.
     """
     size, channels = (subject.height, subject.width), subject.channels
     is_array = hasattr(calibration, "shape")
@@ -51,6 +52,13 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
             f"Expected calibration photographs. Received pictures in which every pixel is {images.flat[0]:g}. "
             "Pass real photographs like those the model will see."
         )
+    low, high = float(images.min()), float(images.max())
+    if low < -OVERSHOOT or high > PIXEL_RANGE[1] + OVERSHOOT or (low < 0 and high < OVERSHOOT):
+        raise InvalidInputError(
+            f"Expected calibration photographs with pixels 0-255. Received values from {low:.4g} to {high:.4g}, "
+            "as if they had been normalized. The preprocessing is inside the graph: pass raw pixels."
+        )
+    images = np.clip(images, *PIXEL_RANGE)
     if len(images) < ENOUGH_IMAGES:
         warnings.warn(
             f"Expected at least {ENOUGH_IMAGES} calibration photographs. Received {len(images)}; "

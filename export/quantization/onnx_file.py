@@ -7,7 +7,6 @@ those of the network that is given, which can be the TFLite file's.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ def to_onnx(
     input_name: str = "image",
     output_name: str = "probabilities",
     layout: str = "nchw",
-    float_swish: Collection[str] | None = None,
 ) -> Any:
     """The ONNX file of an integer network.
 
@@ -39,13 +37,11 @@ def to_onnx(
         height, width: of the input, in pixels.
         input_name, output_name: of the graph's ends. The input is float32 pixels 0–255, the output float32.
         layout: `"nchw"` or `"nhwc"`, of the input.
-        float_swish: steps whose swish is computed in float between two integer convolutions; None for
-            the choice that measured fastest (see docs/int8.md).
 
     Returns:
         An `onnx.ModelProto` with a free batch size.
     """
-    writer = _Writer(quantized, float_swish)
+    writer = _Writer(quantized)
     channels = quantized.graph.input_shape[2]
     return writer.model(input_name, output_name, layout, (height, width, channels))
 
@@ -53,11 +49,10 @@ def to_onnx(
 class _Writer:
     """Collects nodes and initializers, step by step."""
 
-    def __init__(self, quantized: Quantized, float_swish: Collection[str] | None) -> None:
+    def __init__(self, quantized: Quantized) -> None:
         self.onnx = require("onnx", "onnx")
         self.graph: Graph = quantized.graph
         self.ranges = quantized.ranges
-        self.float_swish = set() if float_swish is None else set(float_swish)
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.values: dict[str, str] = {}
@@ -73,21 +68,29 @@ class _Writer:
         for step in self.graph:
             value = self._step(step, value)
             self.values[step.name] = value
-        flat = self._node("Flatten", [value], "logits")
         last = self.graph[self.graph.output]
-        if last.activation == "softmax":
-            self._node("Softmax", [flat], output_name, axis=-1)
-        else:
-            self._node("Identity", [flat], output_name)
+        out = self._end(last, value, output_name)
         graph = helper.make_graph(
             self.nodes,
             "keras_effnet_int8",
             [helper.make_tensor_value_info(input_name, kind, dims)],
-            [helper.make_tensor_value_info(output_name, kind, ["batch", None])],
+            [helper.make_tensor_value_info(output_name, kind, out)],
             self.initializers,
         )
         # the newest runtime is not everybody's: the IR version of the operator set is enough
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+    def _end(self, last: Step, value: str, output_name: str) -> list[str | None]:
+        """The output as Keras gives it, and its shape."""
+        if last.kind != "dense" and (last.kind != "mean" or last.keepdims):
+            self._node("Transpose", [value], output_name, perm=[0, 2, 3, 1])
+            return ["batch", None, None, None]
+        if last.activation == "softmax":
+            flat = self._node("Flatten", [value], "logits")
+            self._node("Softmax", [flat], output_name, axis=-1)
+        else:
+            self._node("Flatten", [value], output_name)
+        return ["batch", None]
 
     def _step(self, step: Step, image: str) -> str:
         name = step.name
@@ -153,7 +156,7 @@ class _Writer:
         u = self._held(u, f"{name}/pre")
         if step.activation == "softmax":
             return u
-        in_float = name in self.float_swish or f"{name}/pre" not in self.ranges
+        in_float = f"{name}/pre" not in self.ranges
         gated = u
         if step.gain is not None:
             gated = self._gated(step, u)

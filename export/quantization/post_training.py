@@ -12,6 +12,7 @@ deliver, and rounds weights with compensation.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,15 +99,16 @@ def prepare(
     """
     if not 0.0 <= equalize <= 1.0:
         raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {equalize}.")
+    graph = fold(model)  # first, as it may refuse and a calibration that is an iterator can be read only once
     images = checked_images(model, calibration, size=size)
-    warn_if_untrained(model)
-    return prepare_graph(fold(model), model, images, equalize=equalize, method=method, size=size)
+    return prepare_graph(graph, model, images, equalize=equalize, method=method, size=size)
 
 
 def prepare_graph(
     graph: Graph, model: Any, images: Array, *, equalize: float, method: Method, size: int | None = None
 ) -> IntegerNetwork:
     """Quantize a folded graph of a model, whose weights may be other ones; see `prepare`."""
+    warn_if_untrained(model)
     with one_blas_thread():
         return _prepare(graph, describe(model, "int8", size=size), images, equalize, method)
 
@@ -121,7 +123,7 @@ def _prepare(
 ) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
     sizes = simulate.map_sizes(graph, images.shape[1:])
-    images = _some(images, WALK_BYTES // (4 * 4 * max(sizes.values())))
+    images = _affordable(images, max(sizes.values()))
     samples = statistics.sample(graph, _some(images, SAMPLED_IMAGES))
     weights = statistics.importance(graph, samples)
     if names := equalization.affordable(graph, sizes, equalize):
@@ -139,15 +141,34 @@ def _prepare(
     )
 
 
+def _affordable(images: Array, largest: int) -> Array:
+    """As many photographs as the walk can hold of a network whose largest map has `largest` values."""
+    few = _some(images, WALK_BYTES // (4 * 4 * largest))
+    if len(few) < litert.ENOUGH_IMAGES < len(images):
+        warnings.warn(
+            f"Uses {len(few)} of {len(images)} calibration photographs: the maps of a network this large would "
+            f"exceed {WALK_BYTES >> 30} GiB with more.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return few
+
+
 def _some(images: Array, count: int) -> Array:
     """At most `count` photographs, but eight, from all over the set."""
     count = max(8, int(count))
     return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
+def _layers(model: Any) -> Iterator[Any]:
+    """All layers, those of nested models too."""
+    for layer in model.layers:
+        yield from _layers(layer) if hasattr(layer, "layers") else (layer,)
+
+
 def warn_if_untrained(model: Any) -> None:
     """Warn about a model whose batch normalizations have never seen a picture."""
-    means = [layer.moving_mean for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    means = [layer.moving_mean for layer in _layers(model) if type(layer).__name__ == "BatchNormalization"]
     if means and all(not np.any(np.asarray(mean)) for mean in means):
         warnings.warn(
             "Expected a trained model. Received one whose batch normalizations are as they were "
@@ -265,6 +286,7 @@ def plain_int8_tflite(
     from keras_effnet.export.tflite import convert_float
 
     images = checked_images(model, calibration, size=size)
+    warn_if_untrained(model)
     content = litert.int8(convert_float(describe(model, "int8", size=size)), images)
     return with_ends(content, input_type, output_type)
 
@@ -286,4 +308,5 @@ def int16x8_tflite(model: Any, calibration: Any, *, size: int | None = None) -> 
     from keras_effnet.export.tflite import convert_float
 
     images = checked_images(model, calibration, size=size)
+    warn_if_untrained(model)
     return litert.int16x8(convert_float(describe(model, "int16x8", size=size)), images)

@@ -23,30 +23,25 @@ class Range:
     Attributes:
         low: smallest value, ≤ 0.
         high: largest value, ≥ 0.
-        bits: 8, or 16 (then symmetric around 0).
     """
 
     low: float
     high: float
-    bits: int = 8
 
     @property
     def scale(self) -> float:
         """Distance of neighbouring values."""
-        if self.bits == 16:
-            return max(-self.low, self.high, 1e-9) / 32767
         return max(self.high - self.low, 1e-9) / 255
 
     @property
     def zero_point(self) -> int:
-        """The stored integer that stands for 0; -128 to 127, and 0 with 16 bits."""
-        return 0 if self.bits == 16 else int(np.rint(-128 - self.low / self.scale))
+        """The stored integer that stands for 0; -128 to 127."""
+        return int(np.rint(-128 - self.low / self.scale))
 
     @property
     def nudged(self) -> tuple[float, float]:
         """Smallest and largest value once 0 is exactly representable."""
-        bottom, top = (-32767, 32767) if self.bits == 16 else (-128, 127)
-        return (bottom - self.zero_point) * self.scale, (top - self.zero_point) * self.scale
+        return (-128 - self.zero_point) * self.scale, (127 - self.zero_point) * self.scale
 
     def round(self, x: Array) -> Array:
         """`x` as the integer tensor would hold it."""
@@ -54,9 +49,9 @@ class Range:
         return (np.rint(np.clip(x, low, high) / self.scale) * self.scale).astype(np.float32)
 
 
-def covering(values: Array, bits: int = 8) -> Range:
+def covering(values: Array) -> Range:
     """The range from the smallest to the largest value, 0 included."""
-    return Range(low=min(0.0, float(values.min())), high=max(0.0, float(values.max())), bits=bits)
+    return Range(low=min(0.0, float(values.min())), high=max(0.0, float(values.max())))
 
 
 def best_range(values: Array, loss: Callable[[Range], float] | None = None) -> Range:

@@ -81,9 +81,7 @@ def rounded(x: Any, ranges: Ranges, key: str) -> Any:
     if chosen is None:
         return x
     low, high = chosen.nudged
-    return tf.quantization.fake_quant_with_min_max_vars(
-        x, low, high, num_bits=chosen.bits, narrow_range=chosen.bits == 16
-    )
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, high)
 
 
 def combine(step: Step, sources: list[Any]) -> Any:

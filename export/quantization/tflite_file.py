@@ -134,7 +134,8 @@ def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Col
     for name, key in names.items():
         if key.split("/")[0] in lifted:
             worker.update_quantization_recipe(
-                re.escape(name),
+                # it is searched for in "output;output;…", and "…/Mul" is a part of "…/Mul_1"
+                f"(^|;){re.escape(name)}(;|$)",
                 qtyping.TFLOperationName.ALL_SUPPORTED,
                 algorithm_key=algorithms.NO_QUANTIZE,
             )

@@ -72,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="int8: top-1 agreement, 0-1, to reach by leaving the worst tensors in float",
     )
+    parser.add_argument(
+        "--input-type", choices=["uint8", "int8"], default="uint8", help="of integer TFLite files"
+    )
+    parser.add_argument(
+        "--output-type", choices=["int8", "float32"], default="int8", help="of integer TFLite files"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the artefacts and the report")
     parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
     parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
@@ -84,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export.pipeline import check_paths, final_path
     from keras_effnet.export.recipes import parse_target
     from keras_effnet.export.report import require_html, write_reports
+    from keras_effnet.export.tflite import check_options
     from keras_effnet.quiet import import_keras
 
     out = Path(arguments.out).expanduser()
@@ -94,6 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.force,
     )
     _check_calibration(recipes, arguments)
+    for recipe in recipes:
+        check_options(recipe, arguments.min_agreement, arguments.input_type, arguments.output_type)
     if not arguments.no_html:
         require_html()
     import_keras()
@@ -159,6 +168,8 @@ def _export_variant(
         layout=arguments.layout,
         batching=arguments.onnx_batching,
         min_agreement=arguments.min_agreement,
+        input_type=arguments.input_type,
+        output_type=arguments.output_type,
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,
     )
@@ -223,6 +234,12 @@ def _show(
         if not artefact.ok:
             fate = "kept, as you asked" if artefact.kept else "not kept (--keep-failed keeps it)"
             print(f"{artefact.file}: {' '.join(artefact.failures)} The file was {fate}.", file=sys.stderr)
+        if artefact.held_out_agreement is not None:
+            steps = ", ".join(artefact.lifted) or "none"
+            print(
+                f"{artefact.file}: {artefact.held_out_agreement:.1%} of the calibration photographs held out; "
+                f"in float: {steps}"
+            )
     pictures = {artefact.images for artefact in artefacts}
     print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
     print(f"report: {out / ('report.json' if arguments.no_html else 'report.html')}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.export import tflite_pack
+from keras_effnet.export import tflite_pack, to_tflite
 from keras_effnet.export.quantization import accuracy, onnx_file, post_training
 from keras_effnet.export.quantization.sequential import Method
 
@@ -139,12 +140,61 @@ def test_lifted_steps_bring_agreement(network: Any, held_out: Any) -> None:
     lifted = accuracy._lift_until(network, held_out, wanted)
     assert lifted.lifted
     assert lifted.agreement is not None and lifted.agreement >= wanted
-    probabilities = predict(post_training.to_tflite(lifted), held_out)
-    assert np.sqrt(np.mean((probabilities - simulated(lifted, held_out)) ** 2)) < 0.06
+    content = post_training.to_tflite(lifted)
+    assert np.sqrt(np.mean((predict(content, held_out) - simulated(lifted, held_out)) ** 2)) < 0.06
+    (given,), (taken,) = interpreter(content).get_input_details(), interpreter(content).get_output_details()
+    assert (given["dtype"], taken["dtype"]) == (np.uint8, np.int8)
+
+
+def float_operators(content: bytes) -> list[str]:
+    """Kinds of the operators that compute in float."""
+    opened = interpreter(content)
+    floats = {d["index"] for d in opened.get_tensor_details() if d["dtype"] == np.float32}
+    computing = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "LOGISTIC", "MUL", "ADD", "MEAN")
+    operators = opened._get_ops_details()
+    return sorted(
+        op["op_name"] for op in operators if op["op_name"] in computing and floats.intersection(op["outputs"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "operators"),
+    [
+        ("stem_conv", ["CONV_2D", "LOGISTIC", "MUL", "MUL"]),  # one of the two products equalizes
+        ("block2a_project_conv", ["CONV_2D"]),
+        ("block2b_add", ["ADD"]),
+    ],
+)
+def test_lifting_a_step_leaves_only_its_operators_in_float(
+    name: str, operators: list[str], network: Any
+) -> None:
+    lifted = replace(network, quantized=network.quantized.lift(name))
+    assert float_operators(post_training.to_tflite(lifted)) == operators
+
+
+def test_ends_are_never_lifted(network: Any, held_out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "LARGEST_SHARE", 1.0)
+    tried: list[frozenset[str]] = []
+
+    def never(goal: Any, values: Any) -> float:
+        return 0.0
+
+    lift = type(network.quantized).lift
+    monkeypatch.setattr(accuracy, "_agreement", never)
+    monkeypatch.setattr(
+        type(network.quantized),
+        "lift",
+        lambda self, *names: (found := lift(self, *names), tried.append(found.lifted))[0],
+    )
+    with pytest.raises(ExportError):
+        accuracy._lift_until(network, held_out[:8], 1.0)
+    steps = list(network.reference)
+    assert len(tried[-1]) == len(steps) - 3  # the input itself, what reads it, and the output
+    assert network.reference.output not in tried[-1]
 
 
 def test_min_agreement_fails_clearly_when_it_cannot_be_met(network: Any, held_out: Any) -> None:
-    with pytest.raises(ExportError, match=r"Expected 110.0% top-1 agreement on 48 held-out.*Reached"):
+    with pytest.raises(ExportError, match=r"Expected 110.0% top-1 agreement, 53 of 48 held-out.*Reached"):
         accuracy._lift_until(network, held_out, 1.1)
 
 
@@ -173,6 +223,8 @@ def test_min_agreement_asks_for_more_photographs_when_there_are_few(
         (np.full((16, 64, 64, 3), 7.0), "every pixel is 7"),
         (np.full((16, 64, 64, 3), np.nan), "finite"),
         (np.zeros((16, 32, 32, 3)), "64"),
+        (np.linspace(-2.1, 2.6, 16 * 64 * 64 * 3).reshape(16, 64, 64, 3), "0-255.*-2.1 to 2.6.*raw pixels"),
+        (np.linspace(0, 4000, 16 * 64 * 64 * 3).reshape(16, 64, 64, 3), "0-255.*0 to 4000"),
     ],
 )
 def test_calibration_is_rejected_when_it_cannot_be_used(images: Any, message: str, tiny_swish: Any) -> None:
@@ -202,9 +254,96 @@ def test_other_models_take_the_plain_path_and_say_so(calibration: Any) -> None:
     x = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
     model = keras.Model(image, x)
     with pytest.warns(UserWarning, match="a MaxPooling2D.*plain path"):
-        content = post_training.int8_tflite(model, calibration)
+        content = post_training.int8_tflite(model, iter([calibration[:20], calibration[20:]]))
     expected = model.predict(np.rint(calibration), verbose=0)
     assert np.abs(predict(content, calibration) - expected).max() < 0.05
+
+
+def test_onnx_says_what_to_do_when_a_model_cannot_be_taken_apart(calibration: Any, tmp_path: Any) -> None:
+    import keras
+
+    from keras_effnet.export import to_onnx
+
+    image = keras.Input((64, 64, 3))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
+    with pytest.raises(ExportError, match=r"Received: 'flatten.*Use onnx:float32, or tflite:int8"):
+        to_onnx(model, tmp_path / "x.onnx", "int8", calibration)
+
+
+def test_calibration_in_unit_range_warns_and_few_pictures_warn(tiny_swish: Any, calibration: Any) -> None:
+    with (
+        pytest.warns(UserWarning, match="divided by 255 already"),
+        pytest.warns(UserWarning, match="at least 16"),
+    ):
+        post_training.checked_images(tiny_swish, calibration[:4] / 255)
+
+
+def test_large_networks_say_how_few_photographs_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_training, "WALK_BYTES", 16 * 9 * 100)
+    images = np.zeros((40, 2, 2, 3), np.float32)
+    with pytest.warns(UserWarning, match="Uses 9 of 40 calibration photographs"):
+        assert len(post_training._affordable(images, 100)) == 9
+
+
+@pytest.mark.parametrize("recipe", ["int8_qat", "int8_pruned", "int8_clustered", "int16x8"])
+def test_min_agreement_is_refused_with_recipes_that_cannot_promise_it(
+    recipe: str, tiny_swish: Any, calibration: Any, tmp_path: Any
+) -> None:
+    with pytest.raises(InvalidInputError, match=f"recipe 'int8'.*Received: tflite:{recipe}"):
+        to_tflite(tiny_swish, tmp_path / "x.tflite", recipe, calibration, min_agreement=0.9)
+
+
+def test_int16x8_refuses_other_ends(tiny_swish: Any, calibration: Any, tmp_path: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"int16 at both ends. Received: 'uint8' and 'float32'"):
+        to_tflite(tiny_swish, tmp_path / "x.tflite", "int16x8", calibration, output_type="float32")
+
+
+def test_features_in_integers_keep_their_shape(tiny_swish: Any, calibration: Any, tmp_path: Any) -> None:
+    import keras
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from keras_effnet.export import to_onnx
+
+    features = keras.Model(tiny_swish.input, tiny_swish.get_layer("block1a_project_bn").output)
+    path = to_onnx(features, tmp_path / "x.onnx", "int8", calibration)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"image": np.transpose(calibration[:2], (0, 3, 1, 2))})[0]
+    expected = features.predict(calibration[:2], verbose=0)
+    assert found.shape == expected.shape
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
+    tiny_swish: Any, network: Any, held_out: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras_effnet.export import pipeline
+    from keras_effnet.export.recipes import parse_target
+
+    asked: list[float | None] = []
+    compare = pipeline.compare
+
+    def watched(runner: Any, reference: Any, images: Any, tolerance: Any) -> Any:
+        asked.append(tolerance.top1_agreement)
+        return compare(runner, reference, images, tolerance)
+
+    monkeypatch.setattr(pipeline, "compare", watched)
+    met = replace(network, quantized=network.quantized.lift("stem_conv"), agreement=0.98)
+    monkeypatch.setattr(post_training, "network", lambda *_, **__: met)
+    job = pipeline.Job(
+        model=tiny_swish,
+        name="tiny",
+        recipes=[parse_target("tflite:int8"), parse_target("tflite:float32")],
+        out=tmp_path / "out",
+        images=held_out,
+        calibration=network.images,
+        min_agreement=0.97,
+        keep_failed=True,
+        rounds=2,
+    )
+    integer, exact = pipeline.export_job(job)
+    assert (integer.lifted, integer.held_out_agreement) == (("stem_conv",), 0.98)
+    assert (exact.lifted, exact.held_out_agreement) == ((), None)
+    assert asked == [0.97, 1.0]
 
 
 def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: Any) -> None:

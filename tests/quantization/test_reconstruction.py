@@ -32,12 +32,6 @@ def test_range_of_pixels_is_the_pixels() -> None:
     assert np.array_equal(pixels.round(np.arange(256.0)), np.arange(256.0))
 
 
-def test_16_bit_range_is_symmetric() -> None:
-    chosen = Range(low=-1.0, high=3.0, bits=16)
-    assert chosen.zero_point == 0
-    assert chosen.scale == pytest.approx(3.0 / 32767)
-
-
 def test_best_range_gives_up_what_does_not_matter() -> None:
     values = np.random.default_rng(1).normal(0, 60, size=20_000).astype(np.float32)
 
