@@ -42,11 +42,6 @@ class Framing:
         """Several photographs, uint8 `[N, size, size, 3]`."""
         return np.stack([self.read(path, size) for path in paths])
 
-    @property
-    def whole_square(self) -> Framing:
-        """The same without a crop: the whole shorter side."""
-        return Framing(self.interpolation, 0)
-
 
 def margin_layer_name(margin: int) -> str:
     """The name of the layer that tells a model's margin."""

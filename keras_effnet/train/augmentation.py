@@ -1,8 +1,6 @@
 """Random changes to training photographs, all of them layers of Keras.
 
-Photographs come in as the whole square at `size + margin` pixels (the reference's margin is 32) and
-leave with a random crop of `size`: the scale is that of the evaluation crop, so a network sees things
-as large in training as afterwards.
+Photographs come in as random parts of themselves (see `crops`), already of the network's size.
 """
 
 from __future__ import annotations
@@ -23,17 +21,17 @@ def augmentation(
 
     Args:
         settings: `augment`, `mixup` and `cutmix` count.
-        size: side of the pictures that leave it, in pixels.
+        size: side of the pictures, in pixels.
         class_weights: float32 `[classes]`, or None; then nothing is weighted.
         seed: of everything random in it.
 
     Returns:
-        A function from (uint8 `[n, size + margin, size + margin, 3]`, one-hot `[n, classes]`) to (float32
+        A function from (uint8 `[n, size, size, 3]`, one-hot `[n, classes]`) to (float32
         `[n, size, size, 3]`, labels `[n, classes]`), with weights `[n]` as a third if there are any.
     """
     import tensorflow as tf
 
-    layers = _layers(settings.augment, size, seed)
+    layers = _layers(settings.augment, seed)
     mixing = _mixing(settings, seed)
 
     def augment(pixels: Any, labels: Any) -> tuple[Any, ...]:
@@ -51,22 +49,19 @@ def augmentation(
     return augment
 
 
-def _layers(name: str, size: int, seed: int) -> list[Any]:
+def _layers(name: str, seed: int) -> list[Any]:
     from keras import layers
 
-    crop = layers.RandomCrop(size, size, seed=seed)
     if name == "none":
-        return [layers.CenterCrop(size, size)]
-    light = [layers.RandomFlip("horizontal", seed=seed + 1), crop]
+        return []
+    mirror = layers.RandomFlip("horizontal", seed=seed + 1)
     if name == "light":
-        return light
+        return [mirror]
     if name == "randaugment":
-        return [*light, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
+        return [mirror, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
     return [
-        light[0],
+        mirror,
         layers.RandomRotation(0.05, fill_mode="nearest", seed=seed + 3),
-        layers.RandomZoom((-0.15, 0.05), fill_mode="nearest", seed=seed + 4),
-        crop,
         layers.RandomBrightness(0.15, value_range=(0, 255), seed=seed + 5),
         layers.RandomContrast(0.2, value_range=(0, 255), seed=seed + 6),
     ]

@@ -19,6 +19,7 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.files import staged
 
 STATE_NAME = "state.json"
+CROSS_ENTROPY = "cross_entropy"  # the metric that decides: the loss, but without label smoothing
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -28,14 +29,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: for the files; nothing else may lie there.
-        to_beat: validation loss of the model before fine-tuning.
+        to_beat: validation cross-entropy of the model before fine-tuning.
         patience: epochs without a better one before it stops. The first epochs are usually worse than
             `to_beat`, so they are compared with each other only.
 
     Attributes:
         epoch: epochs that are done.
         history: the figures of these epochs.
-        best: the lowest validation loss of them.
+        best: the lowest validation cross-entropy of them.
         best_epoch: the epoch that had it, counted from 1; 0 before the first.
         finished: whether fine-tuning is over.
     """
@@ -84,8 +85,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.epoch = epoch + 1
         for name, value in figures.items():
             self.history.setdefault(name, []).append(value)
-        if figures["val_loss"] < self.best:
-            self.best, self.best_epoch = figures["val_loss"], self.epoch
+        if (found := figures[f"val_{CROSS_ENTROPY}"]) < self.best:
+            self.best, self.best_epoch = found, self.epoch
         if self.exhausted:
             self.model.stop_training = True
         self._write()

@@ -1,7 +1,8 @@
 """Phase 1: the classifier's last layer, trained on cached features.
 
 The backbone is frozen, so it says the same of a photograph in every epoch: it is asked once, and what
-is left is a small convex problem that a CPU solves in seconds.
+is left is a small convex problem. Up to some ten thousand photographs it is solved (see `logistic`), above
+that it is trained in batches.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.train.features import FloatArray
+from keras_effnet.train.logistic import affordable, solve_head
 
 BATCH_SIZE = 128
 LEARNING_RATE = 3e-3
@@ -79,9 +81,15 @@ def train_head(
         verbose: as in `fit`.
 
     Returns:
-        `fit`'s history.
+        `fit`'s history, or what `solve_head` tried.
     """
     last = model.get_layer("predictions")
+    if affordable(views, last.units):
+        kernel, bias, tried = solve_head(
+            views, labels, validation, classes=last.units, class_weights=class_weights
+        )
+        last.set_weights([kernel, bias])
+        return tried
     rate = next((layer.rate for layer in model.layers if layer.name == "top_dropout"), 0.0)
     dense = keras.layers.Dense(
         last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32"

@@ -72,7 +72,7 @@ def _plots(metrics: dict[str, Any]) -> list[str]:
     found = []
     for phase, title in (("head", "Head on cached features"), ("fine_tuning", "Fine-tuning")):
         history = (metrics[phase] or {}).get("history") or {}
-        if history:
+        if "loss" in history:  # a head that was solved has no epochs
             found.append(_curves(history, "accuracy", f"{title}: accuracy"))
             found.append(_curves(history, "loss", f"{title}: loss"))
     return found

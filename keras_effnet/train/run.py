@@ -249,13 +249,12 @@ class _Run:
         )
 
     def _loss(self, model: Any, listing: Listing) -> float:
-        """The validation loss before fine-tuning, the one to beat."""
+        """The validation cross-entropy before fine-tuning, the one to beat."""
         if self.settings.weights is None:
             return float("inf")
         probabilities = self._probabilities(model, listing, "validation")
         truth = np.eye(len(listing.classes), dtype=np.float32)[listing.labels[listing.of("validation")]]
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.settings.label_smoothing)
-        return float(loss(truth, probabilities))
+        return float(keras.losses.CategoricalCrossentropy()(truth, probabilities))
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
