@@ -7,7 +7,7 @@
     python benchmarks/int8_table.py clothing           B0 fine-tuned on ../shared/clothing
     python benchmarks/int8_table.py clothing --trained FILE.keras     or by `keras-effnet train`
     python benchmarks/int8_table.py lite0 --swap       the photographs in each other's part
-    python benchmarks/int8_table.py b4 --images 32     B4–B7, random kernels, statistics from photographs
+    python benchmarks/int8_table.py b4 --images 32     B4–B7, grown from the trained B0 (see grown.py)
 
 Every second photograph calibrates, the others judge. Agreement is with the float model's best class, as
 the file says it; the signal-to-noise ratio is that of the logits. Latency is one picture on all cores,
@@ -44,14 +44,14 @@ class Row:
     sqnr_db: float | None = None
 
 
-def photographs(size: int) -> tuple[Any, Any]:
-    """`../shared/photos` as uint8 `[200, size, size, 3]`, and their classes."""
+def photographs(size: int, limit: int | None = None) -> tuple[Any, Any]:
+    """`../shared/photos`, or the first of them, as uint8 `[N, size, size, 3]`, and their classes."""
     import csv
 
     from keras_effnet import load_image
 
     with (SHARED / "photos" / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))[:limit]
     pictures = [load_image(SHARED / "photos" / row["file"], size) for row in rows]
     return np.stack(pictures), np.array([int(row["class_index"]) for row in rows])
 
@@ -95,27 +95,15 @@ def fine_tuned_b0(epochs: int) -> Any:
     return model
 
 
-def perturbed(variant: str) -> Any:
-    """A large variant without trained weights: random kernels, statistics set by the photographs."""
-    import keras
+def grown_from_b0(variant: str) -> Any:
+    """A large variant that computes about what the trained B0 does."""
+    from grown import grown
 
     from keras_effnet import EfficientNet
 
-    keras.utils.set_random_seed(0)
-    model = EfficientNet(variant, weights=None)
-    rng = np.random.default_rng(0)
-    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
-    for layer in norms:
-        width = layer.gamma.shape[0]
-        layer.momentum = 0.0
-        if "project" not in layer.name:
-            layer.gamma.assign(10 ** rng.normal(0, 0.35, width))
-            layer.beta.assign(rng.normal(0, 0.5, width))
-    images, _ = photographs(model.input_shape[1])
-    model(images[:4].astype(np.float32), training=True)
-    for layer in norms:
-        layer.momentum = 0.99
-    return model
+    large = EfficientNet(variant, weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
+    images, _ = photographs(large.input_shape[1], limit=4)
+    return grown(trained_b0(), large, images.astype(np.float32))
 
 
 def timed(name: str, make: Callable[[], tuple[bytes, float | None]]) -> Row:
@@ -326,7 +314,7 @@ def subject_of(
 def _published(network: str) -> Any:
     from keras_effnet import EfficientNet
 
-    return EfficientNet(network) if network.startswith("lite") else perturbed(network)
+    return EfficientNet(network) if network.startswith("lite") else grown_from_b0(network)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError, unknown_name
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-Box = tuple[float, float, float, float]  # left, upper, right and lower edge in pixels
 CROP_MARGIN = 32  # the reference's evaluation crop keeps size / (size + 32) of the shorter side
 
 
@@ -195,31 +193,6 @@ def load_image(
 
     Source: `preprocessing.py` of the reference code (`_decode_and_center_crop`).
     """
-
-    def central(width: int, height: int) -> Box:
-        side = crop_fraction(size, margin) * min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        return left, top, left + side, top + side
-
-    return load_part(path, size, central, interpolation=interpolation)
-
-
-def load_part(
-    path: str | os.PathLike[str], size: int, choose: Callable[[int, int], Box], *, interpolation: str
-) -> npt.NDArray[np.uint8]:
-    """Read a part of one photograph, squeezed to a square.
-
-    Args:
-        path, size, interpolation: as in `load_image`.
-        choose: from the width and height of the upright picture to the part's left, upper, right and
-            lower edge, all in pixels.
-
-    Returns:
-        uint8 `[size, size, 3]`, 0–255.
-
-    Raises:
-        InvalidInputError: as in `load_image`.
-    """
     from PIL import Image
 
     filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -228,8 +201,12 @@ def load_part(
     if size < 1:
         raise InvalidInputError(f"Expected size to be a positive number of pixels. Received: {size}.")
     picture = _open_rgb(Path(path))
+    side = crop_fraction(size, margin) * min(picture.size)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
     # Pillow's `box` samples only inside the crop, at sub-pixel precision.
-    resized = picture.resize((size, size), resample=filters[interpolation], box=choose(*picture.size))
+    resized = picture.resize(
+        (size, size), resample=filters[interpolation], box=(left, top, left + side, top + side)
+    )
     return np.asarray(resized, dtype=np.uint8)
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.framing import Framing
-from keras_effnet.train.crops import random_part
+from keras_effnet.train.augmentation import augmentation
+from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.listing import SPLITS, read_listing
 from keras_effnet.train.pictures import evaluation_batches, scan, training_batches
 from keras_effnet.train.settings import Settings
@@ -170,7 +171,6 @@ def test_split_refuses_a_class_with_one_photograph(tmp_path: Path) -> None:
         ({"learning_rate": 0.0}, "Expected a learning rate above 0"),
         ({"ema": 1.0}, r"Expected ema to lie in \[0, 1\)"),
         ({"epochs": -1}, "Expected epochs of at least 0"),
-        ({"crop_area": 0.0}, r"Expected crop_area to lie in \(0, 1\]"),
     ],
 )
 def test_settings_refuse_values_out_of_range(values: dict[str, Any], message: str) -> None:
@@ -199,7 +199,6 @@ def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -
         lambda pixels, labels: (pixels, labels),
         32,
         Framing("bilinear"),
-        crop_area=0.5,
         batch_size=8,
         seed=0,
         epochs=range(1),
@@ -224,7 +223,6 @@ def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path:
             lambda pixels, labels: (pixels, labels),
             32,
             framing,
-            crop_area=None,
             batch_size=5,
             seed=3,
             epochs=range(start, 2),
@@ -243,41 +241,23 @@ def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path:
     assert np.asarray(labels).argmax(1).tolist() == listing.labels[listing.of("validation")].tolist()
 
 
-@pytest.mark.parametrize("smallest", [0.2, 0.6, 1.0])
-@pytest.mark.parametrize("shape", [(300, 400), (401, 300), (40, 33)])
-def test_random_part_lies_inside_and_is_large_enough(smallest: float, shape: tuple[int, int]) -> None:
-    width, height = shape
-    parts = [random_part(smallest, (0, epoch))(width, height) for epoch in range(20)]
-    for left, top, right, lower in parts:
-        assert 0 <= left < right <= width and 0 <= top < lower <= height
-        assert (right - left) * (lower - top) >= (smallest - 0.06) * width * height  # whole pixels
-    assert len(set(parts)) > 10 or smallest == 1.0
-    assert random_part(smallest, (0, 3))(width, height) == parts[3]
+@pytest.mark.parametrize("name", ["none", "light", "standard", "randaugment"])
+def test_augmentation_changes_more_than_the_side_unless_it_is_none(name: str) -> None:
+    augment = augmentation(Settings(data="x", augment=name), 32, None, seed=1)
+    picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    batch = np.repeat(picture, 16, axis=0)
+    pixels, _ = augment(batch, np.eye(2, dtype=np.float32)[np.zeros(16, int)])
+    mirrored = {picture.tobytes(), picture[:, :, ::-1].tobytes()}
+    kept = [np.asarray(one, np.uint8)[np.newaxis].tobytes() in mirrored for one in np.asarray(pixels)]
+    assert np.asarray(pixels).shape == (16, 32, 32, 3)
+    assert all(kept) if name == "none" else not any(kept)
 
 
-def test_training_sees_other_parts_in_each_epoch_and_the_same_again_when_resumed(tmp_path: Path) -> None:
-    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[np.newaxis, :, np.newaxis], (256, 256, 3))
-    for index in range(4):
-        place = tmp_path / "ab"[index % 2] / f"{index}.png"
-        place.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(ramp)).save(place)
-    listing = split_listing(read_listing(tmp_path), validation=0.5, test=0, seed=0)
-
-    def spans(epochs: range) -> list[tuple[int, int]]:
-        batches = training_batches(
-            listing,
-            listing.of("train"),
-            lambda pixels, labels: (pixels, labels),
-            32,
-            Framing("bilinear", 0),
-            crop_area=0.2,
-            batch_size=2,
-            seed=1,
-            epochs=epochs,
-        )
-        pictures = [picture for pixels, _ in batches for picture in np.asarray(pixels)]
-        return [(int(picture[0, 0, 0]), int(picture[0, -1, 0])) for picture in pictures]
-
-    both = spans(range(0, 2))
-    assert len(set(both)) == 4  # two photographs in two epochs
-    assert spans(range(1, 2)) == both[2:]
+@pytest.mark.parametrize(("accuracy", "kept"), [(0.79, False), (0.8, True), (0.9, True)])
+def test_fine_tuning_counts_when_it_gets_no_fewer_photographs_right(
+    tmp_path: Path, accuracy: float, kept: bool
+) -> None:
+    checkpoint = Checkpoint(tmp_path, to_beat=0.8, patience=3)
+    assert not checkpoint.improved
+    checkpoint.best_epoch, checkpoint.history = 2, {"val_accuracy": [0.95, accuracy]}
+    assert checkpoint.improved == kept

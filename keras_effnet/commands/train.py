@@ -81,7 +81,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
     add("--label-smoothing", float, "SHARE", "of fine-tuning (default: 0.1)")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
-    add("--crop-area", float, "SHARE", "least part of a photograph that training sees (default: 0.35)")
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
     add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")

@@ -1,6 +1,7 @@
 """Random changes to training photographs, all of them layers of Keras.
 
-Photographs come in as random parts of themselves (see `crops`), already of the network's size.
+Photographs come in as the evaluation frames them and are moved, turned and zoomed from there, so a
+network sees things about as large in training as afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.train.settings import Settings
+
+SHIFT = 0.07  # of the side, in any direction: what a random crop of 224 from 256 pixels amounts to
 
 
 def augmentation(
@@ -54,14 +57,18 @@ def _layers(name: str, seed: int) -> list[Any]:
 
     if name == "none":
         return []
-    mirror = layers.RandomFlip("horizontal", seed=seed + 1)
+    light = [
+        layers.RandomFlip("horizontal", seed=seed + 1),
+        layers.RandomTranslation(SHIFT, SHIFT, fill_mode="nearest", seed=seed),
+    ]
     if name == "light":
-        return [mirror]
+        return light
     if name == "randaugment":
-        return [mirror, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
+        return [*light, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
     return [
-        mirror,
+        *light,
         layers.RandomRotation(0.05, fill_mode="nearest", seed=seed + 3),
+        layers.RandomZoom((-0.15, 0.05), fill_mode="nearest", seed=seed + 4),
         layers.RandomBrightness(0.15, value_range=(0, 255), seed=seed + 5),
         layers.RandomContrast(0.2, value_range=(0, 255), seed=seed + 6),
     ]

@@ -19,7 +19,6 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.files import staged
 
 STATE_NAME = "state.json"
-CROSS_ENTROPY = "cross_entropy"  # the metric that decides: the loss, but without label smoothing
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -29,14 +28,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: for the files; nothing else may lie there.
-        to_beat: validation cross-entropy of the model before fine-tuning.
+        to_beat: validation accuracy of the model before fine-tuning, 0–1.
         patience: epochs without a better one before it stops. The first epochs are usually worse than
-            `to_beat`, so they are compared with each other only.
+            the model before, so they are compared with each other only.
 
     Attributes:
         epoch: epochs that are done.
         history: the figures of these epochs.
-        best: the lowest validation cross-entropy of them.
+        best: the lowest validation loss of them.
         best_epoch: the epoch that had it, counted from 1; 0 before the first.
         finished: whether fine-tuning is over.
     """
@@ -56,8 +55,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def improved(self) -> bool:
-        """Whether the best epoch is better than the model before fine-tuning."""
-        return self.best_epoch > 0 and self.best < self.to_beat
+        """Whether the best epoch gets no fewer validation photographs right than the model before.
+
+        Not the loss: label smoothing, which the head had none of, makes the head's look bad.
+        """
+        return self.best_epoch > 0 and self.history["val_accuracy"][self.best_epoch - 1] >= self.to_beat
 
     def restore(self, model: Any) -> None:
         """Load the newest epoch into a compiled model, if there is one."""
@@ -85,8 +87,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.epoch = epoch + 1
         for name, value in figures.items():
             self.history.setdefault(name, []).append(value)
-        if (found := figures[f"val_{CROSS_ENTROPY}"]) < self.best:
-            self.best, self.best_epoch = found, self.epoch
+        if figures["val_loss"] < self.best:
+            self.best, self.best_epoch = figures["val_loss"], self.epoch
         if self.exhausted:
             self.model.stop_training = True
         self._write()

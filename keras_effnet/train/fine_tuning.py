@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from keras_effnet.framing import Framing
 from keras_effnet.train.augmentation import augmentation
-from keras_effnet.train.checkpoint import CROSS_ENTROPY, Checkpoint
+from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.listing import Listing
 from keras_effnet.train.pictures import evaluation_batches, training_batches
 from keras_effnet.train.settings import Settings
@@ -63,7 +63,6 @@ def fine_tune(
             augment,
             size,
             framing,
-            crop_area=None if settings.augment == "none" else settings.crop_area,
             batch_size=settings.batch_size,
             seed=settings.seed,
             epochs=range(start, settings.epochs),
@@ -97,7 +96,7 @@ def _compile(model: Any, settings: Settings, steps: int) -> None:
     model.compile(
         keras.optimizers.Adam(rate, global_clipnorm=CLIP_NORM, **average),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY)],
+        metrics=["accuracy"],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],
     )
 

@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.framing import Framing
-from keras_effnet.preprocessing import load_part
-from keras_effnet.train.crops import random_part
 from keras_effnet.train.listing import Listing
 
 THREADS = 4
@@ -81,11 +79,7 @@ def evaluation_batches(
     import tensorflow as tf
 
     order = tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
-
-    def read(index: Any) -> npt.NDArray[np.uint8]:
-        return framing.read(listing.path(int(index)), size)
-
-    pictures = order.map(_mapping(listing, read, size), num_parallel_calls=tf.data.AUTOTUNE)
+    pictures = order.map(_reader(listing, size, framing), num_parallel_calls=tf.data.AUTOTUNE)
     return pictures.batch(batch_size).prefetch(2)
 
 
@@ -96,23 +90,20 @@ def training_batches(
     size: int,
     framing: Framing,
     *,
-    crop_area: float | None,
     batch_size: int,
     seed: int,
     epochs: range,
 ) -> Any:
     """Photographs in a new order each epoch, one epoch after the other, augmented.
 
-    The order of an epoch and the parts of its photographs depend on `seed` and the epoch alone: a
-    resumed run goes on with those that an uninterrupted run would have had.
+    The order of an epoch depends on `seed` and the epoch alone: a resumed run goes on with the one that
+    an uninterrupted run would have had.
 
     Args:
         listing, indices: the photographs to train on.
         augment: from (uint8 `[n, size, size, 3]`, one-hot) to (float32 `[n, size, size, 3]`, labels).
         size: of the pictures.
-        framing: of the evaluation.
-        crop_area: smallest share of a photograph that a random part of it has, 0–1; None for the
-            evaluation's crop instead.
+        framing: how they are read.
         batch_size: photographs per step; the last batch of an epoch may be smaller.
         seed: of the order.
         epochs: the epochs to come.
@@ -124,37 +115,33 @@ def training_batches(
 
     indices = np.asarray(indices, np.int64)
 
-    def read(index: Any, epoch: Any) -> npt.NDArray[np.uint8]:
-        path = listing.path(int(index))
-        if crop_area is None:
-            return framing.read(path, size)
-        part = random_part(crop_area, (seed, int(epoch), int(index)))
-        return load_part(path, size, part, interpolation=framing.interpolation)
-
-    mapping = _mapping(listing, read, size)
-
     def order(epoch: Any) -> npt.NDArray[np.int64]:
         return np.random.default_rng((seed, int(epoch))).permutation(indices)
 
     def one_epoch(epoch: Any) -> Any:
         shuffled = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
         shuffled.set_shape([len(indices)])
-        numbered = tf.data.Dataset.from_tensor_slices((shuffled, tf.fill(tf.shape(shuffled), epoch)))
-        return numbered.map(mapping, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        pictures = tf.data.Dataset.from_tensor_slices(shuffled).map(
+            _reader(listing, size, framing), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return pictures.batch(batch_size)
 
     batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
     # one call at a time: the random layers draw one after the other, so a seed gives the same pictures
     return batches.map(augment).prefetch(2)
 
 
-def _mapping(listing: Listing, read: Callable[..., npt.NDArray[np.uint8]], size: int) -> Any:
-    """A mapping for tf.data from an index, and what else `read` takes, to (pixels, one-hot label)."""
+def _reader(listing: Listing, size: int, framing: Framing) -> Any:
+    """A mapping for tf.data from an index to (pixels, one-hot label)."""
     import tensorflow as tf
 
     classes = len(listing.classes)
 
-    def mapping(index: Any, *others: Any) -> tuple[Any, Any]:
-        pixels = tf.numpy_function(read, [index, *others], tf.uint8, stateful=False)
+    def read(index: Any) -> Any:
+        return framing.read(listing.path(int(index)), size)
+
+    def mapping(index: Any) -> tuple[Any, Any]:
+        pixels = tf.numpy_function(read, [index], tf.uint8, stateful=False)
         pixels.set_shape([size, size, 3])
         label = tf.numpy_function(lambda i: listing.labels[int(i)], [index], tf.int32, stateful=False)
         return pixels, tf.one_hot(tf.ensure_shape(label, []), classes)

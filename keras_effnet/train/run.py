@@ -6,7 +6,6 @@ was stopped at any point is resumed by doing it again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -218,7 +217,7 @@ class _Run:
                 tuned.set_weights(model.get_weights())
             checkpoint = Checkpoint(
                 self.folder.work / "fine_tuning",
-                to_beat=self._loss(model, listing),
+                to_beat=self._accuracy(model, listing),
                 patience=self.settings.patience,
             )
             fine_tune(
@@ -240,7 +239,7 @@ class _Run:
             {
                 "epochs": checkpoint.epoch,
                 "best_epoch": checkpoint.best_epoch if checkpoint.improved else 0,
-                "loss_before": checkpoint.to_beat if math.isfinite(checkpoint.to_beat) else None,
+                "accuracy_before": checkpoint.to_beat,
                 "precision": policy,
                 "seconds": sum(history.get("seconds", [])),
                 "cpu_seconds": sum(history.get("cpu_seconds", [])),
@@ -248,13 +247,12 @@ class _Run:
             },
         )
 
-    def _loss(self, model: Any, listing: Listing) -> float:
-        """The validation cross-entropy before fine-tuning, the one to beat."""
+    def _accuracy(self, model: Any, listing: Listing) -> float:
+        """The validation accuracy before fine-tuning, the one to beat."""
         if self.settings.weights is None:
-            return float("inf")
-        probabilities = self._probabilities(model, listing, "validation")
-        truth = np.eye(len(listing.classes), dtype=np.float32)[listing.labels[listing.of("validation")]]
-        return float(keras.losses.CategoricalCrossentropy()(truth, probabilities))
+            return 0.0
+        guesses = self._probabilities(model, listing, "validation").argmax(axis=1)
+        return float(np.mean(guesses == listing.labels[listing.of("validation")]))
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]

@@ -36,8 +36,6 @@ class Settings:
         dropout: before the classifier, 0–1; None for the variant's own.
         label_smoothing: of fine-tuning, 0–1.
         augment: one of `AUGMENTATIONS`.
-        crop_area: share of a photograph that a random part of it has at least, 0–1; training sees such
-            parts unless `augment` is `"none"`.
         mixup, cutmix: strength (alpha) of mixing photographs; 0 for none.
         class_weights: weigh photographs so that every class counts the same.
         ema: momentum of the averaged weights, 0–1; 0 for none.
@@ -64,7 +62,6 @@ class Settings:
     dropout: float | None = None
     label_smoothing: float = 0.1
     augment: str = "standard"
-    crop_area: float = 0.35
     mixup: float = 0.0
     cutmix: float = 0.0
     class_weights: bool = False
@@ -105,8 +102,6 @@ class Settings:
                 )
         if not self.learning_rate > 0:
             raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
-        if not 0 < self.crop_area <= 1:
-            raise InvalidInputError(f"Expected crop_area to lie in (0, 1]. Received: {self.crop_area}.")
         if self.mixup < 0 or self.cutmix < 0:
             raise InvalidInputError(
                 f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}."
