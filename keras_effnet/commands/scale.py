@@ -48,7 +48,11 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, default=1.2, help="depth (default: 1.2)")
     parser.add_argument("--beta", type=float, default=1.1, help="width (default: 1.1)")
     parser.add_argument("--gamma", type=float, default=1.15, help="resolution (default: 1.15)")
-    parser.add_argument("--baseline", default="b0", help="b0 (default), mobilenet_v1, mobilenet_v2, resnet50")
+    parser.add_argument(
+        "--baseline",
+        default="b0",
+        help="b0 (default), mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -35,6 +35,10 @@ class Row:
         candidate: the coefficients.
         depth, width: factors that the candidate was evaluated with.
         resolution: side of its input, in pixels.
+        network: key of the network that it builds; candidates with the same key were evaluated
+            once and share score and seconds.
+        macs: multiply-adds of that network with 1,000 classes.
+        growth: these over the baseline's; α·β²·γ² before filters, repeats and pixels are rounded.
         score: what `evaluate` returned; higher is better.
         seconds: how long it took.
     """
@@ -43,6 +47,9 @@ class Row:
     depth: float
     width: float
     resolution: int
+    network: str
+    macs: int
+    growth: float
     score: float
     seconds: float
 
@@ -50,7 +57,7 @@ class Row:
 class ResultsFile:
     """Rows of one search in a JSON file.
 
-    The file is replaced as a whole after every row, so a killed search leaves a valid one.
+    The file is replaced as a whole after every evaluation, so a killed search leaves a valid one.
 
     Args:
         path: of the file; created with the first row.
@@ -67,9 +74,9 @@ class ResultsFile:
         if self.path.exists():
             self._read()
 
-    def add(self, row: Row) -> None:
-        """Keep a row, on the disk too."""
-        self.rows[row.candidate] = row
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows, on the disk too, all at once."""
+        self.rows |= {row.candidate: row for row in rows}
         self._write()
 
     def _read(self) -> None:

@@ -35,3 +35,23 @@ def failing(depth: float, width: float, resolution: int) -> float:
     if depth > 1.3:
         raise RuntimeError("out of memory")
     return smooth(depth, width, resolution)
+
+
+def other(depth: float, width: float, resolution: int) -> float:
+    return -smooth(depth, width, resolution)
+
+
+@dataclass(frozen=True)
+class FailsOnce:
+    """`smooth`; the first call for a depth of 1.4 fails, in whichever process it is."""
+
+    marker: Path
+
+    def __call__(self, depth: float, width: float, resolution: int) -> float:
+        if depth == 1.4:
+            try:
+                self.marker.touch(exist_ok=False)
+            except FileExistsError:
+                return smooth(depth, width, resolution)
+            raise RuntimeError("out of memory")
+        return smooth(depth, width, resolution)
