@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables = actions.add_parser("tables", help="Tables 2, 3 and 7 of the paper beside our counts")
     add_json(tables)
     at = actions.add_parser("at", help="members at given values of phi")
-    at.add_argument("phi", nargs="+", type=float, help="any number; 0 is the baseline, negative is smaller")
+    at.add_argument(
+        "phi", nargs="+", type=float, help="from -12 to 12; 0 is the baseline, negative is smaller"
+    )
     _add_rule(at)
     add_json(at)
     fit = actions.add_parser("fit", help="the largest network within a budget")

@@ -121,6 +121,19 @@ def test_members_and_budgets_on_the_command_line(capsys: Any) -> None:
     assert main(["scale", "at", "0", "--alpha", "0.5"]) == 2
 
 
+@pytest.mark.parametrize("phi", ["50", "1e3", "1e4", "-1e3"])
+def test_phi_out_of_range_is_one_line(phi: str, capsys: Any) -> None:
+    assert main(["scale", "at", phi]) == 2
+    said = capsys.readouterr().err
+    assert "Expected phi to be a number from -12 to 12" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("phi", ["-1e-3", "-0.1E-2", "-.001e0"])
+def test_small_negative_phi_is_a_number_and_no_option(phi: str, capsys: Any) -> None:
+    assert main(["scale", "at", phi, "1", "--json"]) == 0
+    assert [entry["phi"] for entry in json.loads(capsys.readouterr().out)] == [-0.001, 1]
+
+
 def test_cost_on_the_command_line(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["cost", "b4", "--per-block"]) == 0
     out = capsys.readouterr().out
