@@ -49,10 +49,16 @@ def write_figures(out: Path) -> list[Path]:
         The files.
 
     Raises:
+        InvalidInputError: `out` is no folder, or cannot be created.
         MissingExtraError: Matplotlib is not installed.
     """
     require("matplotlib", "report")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a folder for the figures. Received: {str(out)!r} ({error.strerror}). Choose another folder."
+        ) from error
     drawings: dict[str, Callable[[], Any]] = {
         "accuracy_parameters.png": lambda: accuracy_figure("parameters"),
         "accuracy_macs.png": lambda: accuracy_figure("macs"),

@@ -117,15 +117,22 @@ def locked(path: Path) -> Iterator[None]:
     """Keep a second search from the same results file; the lock dies with the process.
 
     Raises:
-        InvalidInputError: another process has it.
+        InvalidInputError: another process has it, or its folder cannot be written to.
     """
     try:
         import fcntl
     except ImportError:  # not on this system
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.with_name(f".{path.name}.lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a results file in a folder that can be written to. Received: {str(path)!r} "
+            f"({error.strerror}). Choose another folder."
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
