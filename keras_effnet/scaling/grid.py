@@ -18,6 +18,7 @@ from keras_effnet.scaling.identity import fingerprint
 from keras_effnet.scaling.results import Candidate
 
 GROWTH = 2.0  # the paper's constraint: twice the multiply-adds
+CLASSES = 1000  # ImageNet's
 STEP, TOLERANCE = 0.1, 0.04  # fifteen candidates; the paper's own lie on multiples of 0.05
 
 
@@ -29,7 +30,7 @@ class Network:
         key: the same for the same network.
         depth, width: factors of the first of the candidates.
         resolution: side of the input, in pixels.
-        macs: multiply-adds with 1,000 classes, counted.
+        macs: multiply-adds, counted.
         growth: these over the baseline's.
         candidates: all that build it, in order.
     """
@@ -78,13 +79,16 @@ def candidates(
     return grid
 
 
-def networks(baseline: Baseline, grid: Iterable[Candidate], *, merge: bool = True) -> tuple[Network, ...]:
+def networks(
+    baseline: Baseline, grid: Iterable[Candidate], *, merge: bool = True, classes: int = CLASSES
+) -> tuple[Network, ...]:
     """The networks that a grid builds, in the grid's order.
 
     Args:
         baseline: what is scaled.
         grid: the candidates.
         merge: one network for all candidates that build the same; False for one each.
+        classes: outputs of the classifier, for the counts: in a small network it is a good part.
     """
     groups: dict[str, list[Candidate]] = {}
     for candidate in grid:
@@ -92,12 +96,12 @@ def networks(baseline: Baseline, grid: Iterable[Candidate], *, merge: bool = Tru
         built = scaled(baseline, depth=candidate.alpha, width=candidate.beta)
         key = fingerprint((built, side) if merge else (built, side, candidate))
         groups.setdefault(key, []).append(candidate)
-    before = cost_of(baseline).macs
+    before = cost_of(baseline, classes=classes).macs
     found = []
     for key, group in groups.items():
         depth, width = group[0].alpha, group[0].beta
         side = round_resolution(baseline.resolution * group[0].gamma)
-        macs = cost_of(baseline, depth=depth, width=width, resolution=side).macs
+        macs = cost_of(baseline, depth=depth, width=width, resolution=side, classes=classes).macs
         found.append(
             Network(
                 key=key,

@@ -37,7 +37,7 @@ class Row:
         resolution: side of its input, in pixels.
         network: key of the network that it builds; candidates with the same key were evaluated
             once and share score and seconds.
-        macs: multiply-adds of that network with 1,000 classes.
+        macs: multiply-adds of that network, with the classes of the search.
         growth: these over the baseline's; α·β²·γ² before filters, repeats and pixels are rounded.
         score: what `evaluate` returned; higher is better.
         seconds: how long it took.

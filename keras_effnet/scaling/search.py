@@ -20,7 +20,7 @@ from keras_effnet.baselines import EFFICIENTNET_B0, Baseline
 from keras_effnet.errors import EffNetError, InvalidInputError
 from keras_effnet.scaling.compound import CompoundScaling
 from keras_effnet.scaling.evaluating import Evaluate, Evaluation, Job
-from keras_effnet.scaling.grid import STEP, TOLERANCE, Network, candidates, networks
+from keras_effnet.scaling.grid import CLASSES, STEP, TOLERANCE, Network, candidates, networks
 from keras_effnet.scaling.identity import described, fingerprint
 from keras_effnet.scaling.processes import pool_of
 from keras_effnet.scaling.results import ResultsFile, Row, best_first, locked
@@ -76,7 +76,8 @@ def search(
             the extra `search`.
         study: name of the study in that storage.
         settings: what else makes scores comparable, such as a data set; kept in the file and compared,
-            with the name of `evaluate` and what its method `settings()` says.
+            with the name of `evaluate` and what its method `settings()` says. A whole number under
+            `classes`, as `TrainOnFolder` gives, is that of `Row.macs`; without one it is 1,000.
         merge: evaluate only one of the candidates that build the same network, and give all its
             score. False where `evaluate` builds otherwise than `keras_effnet.baselines.build`.
         quiet: no progress bar.
@@ -104,7 +105,8 @@ def search(
         "table": fingerprint(baseline),
         **described(evaluate, settings),
     }
-    every = networks(baseline, grid, merge=merge)
+    classes = compared.get("classes")
+    every = networks(baseline, grid, merge=merge, classes=classes if isinstance(classes, int) else CLASSES)
     with locked(Path(results)):
         file = ResultsFile(results, compared)
         known = [_evaluation(network, file) for network in every if network.candidates[0] in file.rows]

@@ -85,6 +85,8 @@ def test_explanations_hold() -> None:
     assert cost_of("b0", depth=4.4).macs / 1e9 == pytest.approx(1.8, abs=0.05)
     assert cost_of("b0", width=2.2).macs / 1e9 == pytest.approx(1.8, abs=0.05)
     assert cost_of("b0", resolution=round(224 * 2.2)).macs / 1e9 == pytest.approx(1.9, abs=0.05)
+    for depth, sign in ((4.2, 1), (4.4, -1)):
+        assert sign * (16.2 - cost_of("resnet50_v1.5", depth=depth).macs / 1e9) > 0
     assert cost_of("resnet50_v1.5", width=1.9).macs / 1e9 == pytest.approx(14.7, rel=0.03)
 
 

@@ -169,6 +169,10 @@ def test_rows_say_what_is_built_and_equal_networks_are_evaluated_once(
     assert all(len(same) == 1 for same in scores.values())
     assert max(row.growth for row in found.rows) > 2.1  # the formula's tolerance is not the built one's
     (tmp_path / "log").unlink()
+    few = search(smooth, results=tmp_path / "few.json", settings={"classes": 10}, **fine).rows[0]
+    at = {"depth": few.depth, "width": few.width, "resolution": few.resolution, "classes": 10}
+    assert few.macs == cost_of(small, **at).macs
+    assert few.growth == pytest.approx(few.macs / cost_of(small, classes=10).macs, abs=1e-4)
     search(Logged(tmp_path / "log"), results=tmp_path / "each.json", merge=False, **fine)
     assert len((tmp_path / "log").read_text().splitlines()) == 111
 
