@@ -204,7 +204,7 @@ def dimensions_figure() -> Any:
     )
     right.bar_label(bars, fontsize=8)
     right.set_ylim(76, 82)
-    right.set_title("top-1 of B0, scaled to 1.8–1.9 G as the paper counts (Table 7)", loc="left", fontsize=10)
+    right.set_title("top-1 of B0, scaled to the paper's 1.8–1.9 G (Table 7)", loc="left", fontsize=10)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
