@@ -10,7 +10,6 @@ from typing import Any
 
 from keras_effnet.commands.options import add_json, add_quiet, whole_number
 from keras_effnet.commands.table import table
-from keras_effnet.scaling.grid import STEP, TOLERANCE
 
 
 def add_search(actions: Any) -> None:
@@ -20,12 +19,8 @@ def add_search(actions: Any) -> None:
     search.add_argument(
         "--results", default="scaling_search.json", metavar="FILE", help="kept up to date; resumed from"
     )
-    search.add_argument(
-        "--step", type=float, default=STEP, help="distance of the grid's points (default: %(default)s)"
-    )
-    search.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help="of alpha·beta²·gamma² ≈ 2 (default: %(default)s)"
-    )
+    search.add_argument("--step", type=float, help="distance of the grid's points (default: 0.1)")
+    search.add_argument("--tolerance", type=float, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)")
     search.add_argument(
         "--baseline",
         default="search64",
@@ -82,14 +77,15 @@ def search(arguments: argparse.Namespace) -> int:
     from keras_effnet.baselines import get_baseline
     from keras_effnet.scaling import SEARCH_BASELINE
     from keras_effnet.scaling import search as grid_search
+    from keras_effnet.scaling.grid import STEP, TOLERANCE
 
     own = arguments.baseline == SEARCH_BASELINE.name
     baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
     found = grid_search(
         _training(arguments, baseline),
         baseline=baseline,
-        step=arguments.step,
-        tolerance=arguments.tolerance,
+        step=STEP if arguments.step is None else arguments.step,
+        tolerance=TOLERANCE if arguments.tolerance is None else arguments.tolerance,
         results=Path(arguments.results).expanduser(),
         workers=arguments.workers,
         storage=arguments.storage,

@@ -314,6 +314,22 @@ def test_machines_share_a_storage(tmp_path: Path) -> None:
         search(smooth, results=tmp_path / "c.json", storage=storage, **GRID)
 
 
+def test_search_command_prints_what_candidates_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keras_effnet.scaling.TrainOnFolder", lambda **_: Logged(tmp_path / "log"))
+    options = ["scale", "search", "pictures", "--results", str(tmp_path / "r.json"), "--quiet"]
+    assert main(options) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["alpha", "beta", "gamma", "input", "multiply-adds", "growth", "score", "time"]
+    assert len(shown) == 2 + len(candidates()) + 1 and all("×" in line for line in shown[2:-1])
+    settings = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["step"], settings["tolerance"]) == (0.1, 0.04)  # as --help says
+    fine = ["--step", "0.05", "--tolerance", "0.05", "--results", str(tmp_path / "fine.json")]
+    assert main([*options, *fine]) == 0
+    assert "111 candidates build 41 networks; the same ones were trained once" in capsys.readouterr().out
+
+
 def test_objective_is_the_papers() -> None:
     assert search_objective(0.77, 400e6, 400e6) == pytest.approx(0.77)
     assert search_objective(0.77, 800e6, 400e6) == pytest.approx(0.77 * 2**-0.07)
