@@ -7,6 +7,7 @@ nothing else is left (so the last networks of a live machine may be evaluated tw
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -90,13 +91,13 @@ def _step(job: Job, networks: Sequence[Network], storage: str, study: str, owner
     trial = opened.ask()
     trial.set_user_attr("network", network.key)
     trial.set_user_attr("owner", owner)
-    earlier = {each.number for each in before}
+    known = {each.number for each in before if each.user_attrs.get("network") == network.key}
     if any(
-        each.number < trial.number and each.number not in earlier and not _failed(each)
+        each.number < trial.number and each.number not in known and not _failed(each)
         for each in opened.get_trials(deepcopy=False)
         if each.user_attrs.get("network") == network.key
     ):
-        opened.tell(trial, state=states.FAIL)  # somebody was a moment faster
+        opened.tell(trial, state=states.PRUNED)  # somebody was a moment faster
         return True
     try:
         evaluation = job(network)
@@ -118,7 +119,8 @@ def _choose(trials: Sequence[Any], networks: Sequence[Network], owner: str) -> N
     left = [network for network in networks if network.key not in done]
     free = [network for network in left if network.key not in begun]
     others = [network for network in left if owner not in begun.get(network.key, ())]
-    return next(iter([*free, *others]), None)
+    # any of them: who takes the first one always meets the others there
+    return random.choice(free or others) if free or others else None
 
 
 def _failed(trial: Any) -> bool:

@@ -239,7 +239,7 @@ def test_unusable_storage_is_refused(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_shared_search_evaluates_again_what_failed(tmp_path: Path, workers: int) -> None:
     pytest.importorskip("optuna")
-    evaluate, grid = FailsOnce(tmp_path / "failed"), candidates(0.1, 0.04)
+    evaluate, grid = FailsOnce(tmp_path), candidates(0.1, 0.04)
     shared = {"storage": str(tmp_path / "journal"), "workers": workers, **GRID}
     with pytest.raises(EffNetError, match=r"out of memory.*run the search again"):
         search(evaluate, results=tmp_path / "r.json", **shared)
