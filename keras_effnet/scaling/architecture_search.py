@@ -106,7 +106,11 @@ def search_architecture(
         MissingExtraError: Optuna is not installed, or the driver of the database.
     """
     optuna = require("optuna", "search")
-    search_objective(0.5, 1, target_macs, trade_off)  # before a network is trained for nothing
+    if not (0 < target_macs < math.inf and math.isfinite(trade_off)):  # before one is trained for nothing
+        raise InvalidInputError(
+            "Expected target_macs to be a number above 0, and a finite trade_off. Received: "
+            f"target_macs={target_macs!r}, trade_off={trade_off!r}. Pass the multiply-adds that are wanted, like 20e6."
+        )
     if trials < 1 or any(stage.block != "inverted" for stage in start.stages):
         raise InvalidInputError(
             f"Expected at least one trial and a table of inverted stages. Received: trials={trials}, "

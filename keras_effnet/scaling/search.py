@@ -1,6 +1,6 @@
 """Step 1 of the paper's method: find α, β, γ for a baseline by a small grid search.
 
-    found = search(TrainOnFolder("pictures/"), baseline=my_table, results="search.json", workers=2)
+    found = search(TrainOnFolder(directory="pictures", baseline=my_table), results="search.json")
     found.best           # a CompoundScaling
 
 Candidates are the multiples of a step, each at least 1, with α·β²·γ² ≈ 2 (section 3.3, equation 3).

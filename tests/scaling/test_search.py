@@ -436,10 +436,10 @@ def test_useless_target_is_refused_before_anything_is_trained(
         raise AssertionError("trained")
 
     pytest.importorskip("optuna")
-    with pytest.raises(InvalidInputError, match=r"target above 0.*target=-5"):
+    with pytest.raises(InvalidInputError, match=r"target_macs to be a number above 0.*target_macs=-5"):
         search_architecture(never, SEARCH_BASELINE, target_macs=-5)
     assert main(["scale", "architecture", str(colours), "--target-macs", "0"]) == 2
-    assert "target above 0" in capsys.readouterr().err
+    assert "Expected target_macs to be a number above 0" in capsys.readouterr().err
 
 
 def test_architecture_command_trains_and_resumes(
