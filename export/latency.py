@@ -22,7 +22,7 @@ def latency(target: str = "tflite:float32", *, threads: int = 1, rounds: int = 3
 
     Args:
         target: `saved_model`, or a recipe that needs no calibration, such as `tflite:float32`.
-        threads: threads that the runtime may use.
+        threads: threads that the runtime may use (TFLite and ONNX).
         rounds: timed calls with one picture each, after a warm-up.
 
     Raises:

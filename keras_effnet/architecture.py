@@ -9,11 +9,13 @@ and the reference code (`models/official/efficientnet` of `tensorflow/tpu`) diff
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 STEM_FILTERS = 32
 TOP_FILTERS = 1280
 FILTER_MULTIPLE = 8
+MAX_BLOCKS = 2000  # B7 has 55; counting this many takes a second, building them many minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,11 @@ def round_filters(filters: float, width: float, multiple: int = FILTER_MULTIPLE)
 def round_repeats(repeats: int, depth: float) -> int:
     """Scale a number of blocks by `depth`, rounding up (reference code, `round_repeats`)."""
     return math.ceil(depth * repeats)
+
+
+def count_blocks(stages: Sequence[Stage], depth: float) -> int:
+    """Blocks that the stages unroll into."""
+    return sum(round_repeats(stage.repeats, depth) for stage in stages)
 
 
 def scale(

@@ -7,10 +7,13 @@ expected, what came and what to do; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from decimal import Decimal
 from types import ModuleType
 from typing import NoReturn
 
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(_spelled_out(sys.argv[1:] if argv is None else argv))
     from keras_effnet.errors import EffNetError, VerificationError
     from keras_effnet.signals import not_swallowed
 
@@ -94,6 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has enough
         return 0
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """Negative numbers without an exponent: argparse takes −1e-3 for an option, but −0.001 for a number."""
+    return [
+        f"{Decimal(repr(float(word))):f}"
+        if re.fullmatch(r"-(\d+\.?\d*|\.\d+)[eE][+-]?\d+", word) and math.isfinite(float(word))
+        else word
+        for word in argv
+    ]
 
 
 def _say(error: Exception, code: int) -> int:

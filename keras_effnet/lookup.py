@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_effnet.architecture import Architecture, scale
-from keras_effnet.errors import unknown_name
+from keras_effnet.architecture import B0_STAGES, MAX_BLOCKS, Architecture, Stage, count_blocks, scale
+from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.variants import VARIANTS, Variant
 
 
@@ -16,9 +16,15 @@ def get_variant(variant: str | Variant) -> Variant:
     """The variant called `variant`; accepts `b0`, `B0`, `EfficientNetB0`, `efficientnet-lite0` ….
 
     Raises:
-        InvalidInputError: no such variant; the message holds the nearest names.
+        InvalidInputError: no such variant, the message holds the nearest names; or a member of
+            another network, which EfficientNet's builder would turn into something else.
     """
     if isinstance(variant, Variant):
+        if variant.baseline is not None:
+            raise InvalidInputError(
+                f"Expected a variant of EfficientNet. Received: {variant.name!r}, which scales the table "
+                f"{variant.baseline!r}. Build it with the build() of the CompoundScaling that made it."
+            )
         return variant
     key = re.sub(r"^(tf_)?efficientnet|[-_\s]", "", str(variant).strip().lower())
     if key not in VARIANTS:
@@ -26,9 +32,28 @@ def get_variant(variant: str | Variant) -> Variant:
     return VARIANTS[key]
 
 
+def check_blocks(stages: Sequence[Stage], depth: float) -> None:
+    """Refuse a depth that would be unrolled for minutes and could not be built.
+
+    Raises:
+        InvalidInputError: more than `MAX_BLOCKS` blocks.
+    """
+    blocks = count_blocks(stages, depth)
+    if blocks > MAX_BLOCKS:
+        raise InvalidInputError(
+            f"Expected a network of at most {MAX_BLOCKS:,} blocks. Received: a depth of {depth:g}, which makes "
+            f"{blocks:,}. Take a smaller depth or a smaller phi."
+        )
+
+
 @functools.cache
 def architecture_of(variant: Variant, drop_connect_rate: float = 0.2) -> Architecture:
-    """The scaled architecture of a variant."""
+    """The scaled architecture of a variant.
+
+    Raises:
+        InvalidInputError: more blocks than anything can be done with.
+    """
+    check_blocks(B0_STAGES, variant.depth)
     return scale(
         width=variant.width,
         depth=variant.depth,

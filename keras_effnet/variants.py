@@ -22,6 +22,8 @@ class Variant:
         resolution: side of the square input, in pixels.
         dropout: rate before the classifier, 0–1.
         lite: no squeeze-and-excite, ReLU6, unscaled stem and top.
+        baseline: name of the table that it scales where that is not EfficientNet's own; such a
+            member is built with `CompoundScaling.build`.
         preprocessing: the input convention of its usual weights.
         interpolation: how its pictures were resized for evaluation, see `load_image`.
     """
@@ -33,6 +35,7 @@ class Variant:
     resolution: int
     dropout: float
     lite: bool = False
+    baseline: str | None = None
 
     @property
     def preprocessing(self) -> str:

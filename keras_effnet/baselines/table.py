@@ -14,15 +14,19 @@ from dataclasses import dataclass, fields, replace
 from keras_effnet import architecture
 from keras_effnet.architecture import (
     B0_STAGES,
+    FILTER_MULTIPLE,
     STEM_FILTERS,
     TOP_FILTERS,
     block_name,
     round_filters,
     round_repeats,
 )
+from keras_effnet.builder import MIN_SIZE
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.lookup import check_blocks
 from keras_effnet.preprocessing import CONVENTIONS, Convention
 
+RESOLUTION_MULTIPLE = 8  # sides that halve three times without a remainder
 BLOCKS = ("inverted", "separable", "bottleneck", "bottleneck_v1.5")
 
 
@@ -83,6 +87,9 @@ class Block(architecture.Block):
 class Baseline:
     """A network to scale.
 
+    Filters and the resolution are multiples of 8, to which scaled ones are rounded: at scale 1 the
+    network is then the table itself, and it never shrinks where a factor grows.
+
     Attributes:
         name: short name.
         title: the name as people write it.
@@ -130,6 +137,25 @@ class Baseline:
                     f"Received: filters_in={stage.filters_in}. Correct the table."
                 )
             coming = stage.filters_out
+        self._check_multiples()
+
+    def _check_multiples(self) -> None:
+        rows: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
+        for number, stage in enumerate(self.stages, start=1):
+            rows[f"filters_out of stage {number}"] = stage.filters_out
+            if stage.block.startswith("bottleneck"):
+                rows[f"filters_out / expand_ratio of stage {number}"] = stage.filters_out / stage.expand_ratio
+        for label, filters in rows.items():
+            if filters < 0 or filters % FILTER_MULTIPLE:
+                raise InvalidInputError(
+                    f"Expected the filters of {self.name!r} to be multiples of {FILTER_MULTIPLE}, to which scaled "
+                    f"ones are rounded. Received: {label}={filters:g}. Take the nearest multiple."
+                )
+        if self.resolution < MIN_SIZE or self.resolution % RESOLUTION_MULTIPLE:
+            raise InvalidInputError(
+                f"Expected the resolution of {self.name!r} to be a multiple of {RESOLUTION_MULTIPLE} pixels, at "
+                f"least {MIN_SIZE}. Received: {self.resolution}. Take the nearest multiple."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +184,12 @@ def scaled(baseline: Baseline, *, depth: float = 1.0, width: float = 1.0) -> Sca
         width: factor of all filters, > 0; rounded to multiples of 8.
 
     Raises:
-        InvalidInputError: a factor that is not above 0.
+        InvalidInputError: a factor that is not above 0, or more blocks than can be built.
     """
     for label, factor in (("depth", depth), ("width", width)):
         if not 0 < factor < float("inf"):
             raise InvalidInputError(f"Expected {label} to be a factor above 0. Received: {factor!r}.")
+    check_blocks(baseline.stages, depth)
     repeats = [round_repeats(stage.repeats, depth) for stage in baseline.stages]
     stem_filters = round_filters(baseline.stem_filters, width)
     blocks: list[Block] = []

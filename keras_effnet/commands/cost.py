@@ -17,7 +17,10 @@ HELP = "count parameters, multiply-adds and memory, without running the network"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="VARIANT|FILE.keras", help="b0 … l2, lite0 … lite4, or a file"
+        "models",
+        nargs="+",
+        metavar="NETWORK|FILE.keras",
+        help="b0 … l2, lite0 … lite4, mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5, or a file",
     )
     parser.add_argument(
         "--size", type=whole_number(32), metavar="PIXELS", help="side of the input (default: its own)"
@@ -68,9 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _cost(name: str, arguments: argparse.Namespace) -> Any:
     if not name.endswith(".keras"):
-        from keras_effnet.cost.members import cost_of_variant
-
-        return cost_of_variant(name, resolution=arguments.size, batch=arguments.batch)
+        return _cost_of_name(name, arguments)
     from keras_effnet.cost import cost
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.quiet import import_keras
@@ -80,11 +81,42 @@ def _cost(name: str, arguments: argparse.Namespace) -> Any:
     import_keras()
     import keras
 
-    model = keras.saving.load_model(name, compile=False)
-    shape = tuple(model.inputs[0].shape[1:])
+    try:
+        model = keras.saving.load_model(name, compile=False)
+    except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
+        raise InvalidInputError(
+            f"Expected a .keras file that Keras can load. Received: {name!r} "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Save the model again."
+        ) from error
+    shape = None
     if arguments.size:
-        shape = (arguments.size, arguments.size, shape[-1])
+        if len(model.inputs) != 1:
+            raise InvalidInputError(
+                f"Expected a model with one picture as its input for --size. Received: {name!r} with "
+                f"{len(model.inputs)} inputs. Leave --size out."
+            )
+        shape = (arguments.size, arguments.size, model.inputs[0].shape[-1])
     return cost(model, input_shape=shape, batch=arguments.batch)
+
+
+def _cost_of_name(name: str, arguments: argparse.Namespace) -> Any:
+    """Of a variant, or else of a baseline: neither needs Keras."""
+    from keras_effnet.baselines import BASELINES, cost_of, get_baseline
+    from keras_effnet.cost.members import cost_of_variant
+    from keras_effnet.errors import InvalidInputError, unknown_name
+    from keras_effnet.lookup import get_variant
+    from keras_effnet.variants import VARIANTS
+
+    given = {"resolution": arguments.size, "batch": arguments.batch}
+    try:
+        variant = get_variant(name)
+    except InvalidInputError:
+        try:
+            baseline = get_baseline(name)
+        except InvalidInputError:
+            raise unknown_name("the network", name, dict.fromkeys([*VARIANTS, *BASELINES])) from None
+        return cost_of(baseline, **given)
+    return cost_of_variant(variant, **given)
 
 
 def _fields(cost: Any, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from typing import Any
 from keras_effnet.commands import searches
 from keras_effnet.commands.options import add_json, whole_number
 from keras_effnet.commands.table import table
+from keras_effnet.errors import InvalidInputError
 
 NAME = "scale"
 HELP = "compound scaling: members, budgets, grid search, the paper's tables and figures"
+THREADED = ("tflite", "onnx")  # the others take the threads that TensorFlow was started with
 TARGETS = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
 
 
@@ -22,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables = actions.add_parser("tables", help="Tables 2, 3 and 7 of the paper beside our counts")
     add_json(tables)
     at = actions.add_parser("at", help="members at given values of phi")
-    at.add_argument("phi", nargs="+", type=float, help="any number; 0 is the baseline, negative is smaller")
+    at.add_argument(
+        "phi", nargs="+", type=float, help="from -12 to 12; 0 is the baseline, negative is smaller"
+    )
     _add_rule(at)
     add_json(at)
     fit = actions.add_parser("fit", help="the largest network within a budget")
@@ -33,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--latency-of", choices=TARGETS, default="tflite:float32", help="what to time (default: %(default)s)"
     )
-    fit.add_argument("--threads", type=whole_number(1), default=1, help="for the latency (default: 1)")
+    fit.add_argument(
+        "--threads", type=whole_number(1), metavar="N", help="for the latency of tflite and onnx (default: 1)"
+    )
     fit.add_argument("--dimension", default="compound", help="compound, or depth, width, resolution alone")
     fit.add_argument("--classes", type=whole_number(1), default=1000)
     _add_rule(fit)
@@ -48,7 +54,11 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, default=1.2, help="depth (default: 1.2)")
     parser.add_argument("--beta", type=float, default=1.1, help="width (default: 1.1)")
     parser.add_argument("--gamma", type=float, default=1.15, help="resolution (default: 1.15)")
-    parser.add_argument("--baseline", default="b0", help="b0 (default), mobilenet_v1, mobilenet_v2, resnet50")
+    parser.add_argument(
+        "--baseline",
+        default="b0",
+        help="b0 (default), mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -190,6 +200,11 @@ def _at(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace) -> int:
     from keras_effnet.quiet import import_keras
 
+    if arguments.threads is not None and not arguments.latency_of.startswith(THREADED):
+        raise InvalidInputError(
+            f"Expected --threads with the latency of a tflite or onnx file. Received: --latency-of "
+            f"{arguments.latency_of}, which uses TensorFlow's threads. Leave --threads out."
+        )
     import_keras()
     from keras_effnet.scaling import fit
 
@@ -197,7 +212,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     if arguments.max_latency is not None and arguments.latency_of != "keras":
         from keras_effnet.export import latency
 
-        measure = latency(arguments.latency_of, threads=arguments.threads)
+        measure = latency(arguments.latency_of, threads=arguments.threads or 1)
     found = fit(
         _rule(arguments),
         max_macs=arguments.max_macs,

@@ -19,13 +19,13 @@ def add_search(actions: Any) -> None:
     search.add_argument(
         "--results", default="scaling_search.json", metavar="FILE", help="kept up to date; resumed from"
     )
+    search.add_argument("--step", type=float, help="distance of the grid's points (default: 0.1)")
+    search.add_argument("--tolerance", type=float, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)")
     search.add_argument(
-        "--step", type=float, default=0.1, help="distance of the grid's points (default: 0.1)"
+        "--baseline",
+        default="search64",
+        help="search64 (default), b0, mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
     )
-    search.add_argument(
-        "--tolerance", type=float, default=0.04, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)"
-    )
-    search.add_argument("--baseline", default="search64", help="search64 (default), or b0, mobilenet_v2, …")
     search.add_argument("--workers", type=whole_number(1), default=1, help="processes (default: 1)")
     search.add_argument("--storage", metavar="URL|FILE", help="Optuna storage that several machines share")
 
@@ -77,14 +77,15 @@ def search(arguments: argparse.Namespace) -> int:
     from keras_effnet.baselines import get_baseline
     from keras_effnet.scaling import SEARCH_BASELINE
     from keras_effnet.scaling import search as grid_search
+    from keras_effnet.scaling.grid import STEP, TOLERANCE
 
     own = arguments.baseline == SEARCH_BASELINE.name
     baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
     found = grid_search(
         _training(arguments, baseline),
         baseline=baseline,
-        step=arguments.step,
-        tolerance=arguments.tolerance,
+        step=STEP if arguments.step is None else arguments.step,
+        tolerance=TOLERANCE if arguments.tolerance is None else arguments.tolerance,
         results=Path(arguments.results).expanduser(),
         workers=arguments.workers,
         storage=arguments.storage,
@@ -99,12 +100,18 @@ def search(arguments: argparse.Namespace) -> int:
             f"{row.candidate.beta:g}",
             f"{row.candidate.gamma:g}",
             f"{row.resolution} px",
+            f"{row.macs / 1e6:.1f} M",
+            f"{row.growth:.2f}×",
             f"{row.score:.4f}",
             f"{row.seconds:.0f} s",
         ]
         for row in found.rows
     ]
-    print(table(["alpha", "beta", "gamma", "input", "score", "time"], rows, left=0))
+    header = ["alpha", "beta", "gamma", "input", "multiply-adds", "growth", "score", "time"]
+    print(table(header, rows, left=0))
+    built = len({row.network for row in found.rows})
+    if built < len(rows):
+        print(f"{len(rows)} candidates build {built} networks; the same ones were trained once")
     print(f"results: {arguments.results}")
     return 0
 
@@ -120,7 +127,7 @@ def architecture(arguments: argparse.Namespace) -> int:
     found = search_architecture(
         _training(arguments, SEARCH_BASELINE).score,
         SEARCH_BASELINE,
-        target_macs=arguments.target_macs or cost_of(SEARCH_BASELINE).macs,
+        target_macs=cost_of(SEARCH_BASELINE).macs if arguments.target_macs is None else arguments.target_macs,
         trials=arguments.trials,
         seed=arguments.seed,
         storage=arguments.storage,

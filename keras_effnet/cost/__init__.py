@@ -26,6 +26,7 @@ from keras_effnet.errors import InvalidInputError, unknown_name
 __all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph"]
 
 BYTES = 4  # of a float32
+_SUMMED = ("params", "macs", "activation_bytes", "statistics", "file_bytes")  # what blocks add up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class LayerCost:
         params: trained weights.
         macs: multiply-adds for the whole batch.
         activation_bytes: what it writes, for the whole batch.
+        statistics: means and variances.
+        file_bytes: its weights and statistics as float32.
     """
 
     name: str
@@ -47,6 +50,8 @@ class LayerCost:
     params: int
     macs: int
     activation_bytes: int
+    statistics: int
+    file_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,8 @@ class Cost:
     """What a network costs.
 
     Attributes:
-        input_shape: of one picture, (H, W, C).
+        input_shape: of one picture, (H, W, C); of the first input where there are several.
+        input_shapes: of each input.
         batch: pictures per call.
         params: trained weights: kernels, biases, gammas and betas. Freezing changes nothing here.
         statistics: means and variances; `params + statistics` is Keras' `count_params()`.
@@ -65,11 +71,13 @@ class Cost:
         activation_bytes: outputs of all layers together: what training keeps for the gradients.
         peak_activation_bytes: the most that is alive at once at inference, layer by layer, without
             the fusions of a runtime.
-        file_bytes: all weights as float32. A file adds its headers and the graph.
+        file_bytes: all weights as float32, whatever an activation takes. A file adds its headers and
+            the graph.
         per_layer: the layers in order of execution.
     """
 
     input_shape: Shape
+    input_shapes: tuple[Shape, ...]
     batch: int
     params: int
     statistics: int
@@ -94,9 +102,7 @@ class Cost:
                 layer,
                 name=name,
                 kind=layer.kind if before is None else "block",
-                params=layer.params + (before.params if before else 0),
-                macs=layer.macs + (before.macs if before else 0),
-                activation_bytes=layer.activation_bytes + (before.activation_bytes if before else 0),
+                **{key: getattr(layer, key) + (getattr(before, key) if before else 0) for key in _SUMMED},
             )
         return tuple(blocks.values())
 
@@ -104,7 +110,7 @@ class Cost:
 def cost(
     model: Any,
     *,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
     batch: int = 1,
     bytes_per_value: int = BYTES,
     rules: Mapping[str, Rule] | None = None,
@@ -114,7 +120,8 @@ def cost(
     Args:
         model: any functional model, nested ones included; it is not run.
         input_shape: (H, W, C) of one picture; needed where the model leaves its sides open, allowed
-            where a convolutional network would take another size.
+            where a convolutional network would take another size. For a model with several inputs
+            one shape for each, in the order of `model.inputs`.
         batch: pictures per call, at least 1.
         bytes_per_value: of an activation: 4 for float32, 2 for float16, 1 for int8.
         rules: for layers of your own: class name → function from (config, input shapes) to `Counted`.
@@ -123,31 +130,48 @@ def cost(
         The `Cost`.
 
     Raises:
-        InvalidInputError: no functional model, an open input size, or a layer that no rule knows;
-            the message names it.
+        InvalidInputError: no functional model, an open input size, shapes that are not those of its
+            inputs, or a layer that no rule knows; the message names it.
     """
     from keras_effnet.cost.keras_graph import read_model
 
     graph = read_model(model)
-    if input_shape is None:
-        input_shape = tuple(model.inputs[0].shape[1:])
-    if len(graph.inputs) != 1 or any(not isinstance(side, int) or side < 1 for side in input_shape):
-        raise InvalidInputError(
-            "Expected a model with one input of known size. Received: "
-            f"{[tuple(tensor.shape) for tensor in model.inputs]}. Pass input_shape=(height, width, channels)."
+    shapes = _input_shapes(model, input_shape)
+    return cost_of_graph(graph, *shapes, batch=batch, bytes_per_value=bytes_per_value, rules=rules)
+
+
+def _input_shapes(model: Any, given: Sequence[Any] | None) -> list[Shape]:
+    own = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if given is None:
+        shapes = own
+        said = "its own"
+    else:
+        nested = all(isinstance(each, Sequence) for each in given)
+        shapes = [tuple(each) for each in given] if nested else [tuple(given)]
+        said = f"input_shape={given!r}"
+    if [len(shape) for shape in shapes] != [len(shape) for shape in own] or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 1 for shape in shapes for side in shape
+    ):
+        example = (
+            "(height, width, channels)"
+            if len(own) == 1
+            else f"a list of {len(own)} shapes, one for each input"
         )
-    return cost_of_graph(graph, tuple(input_shape), batch=batch, bytes_per_value=bytes_per_value, rules=rules)
+        raise InvalidInputError(
+            f"Expected a known size for each input of the model, which takes {own} without the batch. "
+            f"Received: {said}. Pass input_shape={example}."
+        )
+    return shapes
 
 
 def cost_of_graph(
     graph: Graph,
-    input_shape: Shape,
-    *,
+    *input_shapes: Shape,
     batch: int = 1,
     bytes_per_value: int = BYTES,
     rules: Mapping[str, Rule] | None = None,
 ) -> Cost:
-    """As `cost`, for a graph that was read or sketched."""
+    """As `cost`, for a graph that was read or sketched; one shape for each of its inputs."""
     for label, number in (("batch", batch), ("bytes_per_value", bytes_per_value)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidInputError(
@@ -155,8 +179,9 @@ def cost_of_graph(
             )
     known = {**RULES, **(rules or {})}
     counted: list[Counted] = []
+    coming = iter(input_shapes)
     for call in graph.calls:
-        result = Counted(shape=input_shape) if call.kind == "InputLayer" else _count(call, counted, known)
+        result = Counted(shape=next(coming)) if call.kind == "InputLayer" else _count(call, counted, known)
         counted.append(result)
     sizes = [values(result.shape) for result in counted]
     free = [result.free for result in counted]
@@ -165,7 +190,8 @@ def cost_of_graph(
     params = sum(result.params for result in counted)
     statistics = sum(result.statistics for result in counted)
     return Cost(
-        input_shape=input_shape,
+        input_shape=input_shapes[0],
+        input_shapes=input_shapes,
         batch=batch,
         params=params,
         statistics=statistics,
@@ -182,6 +208,8 @@ def cost_of_graph(
                 params=result.params,
                 macs=batch * result.macs,
                 activation_bytes=per_value * size,
+                statistics=result.statistics,
+                file_bytes=BYTES * (result.params + result.statistics),
             )
             for call, result, size in zip(graph.calls, counted, written, strict=True)
         ),

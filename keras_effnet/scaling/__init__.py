@@ -10,8 +10,9 @@ from __future__ import annotations
 from keras_effnet.scaling.architecture_search import search_architecture, search_objective
 from keras_effnet.scaling.budget import Fit, fit, single_dimension
 from keras_effnet.scaling.compound import CompoundScaling, round_resolution
+from keras_effnet.scaling.grid import candidates
 from keras_effnet.scaling.published import deviations, table2, table3, table7
-from keras_effnet.scaling.search import SearchResult, candidates, search
+from keras_effnet.scaling.search import SearchResult, search
 from keras_effnet.scaling.training import SEARCH_BASELINE, TrainOnFolder
 
 __all__ = [

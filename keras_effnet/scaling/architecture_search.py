@@ -17,7 +17,8 @@ from typing import Any
 
 from keras_effnet.baselines import Baseline, Stage, cost_of
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.scaling.shared_search import open_storage
+from keras_effnet.scaling.identity import described, fingerprint
+from keras_effnet.scaling.storage import claim, open_study
 
 TRADE_OFF = -0.07  # the paper's w: twice the target must buy about five percent more accuracy
 
@@ -90,7 +91,7 @@ def search_architecture(
         start: the first network tried; its strides and filters stay. Its stages must be inverted.
         target_macs: of the objective.
         trials: networks to try in all; a study that is resumed tries what is missing.
-        seed: of the sampler.
+        seed: of the sampler, together with the number of trials that a resumed study has.
         storage: an Optuna storage to keep trials in and to resume from; None for memory.
         study: its name there.
         trade_off: w of the objective.
@@ -100,23 +101,32 @@ def search_architecture(
         Every table that was tried, best objective first.
 
     Raises:
-        InvalidInputError: no trials, or stages that are not inverted.
-        MissingExtraError: Optuna is not installed.
+        InvalidInputError: no trials, a target or trade-off that cannot be used, stages that are not
+            inverted, a storage that cannot be opened, or a study of another search.
+        MissingExtraError: Optuna is not installed, or the driver of the database.
     """
     optuna = require("optuna", "search")
+    if not (0 < target_macs < math.inf and math.isfinite(trade_off)):  # before one is trained for nothing
+        raise InvalidInputError(
+            "Expected target_macs to be a number above 0, and a finite trade_off. Received: "
+            f"target_macs={target_macs!r}, trade_off={trade_off!r}. Pass the multiply-adds that are wanted, like 20e6."
+        )
     if trials < 1 or any(stage.block != "inverted" for stage in start.stages):
         raise InvalidInputError(
             f"Expected at least one trial and a table of inverted stages. Received: trials={trials}, "
             f"{sorted({stage.block for stage in start.stages})}."
         )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    opened = optuna.create_study(
-        storage=open_storage(storage) if storage else None,
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        study_name=study,
-        direction="maximize",
-        load_if_exists=True,
-    )
+    opened = open_study(storage, study, None)
+    compared = {
+        "start": start.name,
+        "table": fingerprint(start),
+        "target_macs": target_macs,
+        "trade_off": trade_off,
+        **described(evaluate),
+    }
+    claim(opened, compared)
+    # a sampler that begins with the same seed again would try the same tables again
+    opened.sampler = optuna.samplers.TPESampler(seed=seed + len(opened.trials))
     if not opened.trials:
         opened.enqueue_trial(_parameters(start))
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from keras_effnet.architecture import MAX_BLOCKS, count_blocks
 from keras_effnet.cost import Cost, cost
 from keras_effnet.errors import EffNetError, InvalidInputError, unknown_name
-from keras_effnet.scaling.compound import CompoundScaling, round_resolution
+from keras_effnet.scaling.compound import PHI_RANGE, CompoundScaling, round_resolution
 from keras_effnet.variants import Variant
 
 DIMENSIONS = ("compound", "depth", "width", "resolution")
-PHI_RANGE = (-12.0, 12.0)  # from a four-thousandth to four thousand times the baseline
 STEP, MEASURED_STEP = 0.01, 0.1  # a measurement takes seconds and repeats to some percent
 
 Measure = Callable[[Any], float]
@@ -34,7 +34,8 @@ class Fit:
         phi: its coefficient, a multiple of the step. In a single dimension the exponent that should
             cost as much as the same phi of compound scaling.
         dimension: what was scaled.
-        member: to be built with `EfficientNet(fit.member)` or `scaling.build(fit.member)`.
+        member: to be built with `scaling.build(fit.member)`, or with `EfficientNet(fit.member)` where
+            EfficientNet is the baseline.
         cost: of the built Keras model.
         latency_ms: as measured; None when no limit asked for it.
         next_phi: one step further.
@@ -94,7 +95,11 @@ def fit(
     trial = _Trial(
         scaling or CompoundScaling(), dimension, limits, classes, batch, measure or call_latency_ms
     )
-    ends = Range(round(PHI_RANGE[0] / width), round(PHI_RANGE[1] / width), round(1 / width))
+    steps = [math.trunc(end / width + math.copysign(1e-9, end)) for end in PHI_RANGE]
+    ends = Range(steps[0], steps[1], round(1 / width))
+    # depth alone would reach tens of thousands of blocks long before phi ends
+    tallest, _ = last_within(ends, lambda index: trial.buildable(index * width))
+    ends = replace(ends, high=max(tallest, ends.low))
     # what is counted is cheap: let it narrow the range before anything is measured
     low, high = last_within(ends, lambda index: not trial.counted_exceeded(index * width))
     if max_latency_ms is not None and low >= ends.low:
@@ -175,6 +180,9 @@ class _Trial:
 
     def member(self, phi: float) -> Variant:
         return single_dimension(self._scaling, self._dimension, round(phi, 10))
+
+    def buildable(self, phi: float) -> bool:
+        return count_blocks(self._scaling.baseline.stages, self.member(phi).depth) <= MAX_BLOCKS
 
     def counted_exceeded(self, phi: float) -> tuple[str, ...]:
         counted = self._scaling.cost(self.member(phi), classes=self._classes, batch=self._batch)

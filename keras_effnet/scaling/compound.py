@@ -6,11 +6,11 @@ Source: EfficientNet (arXiv:1905.11946), section 3.3, equation 3: depth α^φ, w
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, build, cost_of
+from keras_effnet.baselines.table import RESOLUTION_MULTIPLE
 from keras_effnet.builder import MIN_SIZE
 from keras_effnet.cost import Cost
 from keras_effnet.errors import InvalidInputError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from keras_effnet.scaling.budget import Fit
 
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
-RESOLUTION_MULTIPLE = 8  # sides that halve three times without a remainder
+MAX_COEFFICIENT = 10.0  # more than ten times as deep per step is a slip
+PHI_RANGE = (-12.0, 12.0)  # from a four-thousandth to four thousand times the baseline
 DROPOUT_PER_PHI, MAX_DROPOUT = 0.05, 0.5  # the published family's, from 0.2 at B0 to 0.5 at B6
 
 
@@ -31,9 +32,9 @@ class CompoundScaling:
     """A scaling rule for a baseline.
 
     Attributes:
-        alpha: factor of the depth for each step of phi, at least 1.
-        beta: factor of the width for each step, at least 1.
-        gamma: factor of the resolution for each step, at least 1.
+        alpha: factor of the depth for each step of phi, from 1 to 10.
+        beta: factor of the width for each step, from 1 to 10.
+        gamma: factor of the resolution for each step, from 1 to 10.
         baseline: what is scaled; EfficientNet-B0, one of `keras_effnet.baselines` or your own table.
 
     The defaults are the paper's coefficients, found by its grid search for B0.
@@ -47,9 +48,9 @@ class CompoundScaling:
     def __post_init__(self) -> None:
         for label in ("alpha", "beta", "gamma"):
             value = getattr(self, label)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 1):
+            if not (isinstance(value, int | float) and 1 <= value <= MAX_COEFFICIENT):
                 raise InvalidInputError(
-                    f"Expected {label} to be a number of at least 1. Received: {value!r}. "
+                    f"Expected {label} to be a number from 1 to {MAX_COEFFICIENT:g}. Received: {value!r}. "
                     "For smaller networks pass a negative phi to at()."
                 )
         if self.growth <= 1:
@@ -66,18 +67,18 @@ class CompoundScaling:
         """The member at `phi`, to be passed to `EfficientNet` when B0 is the baseline.
 
         Args:
-            phi: any real number: 0 is the baseline, 1 costs about twice as much, −1 about half.
+            phi: any real number from −12 to 12: 0 is the baseline, 1 costs about twice as much, −1
+                about half.
 
         Returns:
-            A `Variant`: its width and depth are exact, its resolution is the nearest multiple of 8
+            A `Variant`, which names its baseline where that is not EfficientNet's: its width and depth are exact, its resolution is the nearest multiple of 8
             (at least 32), and its dropout grows by 0.05 per step, between 0 and 0.5, as the
             published family's does.
 
         Raises:
-            InvalidInputError: phi is not a finite number.
+            InvalidInputError: phi is not such a number.
         """
-        if not (isinstance(phi, int | float) and math.isfinite(phi)):
-            raise InvalidInputError(f"Expected phi to be a finite number. Received: {phi!r}.")
+        _check_phi(phi)
         return self.member(
             depth=self.alpha**phi,
             width=self.beta**phi,
@@ -102,6 +103,7 @@ class CompoundScaling:
             depth=depth,
             resolution=self.baseline.resolution if resolution is None else resolution,
             dropout=round(dropout, 3),
+            baseline=None if self._scales_efficientnet() else self.baseline.name,
         )
 
     def build(self, phi: float | Variant, **options: Any) -> keras.Model:
@@ -134,6 +136,7 @@ class CompoundScaling:
 
     def predicted_growth(self, phi: float) -> float:
         """Multiply-adds at `phi` over those of the baseline, by the formula (α·β²·γ²)^φ."""
+        _check_phi(phi)
         return float(self.growth**phi)
 
     def actual_growth(self, phi: float) -> float:
@@ -147,7 +150,28 @@ class CompoundScaling:
         return fit(self, **limits)
 
     def _member(self, phi: float | Variant) -> Variant:
-        return phi if isinstance(phi, Variant) else self.at(phi)
+        if not isinstance(phi, Variant):
+            return self.at(phi)
+        own = None if self._scales_efficientnet() else self.baseline.name
+        if phi.baseline not in (own, None):
+            raise InvalidInputError(
+                f"Expected a member of this scaling, of {self.baseline.name!r}. Received: {phi.name!r}, which scales "
+                f"the table {phi.baseline!r}. Use the scaling that made it."
+            )
+        return phi
+
+    def _scales_efficientnet(self) -> bool:
+        """Whether `EfficientNet(member)` builds what `build` does: names, sides and dropout aside."""
+        b0 = EFFICIENTNET_B0
+        return b0 == replace(
+            self.baseline, name=b0.name, title=b0.title, resolution=b0.resolution, dropout=b0.dropout
+        )
+
+
+def _check_phi(phi: float) -> None:
+    low, high = PHI_RANGE
+    if not (isinstance(phi, int | float) and low <= phi <= high):
+        raise InvalidInputError(f"Expected phi to be a number from {low:g} to {high:g}. Received: {phi!r}.")
 
 
 def round_resolution(side: float) -> int:

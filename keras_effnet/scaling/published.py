@@ -110,8 +110,8 @@ class ScaledRow:
 
 
 _DEPTH_NOTE = (
-    "section 3.3 expects 4 × the baseline; repeating blocks cannot reach it, since the stem, the top and the "
-    "strided first block of each stage stay single"
+    "not explained by the paper's text: 16.2 is 3.95 × the baseline, but with every stage's repeats times 4 the stem, "
+    "the top and the strided first blocks stay single; 16.2 lies between d=4.2 and d=4.4"
 )
 
 # 1.3 × 224 is 291; MobileNets take multiples of 32
@@ -141,7 +141,7 @@ _TABLE3 = (
         scale="width (w=2)",
         width=2,
         paper_gmacs=14.7,
-        note="section 3.3 expects 4 × the baseline, 16.4, which r=2 has in the same table; 14.7 is a width of 1.9",
+        note="section 3.3 expects 4 × the baseline, 16.4, which r=2 has in the same table; the printed figure is w=1.9",
     ),
     ScaledRow(network="resnet50_v1.5", scale="resolution (r=2)", resolution=448, paper_gmacs=16.4),
     ScaledRow(

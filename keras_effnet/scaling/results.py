@@ -35,6 +35,10 @@ class Row:
         candidate: the coefficients.
         depth, width: factors that the candidate was evaluated with.
         resolution: side of its input, in pixels.
+        network: key of the network that it builds; candidates with the same key were evaluated
+            once and share score and seconds.
+        macs: multiply-adds of that network, with the classes of the search.
+        growth: these over the baseline's; α·β²·γ² before filters, repeats and pixels are rounded.
         score: what `evaluate` returned; higher is better.
         seconds: how long it took.
     """
@@ -43,6 +47,9 @@ class Row:
     depth: float
     width: float
     resolution: int
+    network: str
+    macs: int
+    growth: float
     score: float
     seconds: float
 
@@ -50,7 +57,7 @@ class Row:
 class ResultsFile:
     """Rows of one search in a JSON file.
 
-    The file is replaced as a whole after every row, so a killed search leaves a valid one.
+    The file is replaced as a whole after every evaluation, so a killed search leaves a valid one.
 
     Args:
         path: of the file; created with the first row.
@@ -67,9 +74,9 @@ class ResultsFile:
         if self.path.exists():
             self._read()
 
-    def add(self, row: Row) -> None:
-        """Keep a row, on the disk too."""
-        self.rows[row.candidate] = row
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows, on the disk too, all at once."""
+        self.rows |= {row.candidate: row for row in rows}
         self._write()
 
     def _read(self) -> None:
@@ -110,15 +117,22 @@ def locked(path: Path) -> Iterator[None]:
     """Keep a second search from the same results file; the lock dies with the process.
 
     Raises:
-        InvalidInputError: another process has it.
+        InvalidInputError: another process has it, or its folder cannot be written to.
     """
     try:
         import fcntl
     except ImportError:  # not on this system
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.with_name(f".{path.name}.lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a results file in a folder that can be written to. Received: {str(path)!r} "
+            f"({error.strerror}). Choose another folder."
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

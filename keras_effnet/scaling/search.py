@@ -1,6 +1,6 @@
 """Step 1 of the paper's method: find α, β, γ for a baseline by a small grid search.
 
-    found = search(TrainOnFolder("pictures/"), baseline=my_table, results="search.json", workers=2)
+    found = search(TrainOnFolder(directory="pictures", baseline=my_table), results="search.json")
     found.best           # a CompoundScaling
 
 Candidates are the multiples of a step, each at least 1, with α·β²·γ² ≈ 2 (section 3.3, equation 3).
@@ -9,26 +9,21 @@ Where the search ran is no matter of its result: one process, several, or severa
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline
 from keras_effnet.errors import EffNetError, InvalidInputError
-from keras_effnet.scaling.compound import CompoundScaling, round_resolution
-from keras_effnet.scaling.results import Candidate, ResultsFile, Row, best_first, locked
-
-Evaluate = Callable[[float, float, int], float]
-"""(depth, width, resolution in pixels) → score, higher is better."""
-
-GROWTH = 2.0  # the paper's constraint: twice the multiply-adds
+from keras_effnet.scaling.compound import CompoundScaling
+from keras_effnet.scaling.evaluating import Evaluate, Evaluation, Job
+from keras_effnet.scaling.grid import CLASSES, STEP, TOLERANCE, Network, candidates, networks
+from keras_effnet.scaling.identity import described, fingerprint
+from keras_effnet.scaling.processes import pool_of
+from keras_effnet.scaling.results import ResultsFile, Row, best_first, locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,55 +40,23 @@ class SearchResult:
 
     @property
     def best(self) -> CompoundScaling:
-        """The rule with the highest score."""
+        """The rule with the highest score; of equal ones the one with the smaller coefficients."""
         top = self.rows[0].candidate
         return CompoundScaling(top.alpha, top.beta, top.gamma, self.baseline)
-
-
-def candidates(step: float = 0.05, tolerance: float = 0.05, growth: float = GROWTH) -> tuple[Candidate, ...]:
-    """The grid: multiples of `step` from 1 with |α·β²·γ² / growth − 1| ≤ tolerance.
-
-    Args:
-        step: distance of the points, above 0, up to 1.
-        tolerance: relative, 0–1.
-        growth: of the multiply-adds, above 1.
-
-    Raises:
-        InvalidInputError: an argument outside its range, or a grid without points.
-    """
-    if not (0 < step <= 1 and 0 <= tolerance < 1 and 1 < growth < math.inf):
-        raise InvalidInputError(
-            "Expected 0 < step ≤ 1, 0 ≤ tolerance < 1 and growth > 1. "
-            f"Received: step={step!r}, tolerance={tolerance!r}, growth={growth!r}."
-        )
-    limit = growth * (1 + tolerance)
-    points = [round(1 + index * step, 10) for index in range(int((limit - 1) / step + 1e-9) + 1)]
-    grid = tuple(
-        Candidate(alpha=alpha, beta=beta, gamma=gamma)
-        for alpha in points
-        for beta in points
-        for gamma in points
-        if abs(alpha * beta**2 * gamma**2 / growth - 1) <= tolerance + 1e-9
-    )
-    if not grid:
-        raise InvalidInputError(
-            f"Expected a grid with points. Received: step={step}, tolerance={tolerance}, which leave none. "
-            "Raise the tolerance or lower the step."
-        )
-    return grid
 
 
 def search(
     evaluate: Evaluate,
     *,
     baseline: Baseline | None = None,
-    step: float = 0.05,
-    tolerance: float = 0.05,
+    step: float = STEP,
+    tolerance: float = TOLERANCE,
     results: str | os.PathLike[str] = "scaling_search.json",
     workers: int = 1,
     storage: str | None = None,
     study: str = "compound-scaling",
     settings: Mapping[str, Any] | None = None,
+    merge: bool = True,
     quiet: bool = False,
 ) -> SearchResult:
     """Evaluate every candidate of the grid at φ = 1.
@@ -102,23 +65,31 @@ def search(
         evaluate: (depth, width, resolution) → score. With `workers` above 1 it must be picklable.
         baseline: what is scaled; its resolution times γ, rounded to a multiple of 8, is passed. None
             for that of `evaluate`, as `TrainOnFolder` has one, or else B0.
-        step: distance of the grid's points.
-        tolerance: how far α·β²·γ² may be from 2, relative.
+        step: distance of the grid's points; 0.05 has the paper's 1.2, 1.1, 1.15 among them.
+        tolerance: how far α·β²·γ² may be from 2, relative. What is built may be further away:
+            `Row.growth` says how far.
         results: file to keep results in, and to resume from.
-        workers: processes that evaluate.
-        storage: an Optuna storage, such as `"postgresql://…"` or the path of a journal file on a
-            shared disk, that several machines running the same call share. Needs the extra `search`.
+        workers: processes that evaluate. A script must then call this under
+            `if __name__ == "__main__":`.
+        storage: an Optuna storage, such as `"postgresql://…"` (install its driver) or the path of a
+            journal file on a shared disk, that several machines running the same call share. Needs
+            the extra `search`.
         study: name of the study in that storage.
-        settings: what else makes scores comparable, such as a data set; kept in the file and compared.
+        settings: what else makes scores comparable, such as a data set; kept in the file and compared,
+            with the name of `evaluate` and what its method `settings()` says. A whole number under
+            `classes`, as `TrainOnFolder` gives, is that of `Row.macs`; without one it is 1,000.
+        merge: evaluate only one of the candidates that build the same network, and give all its
+            score. False where `evaluate` builds otherwise than `keras_effnet.baselines.build`.
         quiet: no progress bar.
 
     Returns:
         The `SearchResult`.
 
     Raises:
-        InvalidInputError: an unusable grid, or a results file of another search.
-        EffNetError: `evaluate` failed; what was finished stays in the file.
-        MissingExtraError: `storage` without Optuna.
+        InvalidInputError: an unusable grid, the results file or study of another search, a storage
+            that cannot be opened, or an `evaluate` that workers cannot import.
+        EffNetError: `evaluate` failed or a worker died; what was finished stays in the file.
+        MissingExtraError: `storage` without Optuna, or without the driver of its database.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise InvalidInputError(
@@ -126,66 +97,77 @@ def search(
         )
     grid = candidates(step, tolerance)
     baseline = _baseline(evaluate, baseline)
-    described = {
+    compared = {
         "step": step,
         "tolerance": tolerance,
+        "merge": merge,
         "baseline": baseline.name,
-        "table": _fingerprint(baseline),
-        **_described(evaluate, settings),
+        "table": fingerprint(baseline),
+        **described(evaluate, settings),
     }
+    classes = compared.get("classes")
+    every = networks(baseline, grid, merge=merge, classes=classes if isinstance(classes, int) else CLASSES)
     with locked(Path(results)):
-        file = ResultsFile(results, described)
-        todo = [candidate for candidate in grid if candidate not in file.rows]
+        file = ResultsFile(results, compared)
+        known = [_evaluation(network, file) for network in every if network.candidates[0] in file.rows]
+        todo = [network for network in every if network.candidates[0] not in file.rows]
+        job = Job(evaluate)
         if storage is not None:
             from keras_effnet.scaling.shared_search import evaluate_shared
 
-            evaluated = evaluate_shared(Job(evaluate, baseline), grid, storage, study, workers, described)
+            evaluated = evaluate_shared(
+                job, every, known, storage=storage, study=study, workers=workers, settings=compared
+            )
         elif workers > 1:
-            evaluated = _in_processes(Job(evaluate, baseline), todo, workers)
+            evaluated = _in_processes(job, todo, workers)
         else:
-            evaluated = map(Job(evaluate, baseline), todo)
-        from tqdm import tqdm
-
-        with tqdm(
-            total=len(grid), initial=len(file.rows), unit="net", disable=True if quiet else None
-        ) as bar:
-            for row in evaluated:
-                bar.update(row.candidate not in file.rows)
-                file.add(row)
-                bar.set_postfix(best=f"{best_first(file.rows.values())[0].score:.4g}")
+            evaluated = map(job, todo)
+        _keep(evaluated, every, file, quiet=quiet)
+        missing = [candidate for candidate in grid if candidate not in file.rows]
+    if missing:
+        raise EffNetError(
+            f"Expected a score for each of {len(grid)} candidates. Received: none for {len(missing)}. "
+            "Run the search again: what is finished is kept."
+        )
     return SearchResult(rows=best_first(file.rows.values()), baseline=baseline)
 
 
-@dataclass(frozen=True)
-class Job:
-    """Evaluates one candidate; picklable, so that other processes can."""
+def _keep(
+    evaluated: Iterator[Evaluation], every: Sequence[Network], file: ResultsFile, *, quiet: bool
+) -> None:
+    """Write rows as they come, and show how far the search is."""
+    from tqdm import tqdm
 
-    evaluate: Evaluate
-    baseline: Baseline
+    by_key = {network.key: network for network in every}
+    total = sum(len(network.candidates) for network in every)
+    with tqdm(total=total, initial=len(file.rows), unit="net", disable=True if quiet else None) as bar:
+        for evaluation in evaluated:
+            rows = _rows(by_key[evaluation.network], evaluation)
+            file.add(rows)
+            bar.update(len(rows))
+            bar.set_postfix(best=f"{best_first(file.rows.values())[0].score:.4g}")
 
-    def __call__(self, candidate: Candidate) -> Row:
-        resolution = round_resolution(self.baseline.resolution * candidate.gamma)
-        start = time.perf_counter()
-        try:
-            score = float(self.evaluate(candidate.alpha, candidate.beta, resolution))
-        except Exception as error:
-            raise EffNetError(
-                f"Expected evaluate({candidate.alpha}, {candidate.beta}, {resolution}) to return a score. "
-                f"Received: {type(error).__name__}: {error}. Run the search again to resume behind the others."
-            ) from error
-        if not math.isfinite(score):
-            raise EffNetError(
-                f"Expected evaluate({candidate.alpha}, {candidate.beta}, {resolution}) to return a finite "
-                f"score. Received: {score}."
-            )
-        return Row(
+
+def _rows(network: Network, evaluation: Evaluation) -> list[Row]:
+    return [
+        Row(
             candidate=candidate,
             depth=candidate.alpha,
             width=candidate.beta,
-            resolution=resolution,
-            score=score,
-            seconds=round(time.perf_counter() - start, 3),
+            resolution=network.resolution,
+            network=network.key,
+            macs=network.macs,
+            growth=network.growth,
+            score=evaluation.score,
+            seconds=evaluation.seconds,
         )
+        for candidate in network.candidates
+    ]
+
+
+def _evaluation(network: Network, file: ResultsFile) -> Evaluation:
+    row = file.rows[network.candidates[0]]
+    return Evaluation(network=network.key, score=row.score, seconds=row.seconds)
 
 
 def _baseline(evaluate: Evaluate, given: Baseline | None) -> Baseline:
@@ -199,29 +181,24 @@ def _baseline(evaluate: Evaluate, given: Baseline | None) -> Baseline:
     return given or (own if isinstance(own, Baseline) else EFFICIENTNET_B0)
 
 
-def _fingerprint(baseline: Baseline) -> str:
-    """Changes with the table, whatever it is called."""
-    return hashlib.sha256(repr(baseline).encode()).hexdigest()[:12]
-
-
-def _described(evaluate: Evaluate, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    describe = getattr(evaluate, "settings", None)
-    own = dict(describe()) if callable(describe) else {}
-    return {**own, **(settings or {})}
-
-
-def _in_processes(job: Job, todo: Sequence[Candidate], workers: int) -> Iterator[Row]:
-    """Rows as they are finished. Fresh processes: TensorFlow does not survive a fork."""
+def _in_processes(job: Job, todo: Sequence[Network], workers: int) -> Iterator[Evaluation]:
+    """Evaluations as they are finished; after a failure those that are running, and no others."""
     if not todo:
         return
-    pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn"))
-    try:
-        waiting: set[Future[Row]] = {pool.submit(job, candidate) for candidate in todo}
+    with pool_of(min(workers, len(todo)), job.evaluate) as pool:
+        waiting: set[Future[Evaluation]] = {pool.submit(job, network) for network in todo}
+        failed: BaseException | None = None
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            failed = [future for future in done if future.exception()]
-            yield from (future.result() for future in done if not future.exception())
-            for future in failed:
-                future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            for future in done:
+                if future.cancelled():
+                    continue
+                error = future.exception()
+                if error is None:
+                    yield future.result()
+                elif failed is None:
+                    failed = error
+                    for pending in waiting:
+                        pending.cancel()
+        if failed:
+            raise failed

@@ -9,9 +9,11 @@ from typing import Any
 
 from keras_effnet.baselines import Baseline, Stage, build
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.scaling.identity import fingerprint
 
 # the usual 0.99 remembers the initial statistics for longer than such a training lasts
 SHORT_MOMENTUM = 0.9
+PARTS = ("train", "validation")
 
 # B0's pattern in five stages at 64 px: trains in seconds. Three repeats leave room for depth.
 SEARCH_BASELINE = Baseline(
@@ -63,9 +65,25 @@ class TrainOnFolder:
     seed: int = 0
 
     def settings(self) -> dict[str, Any]:
-        """What makes two scores comparable."""
+        """What makes two scores comparable: the budget, and which pictures these are.
+
+        Raises:
+            InvalidInputError: the folders are missing.
+        """
+        root = self._root()
+        listing = {
+            part: sorted(
+                (path.relative_to(root).as_posix(), path.stat().st_size)
+                for path in (root / part).rglob("*")
+                if path.is_file()
+            )
+            for part in PARTS
+        }
         return {
-            "data": Path(self.directory).resolve().name,
+            "data": root.resolve().name,
+            "classes": sum(path.is_dir() for path in (root / "train").iterdir()),
+            **{part: len(files) for part, files in listing.items()},
+            "pictures": fingerprint(listing),  # names and sizes: reading them all would take too long
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
@@ -112,16 +130,20 @@ class TrainOnFolder:
         model.fit(train, epochs=self.epochs, shuffle=False, verbose=0)
         return float(model.evaluate(validation, verbose=0, return_dict=True)["accuracy"])
 
-    def _pictures(self, keras: Any, side: int) -> tuple[Any, Any, int]:
-        """Training pictures, shuffled and mirrored; validation pictures; the number of classes."""
-        import tensorflow as tf
-
+    def _root(self) -> Path:
         root = Path(self.directory)
-        for part in ("train", "validation"):
+        for part in PARTS:
             if not (root / part).is_dir():
                 raise InvalidInputError(
                     f"Expected a folder with train/ and validation/. Received: {str(root)!r} without {part}/."
                 )
+        return root
+
+    def _pictures(self, keras: Any, side: int) -> tuple[Any, Any, int]:
+        """Training pictures, shuffled and mirrored; validation pictures; the number of classes."""
+        import tensorflow as tf
+
+        root = self._root()
         tf.config.experimental.enable_op_determinism()
         classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
         given = {"image_size": (side, side), "class_names": classes, "shuffle": False, "verbose": False}

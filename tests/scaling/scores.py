@@ -35,3 +35,26 @@ def failing(depth: float, width: float, resolution: int) -> float:
     if depth > 1.3:
         raise RuntimeError("out of memory")
     return smooth(depth, width, resolution)
+
+
+def other(depth: float, width: float, resolution: int) -> float:
+    return -smooth(depth, width, resolution)
+
+
+@dataclass(frozen=True)
+class FailsOnce:
+    """`smooth`; one call fails when some are done, in whichever process it is."""
+
+    folder: Path
+
+    def __call__(self, depth: float, width: float, resolution: int) -> float:
+        calls = self.folder / "calls"
+        with calls.open("a", encoding="utf-8") as file:
+            file.write("one\n")
+        if len(calls.read_text(encoding="utf-8").splitlines()) > 4:
+            try:
+                (self.folder / "failed").touch(exist_ok=False)
+            except FileExistsError:
+                return smooth(depth, width, resolution)
+            raise RuntimeError("out of memory")
+        return smooth(depth, width, resolution)

@@ -156,3 +156,33 @@ def test_impossible_scale_is_refused(depth: float, width: float) -> None:
 def test_unknown_baseline_gets_the_nearest_name() -> None:
     with pytest.raises(InvalidInputError, match=r"Did you mean 'mobilenet_v2'"):
         build("mobilenet_v3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stem_filters": 10}, r"multiples of 8.*stem_filters=10"),
+        ({"filters_out": 20}, r"multiples of 8.*filters_out of stage 1=20"),
+        ({"top_filters": 100}, r"multiples of 8.*top_filters=100"),
+        ({"block": "bottleneck", "expand_ratio": 3}, r"filters_out / expand_ratio of stage 1=10\.6667"),
+        ({"resolution": 97}, r"multiple of 8 pixels, at least 32\. Received: 97"),
+        ({"resolution": 24}, r"multiple of 8 pixels, at least 32\. Received: 24"),
+    ],
+)
+def test_table_that_scale_one_would_change_is_refused(changes: dict[str, Any], message: str) -> None:
+    stem = changes.get("stem_filters", 16)
+    row = {"repeats": 1, "kernel_size": 3, "stride": 1, "filters_in": stem, "filters_out": 32}
+    row |= {key: value for key, value in changes.items() if key in ("filters_out", "block", "expand_ratio")}
+    rest = {key: value for key, value in changes.items() if key not in row} | {"stem_filters": stem}
+    with pytest.raises(InvalidInputError, match=message):
+        Baseline(name="odd", title="Odd", stages=(Stage(**row),), **rest)
+
+
+def test_table_is_itself_at_scale_one() -> None:
+    row = Stage(
+        repeats=2, kernel_size=3, stride=1, filters_in=24, filters_out=72, expand_ratio=3, block="bottleneck"
+    )
+    table = Baseline(name="own", title="Own", stages=(row,), stem_filters=24, top_filters=104, resolution=40)
+    at_one = scaled(table)
+    assert (at_one.stem_filters, at_one.top_filters) == (24, 104)
+    assert [(block.filters_out, block.expanded_filters) for block in at_one.blocks] == [(72, 24)] * 2

@@ -175,6 +175,11 @@ def _train_and_export(model: Any, keras: Any, path: Path) -> None:
             {"max_params": 6e6, "dimension": "resolution"},
             r"largest network, phi 12, breaks.*Received: max_params=6e\+06",
         ),
+        # at phi 12 depth alone would be tens of thousands of blocks; the search ends where they can be built
+        (
+            {"max_memory": 1e12, "dimension": "depth"},
+            r"largest network, phi 7\.\d+, breaks.*Lower the limits, or limit what depth scaling changes",
+        ),
         ({"max_macs": 1e9, "dimension": "height"}, "Expected dimension to be one of compound"),
         ({"max_macs": 1e9, "step": 0}, "Expected step to lie above 0"),
     ],

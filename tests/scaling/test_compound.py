@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 import keras_effnet
 from keras_effnet import CompoundScaling, EfficientNet
-from keras_effnet.baselines import BASELINES, RESNET50, Baseline
+from keras_effnet.baselines import BASELINES, EFFICIENTNET_B0, MOBILENET_V2, RESNET50, Baseline
 from keras_effnet.cost import cost
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.scaling import single_dimension
 
 
 def test_coefficients_are_the_papers_and_grow_by_about_two() -> None:
@@ -85,7 +87,8 @@ def test_every_baseline_roughly_doubles_per_step(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.9,), r"Expected alpha to be a number of at least 1\. Received: 0\.9\. .*negative phi"),
+        ((0.9,), r"Expected alpha to be a number from 1 to 10\. Received: 0\.9\. .*negative phi"),
+        ((1.2, 1e200), r"Expected beta .* Received: 1e\+200"),
         ((1.2, float("nan")), r"Expected beta .* Received: nan"),
         ((1, 1, 1), r"at least one of alpha, beta and gamma above 1"),
     ],
@@ -96,9 +99,37 @@ def test_useless_coefficients_are_refused(arguments: Any, message: str) -> None:
 
 
 def test_useless_phi_is_refused() -> None:
-    for phi in (float("inf"), float("nan"), "2"):
-        with pytest.raises(InvalidInputError, match="Expected phi to be a finite number"):
+    for phi in (float("inf"), float("nan"), "2", 50, 1e4, -12.01):
+        with pytest.raises(InvalidInputError, match="Expected phi to be a number from -12 to 12"):
             CompoundScaling(baseline=RESNET50).at(phi)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="Expected phi to be a number"):
+        CompoundScaling().predicted_growth(1e4)
+
+
+@pytest.mark.parametrize("baseline", [EFFICIENTNET_B0, RESNET50], ids=lambda baseline: baseline.name)
+def test_more_blocks_than_can_be_built_are_refused(baseline: Baseline) -> None:
+    scaling = CompoundScaling(10.0, baseline=baseline)
+    with pytest.raises(InvalidInputError, match=r"at most 2,000 blocks\. Received: a depth of 1e\+12"):
+        scaling.cost(12)
+    if baseline is EFFICIENTNET_B0:
+        with pytest.raises(InvalidInputError, match=r"at most 2,000 blocks"):
+            EfficientNet(scaling.at(12), weights=None)
+
+
+def test_efficientnet_refuses_a_member_of_another_baseline(small: Baseline) -> None:
+    member = CompoundScaling(baseline=MOBILENET_V2).at(-6)
+    assert member.baseline == "mobilenet_v2"
+    with pytest.raises(
+        InvalidInputError, match=r"'mobilenet_v2-phi-6'.*table 'mobilenet_v2'.*with the build\(\)"
+    ):
+        EfficientNet(member, weights=None, classes=3)
+    with pytest.raises(InvalidInputError, match="member of this scaling, of 'small'"):
+        CompoundScaling(baseline=small).cost(member)
+    changed = replace(EFFICIENTNET_B0, activation="relu6")  # still called b0
+    with pytest.raises(InvalidInputError, match="Expected a variant of EfficientNet"):
+        EfficientNet(single_dimension(CompoundScaling(baseline=changed), "width", -6), weights=None)
+    larger = CompoundScaling(baseline=replace(EFFICIENTNET_B0, resolution=256, name="mine"))
+    assert larger.at(-6).baseline is None  # the same stages
 
 
 def test_scaling_is_reachable_from_the_top() -> None:

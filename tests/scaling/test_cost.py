@@ -131,8 +131,29 @@ def test_shared_and_nested_layers_are_counted_as_often_as_called() -> None:
 def test_another_input_size_is_counted_as_if_built_for_it(tiny_variant: Any) -> None:
     open_model = EfficientNet(tiny_variant, weights=None, classes=7, input_shape=(None, None, 3))
     assert cost(open_model, input_shape=(64, 64, 3)).macs == cost_of_variant(tiny_variant, classes=7).macs
-    with pytest.raises(InvalidInputError, match=r"one input of known size.*Pass input_shape="):
+    with pytest.raises(InvalidInputError, match=r"known size.*Pass input_shape=\(height, width, channels\)"):
         cost(open_model)
+    with pytest.raises(InvalidInputError, match=r"Received: input_shape=\(64, 64\)"):
+        cost(open_model, input_shape=(64, 64))
+
+
+def test_model_with_two_inputs_is_counted() -> None:
+    picture, facts = keras.Input((None, None, 3)), keras.Input((5,))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(picture)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Concatenate()([x, keras.layers.Dense(6, name="facts")(facts)])
+    model = keras.Model([picture, facts], keras.layers.Dense(2, name="out")(x))
+    counted = cost(model, input_shape=[(8, 10, 3), (5,)], batch=2)
+    assert counted.input_shapes == ((8, 10, 3), (5,)) and counted.input_shape == (8, 10, 3)
+    assert counted.macs == 2 * (8 * 10 * 4 * 27 + 5 * 6 + 10 * 2)
+    assert counted.params == model.count_params()
+    turned = keras.Model([facts, picture], model.outputs)
+    assert cost(turned, input_shape=[(5,), (8, 10, 3)], batch=2).macs == counted.macs
+    for wrong in (None, (8, 10, 3), [(5,), (8, 10, 3)], [(8, 10, 3)]):
+        with pytest.raises(
+            InvalidInputError, match="Pass input_shape=a list of 2 shapes, one for each input"
+        ):
+            cost(model, input_shape=wrong)
 
 
 def test_unknown_layer_is_an_error_that_names_it_until_a_rule_is_given() -> None:
@@ -160,11 +181,20 @@ def test_blocks_add_up_to_the_whole() -> None:
     counted = cost_of_variant("b4")
     blocks = counted.per_block()
     assert [
-        sum(getattr(block, key) for block in blocks) for key in ("params", "macs", "activation_bytes")
+        sum(getattr(block, key) for block in blocks)
+        for key in ("params", "macs", "activation_bytes", "statistics", "file_bytes")
     ] == [
         counted.params,
         counted.macs,
         counted.activation_bytes,
+        counted.statistics,
+        counted.file_bytes,
+    ]
+    assert [
+        sum(getattr(layer, key) for layer in counted.per_layer) for key in ("statistics", "file_bytes")
+    ] == [
+        counted.statistics,
+        counted.file_bytes,
     ]
     assert {"stem", "block1a", "block7b", "top", "predictions"} <= {block.name for block in blocks}
 

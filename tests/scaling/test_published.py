@@ -85,6 +85,8 @@ def test_explanations_hold() -> None:
     assert cost_of("b0", depth=4.4).macs / 1e9 == pytest.approx(1.8, abs=0.05)
     assert cost_of("b0", width=2.2).macs / 1e9 == pytest.approx(1.8, abs=0.05)
     assert cost_of("b0", resolution=round(224 * 2.2)).macs / 1e9 == pytest.approx(1.9, abs=0.05)
+    for depth, sign in ((4.2, 1), (4.4, -1)):
+        assert sign * (16.2 - cost_of("resnet50_v1.5", depth=depth).macs / 1e9) > 0
     assert cost_of("resnet50_v1.5", width=1.9).macs / 1e9 == pytest.approx(14.7, rel=0.03)
 
 
@@ -121,6 +123,19 @@ def test_members_and_budgets_on_the_command_line(capsys: Any) -> None:
     assert main(["scale", "at", "0", "--alpha", "0.5"]) == 2
 
 
+@pytest.mark.parametrize("phi", ["50", "1e3", "1e4", "-1e3"])
+def test_phi_out_of_range_is_one_line(phi: str, capsys: Any) -> None:
+    assert main(["scale", "at", phi]) == 2
+    said = capsys.readouterr().err
+    assert "Expected phi to be a number from -12 to 12" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("phi", ["-1e-3", "-0.1E-2", "-.001e0"])
+def test_small_negative_phi_is_a_number_and_no_option(phi: str, capsys: Any) -> None:
+    assert main(["scale", "at", phi, "1", "--json"]) == 0
+    assert [entry["phi"] for entry in json.loads(capsys.readouterr().out)] == [-0.001, 1]
+
+
 def test_cost_on_the_command_line(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["cost", "b4", "--per-block"]) == 0
     out = capsys.readouterr().out
@@ -129,8 +144,46 @@ def test_cost_on_the_command_line(tiny: Any, tmp_path: Path, capsys: Any) -> Non
     assert main(["cost", str(tmp_path / "tiny.keras"), "lite0", "--batch", "2", "--json"]) == 0
     mine, lite0 = json.loads(capsys.readouterr().out)
     assert mine["macs"] == 2 * cost(tiny).macs and lite0["params"] == 4_652_008
-    assert main(["cost", "b9"]) == 2
-    assert main(["cost", "nothing.keras"]) == 2
+    assert main(["cost", "mobilenet_v2", "ResNet50", "--size", "96", "--json"]) == 0
+    small, large = json.loads(capsys.readouterr().out)
+    assert small["macs"] == cost_of("mobilenet_v2", resolution=96).macs
+    assert (large["params"], large["input_shape"]) == (cost_of("resnet50").params, [96, 96, 3])
+
+
+def test_wrong_networks_and_files_are_one_line(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "broken.keras").write_bytes(b"PK not a zip")
+    for name, message in (
+        ("b9", "Expected the network to be one of b0"),
+        ("mobilenet_v3", "Did you mean 'mobilenet_v2'"),
+        ("nothing.keras", "which does not exist"),
+        (str(tmp_path / "broken.keras"), "Expected a .keras file that Keras can load"),
+    ):
+        assert main(["cost", name]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+    pytest.importorskip("matplotlib")
+    assert main(["scale", "figures", "--out", str(tmp_path / "broken.keras")]) == 2
+    said = capsys.readouterr().err
+    assert "Expected a folder for the figures" in said and said.count("\n") == 1
+
+
+def test_latency_limit_on_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from keras_effnet import export
+
+    asked: list[tuple[str, int]] = []
+
+    def latency(target: str, *, threads: int) -> Any:
+        asked.append((target, threads))
+        return lambda model: cost(model).macs / 1e6  # a machine of a gigahertz, without noise
+
+    monkeypatch.setattr(export, "latency", latency)
+    options = ["scale", "fit", "--baseline", "mobilenet_v1", "--max-params", "1.2e6", "--max-latency", "20"]
+    assert main([*options, "--latency-of", "onnx:float32", "--threads", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["exceeded"] == ["max_latency_ms"] and found["latency_ms"] == found["macs"] / 1e6 <= 20
+    assert asked == [("onnx:float32", 2)]
+    assert main([*options, "--latency-of", "keras", "--threads", "2"]) == 2
+    assert "Expected --threads with the latency of a tflite or onnx file" in capsys.readouterr().err
 
 
 def test_figures_are_drawn_from_the_counts(tmp_path: Path, capsys: Any) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scores import Logged, failing, smooth
+from scores import FailsOnce, Logged, failing, other, smooth
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, Stage, cost_of
 from keras_effnet.cli import main
-from keras_effnet.errors import EffNetError, InvalidInputError
+from keras_effnet.errors import EffNetError, InvalidInputError, MissingExtraError
 from keras_effnet.scaling import (
     SEARCH_BASELINE,
     TrainOnFolder,
@@ -30,6 +33,7 @@ from keras_effnet.scaling import (
     search_architecture,
     search_objective,
 )
+from keras_effnet.scaling.storage import open_study
 
 GRID = {"step": 0.1, "tolerance": 0.04, "quiet": True}
 
@@ -78,12 +82,12 @@ def test_two_workers_give_the_results_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_search_resumes(tmp_path: Path, workers: int) -> None:
+def test_killed_search_ends_with_its_workers_and_resumes(tmp_path: Path, workers: int) -> None:
     log, results = tmp_path / "log", tmp_path / "r.json"
     code = (
         "from pathlib import Path; from scores import Logged; from keras_effnet.scaling import search\n"
         "if __name__ == '__main__':\n"
-        f"    search(Logged(Path({str(log)!r}), 0.4), results={str(results)!r}, workers={workers}, step=0.1,"
+        f"    search(Logged(Path({str(log)!r}), 0.3), results={str(results)!r}, workers={workers}, step=0.1,"
         " tolerance=0.04, quiet=True)\n"
     )
     script = tmp_path / "run.py"
@@ -95,9 +99,15 @@ def test_killed_search_resumes(tmp_path: Path, workers: int) -> None:
             if results.exists() and len(_scores(results)) >= 2:
                 break
             time.sleep(0.05)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # the group that this test started
+        process.kill()  # not its workers: they have to notice
         process.wait()
+        time.sleep(0.2)
+        begun = len(log.read_text().splitlines())
+        time.sleep(0.8)
+        assert len(log.read_text().splitlines()) == begun
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the group that this test started
     before = _scores(results)
     total = len(candidates(0.1, 0.04))
     assert 2 <= len(before) < total
@@ -127,6 +137,46 @@ def test_results_of_another_search_are_refused(tmp_path: Path) -> None:
         search(smooth, results=tmp_path / "broken.json", **GRID)
 
 
+def test_scores_of_another_evaluate_are_refused(tmp_path: Path) -> None:
+    search(smooth, results=tmp_path / "r.json", **GRID)
+    with pytest.raises(InvalidInputError, match=r"other evaluate \('scores\.smooth', now 'scores\.other'\)"):
+        search(other, results=tmp_path / "r.json", **GRID)
+    scaled = partial(_times, 2.0)
+    search(scaled, results=tmp_path / "p.json", **GRID)
+    assert search(scaled, results=tmp_path / "p.json", **GRID).rows[0].score > 1
+    with pytest.raises(InvalidInputError, match=r"_times\(2\.0\)', now 'test_search\._times\(3\.0\)'"):
+        search(partial(_times, 3.0), results=tmp_path / "p.json", **GRID)
+
+
+def _times(factor: float, depth: float, width: float, resolution: int) -> float:
+    return factor * smooth(depth, width, resolution)
+
+
+def test_rows_say_what_is_built_and_equal_networks_are_evaluated_once(
+    tmp_path: Path, small: Baseline
+) -> None:
+    fine = {"step": 0.05, "tolerance": 0.05, "baseline": small, "quiet": True}
+    found = search(Logged(tmp_path / "log"), results=tmp_path / "r.json", **fine)
+    assert len(found.rows) == len(candidates(0.05, 0.05)) == 111
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == len({row.network for row in found.rows}) < 111
+    scores: dict[tuple[str, int, float], set[float]] = {}
+    for row in found.rows:
+        counted = cost_of(small, depth=row.depth, width=row.width, resolution=row.resolution).macs
+        assert row.macs == counted
+        assert row.growth == pytest.approx(counted / cost_of(small).macs, abs=1e-4)
+        scores.setdefault((row.network, row.macs, row.growth), set()).add(row.score)
+    assert all(len(same) == 1 for same in scores.values())
+    assert max(row.growth for row in found.rows) > 2.1  # the formula's tolerance is not the built one's
+    (tmp_path / "log").unlink()
+    few = search(smooth, results=tmp_path / "few.json", settings={"classes": 10}, **fine).rows[0]
+    at = {"depth": few.depth, "width": few.width, "resolution": few.resolution, "classes": 10}
+    assert few.macs == cost_of(small, **at).macs
+    assert few.growth == pytest.approx(few.macs / cost_of(small, classes=10).macs, abs=1e-4)
+    search(Logged(tmp_path / "log"), results=tmp_path / "each.json", merge=False, **fine)
+    assert len((tmp_path / "log").read_text().splitlines()) == 111
+
+
 def test_search_for_another_baseline_than_evaluates_is_refused(tmp_path: Path, small: Baseline) -> None:
     evaluate = TrainOnFolder(directory=tmp_path, baseline=small)
     with pytest.raises(InvalidInputError, match=r"the baseline of the search, 'b0'.*trains 'small'"):
@@ -140,6 +190,90 @@ def test_second_search_on_the_same_file_is_refused(tmp_path: Path) -> None:
         return 1.0
 
     assert search(evaluate, results=tmp_path / "r.json", **GRID).rows[0].score == 1.0
+
+
+def test_evaluate_that_workers_cannot_import_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="Expected an evaluate that other processes can import"):
+        search(lambda *_: 1.0, results=tmp_path / "r.json", workers=2, **GRID)
+
+
+def test_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from scores import smooth; from keras_effnet.scaling import search\n"
+        f"search(smooth, results={str(tmp_path / 'r.json')!r}, workers=2, quiet=True)\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "put the call under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("storage", "error", "message"),
+    [
+        ("missing/journal", InvalidInputError, "Expected a journal file in a folder that exists"),
+        ("mysql://user:secret@host/base", MissingExtraError, r"driver of the database.*\(mysql\)"),
+        ("nothing://here", InvalidInputError, "Expected a database URL, or a journal file"),
+        ("sqlite:////missing/base.db", InvalidInputError, "Expected a database URL, or a journal file"),
+    ],
+)
+def test_unusable_storage_is_refused(
+    storage: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)  # not installed, wherever this runs
+    with pytest.raises(error, match=message) as raised:
+        search(smooth, results=tmp_path / "r.json", storage=storage, **GRID)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_shared_search_evaluates_again_what_failed(tmp_path: Path, workers: int) -> None:
+    pytest.importorskip("optuna")
+    evaluate, grid = FailsOnce(tmp_path), candidates(0.1, 0.04)
+    shared = {"storage": str(tmp_path / "journal"), "workers": workers, **GRID}
+    with pytest.raises(EffNetError, match=r"out of memory.*run the search again"):
+        search(evaluate, results=tmp_path / "r.json", **shared)
+    assert 0 < len(_scores(tmp_path / "r.json")) < len(grid)  # kept as they were finished
+    found = search(evaluate, results=tmp_path / "r.json", **shared)
+    assert {row.candidate for row in found.rows} == set(grid)
+    assert search(evaluate, results=tmp_path / "alone.json", **GRID).rows[0].score == found.rows[0].score
+
+
+def test_shared_search_uses_and_shares_what_the_local_file_has(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    log = tmp_path / "log"
+    search(Logged(log), results=tmp_path / "a.json", **GRID)
+    shared = {"storage": str(tmp_path / "journal"), **GRID}
+    search(Logged(log), results=tmp_path / "a.json", **shared)
+    search(Logged(log), results=tmp_path / "b.json", **shared)
+    assert _scores(tmp_path / "b.json") == _scores(tmp_path / "a.json")
+    assert len(log.read_text().splitlines()) == len(candidates(0.1, 0.04))
+
+
+def test_shared_search_takes_up_what_a_dead_machine_began(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    storage = str(tmp_path / "journal")
+    search(smooth, results=tmp_path / "a.json", storage=storage, **GRID)
+    opened = open_study(storage, "compound-scaling", optuna.samplers.RandomSampler())
+    again = open_study(storage, "again", optuna.samplers.RandomSampler())
+    again.set_user_attr("settings", opened.user_attrs["settings"])
+    dead = again.ask()
+    dead.set_user_attr("network", opened.trials[3].user_attrs["network"])
+    dead.set_user_attr("owner", "a machine that is gone")
+    found = search(smooth, results=tmp_path / "b.json", storage=storage, study="again", **GRID)
+    assert len(found.rows) == len(candidates(0.1, 0.04))
+    assert again.trials[-1].user_attrs["network"] == dead.user_attrs["network"]  # the last of all
 
 
 @pytest.mark.parametrize(
@@ -181,6 +315,22 @@ def test_machines_share_a_storage(tmp_path: Path) -> None:
         search(smooth, results=tmp_path / "c.json", storage=storage, **GRID)
 
 
+def test_search_command_prints_what_candidates_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keras_effnet.scaling.TrainOnFolder", lambda **_: Logged(tmp_path / "log"))
+    options = ["scale", "search", "pictures", "--results", str(tmp_path / "r.json"), "--quiet"]
+    assert main(options) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["alpha", "beta", "gamma", "input", "multiply-adds", "growth", "score", "time"]
+    assert len(shown) == 2 + len(candidates()) + 1 and all("×" in line for line in shown[2:-1])
+    settings = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["step"], settings["tolerance"]) == (0.1, 0.04)  # as --help says
+    fine = ["--step", "0.05", "--tolerance", "0.05", "--results", str(tmp_path / "fine.json")]
+    assert main([*options, *fine]) == 0
+    assert "111 candidates build 41 networks; the same ones were trained once" in capsys.readouterr().out
+
+
 def test_objective_is_the_papers() -> None:
     assert search_objective(0.77, 400e6, 400e6) == pytest.approx(0.77)
     assert search_objective(0.77, 800e6, 400e6) == pytest.approx(0.77 * 2**-0.07)
@@ -217,6 +367,25 @@ def test_training_on_a_folder_learns_and_repeats_itself(colours: Path) -> None:
         TrainOnFolder(directory=colours / "train", baseline=table)(1, 1, 32)
 
 
+def test_settings_change_with_the_pictures(colours: Path, tmp_path: Path) -> None:
+    copy = tmp_path / colours.name
+    shutil.copytree(colours, copy)
+    before = TrainOnFolder(directory=colours).settings()
+    assert (before["classes"], before["train"], before["validation"]) == (2, 48, 16)
+    assert TrainOnFolder(directory=copy).settings() == before  # wherever they lie
+    (copy / "train" / "red" / "0.png").write_bytes(b"")
+    assert TrainOnFolder(directory=copy).settings() != before
+
+
+def test_search_command_checks_the_folder_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scale", "search", str(tmp_path / "none"), "--results", str(tmp_path / "r.json")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("keras-effnet: Expected a folder with train/") and "\n" not in said
+    assert not (tmp_path / "r.json").exists()
+
+
 def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
 
@@ -237,6 +406,41 @@ def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_pa
     assert best.objective == pytest.approx(search_objective(best.accuracy, best.macs, 20e6))
     assert best.objective > search_objective(0.6, first[-1].macs, 20e6)
     assert sum(stage.kernel_size == 5 for stage in best.baseline.stages) >= 3
+
+
+def test_architecture_search_tries_other_tables_after_each_resume(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    options = {"target_macs": 20e6, "storage": str(tmp_path / "journal"), "quiet": True}
+    for trials in range(1, 8):
+        found = search_architecture(_half, SEARCH_BASELINE, trials=trials, **options)
+    assert len({each.baseline.stages for each in found}) == 7
+
+
+def test_architecture_study_of_another_search_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    options = {"trials": 1, "storage": str(tmp_path / "journal"), "quiet": True}
+    search_architecture(_half, SEARCH_BASELINE, target_macs=20e6, **options)
+    with pytest.raises(InvalidInputError, match=r"other target_macs \(20000000\.0, now 80000000\.0\)"):
+        search_architecture(_half, SEARCH_BASELINE, target_macs=80e6, **options)
+    with pytest.raises(InvalidInputError, match="one with other evaluate"):
+        search_architecture(lambda _: 0.5, SEARCH_BASELINE, target_macs=20e6, **options)
+
+
+def _half(_: Baseline) -> float:
+    return 0.5
+
+
+def test_useless_target_is_refused_before_anything_is_trained(
+    colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(_: Baseline) -> float:
+        raise AssertionError("trained")
+
+    pytest.importorskip("optuna")
+    with pytest.raises(InvalidInputError, match=r"target_macs to be a number above 0.*target_macs=-5"):
+        search_architecture(never, SEARCH_BASELINE, target_macs=-5)
+    assert main(["scale", "architecture", str(colours), "--target-macs", "0"]) == 2
+    assert "Expected target_macs to be a number above 0" in capsys.readouterr().err
 
 
 def test_architecture_command_trains_and_resumes(

@@ -1,0 +1,64 @@
+"""Worker processes that end with the process that started them, and say plainly why they cannot start."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+
+from keras_effnet.errors import EffNetError, InvalidInputError
+
+
+@contextmanager
+def pool_of(workers: int, evaluate: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes: TensorFlow does not survive a fork.
+
+    Args:
+        workers: how many.
+        evaluate: what they will be sent.
+
+    Raises:
+        InvalidInputError: `evaluate` cannot be sent to another process.
+        EffNetError: a worker died.
+    """
+    _check_sendable(evaluate)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise EffNetError(
+            "Expected the workers to stay alive. Received: one that ended by itself. In a script, put the call "
+            "under if __name__ == '__main__':, since workers import the script; else the memory may have been "
+            "short. Run the search again: what is finished is kept."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_sendable(evaluate: Callable[..., object]) -> None:
+    try:
+        pickle.dumps(evaluate)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InvalidInputError(
+            "Expected an evaluate that other processes can import, such as a function of a module. "
+            f"Received: {evaluate!r} ({error}). Define it at the top of a module, or use workers=1."
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """Nobody would tell a worker whose parent was killed: it would train on, and start the next one."""
+    parent = parent_process()
+    if parent is None:  # not a worker
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        connection.wait([sentinel])
+        os._exit(1)  # the main thread may be inside a training step for minutes
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
