@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from material import ROOT
 from PIL import Image
 
 from keras_effnet.cli import main
+from keras_effnet.errors import InvalidInputError
 
 pytest.importorskip("sklearn")
 pytest.importorskip("tensorboard")
@@ -103,7 +105,7 @@ def _state(out: Path) -> dict[str, Any]:
 def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "run.json", "data.csv", "skipped.csv", "labels.txt", "model.keras", "metrics.json", "report.html", "logs",
+        "run.json", "data.csv", "data.json", "skipped.csv", "labels.txt", "model.keras", "metrics.json", "report.html", "logs",
     }  # fmt: skip
     assert (finished / "labels.txt").read_text().split() == ["blue", "green", "red"]
     metrics = json.loads((finished / "metrics.json").read_text())
@@ -240,19 +242,55 @@ def test_wrong_use_is_answered_before_any_work(
         assert not Path(out).exists()
 
 
-def test_exports_are_verified_and_labelled(
-    finished: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_changed(
+    finished: Path, options: list[str], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """More photographs and another class came after the run: an export must not be judged by them."""
     pytest.importorskip("onnxruntime")
     from keras_effnet.export import load
 
-    arguments = [*options, "--epochs", "3", "--out", str(finished), "--resume"]
-    assert main([*arguments, "--export", "onnx:float32"]) == 0
+    before = {name: (finished / name).read_bytes() for name in ("data.csv", "data.json", "metrics.json")}
+    added = [data / "red" / "00_new.png", data / "yellow" / "00.png", data / "yellow" / "01.png"]
+    arguments = [*options, "--epochs", "3", "--out", str(finished), "--resume", "--json"]
+    try:
+        for path in added:
+            path.parent.mkdir(exist_ok=True)
+            shutil.copy(data / "red" / "01.png", path)
+        assert main([*arguments, "--export", "onnx:float32"]) == 0
+    finally:
+        for path in added:
+            path.unlink()
+        (data / "yellow").rmdir()
+    assert {name: (finished / name).read_bytes() for name in before} == before
+    printed = json.loads(capsys.readouterr().out)
     runner = load(finished / "export" / "lite0_float32.onnx")
     assert runner.labels == ("blue", "green", "red")
     report = json.loads((finished / "export" / "report.json").read_text())
     assert report["artifacts"][0]["ok"] and report["artifacts"][0]["images"] == 6
+    assert printed["artifacts"] == report["artifacts"] and printed["test"]["photographs"] == 6
     assert "lite0_float32.onnx" in (finished / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data.csv", "file,label,split\nred/01.png,yellow,train\n", "Received: KeyError: 'yellow'"),
+        ("data.json", None, "Received: no data.json"),
+    ],
+)
+def test_finished_run_with_damaged_lists_is_refused(
+    finished: Path, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    from keras_effnet.train import RunFolder
+
+    for copied in ("run.json", "data.csv", "data.json", "skipped.csv", "model.keras"):
+        shutil.copy(finished / copied, tmp_path / copied)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidInputError, match=message):
+        RunFolder.resume(tmp_path, {}).read_listing()
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
             )
         write_report(outcome, _rows(folder))
     folder.clean()
-    _show(outcome, arguments)
+    _show(outcome, arguments, _rows(folder))
     for artefact in artefacts:
         if not artefact.ok:
             print(f"keras-effnet: {artefact.file}: {' '.join(artefact.failures)}", file=sys.stderr)
@@ -211,9 +211,9 @@ def _stopped(arguments: argparse.Namespace, out: Path) -> str:
     return f"interrupted; go on with: keras-effnet train {arguments.data} --out {arguments.out} --resume"
 
 
-def _show(outcome: Outcome, arguments: argparse.Namespace) -> None:
+def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[str, Any]]) -> None:
     if arguments.json:
-        print(json.dumps(outcome.metrics, indent=1))
+        print(json.dumps(outcome.metrics | {"artifacts": artefacts}, indent=1))
         return
     metrics, judged = outcome.metrics, outcome.judged
     rows = [

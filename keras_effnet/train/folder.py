@@ -2,7 +2,9 @@
 
 run.json      the settings                  model.keras   the classifier
 data.csv      file,label,split              labels.txt    class names, one per line
-skipped.csv   unreadable photographs        metrics.json  accuracy, precision, recall, confusion
+data.json     where these files lie, and    metrics.json  accuracy, precision, recall, confusion
+              the order of the classes
+skipped.csv   what was left out, and why
 logs/         for TensorBoard               report.html   the same for people
 work/         features and checkpoints,     export/       artefacts with their report
               gone when the run is done
@@ -24,6 +26,7 @@ from keras_effnet.files import remove, staged
 from keras_effnet.train.listing import SPLITS, Listing
 from keras_effnet.train.settings import Settings
 
+SKIPPED = "skipped.csv"
 _ADVICE = "Choose another --out, or pass --resume to go on with it."
 
 
@@ -106,22 +109,39 @@ class RunFolder:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def write_listing(self, listing: Listing, skipped: Sequence[tuple[str, str]]) -> None:
-        """Keep the photographs and their splits, so that resuming needs no second look at the disk."""
-        _write_csv(self.path / "skipped.csv", ("file", "reason"), skipped)
+    def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> Path:
+        """Keep (file, reason) of what is left out; returns the place."""
+        path = self.path / SKIPPED
+        _write_csv(path, ("file", "reason"), skipped)
+        return path
+
+    def write_listing(self, listing: Listing) -> None:
+        """Keep the photographs and their splits for good: whoever resumes or adds exports uses the same."""
         rows = (
             (file, listing.classes[label], SPLITS[split])
             for file, label, split in zip(listing.files, listing.labels, listing.splits, strict=True)
         )
         _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
-        self.write_json("work/data.json", {"root": str(listing.root), "classes": list(listing.classes)})
+        # last: where it lies, the two others are whole
+        self.write_json("data.json", {"root": str(listing.root), "classes": list(listing.classes)})
 
     def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
-        """What `write_listing` kept, or None."""
-        known = self.read_json("work/data.json")
-        if known is None:
-            return None
-        classes = tuple(known["classes"])
+        """What `write_listing` and `write_skipped` kept; None while they are not both whole.
+
+        Raises:
+            InvalidInputError: the files are damaged, or missing from a run that has a model already.
+        """
+        try:
+            known = self.read_json("data.json")
+            if known is not None:
+                return self._stored(Path(known["root"]), tuple(known["classes"])), self._skipped()
+        except (ValueError, KeyError, IndexError, TypeError, OSError, StopIteration) as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
+        if self.model.is_file():
+            raise self._damaged("no data.json")
+        return None
+
+    def _stored(self, root: Path, classes: tuple[str, ...]) -> Listing:
         number = {name: index for index, name in enumerate(classes)}
         files: list[str] = []
         labels: list[int] = []
@@ -130,14 +150,22 @@ class RunFolder:
             files.append(row[0])
             labels.append(number[row[1]])
             splits.append(SPLITS.index(row[2]))
-        listing = Listing(
-            root=Path(known["root"]),
+        return Listing(
+            root=root,
             files=files,
             labels=np.array(labels, np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
         )
-        return listing, [(row[0], row[1]) for row in _read_csv(self.path / "skipped.csv")]
+
+    def _skipped(self) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in _read_csv(self.path / SKIPPED)]
+
+    def _damaged(self, received: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"Expected data.json, data.csv and skipped.csv in {str(self.path)!r} as the run wrote them. "
+            f"Received: {received}. Put them back, or begin another run with another --out."
+        )
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:

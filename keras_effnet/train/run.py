@@ -121,13 +121,14 @@ class _Run:
         keep = np.ones(len(everything.files), bool)
         keep[[index for index, _ in broken]] = False
         skipped = [(everything.files[index], reason) for index, reason in broken]
+        self.folder.write_skipped(skipped)
         listing = splits.split_listing(
             everything.only(keep) if skipped else everything,
             validation=self.settings.validation_share,
             test=self.settings.test_share,
             seed=self.settings.seed,
         )
-        self.folder.write_listing(listing, skipped)
+        self.folder.write_listing(listing)
         self.progress.say(_described(listing, skipped, weighted=self.settings.class_weights))
         return listing, skipped
 
