@@ -12,7 +12,7 @@ from keras_effnet.commands.options import add_json, add_quiet, share, weights_of
 from keras_effnet.commands.table import table
 
 if TYPE_CHECKING:
-    from keras_effnet.train import Outcome, RunFolder
+    from keras_effnet.train import Outcome, RunFolder, Settings
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
@@ -122,15 +122,16 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
 
     given = _given(arguments)
     recipes = _targets(arguments.export)
-    _check(given)
+    # everything that can be wrong with the arguments is told before anything slow is imported or written
+    settings = _settings(arguments, out, given)
     import_keras()
-    from keras_effnet.train import train
+    from keras_effnet.train import RunFolder, train
     from keras_effnet.train.exporting import export_run
     from keras_effnet.train.progress import Progress
     from keras_effnet.train.report import check_extras, write_report
 
     check_extras()
-    folder = _folder(arguments, out, given)
+    folder = RunFolder(path=out, settings=settings) if arguments.resume else RunFolder.create(out, settings)
     progress = Progress(quiet=arguments.quiet)
     outcome = train(folder, progress)
     write_report(outcome, _rows(folder))
@@ -184,20 +185,16 @@ def _targets(targets: list[str]) -> list[Any]:
     return recipes
 
 
-def _check(given: dict[str, Any]) -> None:
-    """Wrong values, before anything slow is imported or written."""
-    from keras_effnet.lookup import get_variant
-    from keras_effnet.train.settings import Settings
-
-    get_variant(Settings(**given).variant)
-
-
-def _folder(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> RunFolder:
+def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:
+    """Those of the run in `out`, or those of a new one once they are known to work."""
     from keras_effnet.train import RunFolder, Settings
+    from keras_effnet.train.preflight import check
 
     if arguments.resume:
-        return RunFolder.resume(out, given)
-    return RunFolder.create(out, Settings(**given))
+        return RunFolder.resume(out, given).settings
+    settings = Settings(**given)
+    check(settings)
+    return settings
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.files import remove, staged
+from keras_effnet.files import remove, remove_empty, remove_leftovers, staged
 from keras_effnet.train.listing import SPLITS, Listing
 from keras_effnet.train.settings import Settings
 
@@ -44,7 +44,8 @@ class RunFolder:
         Raises:
             InvalidInputError: there is something at `path` already, or it cannot be written to.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # skipped.csv alone is what a try that could not begin has left
+        if path.exists() and (not path.is_dir() or any(item.name != SKIPPED for item in path.iterdir())):
             what = "a run" if (path / "run.json").is_file() else "something else"
             raise InvalidInputError(
                 f"Expected a folder that does not exist yet. Received: {str(path)!r}, which holds {what}. "
@@ -54,9 +55,25 @@ class RunFolder:
             temporary.write_text(json.dumps(settings.to_dict(), indent=1) + "\n", encoding="utf-8")
         return cls(path=path, settings=settings)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something that the next try would have to compute again."""
+        return self.work.exists() or self.model.exists()
+
+    def abandon(self) -> None:
+        """Give the folder back after a try that could not begin: with other settings it can be used again.
+
+        A list of photographs that could not be read stays, for people to look at.
+        """
+        for name in ("run.json", "data.csv", "data.json"):
+            remove(self.path / name)
+        if (self.path / SKIPPED).is_file() and not self._skipped():
+            remove(self.path / SKIPPED)
+        remove_empty([self.path])
+
     @classmethod
     def resume(cls, path: Path, given: dict[str, Any]) -> RunFolder:
-        """Go on with a run.
+        """Go on with a run. What a process that was killed had half written is removed.
 
         Args:
             path: its folder.
@@ -81,8 +98,9 @@ class RunFolder:
             told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
             raise InvalidInputError(
                 f"Expected the settings of the run in {str(path)!r}. Received: {told}. "
-                "Leave them out, or begin another run with another --out."
+                "Give what it was begun with, or begin another run with another --out."
             )
+        remove_leftovers(path)
         return cls(path=path, settings=settings)
 
     @property
