@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    arguments = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(given)
+    arguments.given = given
     from keras_effnet.errors import EffNetError, VerificationError
     from keras_effnet.signals import not_swallowed
 

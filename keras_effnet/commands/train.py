@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
-INTERRUPTED, TERMINATED = 130, 143
 _LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
@@ -105,16 +104,15 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.signals import Terminated, terminable
+    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.signals import terminable
 
     out = Path(arguments.out).expanduser()
     with terminable():
         try:
             return _run(arguments, out)
         except KeyboardInterrupt as stop:
-            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-            print(f"keras-effnet: {_stopped(arguments, out)}", file=sys.stderr)
-            return code
+            return stopped(arguments, stop, begun=(out / "run.json").is_file())
 
 
 def _run(arguments: argparse.Namespace, out: Path) -> int:
@@ -200,12 +198,6 @@ def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     report = folder.read_json("export/report.json")
     return list(report["artifacts"]) if report else []
-
-
-def _stopped(arguments: argparse.Namespace, out: Path) -> str:
-    if not (out / "run.json").is_file():
-        return "interrupted before anything was written"
-    return f"interrupted; go on with: keras-effnet train {arguments.data} --out {arguments.out} --resume"
 
 
 def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[str, Any]]) -> None:
