@@ -1,7 +1,7 @@
 """`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale, explain, train, pretrain.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
-expected, what came and what to do; 130 interrupted.
+expected, what came and what to do; 130 interrupted; 143 terminated (train, pretrain).
 """
 
 from __future__ import annotations

@@ -154,7 +154,9 @@ def test_report_stands_alone(finished: Path) -> None:
     assert page.count("data:image/jpeg") == 2 * min(wrong, 12)
 
 
-def test_killed_run_resumes_to_the_same_model(options: list[str], finished: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_after_its_last_whole_epoch(
+    options: list[str], finished: Path, tmp_path: Path
+) -> None:
     import keras
 
     out = tmp_path / "killed"
@@ -330,6 +332,7 @@ def test_resume_removes_what_a_killed_writer_left(finished: Path, tmp_path: Path
     ("name", "content", "message"),
     [
         ("data.csv", "file,label,split\nred/01.png,yellow,train\n", "Received: KeyError: 'yellow'"),
+        ("data.csv", "", "Received: ValueError: data.csv is empty"),
         ("data.json", None, "Received: no data.json"),
     ],
 )

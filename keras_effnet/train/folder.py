@@ -67,8 +67,9 @@ class RunFolder:
         """
         for name in ("run.json", "data.csv", "data.json"):
             remove(self.path / name)
-        if (self.path / SKIPPED).is_file() and not self._skipped():
-            remove(self.path / SKIPPED)
+        skipped = self.path / SKIPPED
+        if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
+            remove(skipped)
         remove_empty([self.path])
 
     @classmethod
@@ -153,7 +154,7 @@ class RunFolder:
             known = self.read_json("data.json")
             if known is not None:
                 return self._stored(Path(known["root"]), tuple(known["classes"])), self._skipped()
-        except (ValueError, KeyError, IndexError, TypeError, OSError, StopIteration) as error:
+        except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         if self.model.is_file():
             raise self._damaged("no data.json")
@@ -199,5 +200,6 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
 def _read_csv(path: Path) -> Iterator[list[str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = csv.reader(stream)
-        next(rows)
+        if next(rows, None) is None:
+            raise ValueError(f"{path.name} is empty")
         yield from rows
