@@ -63,7 +63,7 @@ def system_said(error: OSError) -> str:
 
 
 def shown(text: str) -> str:
-    """A text with file names as UTF-8 can hold it: bytes of names that are no UTF-8 become `\N{REPLACEMENT CHARACTER}`."""
+    """A text with file names as UTF-8 can hold it: bytes that are no UTF-8 become U+FFFD."""
     return os.fsencode(text).decode("utf-8", "replace")
 
 

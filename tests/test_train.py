@@ -34,7 +34,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three colours, twelve noisy pictures each, one of them broken and one in a nested folder."""
+    """Three colours, twelve noisy pictures each, one in a nested folder; a broken one and one of no class."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name, colour in COLOURS.items():
@@ -45,6 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     (root / "red" / BROKEN).write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (root / "cover.heic").write_bytes(b"of no class")
     return root
 
 
@@ -111,7 +112,9 @@ def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
     }  # fmt: skip
     assert (finished / "labels.txt").read_text().split() == ["blue", "green", "red"]
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["data"]["skipped"][0]["file"] == f"red/{BROKEN}"
+    assert [row["file"] for row in metrics["data"]["skipped"]] == [f"red/{BROKEN}", "cover.heic"]
+    with (finished / "skipped.csv").open(errors="surrogateescape") as stream:
+        assert list(csv.reader(stream))[2] == ["cover.heic", "in no class folder"]
     assert metrics["fine_tuning"]["epochs"] == 3
     assert len(metrics["test"]["confusion_matrix"]) == 3
     assert set(metrics["test"]["per_class"]["red"]) == {"precision", "recall", "f1", "photographs"}
