@@ -28,7 +28,7 @@ TEST = [
     *PRETRAIN,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",

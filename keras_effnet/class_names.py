@@ -27,7 +27,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Make sure that class names can be told apart and written one per line.
 
     Raises:
-        InvalidInputError: a name that is no text, empty, repeated, or holds a line break.
+        InvalidInputError: a name that is no text, empty, repeated, holds a line break, or is no UTF-8.
     """
     advice = "Pass a list with one name for each class."
     if isinstance(labels, str | bytes) or not all(isinstance(label, str) for label in labels):
@@ -42,6 +42,12 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
             raise InvalidInputError(
                 f"Expected class names of one line each. Received: {label!r}. Rename the class."
             )
+        try:
+            label.encode("utf-8")
+        except UnicodeEncodeError as error:  # a folder's name may be any bytes
+            raise InvalidInputError(
+                f"Expected class names in UTF-8. Received: {label!r}. Rename the class."
+            ) from error
     return tuple(labels)
 
 

@@ -1,7 +1,7 @@
 """`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale, explain, train, pretrain.
 
 Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
-expected, what came and what to do; 130 interrupted.
+expected, what came and what to do; 130 interrupted; 143 terminated (train, pretrain).
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    arguments = parser().parse_args(_spelled_out(sys.argv[1:] if argv is None else argv))
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(_spelled_out(given))
+    arguments.given = given
     from keras_effnet.errors import EffNetError, VerificationError
     from keras_effnet.signals import not_swallowed
 

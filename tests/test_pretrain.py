@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -217,26 +219,81 @@ def test_randaugment_changes_the_pictures_within_their_range(folders: Path) -> N
 
 
 class _Stop(keras.callbacks.Callback):
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
+        if epoch == self.at:
             raise KeyboardInterrupt
 
 
-def test_resume_goes_on_after_the_last_whole_epoch(folders: Path, small: Any, tmp_path: Path) -> None:
+def test_resume_goes_on_after_the_last_whole_epoch(
+    folders: Path, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, out, recipe = examples.from_folders(folders), tmp_path / "run", replace(QUICK, epochs=2)
+    seeds: list[int] = []
+
+    def batches(*given: Any, seed: int, **named: Any) -> Any:
+        seeds.append(seed)
+        return training_batches(*given, seed=seed, **named)
+
+    monkeypatch.setattr(importlib.import_module("keras_effnet.pretrain"), "training_batches", batches)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(small, found, out=out, recipe=recipe, callbacks=[_Stop()], verbose=0)
+        pretrain(small, found, out=out, recipe=recipe, callbacks=[_Stop(0)], verbose=0)
+    with pytest.raises(KeyboardInterrupt):  # no whole epoch yet: it begins again
+        pretrain(small, found, out=out, recipe=recipe, callbacks=[_Stop(1)], resume=True, verbose=0)
     assert not (out / "model.keras").exists() and (out / ".state").is_dir()
     with pytest.raises(InvalidInputError, match=r"does not exist yet.*resume"):
         pretrain(small, found, out=out, recipe=recipe, verbose=0)
-    with pytest.raises(InvalidInputError, match=r"batch_size = 8\. Received: 4"):
-        pretrain(small, found, out=out, recipe=replace(recipe, batch_size=4), resume=True)
+    for other, message in (
+        ({"recipe": replace(recipe, batch_size=4)}, r"batch_size = 8\. Received: 4\. Give those"),
+        ({"recipe": recipe, "seed": 3}, r"seed = 0\. Received: 3"),
+        ({"recipe": recipe, "train": replace(found, count=20)}, r"pictures = 24\. Received: 20"),
+        (
+            {"recipe": recipe, "train": replace(found, labels=("a", "b", "c"))},
+            r"classes = 3 \(blue, green, red\)\. Received: 3 \(a, b, c\)",
+        ),
+        ({"recipe": recipe, "strategy": "mirrored"}, r"strategy = 'none'\. Received: 'mirrored'"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            pretrain(small, **({"train": found, "out": out, "resume": True} | other))
+    del seeds[2:]
     model = pretrain(small, found, out=out, recipe=recipe, resume=True, verbose=0)
     assert int(model.optimizer.iterations) == 6  # both epochs, three steps each
+    assert seeds == [0, 0, 1]  # the second epoch does not repeat the first one's order
     assert [int(row["epoch"]) for row in csv.DictReader((out / "history.csv").open())] == [0, 1]
     assert (out / "model.keras").exists() and not (out / ".state").exists()
     with pytest.raises(InvalidInputError, match="one that is complete"):
         pretrain(small, found, out=out, recipe=recipe, resume=True, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "begun"),
+    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, True), (signal.SIGTERM, 143, False)],
+)
+def test_stopped_pretrain_says_how_to_go_on(
+    number: int, code: int, begun: bool, folders: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    out = tmp_path / "my run"
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        if begun:
+            out.mkdir()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(importlib.import_module("keras_effnet.pretrain"), "pretrain", interrupted)
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: pytest.fail("not handled"))
+    try:
+        assert main(["pretrain", str(folders), "--out", str(out), "--epochs", "2", "--quiet"]) == code
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    line = f"pretrain --resume {folders} --out '{out}' --epochs 2 --quiet"
+    told = f"go on with: keras-effnet {line}" if begun else "nothing was written yet"
+    assert capsys.readouterr().err == f"keras-effnet: interrupted; {told}\n"
 
 
 def test_average_that_is_too_slow_is_told(folders: Path, small: Any, tmp_path: Path) -> None:

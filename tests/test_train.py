@@ -7,6 +7,8 @@ import json
 import os
 import re
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,17 +22,19 @@ from material import ROOT
 from PIL import Image
 
 from keras_effnet.cli import main
+from keras_effnet.errors import InvalidInputError
 
 pytest.importorskip("sklearn")
 pytest.importorskip("tensorboard")
 
 SIZE = "64"
+BROKEN = os.fsdecode(b"broken \xe9.jpg")  # a name in Latin-1, as old archives unpack them
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three colours, twelve noisy pictures each, one of them broken and one in a nested folder."""
+    """Three colours, twelve noisy pictures each, one in a nested folder; a broken one and one of no class."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name, colour in COLOURS.items():
@@ -40,7 +44,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / name / ("more" if index == 0 else "") / f"{index:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-    (root / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (root / "red" / BROKEN).write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (root / "cover.heic").write_bytes(b"of no class")
     return root
 
 
@@ -103,11 +108,13 @@ def _state(out: Path) -> dict[str, Any]:
 def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "run.json", "data.csv", "skipped.csv", "labels.txt", "model.keras", "metrics.json", "report.html", "logs",
+        "run.json", "data.csv", "data.json", "skipped.csv", "labels.txt", "model.keras", "metrics.json", "report.html", "logs",
     }  # fmt: skip
     assert (finished / "labels.txt").read_text().split() == ["blue", "green", "red"]
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["data"]["skipped"][0]["file"] == "red/broken.jpg"
+    assert [row["file"] for row in metrics["data"]["skipped"]] == [f"red/{BROKEN}", "cover.heic"]
+    with (finished / "skipped.csv").open(errors="surrogateescape") as stream:
+        assert list(csv.reader(stream))[2] == ["cover.heic", "in no class folder"]
     assert metrics["fine_tuning"]["epochs"] == 3
     assert len(metrics["test"]["confusion_matrix"]) == 3
     assert set(metrics["test"]["per_class"]["red"]) == {"precision", "recall", "f1", "photographs"}
@@ -144,13 +151,15 @@ def test_report_stands_alone(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert page.count("<svg") == 5  # two curves for each phase, and the confusion matrix
     assert not re.search(r"""(src|href)=["'](?!data:|#|export/)""", page.replace("xlink:href", "href"))
-    assert "red/broken.jpg" in page
+    assert "red/broken \N{REPLACEMENT CHARACTER}.jpg" in page
     mistakes = json.loads((finished / "metrics.json").read_text())["test"]
     wrong = round(mistakes["photographs"] * (1 - mistakes["accuracy"]))
     assert page.count("data:image/jpeg") == 2 * min(wrong, 12)
 
 
-def test_killed_run_resumes_to_the_same_model(options: list[str], finished: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_after_its_last_whole_epoch(
+    options: list[str], finished: Path, tmp_path: Path
+) -> None:
     import keras
 
     out = tmp_path / "killed"
@@ -169,27 +178,25 @@ def test_killed_run_resumes_to_the_same_model(options: list[str], finished: Path
     assert len(history["loss"]) == 3
     done = before["epoch"]
     np.testing.assert_allclose(history["loss"][:done], before["history"]["loss"])
-    np.testing.assert_allclose(history["loss"], whole["fine_tuning"]["history"]["loss"], rtol=0.2)
     assert resumed["head"]["validation_accuracy"] == whole["head"]["validation_accuracy"]
-    assert abs(resumed["validation"]["accuracy"] - whole["validation"]["accuracy"]) <= 0.34
     assert keras.saving.load_model(out / "model.keras").count_params() > 0
     assert not (out / "work").exists()
 
 
 def test_sigterm_leaves_a_run_that_resumes(options: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "stopped"
-    arguments = [*options, "--epochs", "0", "--out", str(out)]
+    """The line that it prints is the whole command: spaces quoted, exports and all."""
+    out = tmp_path / "stopped run"
+    exports = ["--export", "saved_model", "onnx:int8", "--keep-failed", "--min-agreement", "0.9"]
+    arguments = [*options, "--epochs", "0", "--out", str(out), *exports]
     child = _child(arguments)
     _wait_for(child, (out / "run.json").exists)
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 143
-    assert (
-        errors.strip()
-        .splitlines()[-1]
-        .startswith("keras-effnet: interrupted; go on with: keras-effnet train")
-    )
-    assert main([*arguments, "--resume", "--quiet"]) == 0
+    told = errors.strip().splitlines()[-1].partition("keras-effnet: interrupted; go on with: ")[2]
+    program, *line = shlex.split(told)
+    assert program == "keras-effnet" and line == ["train", "--resume", *arguments[1:]]
+    assert main([*line[: -len(exports)], "--quiet"]) == 0
     assert json.loads((out / "metrics.json").read_text())["fine_tuning"] is None
 
 
@@ -215,7 +222,7 @@ def test_existing_run_is_refused_and_other_settings_too(
     assert main([*options, "--epochs", "3", "--out", str(finished)]) == 2
     assert "which holds a run. Choose another --out, or pass --resume" in capsys.readouterr().err
     assert main([*options, "--epochs", "3", "--seed", "5", "--out", str(finished), "--resume"]) == 2
-    assert "Received: seed 5 instead of 0" in capsys.readouterr().err
+    assert "Received: seed 5 instead of 0. Give what it was begun with" in capsys.readouterr().err
     assert main([*options, "--out", str(tmp_path / "none"), "--resume"]) == 2
     assert "Expected a run to resume" in capsys.readouterr().err
     (tmp_path / "mine.txt").write_text("precious")
@@ -225,10 +232,15 @@ def test_existing_run_is_refused_and_other_settings_too(
 
 
 def test_wrong_use_is_answered_before_any_work(
-    options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    options: list[str], data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = str(tmp_path / "run")
     for extra, message in (
+        (["--unfreeze", "block9"], "Expected unfreeze to be one of stem, block1,"),
+        (["--weights", "imagnet"], "Did you mean 'imagenet'"),
+        (["--weights", "advprop"], "Expected a published set of weights of lite0"),
+        (["--weights", str(tmp_path / "none.h5")], "no such file"),
+        (["--model", "lite1"], "which are of lite0. Pass other --weights, or --model lite0"),
         (["--augment", "strong"], "Expected augment to be one of"),
         (["--model", "b9"], "Expected variant to be one of"),
         (["--export", "tflite:int4"], "Expected target to be one of"),
@@ -238,21 +250,108 @@ def test_wrong_use_is_answered_before_any_work(
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
         assert not Path(out).exists()
+    assert main(["train", str(data / "nowhere"), "--out", out]) == 2
+    assert "nowhere', which does not exist" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
-def test_exports_are_verified_and_labelled(
-    finished: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_changed(
+    finished: Path, options: list[str], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """More photographs and another class came after the run: an export must not be judged by them."""
     pytest.importorskip("onnxruntime")
     from keras_effnet.export import load
 
-    arguments = [*options, "--epochs", "3", "--out", str(finished), "--resume"]
-    assert main([*arguments, "--export", "onnx:float32"]) == 0
+    before = {name: (finished / name).read_bytes() for name in ("data.csv", "data.json", "metrics.json")}
+    added = [data / "red" / "00_new.png", data / "yellow" / "00.png", data / "yellow" / "01.png"]
+    arguments = [*options, "--epochs", "3", "--out", str(finished), "--resume", "--json"]
+    try:
+        for path in added:
+            path.parent.mkdir(exist_ok=True)
+            shutil.copy(data / "red" / "01.png", path)
+        assert main([*arguments, "--export", "onnx:float32"]) == 0
+    finally:
+        for path in added:
+            path.unlink()
+        (data / "yellow").rmdir()
+    assert {name: (finished / name).read_bytes() for name in before} == before
+    printed = json.loads(capsys.readouterr().out)
     runner = load(finished / "export" / "lite0_float32.onnx")
     assert runner.labels == ("blue", "green", "red")
     report = json.loads((finished / "export" / "report.json").read_text())
     assert report["artifacts"][0]["ok"] and report["artifacts"][0]["images"] == 6
+    assert printed["artifacts"] == report["artifacts"] and printed["test"]["photographs"] == 6
     assert "lite0_float32.onnx" in (finished / "report.html").read_text()
+
+
+def test_data_that_cannot_be_used_give_the_folder_back(
+    weights: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["--weights", str(weights), "--out", str(out)]
+    assert main(["train", str(data / "red"), *arguments]) == 2
+    assert "Expected at least two classes" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_photographs_that_cannot_be_read_are_listed_when_too_few_remain(
+    weights: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A CSV with another base folder: every name is wrong."""
+    out, table = tmp_path / "run", tmp_path / "list.csv"
+    table.write_text("file,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
+    arguments = ["--weights", str(weights), "--out", str(out), "--quiet"]
+    assert main(["train", str(table), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "Received: a (0), b (0)" in error and error.count("\n") == 1
+    assert f"8 of 8 could not be used, '0.png' for example: no such file. All are listed in '{out}" in error
+    assert [path.name for path in out.iterdir()] == ["skipped.csv"]
+    assert (out / "skipped.csv").read_text().splitlines()[8] == "7.png,no such file"
+    assert main(["train", str(data / "red"), *arguments]) == 2  # the folder can be used again
+    assert "Expected at least two classes" in capsys.readouterr().err
+
+
+def test_resume_removes_what_a_killed_writer_left(finished: Path, tmp_path: Path) -> None:
+    from keras_effnet.files import staged
+    from keras_effnet.train import RunFolder
+
+    shutil.copy(finished / "run.json", tmp_path / "run.json")
+    places = [tmp_path / "model.keras", tmp_path / "work" / "fine_tuning" / "state.json"]
+    for place in places:
+        with staged(place) as temporary:
+            temporary.write_text("half")
+            os.link(temporary, f"{temporary}.kept")
+        os.rename(f"{temporary}.kept", temporary)  # noqa: PTH104
+    temporary.with_suffix(".weights.h5").write_text("half")
+    (tmp_path / ".export-ab12cd34").mkdir()
+    mine = tmp_path / ".notes.part"
+    mine.write_text("no staged file")
+    RunFolder.resume(tmp_path, {})
+    left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {mine, tmp_path / "run.json", *places} and not (tmp_path / ".export-ab12cd34").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data.csv", "file,label,split\nred/01.png,yellow,train\n", "Received: KeyError: 'yellow'"),
+        ("data.csv", "", "Received: ValueError: data.csv is empty"),
+        ("data.json", None, "Received: no data.json"),
+    ],
+)
+def test_finished_run_with_damaged_lists_is_refused(
+    finished: Path, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    from keras_effnet.train import RunFolder
+
+    for copied in ("run.json", "data.csv", "data.json", "skipped.csv", "model.keras"):
+        shutil.copy(finished / copied, tmp_path / copied)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidInputError, match=message):
+        RunFolder.resume(tmp_path, {}).read_listing()
 
 
 @pytest.mark.slow

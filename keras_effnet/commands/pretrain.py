@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def join_hosts(arguments: argparse.Namespace) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.signals import terminable
+
+    # of several processes each dies of SIGTERM at once: while they wait for each other in native code, no
+    # exception could be raised
+    with terminable() if arguments.hosts == 1 else nullcontext():
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt as stop:
+            return stopped(arguments, stop, begun=Path(arguments.out).is_dir())
+
+
+def _run(arguments: argparse.Namespace) -> int:
     share = join_hosts(arguments)
     from keras_effnet.quiet import import_keras
 

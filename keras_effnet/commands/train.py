@@ -12,11 +12,10 @@ from keras_effnet.commands.options import add_json, add_quiet, share, weights_of
 from keras_effnet.commands.table import table
 
 if TYPE_CHECKING:
-    from keras_effnet.train import Outcome, RunFolder
+    from keras_effnet.train import Outcome, RunFolder, Settings
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
-INTERRUPTED, TERMINATED = 130, 143
 _LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
@@ -105,16 +104,15 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.signals import Terminated, terminable
+    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.signals import terminable
 
     out = Path(arguments.out).expanduser()
     with terminable():
         try:
             return _run(arguments, out)
         except KeyboardInterrupt as stop:
-            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-            print(f"keras-effnet: {_stopped(arguments, out)}", file=sys.stderr)
-            return code
+            return stopped(arguments, stop, begun=(out / "run.json").is_file())
 
 
 def _run(arguments: argparse.Namespace, out: Path) -> int:
@@ -122,15 +120,16 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
 
     given = _given(arguments)
     recipes = _targets(arguments.export)
-    _check(given)
+    # everything that can be wrong with the arguments is told before anything slow is imported or written
+    settings = _settings(arguments, out, given)
     import_keras()
-    from keras_effnet.train import train
+    from keras_effnet.train import RunFolder, train
     from keras_effnet.train.exporting import export_run
     from keras_effnet.train.progress import Progress
     from keras_effnet.train.report import check_extras, write_report
 
     check_extras()
-    folder = _folder(arguments, out, given)
+    folder = RunFolder(path=out, settings=settings) if arguments.resume else RunFolder.create(out, settings)
     progress = Progress(quiet=arguments.quiet)
     outcome = train(folder, progress)
     write_report(outcome, _rows(folder))
@@ -146,7 +145,7 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
             )
         write_report(outcome, _rows(folder))
     folder.clean()
-    _show(outcome, arguments)
+    _show(outcome, arguments, _rows(folder))
     for artefact in artefacts:
         if not artefact.ok:
             print(f"keras-effnet: {artefact.file}: {' '.join(artefact.failures)}", file=sys.stderr)
@@ -184,20 +183,16 @@ def _targets(targets: list[str]) -> list[Any]:
     return recipes
 
 
-def _check(given: dict[str, Any]) -> None:
-    """Wrong values, before anything slow is imported or written."""
-    from keras_effnet.lookup import get_variant
-    from keras_effnet.train.settings import Settings
-
-    get_variant(Settings(**given).variant)
-
-
-def _folder(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> RunFolder:
+def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:
+    """Those of the run in `out`, or those of a new one once they are known to work."""
     from keras_effnet.train import RunFolder, Settings
+    from keras_effnet.train.preflight import check
 
     if arguments.resume:
-        return RunFolder.resume(out, given)
-    return RunFolder.create(out, Settings(**given))
+        return RunFolder.resume(out, given).settings
+    settings = Settings(**given)
+    check(settings)
+    return settings
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -205,15 +200,9 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     return list(report["artifacts"]) if report else []
 
 
-def _stopped(arguments: argparse.Namespace, out: Path) -> str:
-    if not (out / "run.json").is_file():
-        return "interrupted before anything was written"
-    return f"interrupted; go on with: keras-effnet train {arguments.data} --out {arguments.out} --resume"
-
-
-def _show(outcome: Outcome, arguments: argparse.Namespace) -> None:
+def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[str, Any]]) -> None:
     if arguments.json:
-        print(json.dumps(outcome.metrics, indent=1))
+        print(json.dumps(outcome.metrics | {"artifacts": artefacts}, indent=1))
         return
     metrics, judged = outcome.metrics, outcome.judged
     rows = [

@@ -16,15 +16,17 @@ from typing import Any
 import keras
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.files import staged
+from keras_effnet.files import reserve, staged
 
 STATE_NAME = "state.json"
+FLOAT_BYTES = 4
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Keeps the newest and the best epoch, and stops when nothing gets better.
 
-    The file of an epoch holds the model's weights, the optimizer's and the state of its random layers.
+    The file of an epoch holds the model's weights and the optimizer's. (Keras does not keep the counters of
+    random layers: dropout draws anew in a resumed run.)
 
     Args:
         folder: for the files; nothing else may lie there.
@@ -102,10 +104,16 @@ class Checkpoint(keras.callbacks.Callback):
         # Keras wants this ending, and a staged name has another
         temporary = path.with_suffix(".weights.h5")
         try:
+            reserve(temporary, self._size())
             self.model.save_weights(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _size(self) -> int:
+        """Bytes of a file at least."""
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        return sum(FLOAT_BYTES * math.prod(variable.shape) for variable in variables)
 
     def _file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03d}.weights.h5"

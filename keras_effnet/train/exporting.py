@@ -64,7 +64,7 @@ def export_run(
         out=out,
         images=images,
         calibration=calibration,
-        labels=listing.classes,
+        labels=tuple(outcome.metrics["model"]["classes"]),
         min_agreement=min_agreement,
         keep_failed=keep_failed,
     )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.errors import ExportError
+from keras_effnet.files import system_said
 from keras_effnet.train.pictures import in_chunks
 
 CHUNK = 512  # photographs between two writes
@@ -41,22 +43,31 @@ def cached_features(
 
     Returns:
         float32 `[N, C]`, mapped from the file.
+
+    Raises:
+        ExportError: the disk is full or failed.
     """
     import tensorflow as tf
 
     channels = int(backbone.output_shape[-1])
     row = channels * np.dtype(np.float32).itemsize
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        done = file.tell() // row
-        file.truncate(done * row)
-        progress(done)
-        for chunk in in_chunks(indices[done:], CHUNK):
-            pixels = batches(chunk).map(lambda image, _: tf.reverse(image, [2]) if mirrored else image)
-            features = np.asarray(backbone.predict(pixels, verbose=0), dtype=np.float32)
-            file.write(features.tobytes())
-            file.flush()
-            progress(len(chunk))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            done = file.tell() // row
+            file.truncate(done * row)
+            progress(done)
+            for chunk in in_chunks(indices[done:], CHUNK):
+                pixels = batches(chunk).map(lambda image, _: tf.reverse(image, [2]) if mirrored else image)
+                features = np.asarray(backbone.predict(pixels, verbose=0), dtype=np.float32)
+                file.write(features.tobytes())
+                file.flush()
+                progress(len(chunk))
+    except OSError as error:
+        raise ExportError(
+            f"Expected to write {str(path)!r}. The system said: {system_said(error)}. Free some space and "
+            "resume; what was written so far is kept."
+        ) from error
     if len(indices) == 0:
         return np.zeros((0, channels), np.float32)
     return np.memmap(path, dtype=np.float32, mode="r", shape=(len(indices), channels))

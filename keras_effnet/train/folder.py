@@ -2,7 +2,9 @@
 
 run.json      the settings                  model.keras   the classifier
 data.csv      file,label,split              labels.txt    class names, one per line
-skipped.csv   unreadable photographs        metrics.json  accuracy, precision, recall, confusion
+data.json     where these files lie, and    metrics.json  accuracy, precision, recall, confusion
+              the order of the classes
+skipped.csv   what was left out, and why
 logs/         for TensorBoard               report.html   the same for people
 work/         features and checkpoints,     export/       artefacts with their report
               gone when the run is done
@@ -20,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.files import remove, staged
+from keras_effnet.files import remove, remove_empty, remove_leftovers, staged
 from keras_effnet.train.listing import SPLITS, Listing
 from keras_effnet.train.settings import Settings
 
+SKIPPED = "skipped.csv"
 _ADVICE = "Choose another --out, or pass --resume to go on with it."
 
 
@@ -41,7 +44,8 @@ class RunFolder:
         Raises:
             InvalidInputError: there is something at `path` already, or it cannot be written to.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # skipped.csv alone is what a try that could not begin has left
+        if path.exists() and (not path.is_dir() or any(item.name != SKIPPED for item in path.iterdir())):
             what = "a run" if (path / "run.json").is_file() else "something else"
             raise InvalidInputError(
                 f"Expected a folder that does not exist yet. Received: {str(path)!r}, which holds {what}. "
@@ -51,9 +55,26 @@ class RunFolder:
             temporary.write_text(json.dumps(settings.to_dict(), indent=1) + "\n", encoding="utf-8")
         return cls(path=path, settings=settings)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something that the next try would have to compute again."""
+        return self.work.exists() or self.model.exists()
+
+    def abandon(self) -> None:
+        """Give the folder back after a try that could not begin: with other settings it can be used again.
+
+        A list of photographs that could not be read stays, for people to look at.
+        """
+        for name in ("run.json", "data.csv", "data.json"):
+            remove(self.path / name)
+        skipped = self.path / SKIPPED
+        if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
+            remove(skipped)
+        remove_empty([self.path])
+
     @classmethod
     def resume(cls, path: Path, given: dict[str, Any]) -> RunFolder:
-        """Go on with a run.
+        """Go on with a run. What a process that was killed had half written is removed.
 
         Args:
             path: its folder.
@@ -78,8 +99,9 @@ class RunFolder:
             told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
             raise InvalidInputError(
                 f"Expected the settings of the run in {str(path)!r}. Received: {told}. "
-                "Leave them out, or begin another run with another --out."
+                "Give what it was begun with, or begin another run with another --out."
             )
+        remove_leftovers(path)
         return cls(path=path, settings=settings)
 
     @property
@@ -106,22 +128,39 @@ class RunFolder:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def write_listing(self, listing: Listing, skipped: Sequence[tuple[str, str]]) -> None:
-        """Keep the photographs and their splits, so that resuming needs no second look at the disk."""
-        _write_csv(self.path / "skipped.csv", ("file", "reason"), skipped)
+    def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> Path:
+        """Keep (file, reason) of what is left out; returns the place."""
+        path = self.path / SKIPPED
+        _write_csv(path, ("file", "reason"), skipped)
+        return path
+
+    def write_listing(self, listing: Listing) -> None:
+        """Keep the photographs and their splits for good: whoever resumes or adds exports uses the same."""
         rows = (
             (file, listing.classes[label], SPLITS[split])
             for file, label, split in zip(listing.files, listing.labels, listing.splits, strict=True)
         )
         _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
-        self.write_json("work/data.json", {"root": str(listing.root), "classes": list(listing.classes)})
+        # last: where it lies, the two others are whole
+        self.write_json("data.json", {"root": str(listing.root), "classes": list(listing.classes)})
 
     def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
-        """What `write_listing` kept, or None."""
-        known = self.read_json("work/data.json")
-        if known is None:
-            return None
-        classes = tuple(known["classes"])
+        """What `write_listing` and `write_skipped` kept; None while they are not both whole.
+
+        Raises:
+            InvalidInputError: the files are damaged, or missing from a run that has a model already.
+        """
+        try:
+            known = self.read_json("data.json")
+            if known is not None:
+                return self._stored(Path(known["root"]), tuple(known["classes"])), self._skipped()
+        except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
+        if self.model.is_file():
+            raise self._damaged("no data.json")
+        return None
+
+    def _stored(self, root: Path, classes: tuple[str, ...]) -> Listing:
         number = {name: index for index, name in enumerate(classes)}
         files: list[str] = []
         labels: list[int] = []
@@ -130,14 +169,22 @@ class RunFolder:
             files.append(row[0])
             labels.append(number[row[1]])
             splits.append(SPLITS.index(row[2]))
-        listing = Listing(
-            root=Path(known["root"]),
+        return Listing(
+            root=root,
             files=files,
             labels=np.array(labels, np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
         )
-        return listing, [(row[0], row[1]) for row in _read_csv(self.path / "skipped.csv")]
+
+    def _skipped(self) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in _read_csv(self.path / SKIPPED)]
+
+    def _damaged(self, received: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"Expected data.json, data.csv and skipped.csv in {str(self.path)!r} as the run wrote them. "
+            f"Received: {received}. Put them back, or begin another run with another --out."
+        )
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
@@ -153,5 +200,6 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
 def _read_csv(path: Path) -> Iterator[list[str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = csv.reader(stream)
-        next(rows)
+        if next(rows, None) is None:
+            raise ValueError(f"{path.name} is empty")
         yield from rows

@@ -7,10 +7,9 @@ if wanted, `split`. A photograph anywhere below its class folder belongs to the 
 
 from __future__ import annotations
 
-import csv
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +18,11 @@ import numpy.typing as npt
 
 from keras_effnet.class_names import check_labels
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.preprocessing import IMAGE_SUFFIXES
+from keras_effnet.train.csv_rows import from_csv
+from keras_effnet.train.folder_rows import from_folders
+from keras_effnet.train.rows import SPLITS, UNDECIDED, LeftOut, Row
 
-SPLITS = ("train", "validation", "test")
-UNDECIDED = -1
-_FOLDER_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test", "testing"),
-}
+__all__ = ["SPLITS", "UNDECIDED", "Listing", "find_data", "read_listing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +35,8 @@ class Listing:
         labels: int32 `[N]`, indices into `classes`.
         splits: int8 `[N]`, indices into `SPLITS`, or `UNDECIDED`.
         classes: class names in the order of the outputs.
+        left_out: (file, reason) of pictures that were found and belong to no class, or are of a kind
+            that cannot be read.
     """
 
     root: Path
@@ -47,6 +44,7 @@ class Listing:
     labels: npt.NDArray[np.int32]
     splits: npt.NDArray[np.int8]
     classes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def path(self, index: int) -> str:
         """Where photograph `index` lies."""
@@ -69,6 +67,7 @@ class Listing:
             labels=self.labels[keep],
             splits=self.splits[keep],
             classes=self.classes,
+            left_out=self.left_out,
         )
 
 
@@ -81,123 +80,34 @@ def read_listing(data: str | os.PathLike[str], classes: Sequence[str] = ()) -> L
 
     Raises:
         InvalidInputError: no such place, fewer than two classes, an empty class, classes that disagree
-            with the folders or between the splits.
+            with the folders or between the splits, folders that can be understood in two ways, a
+            photograph that is listed twice.
+    """
+    place = find_data(data)
+    left_out: list[LeftOut] = []
+    if place.is_file():
+        return _listing(place.parent, from_csv(place), tuple(classes), left_out)
+    return _listing(place, from_folders(place, set(classes), left_out), tuple(classes), left_out)
+
+
+def find_data(data: str | os.PathLike[str]) -> Path:
+    """The folder or CSV file that `data` names.
+
+    Raises:
+        InvalidInputError: no such place.
     """
     place = Path(data).expanduser()
-    if place.is_file():
-        rows, root = _from_csv(place), place.parent
-    elif place.is_dir():
-        rows, root = _from_folders(place, set(classes)), place
-    else:
+    if not (place.is_file() or place.is_dir()):
         raise InvalidInputError(
             f"Expected a folder with a folder of photographs per class, or a CSV file. Received: "
             f"{str(data)!r}, which does not exist."
         )
-    return _listing(root, rows, tuple(classes))
+    return place
 
 
-_Row = tuple[str, str, int]  # file, class, split
-
-
-def _from_folders(root: Path, wanted: set[str]) -> Iterator[_Row]:
-    splits = _split_folders(root)
-    if not splits:
-        yield from _from_classes(root, "", UNDECIDED, wanted)
-        return
-    for split, folder in splits.items():
-        yield from _from_classes(root, folder, SPLITS.index(split), wanted)
-
-
-def _split_folders(root: Path) -> dict[str, str]:
-    """Split → its folder's name, if `root` has a folder called train."""
-    folders = {name.lower(): name for name in _folders(root)}
-    found = {
-        split: folders[name] for split, names in _FOLDER_NAMES.items() for name in names if name in folders
-    }
-    return found if "train" in found else {}
-
-
-def _from_classes(root: Path, folder: str, split: int, wanted: set[str]) -> Iterator[_Row]:
-    place = root / folder
-    names = _folders(place)
-    missing = sorted(wanted - set(names))
-    if missing and split in (UNDECIDED, 0):
-        raise InvalidInputError(
-            f"Expected a folder in {str(place)!r} for each of the classes asked for. Received none for: "
-            f"{', '.join(missing)}. The folders are: {', '.join(names) or 'none'}."
-        )
-    if len(names) == 1 and len(inner := _folders(place / names[0])) > 1:
-        raise InvalidInputError(
-            f"Expected a folder per class in {str(place)!r}. Received one folder, {names[0]!r}, with "
-            f"{len(inner)} folders in it. Pass {str(place / names[0])!r} if those are the classes."
-        )
-    for name in names:
-        if wanted and name not in wanted:
-            continue
-        empty = True
-        for file in _pictures(root, os.path.join(folder, name)):  # noqa: PTH118
-            empty = False
-            yield file, name, split
-        if empty:
-            raise InvalidInputError(
-                f"Expected photographs in every class folder. Received: {str(place / name)!r}, which has "
-                f"none ({' '.join(sorted(IMAGE_SUFFIXES))}). Remove the folder or fill it."
-            )
-
-
-def _folders(place: Path) -> list[str]:
-    with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _pictures(root: Path, folder: str) -> Iterator[str]:
-    """The pictures below a folder, sorted within each of its folders, relative to `root`."""
-    with os.scandir(root / folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in found:
-        inner = os.path.join(folder, name)  # noqa: PTH118
-        if is_folder:
-            yield from _pictures(root, inner)
-        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-            yield inner
-
-
-def _from_csv(path: Path) -> Iterator[_Row]:
-    advice = "The first line must be file,label or file,label,split."
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not {"file", "label"} <= set(reader.fieldnames or ()):
-                raise InvalidInputError(
-                    f"Expected the columns file and label in {str(path)!r}. Received: "
-                    f"{', '.join(reader.fieldnames or ()) or 'nothing'}. {advice}"
-                )
-            for number, row in enumerate(reader, start=2):
-                yield _csv_row(row, path, number)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(
-            f"Expected a CSV file of text at {str(path)!r}. Received: {error}. {advice}"
-        ) from error
-
-
-def _csv_row(row: dict[str, str | None], path: Path, number: int) -> _Row:
-    file, label, split = row.get("file"), row.get("label"), (row.get("split") or "").strip().lower()
-    if not file or not label:
-        raise InvalidInputError(
-            f"Expected a file and a label in line {number} of {str(path)!r}. Received: {file!r}, {label!r}."
-        )
-    if not split:
-        return file, label, UNDECIDED
-    for index, name in enumerate(SPLITS):
-        if split in _FOLDER_NAMES[name]:
-            return file, label, index
-    raise InvalidInputError(
-        f"Expected train, validation, test or nothing as the split in line {number} of {str(path)!r}. "
-        f"Received: {split!r}."
-    )
-
-
-def _listing(root: Path, rows: Iterable[_Row], wanted: tuple[str, ...]) -> Listing:
+def _listing(
+    root: Path, rows: Iterable[Row], wanted: tuple[str, ...], left_out: Sequence[LeftOut]
+) -> Listing:
     files: list[str] = []
     names: dict[str, int] = {}  # class → its number in the order of appearance
     numbers, splits = array("i"), array("b")
@@ -211,7 +121,7 @@ def _listing(root: Path, rows: Iterable[_Row], wanted: tuple[str, ...]) -> Listi
         if split in (UNDECIDED, 0):
             training.add(label)
     classes = wanted or tuple(sorted(training))
-    _check_classes(root, classes, set(names), training)
+    _check_classes(root, classes, set(names), training, left_out)
     order = np.array([classes.index(name) for name in names], np.int32)
     return Listing(
         root=root,
@@ -219,10 +129,17 @@ def _listing(root: Path, rows: Iterable[_Row], wanted: tuple[str, ...]) -> Listi
         labels=order[np.frombuffer(numbers, np.intc)] if files else np.zeros(0, np.int32),
         splits=np.array(splits, np.int8),
         classes=check_labels(classes),
+        left_out=tuple(left_out),
     )
 
 
-def _check_classes(root: Path, classes: tuple[str, ...], found: set[str], training: set[str]) -> None:
+def _check_classes(
+    root: Path,
+    classes: tuple[str, ...],
+    found: set[str],
+    training: set[str],
+    left_out: Sequence[LeftOut],
+) -> None:
     missing = [name for name in classes if name not in training]
     if missing:
         raise InvalidInputError(
@@ -236,7 +153,8 @@ def _check_classes(root: Path, classes: tuple[str, ...], found: set[str], traini
             f"photographs: {', '.join(strangers)}. Rename or remove these, or name the classes with --classes."
         )
     if len(classes) < 2:
+        loose = f" ({len(left_out)} pictures in no class folder, {left_out[0][0]!r} say)" if left_out else ""
         raise InvalidInputError(
             f"Expected at least two classes to tell apart. Received: {', '.join(classes) or 'none'} in "
-            f"{str(root)!r}. Each class needs a folder of its own with photographs in it."
+            f"{str(root)!r}{loose}. Each class needs a folder of its own with photographs in it."
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.files import system_said
 from keras_effnet.framing import Framing
 from keras_effnet.train.listing import Listing
 
@@ -46,14 +46,20 @@ def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> 
 
 def _reason(path: str) -> str:
     """Why a photograph cannot be read; empty if it can."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
             picture.draft("RGB", (_THUMB, _THUMB))
             picture.load()
+    except FileNotFoundError:
+        return "no such file"
+    except UnidentifiedImageError:
+        return "no picture in it, or of a kind that cannot be read"
     except Exception as error:  # Pillow's plugins raise whatever their formats make them
-        return f"{type(error).__name__}: {error}".replace(str(Path(path)), "").strip().splitlines()[0]
+        if isinstance(error, OSError) and error.errno:
+            return system_said(error)
+        return f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return ""
 
 

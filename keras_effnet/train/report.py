@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.files import staged
+from keras_effnet.files import shown, staged
 from keras_effnet.train.evaluation import Mistake, worst_mistakes
 from keras_effnet.train.listing import Listing
 from keras_effnet.train.run import Outcome
@@ -63,7 +63,7 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
     )
     path = outcome.folder.path / "report.html"
     with staged(path, overwrite=True) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(shown(page), encoding="utf-8")  # names of photographs may be any bytes
     return path
 
 

@@ -7,7 +7,7 @@ was stopped at any point is resumed by doing it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet import transfer
-from keras_effnet.files import staged
+from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.files import shown, staged
 from keras_effnet.framing import Framing
 from keras_effnet.hosts import strategy_scope
 from keras_effnet.lookup import get_variant
@@ -24,6 +25,7 @@ from keras_effnet.saving import save_classifier
 from keras_effnet.train import splits
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.evaluation import measure
+from keras_effnet.train.faults import plain_errors
 from keras_effnet.train.features import FloatArray, cached_features
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
@@ -67,11 +69,17 @@ def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
         progress: what to show; None for nothing.
 
     Raises:
-        InvalidInputError: data that cannot be used.
-        WeightsError: weights that cannot be used.
+        InvalidInputError: data that cannot be used; the run gives its folder back if nothing was computed.
+        WeightsError: weights that cannot be used; likewise.
         ExportError: a file could not be written; the run can be resumed.
     """
-    return _Run(folder, progress or Progress(quiet=True)).do()
+    try:
+        with plain_errors():
+            return _Run(folder, progress or Progress(quiet=True)).do()
+    except (InvalidInputError, WeightsError):
+        if not folder.begun:
+            folder.abandon()
+        raise
 
 
 class _Run:
@@ -119,15 +127,29 @@ class _Run:
             broken = scan(everything, advance)
         keep = np.ones(len(everything.files), bool)
         keep[[index for index, _ in broken]] = False
-        skipped = [(everything.files[index], reason) for index, reason in broken]
-        listing = splits.split_listing(
-            everything.only(keep) if skipped else everything,
-            validation=self.settings.validation_share,
-            test=self.settings.test_share,
-            seed=self.settings.seed,
+        unreadable = [(everything.files[index], reason) for index, reason in broken]
+        skipped = [*unreadable, *everything.left_out]
+        place = self.folder.write_skipped(skipped)
+        try:
+            listing = splits.split_listing(
+                everything.only(keep) if unreadable else everything,
+                validation=self.settings.validation_share,
+                test=self.settings.test_share,
+                seed=self.settings.seed,
+            )
+        except InvalidInputError as error:
+            if not skipped:
+                raise
+            file, reason = skipped[0]
+            total = len(everything.files) + len(everything.left_out)
+            raise InvalidInputError(
+                f"{error} {len(skipped)} of {total} could not be used, {file!r} for example: {reason}. "
+                f"All are listed in {str(place)!r}."
+            ) from error
+        self.folder.write_listing(listing)
+        self.progress.say(
+            _described(listing, unreadable, everything.left_out, weighted=self.settings.class_weights)
         )
-        self.folder.write_listing(listing, skipped)
-        self.progress.say(_described(listing, skipped, weighted=self.settings.class_weights))
         return listing, skipped
 
     def _classifier(self, listing: Listing) -> Any:
@@ -300,12 +322,19 @@ def _data_figures(listing: Listing, skipped: list[tuple[str, str]]) -> dict[str,
     }
 
 
-def _described(listing: Listing, skipped: list[tuple[str, str]], *, weighted: bool) -> str:
+def _described(
+    listing: Listing,
+    unreadable: Sequence[tuple[str, str]],
+    left_out: Sequence[tuple[str, str]],
+    *,
+    weighted: bool,
+) -> str:
     counts = ", ".join(f"{len(listing.of(split))} {split}" for split in ("train", "validation", "test"))
     lines = [f"{len(listing.classes)} classes; photographs: {counts}"]
-    if skipped:
-        names = ", ".join(file for file, _ in skipped[:3]) + (", …" if len(skipped) > 3 else "")
-        lines.append(f"skipped {len(skipped)} unreadable: {names} (all in skipped.csv)")
+    for found, what in ((unreadable, "unreadable"), (left_out, "outside of class folders or of other kinds")):
+        if found:
+            names = ", ".join(shown(file) for file, _ in found[:3]) + (", …" if len(found) > 3 else "")
+            lines.append(f"skipped {len(found)} {what}: {names} (all in skipped.csv)")
     ratio = splits.imbalance(listing)
     if ratio >= splits.IMBALANCE:
         advice = "weighted" if weighted else "--class-weights would weigh them alike"
