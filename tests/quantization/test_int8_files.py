@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -316,7 +316,7 @@ def test_features_in_integers_keep_their_shape(tiny_swish: Any, calibration: Any
 def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     tiny_swish: Any, network: Any, held_out: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from keras_effnet.export import pipeline
+    from keras_effnet.export import pipeline, report
     from keras_effnet.export.recipes import parse_target
 
     asked: list[float | None] = []
@@ -344,6 +344,13 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     assert (integer.lifted, integer.held_out_agreement) == (("stem_conv",), 0.98)
     assert (exact.lifted, exact.held_out_agreement) == ((), None)
     assert asked == [0.97, 1.0]
+    page = report.render(
+        {"created": "", "machine": report._machine(), "artifacts": [asdict(integer), asdict(exact)]}
+    )
+    assert (
+        page.count("98.0 % top-1 agreement on the calibration photographs held out. In float: stem_conv.")
+        == 1
+    )
 
 
 def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: Any) -> None:
