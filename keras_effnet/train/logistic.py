@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import require
+from keras_effnet.threads import one_blas_thread
 from keras_effnet.train.features import FloatArray
 
 STRENGTHS = tuple(float(value) for value in np.geomspace(1e-3, 10.0, 9))  # scikit-learn's C
@@ -57,7 +58,7 @@ def solve_head(
     best: tuple[FloatArray, FloatArray] | None = None
     for strength in STRENGTHS:
         regression.set_params(C=strength)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_blas_thread():
             # the weakest pulls may not converge; validation judges what they came to
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
             regression.fit(features, targets, sample_weight=weights)
