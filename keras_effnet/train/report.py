@@ -68,11 +68,11 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
 
 
 def _plots(metrics: dict[str, Any]) -> list[str]:
-    """Loss and accuracy of each phase that took place."""
+    """Loss and accuracy of each phase that took place: by epoch, or by strength where it was solved."""
     found = []
     for phase, title in (("head", "Head on cached features"), ("fine_tuning", "Fine-tuning")):
         history = (metrics[phase] or {}).get("history") or {}
-        if "loss" in history:  # a head that was solved has no epochs
+        if history:
             found.append(_curves(history, "accuracy", f"{title}: accuracy"))
             found.append(_curves(history, "loss", f"{title}: loss"))
     return found
@@ -83,14 +83,18 @@ def _curves(history: dict[str, list[float]], key: str, title: str) -> str:
 
     figure = Figure(figsize=(5.2, 2.9))
     axes = figure.add_subplot()
-    epochs = np.arange(1, len(history[key]) + 1)
-    marker = "o" if len(epochs) < 30 else ""
-    axes.plot(epochs, history[key], color=TRAINING, label="training", marker=marker, markersize=3)
-    axes.plot(
-        epochs, history[f"val_{key}"], color=VALIDATION, label="validation", marker=marker, markersize=3
-    )
+    values = history[f"val_{key}"]
+    marker = "o" if len(values) < 30 else ""
+    if "strength" in history:
+        places = np.array(history["strength"])
+        axes.set_xscale("log")
+        axes.set_xlabel("freedom of the weights (C); the lowest loss decides", fontsize=9)
+    else:
+        places = np.arange(1, len(values) + 1)
+        axes.plot(places, history[key], color=TRAINING, label="training", marker=marker, markersize=3)
+        axes.set_xlabel("epoch", fontsize=9)
+    axes.plot(places, values, color=VALIDATION, label="validation", marker=marker, markersize=3)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.set_xlabel("epoch", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
