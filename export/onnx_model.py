@@ -139,23 +139,25 @@ def convert_float(subject: Subject) -> Any:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     shape = (None, subject.height, subject.width, subject.channels)
     nchw = subject.info.layout == "nchw"
-    try:
-        with quiet_native(), _without_copies():
-            proto, _ = tf2onnx.convert.from_keras(
-                subject.model,
-                [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-                opset=OPSET,
-                inputs_as_nchw=[INPUT_NAME] if nchw else None,
-                optimizers=_passes(),
-            )
-            _name_ends(proto)
-            # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
-            return onnxslim.slim(proto)
-    except Exception as error:  # tf2onnx raises whatever its handlers meet
-        raise ExportError(
-            f"Expected {subject.info.name!r} to convert to ONNX. The converter said: "
-            f"{type(error).__name__}: {error}. Build the model from standard layers."
-        ) from error
+    with quiet_native():
+        try:
+            with _without_copies():
+                proto, _ = tf2onnx.convert.from_keras(
+                    subject.model,
+                    [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
+                    opset=OPSET,
+                    inputs_as_nchw=[INPUT_NAME] if nchw else None,
+                    optimizers=_passes(),
+                )
+                _name_ends(proto)
+                # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
+                return onnxslim.slim(proto)
+        except Exception as error:  # tf2onnx raises whatever its handlers meet
+            said = next(iter(str(error).splitlines()), "")
+            raise ExportError(
+                f"Expected {subject.info.name!r} to convert to ONNX. The converter said: "
+                f"{type(error).__name__}: {said}. Build the model from standard layers."
+            ) from error
 
 
 def _passes() -> dict[str, Any]:

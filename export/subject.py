@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_effnet.class_names import labels_of
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.precision import in_float32
 from keras_effnet.framing import Framing, framing_of
 from keras_effnet.labels import default_labels
 from keras_effnet.lookup import identify
@@ -26,7 +27,7 @@ class Subject:
     """A model on its way out.
 
     Attributes:
-        model: the Keras model.
+        model: the Keras model, all of it in float32.
         height, width, channels: of its input, in pixels.
         info: what is written into the artefact.
         labels: class names in the order of the outputs; empty when nobody knows them.
@@ -104,7 +105,8 @@ def describe(
 
     Raises:
         InvalidInputError: no single image input of known size, or labels that do not fit.
-        ExportError: Keras runs on another backend than TensorFlow.
+        ExportError: Keras runs on another backend than TensorFlow, or the model computes in half
+            precision and cannot be cloned.
     """
     _require_tensorflow_backend()
     shape = _input_shape(model)
@@ -118,7 +120,7 @@ def describe(
         )
     classes = model.output_shape[-1] if len(model.output_shape) == 2 else 0
     return Subject(
-        model=model,
+        model=in_float32(model),
         height=height,
         width=width,
         channels=shape[2],
