@@ -235,7 +235,7 @@ def _annotate(proto: Any, subject: Subject) -> None:
     proto.graph.name = subject.info.name
     properties = {
         METADATA_KEY: subject.info.to_json(),
-        "preprocessing": f"inside the graph: {subject.info.preprocessing}; pass RGB pixels 0-255",
+        "preprocessing": subject.info.usage,
         "layout": subject.info.layout,
     }
     if subject.labels:

@@ -14,12 +14,14 @@ from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
 from keras_effnet.framing import Framing, framing_of
 from keras_effnet.labels import default_labels
+from keras_effnet.layers import composed, convention_of, input_constants
 from keras_effnet.lookup import identify
 from keras_effnet.preprocessing import CONVENTIONS, CROP_MARGIN
 
 METADATA_KEY = "keras_effnet"
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
+NO_PREPROCESSING = "none inside the graph"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,13 @@ class ArtefactInfo:
     layout: str = "nhwc"
     interpolation: str = "bicubic"
     crop_margin: int = CROP_MARGIN
+
+    @property
+    def usage(self) -> str:
+        """What the artefact computes with pixels and which ones to pass, in words."""
+        if self.preprocessing == NO_PREPROCESSING:
+            return f"{NO_PREPROCESSING}; pass pixels that are preprocessed already"
+        return f"inside the graph: {self.preprocessing}; pass RGB pixels 0-255"
 
     @property
     def framing(self) -> Framing:
@@ -173,15 +182,16 @@ def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
 
 
 def _preprocessing(model: Any) -> str:
-    """The formula that the model's `rescaling` layer computes, in words."""
-    for layer in model.layers:
-        if layer.name == "rescaling":
-            constants = np.broadcast_arrays(layer.scale, layer.offset)
-            for convention in CONVENTIONS.values():
-                if np.array_equal(constants, (convention.scale, convention.offset)):
-                    return convention.formula
-            return f"x * {layer.scale} + {layer.offset}"
-    return "none inside the graph"
+    """The formula that the model applies to a pixel before its first convolution, in words."""
+    constants = input_constants(model)
+    if not constants:
+        return NO_PREPROCESSING
+    together = composed(constants)
+    convention = convention_of(together)
+    if convention is not None:
+        return CONVENTIONS[convention].formula
+    scale, offset = (" ".join(f"{value:.6g}" for value in np.ravel(part)) for part in together)
+    return f"x * [{scale}] + [{offset}]"
 
 
 def _require_tensorflow_backend() -> None:

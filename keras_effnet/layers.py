@@ -48,9 +48,9 @@ def convention_of(constants: Constants) -> str | None:
 def _constants(layer: Any) -> Constants | None:
     kind = type(layer).__name__
     if kind == "Rescaling":
-        return np.broadcast_arrays(*(np.atleast_1d(np.float64(part)) for part in (layer.scale, layer.offset)))  # type: ignore[return-value]
+        return np.atleast_1d(np.asarray(layer.scale, np.float64)), np.asarray(layer.offset, np.float64)
     if kind == "Normalization" and getattr(layer, "mean", None) is not None:
         mean, variance = (np.ravel(np.asarray(part, np.float64)) for part in (layer.mean, layer.variance))
-        scale = 1 / np.sqrt(variance)
+        scale = 1 / np.maximum(np.sqrt(variance), 1e-7)  # as Keras guards it
         return scale, -mean * scale
     return None

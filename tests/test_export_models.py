@@ -9,12 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from material import randomize
 
-from keras_effnet import EfficientNet, export
-from keras_effnet.errors import ExportError
+from keras_effnet import EfficientNet, export, load_weights
+from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
+from keras_effnet.export.subject import info_of
 from keras_effnet.layers import flat_layers
 
 EXPORTERS = {".tflite": export.to_tflite, ".onnx": export.to_onnx}
@@ -91,3 +93,49 @@ def test_in_float32_says_what_to_do_with_a_model_that_cannot_be_cloned() -> None
         model(np.zeros((1, 3)))
     with pytest.raises(ExportError, match=r"computes in float32.*'own', which computes in float16.*Build it"):
         in_float32(model)
+
+
+@pytest.mark.parametrize(
+    ("convention", "formula"),
+    [("lite", "(x - 127) / 128"), ("advprop", "x * 2 / 255 - 1")],
+)
+def test_nested_model_tells_its_preprocessing(tiny_variant: Any, convention: str, formula: str) -> None:
+    info = info_of(nested(tiny_variant, preprocessing=convention), "float32")
+    assert info.preprocessing == formula
+    assert info.usage == f"inside the graph: {formula}; pass RGB pixels 0-255"
+
+
+def test_nested_lite_backbone_keeps_its_variant_and_framing() -> None:
+    info = info_of(nested("lite0"), "float32")
+    assert (info.variant, info.interpolation) == ("lite0", "bilinear")
+
+
+def test_scaling_in_front_of_the_backbone_is_told_as_well(tiny_variant: Any) -> None:
+    inputs = keras.Input((64, 64, 3))
+    base = EfficientNet(
+        tiny_variant, weights=None, preprocessing="lite", include_top=False, input_shape=(64, 64, 3)
+    )
+    outputs = keras.layers.Rescaling(3.0)(base(keras.layers.Rescaling(255.0)(inputs)))
+    told = info_of(keras.Model(inputs, outputs), "float32").preprocessing
+    assert told == "x * [1.99219 1.99219 1.99219] + [-0.992188 -0.992188 -0.992188]"
+
+
+def test_normalization_layer_counts_as_preprocessing() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Normalization(mean=[127.0] * 3, variance=[128.0**2] * 3)(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(x))
+    assert info_of(model, "float32").preprocessing == "(x - 127) / 128"
+
+
+def test_artefact_without_preprocessing_asks_for_preprocessed_pixels(
+    tiny_variant: Any, tmp_path: Path
+) -> None:
+    model = EfficientNet(tiny_variant, weights=None, classes=7, include_preprocessing=False)
+    path = export.to_onnx(model, tmp_path / "a.onnx")
+    (told,) = (entry.value for entry in onnx.load(path).metadata_props if entry.key == "preprocessing")
+    assert told == "none inside the graph; pass pixels that are preprocessed already"
+
+
+def test_load_weights_names_the_model_inside(tiny_variant: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"'mine', a model around 'tiny'.*model.get_layer\('tiny'\)"):
+        load_weights(nested(tiny_variant), "imagenet")
