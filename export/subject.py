@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.class_names import labels_of
+from keras_effnet.class_names import check_lines, labels_of
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
 from keras_effnet.framing import Framing, framing_of
@@ -134,7 +134,7 @@ def describe(
         width=width,
         channels=shape[2],
         info=info_of(model, recipe, layout),
-        labels=_labels(labels or labels_of(model), classes),
+        labels=_labels(labels_of(model) if labels is None else labels, classes),
     )
 
 
@@ -174,11 +174,12 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if labels is None:
         return default_labels(classes) or ()
-    if len(labels) != classes:
+    names = check_lines(labels)
+    if len(names) != classes:
         raise InvalidInputError(
-            f"Expected {classes} labels, one for each output. Received: {len(labels)}. Pass one name per class."
+            f"Expected {classes} labels, one for each output. Received: {len(names)}. Pass one name per class."
         )
-    return tuple(labels)
+    return names
 
 
 def _preprocessing(model: Any) -> str:

@@ -16,7 +16,7 @@ from material import randomize
 from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
-from keras_effnet.export.subject import info_of
+from keras_effnet.export.subject import describe, info_of
 from keras_effnet.layers import flat_layers
 
 EXPORTERS = {".tflite": export.to_tflite, ".onnx": export.to_onnx}
@@ -139,3 +139,8 @@ def test_artefact_without_preprocessing_asks_for_preprocessed_pixels(
 def test_load_weights_names_the_model_inside(tiny_variant: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"'mine', a model around 'tiny'.*model.get_layer\('tiny'\)"):
         load_weights(nested(tiny_variant), "imagenet")
+
+
+def test_two_labels_may_be_the_same(tiny: Any) -> None:
+    names = ("crane", "crane", *"abcde")  # as in ImageNet, where one is a bird
+    assert describe(tiny, "float32", labels=names).labels == names
