@@ -107,10 +107,12 @@ def _inputs(
             f"{keras_.backend.image_data_format()!r}. Call keras.config.set_image_data_format('channels_last')."
         )
     if input_tensor is not None:
-        if not hasattr(input_tensor, "shape") or len(input_tensor.shape) != 4:
+        if not _is_keras_tensor(keras_, input_tensor) or len(input_tensor.shape) != 4:
+            shape = getattr(input_tensor, "shape", None)
             raise InvalidInputError(
-                "Expected input_tensor to be a Keras tensor [N, height, width, channels]. "
-                f"Received: {input_tensor!r}."
+                "Expected input_tensor to be a Keras tensor [N, height, width, channels]. Received: "
+                f"{type(input_tensor).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}. "
+                "Pass keras.Input((height, width, channels)), or what a layer makes of one."
             )
         shape = tuple(input_tensor.shape[1:])
         if input_shape is not None and not _compatible(shape, tuple(input_shape)):
@@ -127,6 +129,13 @@ def _inputs(
     check_input_shape(input_shape)
     inputs = keras_.Input(shape=input_shape)
     return inputs, inputs
+
+
+def _is_keras_tensor(keras_: Any, tensor: Any) -> bool:
+    try:
+        return bool(keras_.backend.is_keras_tensor(tensor))
+    except ValueError:  # tf_keras, for what is no tensor at all
+        return False
 
 
 def _compatible(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
