@@ -143,7 +143,7 @@ def convert_float(subject: Subject) -> Any:
         try:
             with _without_copies():
                 proto, _ = tf2onnx.convert.from_keras(
-                    subject.model,
+                    _functional(subject.model),
                     [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
                     opset=OPSET,
                     inputs_as_nchw=[INPUT_NAME] if nchw else None,
@@ -158,6 +158,15 @@ def convert_float(subject: Subject) -> Any:
                 f"Expected {subject.info.name!r} to convert to ONNX. The converter said: "
                 f"{type(error).__name__}: {said}. Build the model from standard layers."
             ) from error
+
+
+def _functional(model: Any) -> Any:
+    """A Sequential as a functional model: tf2onnx looks for its outputs by names that it does not have."""
+    import keras
+
+    if not isinstance(model, keras.Sequential):
+        return model
+    return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 def _passes() -> dict[str, Any]:

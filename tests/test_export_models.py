@@ -144,3 +144,12 @@ def test_load_weights_names_the_model_inside(tiny_variant: Any) -> None:
 def test_two_labels_may_be_the_same(tiny: Any) -> None:
     names = ("crane", "crane", *"abcde")  # as in ImageNet, where one is a bird
     assert describe(tiny, "float32", labels=names).labels == names
+
+
+def test_sequential_around_a_backbone_goes_to_onnx(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:
+    base = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3))
+    model = keras.Sequential([base, keras.layers.Dense(7, activation="softmax")], name="row")
+    randomize(model)
+    path = export.to_onnx(model, tmp_path / "row.onnx")
+    assert export.verify(model, path, pixels64).ok
+    assert export.load(path).info.name == "row"
