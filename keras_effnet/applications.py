@@ -48,7 +48,8 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         input_shape: (H, W, C), sides of at least 32 or None. Default: the variant's resolution, or
             (None, None, 3) without top.
         pooling: without top: None for the feature map `[N, h, w, C]`; `"avg"` or `"max"` for `[N, C]`.
-        classes: outputs of the classifier.
+        classes: outputs of the classifier. With ImageNet's weights and another number than 1000 the
+            classifier stays random, with a warning.
         classifier_activation: None for logits.
         include_preprocessing: False to pass pixels that are preprocessed already.
         drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
