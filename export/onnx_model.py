@@ -112,7 +112,7 @@ def _integer(subject: Subject, calibration: Any, min_agreement: float | None) ->
     if not isinstance(network, post_training.IntegerNetwork):
         try:
             network = post_training.network(
-                subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.height
+                subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.size
             )
         except folding.UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.arguments import is_whole
+from keras_effnet.builder import MIN_SIZE
 from keras_effnet.class_names import check_lines, labels_of
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
@@ -31,6 +33,7 @@ class Subject:
     Attributes:
         model: the Keras model, all of it in float32.
         height, width, channels: of its input, in pixels.
+        size: the side that was asked for, for a model that leaves one open; else None.
         info: what is written into the artefact.
         labels: class names in the order of the outputs; empty when nobody knows them.
     """
@@ -39,6 +42,7 @@ class Subject:
     height: int
     width: int
     channels: int
+    size: int | None
     info: ArtefactInfo
     labels: tuple[str, ...]
 
@@ -113,12 +117,15 @@ def describe(
         layout: `nhwc` or `nchw`.
 
     Raises:
-        InvalidInputError: no single image input of known size, or labels that do not fit.
+        InvalidInputError: no single image input of known size, another `size` than the model has, or
+            labels that do not fit.
         ExportError: Keras runs on another backend than TensorFlow, or the model computes in half
             precision and cannot be cloned.
     """
     _require_tensorflow_backend()
     shape = _input_shape(model)
+    if size is not None:
+        size = _open_size(size, shape[:2])
     variant = identify(model)
     fallback = variant.resolution if variant else None
     height, width = (side or size or fallback for side in shape[:2])
@@ -133,6 +140,7 @@ def describe(
         height=height,
         width=width,
         channels=shape[2],
+        size=size,
         info=info_of(model, recipe, layout),
         labels=_labels(labels_of(model) if labels is None else labels, classes),
     )
@@ -169,6 +177,23 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
             f"Received: input shape {shape}."
         )
     return shape[1:]
+
+
+def _open_size(size: Any, sides: tuple[int | None, ...]) -> int | None:
+    """A size that was asked for; None for a model that has it already."""
+    if not is_whole(size) or size < MIN_SIZE:
+        raise InvalidInputError(
+            f"Expected size as a whole number of at least {MIN_SIZE} pixels. Received: {size!r}. "
+            "Pass one number, for example size=224."
+        )
+    if None in sides:
+        return int(size)
+    if any(side != size for side in sides):
+        raise InvalidInputError(
+            f"Expected no size for a model whose input is {sides[0]} × {sides[1]} pixels. Received: {size}. "
+            "Leave it out, or build the model with input_shape=(None, None, 3)."
+        )
+    return None
 
 
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:

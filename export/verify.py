@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -212,5 +213,10 @@ def _as_array(images: Any) -> Any:
     """An array, or an iterable of batches, as one array."""
     if hasattr(images, "shape"):
         return images
+    if isinstance(images, str) or not isinstance(images, Iterable):
+        raise InvalidInputError(
+            f"Expected photographs to verify on, [N, H, W, C] or an iterable of such batches. Received: {images!r}. "
+            "Read them with keras_effnet.load_image and stack them."
+        )
     batches = [np.asarray(batch) for batch in images]
     return np.concatenate(batches) if batches and batches[0].ndim == 4 else np.asarray(batches)

@@ -7,7 +7,15 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_effnet.builder import PADDINGS, Options, build_model, check_input_shape
+from keras_effnet.arguments import (
+    check_activation,
+    check_classes,
+    check_epsilon,
+    check_input_shape,
+    check_rate,
+    check_weights,
+)
+from keras_effnet.builder import PADDINGS, Options, build_model
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.lookup import architecture_of, get_variant
 from keras_effnet.preprocessing import get_convention
@@ -74,7 +82,13 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     """
     chosen = get_variant(variant)
     keras_ = namespace or keras
-    _check(include_top, pooling, classes, padding, drop_connect_rate, dropout_rate)
+    _check(pooling, padding, drop_connect_rate, dropout_rate)
+    check_epsilon(epsilon)
+    if include_top:
+        classes = check_classes(classes)
+        check_activation(classifier_activation, keras_)
+    if weights is not None:
+        check_weights(weights)
     plan = plan_weights(
         weights, chosen, preprocessing, include_top=include_top, padding=padding, epsilon=epsilon
     )
@@ -116,7 +130,7 @@ def _inputs(
                 "Pass keras.Input((height, width, channels)), or what a layer makes of one."
             )
         shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and not _compatible(shape, tuple(input_shape)):
+        if input_shape is not None and not _compatible(shape, check_input_shape(input_shape)):
             raise InvalidInputError(
                 f"Expected input_shape to fit input_tensor, which has {shape}. Received: {tuple(input_shape)}. "
                 "Leave input_shape out."
@@ -126,9 +140,7 @@ def _inputs(
     if input_shape is None:
         side = variant.resolution if include_top else None
         input_shape = (side, side, 3)
-    input_shape = tuple(input_shape)
-    check_input_shape(input_shape)
-    inputs = keras_.Input(shape=input_shape)
+    inputs = keras_.Input(shape=check_input_shape(input_shape))
     return inputs, inputs
 
 
@@ -151,25 +163,14 @@ def _source_of(keras_: Any, tensor: Any) -> Any:
     return sources[0] if len(sources) == 1 else sources
 
 
-def _check(
-    include_top: bool,
-    pooling: str | None,
-    classes: int,
-    padding: str,
-    drop_connect_rate: float,
-    dropout_rate: float | None,
-) -> None:
+def _check(pooling: str | None, padding: str, drop_connect_rate: float, dropout_rate: float | None) -> None:
     if pooling not in (None, "avg", "max"):
         raise InvalidInputError(f"Expected pooling to be None, 'avg' or 'max'. Received: {pooling!r}.")
     if padding not in PADDINGS:
         raise unknown_name("padding", padding, PADDINGS)
-    if include_top and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
-        raise InvalidInputError(
-            f"Expected classes to be a whole number of at least 1. Received: {classes!r}."
-        )
-    for label, rate in (("drop_connect_rate", drop_connect_rate), ("dropout_rate", dropout_rate)):
-        if rate is not None and not 0 <= rate < 1:
-            raise InvalidInputError(f"Expected {label} to lie in [0, 1). Received: {rate!r}.")
+    check_rate("drop_connect_rate", drop_connect_rate)
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
 
 
 class Constructor(Protocol):

@@ -15,7 +15,6 @@ from itertools import count
 from typing import Any
 
 from keras_effnet.architecture import Architecture, Block
-from keras_effnet.errors import InvalidInputError
 from keras_effnet.preprocessing import get_convention
 
 BN_MOMENTUM = 0.99
@@ -214,22 +213,3 @@ class Layers:
 
     def _conv_init(self) -> Any:
         return self.keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
-
-
-def check_input_shape(shape: tuple[int | None, ...]) -> None:
-    """Make sure that `shape` is (H, W, C) with sides of 32 pixels or more, or None.
-
-    Raises:
-        InvalidInputError: another rank, too small a side, no channel.
-    """
-    advice = "Pass for example (224, 224, 3), or (None, None, 3) for any size."
-    expected = f"Expected input_shape as (height, width, channels) with sides of at least {MIN_SIZE}"
-    if len(shape) != 3 or any(not (side is None or isinstance(side, int)) for side in shape):
-        raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
-    height, width, channels = shape
-    if any(side is not None and side < MIN_SIZE for side in (height, width)):
-        raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
-    if channels is None or channels < 1:
-        raise InvalidInputError(
-            f"{expected} and at least one channel, in the last place. Received: {shape}. {advice}"
-        )

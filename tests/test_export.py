@@ -264,6 +264,10 @@ def test_features_and_logits_export_too(tiny_variant: Any, pixels64: Any, tmp_pa
         ),
         (lambda m, p: export.to_tflite(m, p, "int8", np.zeros((0, 64, 64, 3))), "no picture at all"),
         (lambda m, p: export.to_tflite(m, p, "int8", []), "no picture at all"),
+        (lambda m, p: export.to_tflite(m, p, "int8", 5), r"\[N, 64, 64, 3\] or an iterable.*Received: 5\."),
+        (lambda m, p: export.to_onnx(m, p, size=96), "input is 64 × 64 pixels. Received: 96. Leave it out"),
+        (lambda m, p: export.to_onnx(m, p, size=16), "whole number of at least 32 pixels. Received: 16"),
+        (lambda m, p: export.to_onnx(m, p, size="64"), "whole number of at least 32 pixels. Received: '64'"),
         (
             lambda m, p: export.to_tflite(m, p, "int8", np.ones((20, 32, 32, 3)) * 9),
             r"\[N, 64, 64, 3\]. Received",

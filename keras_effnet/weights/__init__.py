@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.arguments import check_weights
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.lookup import identify
 from keras_effnet.weights.assign import assign
@@ -35,6 +36,7 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
         InvalidInputError: a set name for a model that is no published variant, or a model around an
             EfficientNet.
     """
+    check_weights(source)
     _check_outermost(model)
     if not (isinstance(source, str) and source in SET_NAMES):
         _load(model, source, None, ema)
