@@ -112,7 +112,7 @@ def _integer(subject: Subject, calibration: Any, min_agreement: float | None) ->
     if not isinstance(network, post_training.IntegerNetwork):
         try:
             network = post_training.network(
-                subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.height
+                subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.size
             )
         except folding.UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
@@ -139,23 +139,34 @@ def convert_float(subject: Subject) -> Any:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     shape = (None, subject.height, subject.width, subject.channels)
     nchw = subject.info.layout == "nchw"
-    try:
-        with quiet_native(), _without_copies():
-            proto, _ = tf2onnx.convert.from_keras(
-                subject.model,
-                [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-                opset=OPSET,
-                inputs_as_nchw=[INPUT_NAME] if nchw else None,
-                optimizers=_passes(),
-            )
-            _name_ends(proto)
-            # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
-            return onnxslim.slim(proto)
-    except Exception as error:  # tf2onnx raises whatever its handlers meet
-        raise ExportError(
-            f"Expected {subject.info.name!r} to convert to ONNX. The converter said: "
-            f"{type(error).__name__}: {error}. Build the model from standard layers."
-        ) from error
+    with quiet_native():
+        try:
+            with _without_copies():
+                proto, _ = tf2onnx.convert.from_keras(
+                    _functional(subject.model),
+                    [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
+                    opset=OPSET,
+                    inputs_as_nchw=[INPUT_NAME] if nchw else None,
+                    optimizers=_passes(),
+                )
+                _name_ends(proto)
+                # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
+                return onnxslim.slim(proto)
+        except Exception as error:  # tf2onnx raises whatever its handlers meet
+            said = next(iter(str(error).splitlines()), "")
+            raise ExportError(
+                f"Expected {subject.info.name!r} to convert to ONNX. The converter said: "
+                f"{type(error).__name__}: {said}. Build the model from standard layers."
+            ) from error
+
+
+def _functional(model: Any) -> Any:
+    """A Sequential as a functional model: tf2onnx looks for its outputs by names that it does not have."""
+    import keras
+
+    if not isinstance(model, keras.Sequential):
+        return model
+    return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 def _passes() -> dict[str, Any]:
@@ -233,7 +244,7 @@ def _annotate(proto: Any, subject: Subject) -> None:
     proto.graph.name = subject.info.name
     properties = {
         METADATA_KEY: subject.info.to_json(),
-        "preprocessing": f"inside the graph: {subject.info.preprocessing}; pass RGB pixels 0-255",
+        "preprocessing": subject.info.usage,
         "layout": subject.info.layout,
     }
     if subject.labels:

@@ -29,7 +29,8 @@ def to_saved_model(
 
     - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
     - `serve_uint8`: the same as uint8
-    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes, takes the central
+    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes (without transparency: where
+      `load_image` lays a PNG on white, this shows the colors behind it), takes the central
       `size / (size + 32)` square (or what the model was trained with, see `transfer.classifier`), resizes as
       its variant was judged (antialiased) and classifies. EXIF rotation is
       not applied: TensorFlow has no operator that reads it. Only for three channels.

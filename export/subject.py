@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.class_names import labels_of
+from keras_effnet.arguments import is_whole
+from keras_effnet.builder import MIN_SIZE
+from keras_effnet.class_names import check_lines, labels_of
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.precision import in_float32
 from keras_effnet.framing import Framing, framing_of
 from keras_effnet.labels import default_labels
+from keras_effnet.layers import composed, convention_of, input_constants
 from keras_effnet.lookup import identify
 from keras_effnet.preprocessing import CONVENTIONS, CROP_MARGIN
 
 METADATA_KEY = "keras_effnet"
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
+NO_PREPROCESSING = "none inside the graph"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +31,9 @@ class Subject:
     """A model on its way out.
 
     Attributes:
-        model: the Keras model.
+        model: the Keras model, all of it in float32.
         height, width, channels: of its input, in pixels.
+        size: the side that was asked for, for a model that leaves one open; else None.
         info: what is written into the artefact.
         labels: class names in the order of the outputs; empty when nobody knows them.
     """
@@ -36,6 +42,7 @@ class Subject:
     height: int
     width: int
     channels: int
+    size: int | None
     info: ArtefactInfo
     labels: tuple[str, ...]
 
@@ -60,6 +67,13 @@ class ArtefactInfo:
     layout: str = "nhwc"
     interpolation: str = "bicubic"
     crop_margin: int = CROP_MARGIN
+
+    @property
+    def usage(self) -> str:
+        """What the artefact computes with pixels and which ones to pass, in words."""
+        if self.preprocessing == NO_PREPROCESSING:
+            return f"{NO_PREPROCESSING}; pass pixels that are preprocessed already"
+        return f"inside the graph: {self.preprocessing}; pass RGB pixels 0-255"
 
     @property
     def framing(self) -> Framing:
@@ -103,11 +117,15 @@ def describe(
         layout: `nhwc` or `nchw`.
 
     Raises:
-        InvalidInputError: no single image input of known size, or labels that do not fit.
-        ExportError: Keras runs on another backend than TensorFlow.
+        InvalidInputError: no single image input of known size, another `size` than the model has, or
+            labels that do not fit.
+        ExportError: Keras runs on another backend than TensorFlow, or the model computes in half
+            precision and cannot be cloned.
     """
     _require_tensorflow_backend()
     shape = _input_shape(model)
+    if size is not None:
+        size = _open_size(size, shape[:2])
     variant = identify(model)
     fallback = variant.resolution if variant else None
     height, width = (side or size or fallback for side in shape[:2])
@@ -118,12 +136,13 @@ def describe(
         )
     classes = model.output_shape[-1] if len(model.output_shape) == 2 else 0
     return Subject(
-        model=model,
+        model=in_float32(model),
         height=height,
         width=width,
         channels=shape[2],
+        size=size,
         info=info_of(model, recipe, layout),
-        labels=_labels(labels or labels_of(model), classes),
+        labels=_labels(labels_of(model) if labels is None else labels, classes),
     )
 
 
@@ -160,26 +179,45 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
     return shape[1:]
 
 
+def _open_size(size: Any, sides: tuple[int | None, ...]) -> int | None:
+    """A size that was asked for; None for a model that has it already."""
+    if not is_whole(size) or size < MIN_SIZE:
+        raise InvalidInputError(
+            f"Expected size as a whole number of at least {MIN_SIZE} pixels. Received: {size!r}. "
+            "Pass one number, for example size=224."
+        )
+    if None in sides:
+        return int(size)
+    if any(side != size for side in sides):
+        raise InvalidInputError(
+            f"Expected no size for a model whose input is {sides[0]} × {sides[1]} pixels. Received: {size}. "
+            "Leave it out, or build the model with input_shape=(None, None, 3)."
+        )
+    return None
+
+
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if labels is None:
         return default_labels(classes) or ()
-    if len(labels) != classes:
+    names = check_lines(labels)
+    if len(names) != classes:
         raise InvalidInputError(
-            f"Expected {classes} labels, one for each output. Received: {len(labels)}. Pass one name per class."
+            f"Expected {classes} labels, one for each output. Received: {len(names)}. Pass one name per class."
         )
-    return tuple(labels)
+    return names
 
 
 def _preprocessing(model: Any) -> str:
-    """The formula that the model's `rescaling` layer computes, in words."""
-    for layer in model.layers:
-        if layer.name == "rescaling":
-            constants = np.broadcast_arrays(layer.scale, layer.offset)
-            for convention in CONVENTIONS.values():
-                if np.array_equal(constants, (convention.scale, convention.offset)):
-                    return convention.formula
-            return f"x * {layer.scale} + {layer.offset}"
-    return "none inside the graph"
+    """The formula that the model applies to a pixel before its first convolution, in words."""
+    constants = input_constants(model)
+    if not constants:
+        return NO_PREPROCESSING
+    together = composed(constants)
+    convention = convention_of(together)
+    if convention is not None:
+        return CONVENTIONS[convention].formula
+    scale, offset = (" ".join(f"{value:.6g}" for value in np.ravel(part)) for part in together)
+    return f"x * [{scale}] + [{offset}]"
 
 
 def _require_tensorflow_backend() -> None:

@@ -111,7 +111,7 @@ def _integer(
     """A file that computes in integers."""
     from keras_effnet.export.quantization import compression, post_training, qat
 
-    model, size = subject.model, subject.height
+    model, size = subject.model, subject.size
     if recipe == "int8_qat":
         return post_training.to_tflite(qat.train(model, calibration, size=size), **ends)
     if recipe in compression.RECIPES:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.export.subject import METADATA_KEY, Subject
+from keras_effnet.export.subject import METADATA_KEY, NO_PREPROCESSING, Subject
 from keras_effnet.export.tflite_pack import pack
 
 METADATA_NAME = "TFLITE_METADATA"
@@ -99,11 +99,12 @@ def _model_metadata(subject: Subject) -> bytes:
     image = _tensor(
         build,
         "image",
-        f"RGB pixels 0-255; inside the graph: {subject.info.preprocessing}",
+        subject.info.usage,
         content=_image_content(build, subject),
         # raw pixels go in: the normalization that a reader must apply is the identity
         process_unit=_process_unit(build),
-        stats=_stats(build, 0.0, 255.0),
+        # nobody knows the range of pixels that were preprocessed outside
+        stats=None if subject.info.preprocessing == NO_PREPROCESSING else _stats(build, 0.0, 255.0),
     )
     files = [_associated_file(build)] if subject.labels else []
     scores = _tensor(
@@ -133,7 +134,7 @@ def _tensor(
     name: str,
     description: str,
     *,
-    stats: int,
+    stats: int | None,
     content: int | None = None,
     process_unit: int | None = None,
     files: int | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, VerificationError
+from keras_effnet.export.precision import in_float32
 from keras_effnet.export.runners import Runner, load
 from keras_effnet.preprocessing import check_pixels
 
@@ -123,7 +125,7 @@ def verify(
     Where the artefact's batch is dynamic, a second batch size is tried too.
 
     Args:
-        model: the Keras model.
+        model: the Keras model. One that computes in half precision is compared as it computes in float32.
         path: an artefact of any format.
         images: photographs, uint8 or float32 0–255 `[N, H, W, C]`; for integer artefacts other ones
             than those of the calibration.
@@ -139,7 +141,8 @@ def verify(
     """
     runner = load(path)
     pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
-    reference = np.asarray(model.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
+    exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
+    reference = np.asarray(exact.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
     report = compare(runner, reference, pixels, tolerance or tolerance_for(runner.recipe))
     if raise_on_failure:
         report.raise_if_failed()
@@ -210,5 +213,10 @@ def _as_array(images: Any) -> Any:
     """An array, or an iterable of batches, as one array."""
     if hasattr(images, "shape"):
         return images
+    if isinstance(images, str) or not isinstance(images, Iterable):
+        raise InvalidInputError(
+            f"Expected photographs to verify on, [N, H, W, C] or an iterable of such batches. Received: {images!r}. "
+            "Read them with keras_effnet.load_image and stack them."
+        )
     batches = [np.asarray(batch) for batch in images]
     return np.concatenate(batches) if batches and batches[0].ndim == 4 else np.asarray(batches)

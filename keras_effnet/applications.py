@@ -7,7 +7,15 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_effnet.builder import PADDINGS, Options, build_model, check_input_shape
+from keras_effnet.arguments import (
+    check_activation,
+    check_classes,
+    check_epsilon,
+    check_input_shape,
+    check_rate,
+    check_weights,
+)
+from keras_effnet.builder import PADDINGS, Options, build_model
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.lookup import architecture_of, get_variant
 from keras_effnet.preprocessing import get_convention
@@ -48,7 +56,8 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         input_shape: (H, W, C), sides of at least 32 or None. Default: the variant's resolution, or
             (None, None, 3) without top.
         pooling: without top: None for the feature map `[N, h, w, C]`; `"avg"` or `"max"` for `[N, C]`.
-        classes: outputs of the classifier.
+        classes: outputs of the classifier. With ImageNet's weights and another number than 1000 the
+            classifier stays random, with a warning.
         classifier_activation: None for logits.
         include_preprocessing: False to pass pixels that are preprocessed already.
         drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
@@ -73,7 +82,13 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     """
     chosen = get_variant(variant)
     keras_ = namespace or keras
-    _check(include_top, pooling, classes, padding, drop_connect_rate, dropout_rate)
+    _check(pooling, padding, drop_connect_rate, dropout_rate)
+    check_epsilon(epsilon)
+    if include_top:
+        classes = check_classes(classes)
+        check_activation(classifier_activation, keras_)
+    if weights is not None:
+        check_weights(weights)
     plan = plan_weights(
         weights, chosen, preprocessing, include_top=include_top, padding=padding, epsilon=epsilon
     )
@@ -107,13 +122,15 @@ def _inputs(
             f"{keras_.backend.image_data_format()!r}. Call keras.config.set_image_data_format('channels_last')."
         )
     if input_tensor is not None:
-        if not hasattr(input_tensor, "shape") or len(input_tensor.shape) != 4:
+        if not _is_keras_tensor(keras_, input_tensor) or len(input_tensor.shape) != 4:
+            shape = getattr(input_tensor, "shape", None)
             raise InvalidInputError(
-                "Expected input_tensor to be a Keras tensor [N, height, width, channels]. "
-                f"Received: {input_tensor!r}."
+                "Expected input_tensor to be a Keras tensor [N, height, width, channels]. Received: "
+                f"{type(input_tensor).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}. "
+                "Pass keras.Input((height, width, channels)), or what a layer makes of one."
             )
         shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and not _compatible(shape, tuple(input_shape)):
+        if input_shape is not None and not _compatible(shape, check_input_shape(input_shape)):
             raise InvalidInputError(
                 f"Expected input_shape to fit input_tensor, which has {shape}. Received: {tuple(input_shape)}. "
                 "Leave input_shape out."
@@ -123,10 +140,15 @@ def _inputs(
     if input_shape is None:
         side = variant.resolution if include_top else None
         input_shape = (side, side, 3)
-    input_shape = tuple(input_shape)
-    check_input_shape(input_shape)
-    inputs = keras_.Input(shape=input_shape)
+    inputs = keras_.Input(shape=check_input_shape(input_shape))
     return inputs, inputs
+
+
+def _is_keras_tensor(keras_: Any, tensor: Any) -> bool:
+    try:
+        return bool(keras_.backend.is_keras_tensor(tensor))
+    except ValueError:  # tf_keras, for what is no tensor at all
+        return False
 
 
 def _compatible(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
@@ -141,25 +163,14 @@ def _source_of(keras_: Any, tensor: Any) -> Any:
     return sources[0] if len(sources) == 1 else sources
 
 
-def _check(
-    include_top: bool,
-    pooling: str | None,
-    classes: int,
-    padding: str,
-    drop_connect_rate: float,
-    dropout_rate: float | None,
-) -> None:
+def _check(pooling: str | None, padding: str, drop_connect_rate: float, dropout_rate: float | None) -> None:
     if pooling not in (None, "avg", "max"):
         raise InvalidInputError(f"Expected pooling to be None, 'avg' or 'max'. Received: {pooling!r}.")
     if padding not in PADDINGS:
         raise unknown_name("padding", padding, PADDINGS)
-    if include_top and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
-        raise InvalidInputError(
-            f"Expected classes to be a whole number of at least 1. Received: {classes!r}."
-        )
-    for label, rate in (("drop_connect_rate", drop_connect_rate), ("dropout_rate", dropout_rate)):
-        if rate is not None and not 0 <= rate < 1:
-            raise InvalidInputError(f"Expected {label} to lie in [0, 1). Received: {rate!r}.")
+    check_rate("drop_connect_rate", drop_connect_rate)
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
 
 
 class Constructor(Protocol):

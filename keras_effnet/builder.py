@@ -9,11 +9,12 @@ Inputs and activations are `[N, H, W, C]`, whatever the Keras configuration says
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from keras_effnet.architecture import Architecture, Block
-from keras_effnet.errors import InvalidInputError
 from keras_effnet.preprocessing import get_convention
 
 BN_MOMENTUM = 0.99
@@ -65,12 +66,19 @@ def build_model(architecture: Architecture, options: Options, inputs: Any, x: An
     """
     make = Layers(keras, options, architecture.activation)
     if options.preprocessing is not None:
-        x = make.preprocess(x, options.preprocessing)
+        x = make.preprocess(x, options.preprocessing, _names_between(inputs, x, keras))
     x = make.conv(x, "stem", architecture.stem_filters, 3, stride=2)
     for block in architecture.blocks:
         x = inverted_block(make, x, block)
     x = make.conv(x, "top", architecture.top_filters, 1)
     return keras.Model(inputs, head(x, options, keras), name=options.name)
+
+
+def _names_between(inputs: Any, x: Any, keras: Any) -> set[str]:
+    """The names of the layers that lead from `inputs` to `x`."""
+    if x is inputs:
+        return set()
+    return {layer.name for layer in keras.Model(inputs, x, name="upstream").layers}
 
 
 def inverted_block(make: Layers, inputs: Any, block: Block) -> Any:
@@ -90,6 +98,12 @@ def inverted_block(make: Layers, inputs: Any, block: Block) -> Any:
             x = drop(x)
         x = make.layers.Add(name=f"{name}_add")([x, inputs])
     return x
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """The name itself, then `name_1`, `name_2` … as Keras counts."""
+    yield name
+    yield from (f"{name}_{number}" for number in count(1))
 
 
 def head(x: Any, options: Options, keras: Any) -> Any:
@@ -124,9 +138,11 @@ class Layers:
         self.options = options
         self.activation = activation
 
-    def preprocess(self, x: Any, convention: str) -> Any:
+    def preprocess(self, x: Any, convention: str, taken: set[str]) -> Any:
+        # people have a Rescaling in front of input_tensor, which Keras calls by the same name
+        name = next(name for name in _numbered("rescaling") if name not in taken)
         scale, offset = get_convention(convention).for_channels(int(x.shape[-1]))
-        return self.layers.Rescaling(scale, offset=offset, dtype="float32", name="rescaling")(x)
+        return self.layers.Rescaling(scale, offset=offset, dtype="float32", name=name)(x)
 
     def conv(
         self, x: Any, name: str, filters: int, kernel_size: int, *, stride: int = 1, activate: bool = True
@@ -197,22 +213,3 @@ class Layers:
 
     def _conv_init(self) -> Any:
         return self.keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
-
-
-def check_input_shape(shape: tuple[int | None, ...]) -> None:
-    """Make sure that `shape` is (H, W, C) with sides of 32 pixels or more, or None.
-
-    Raises:
-        InvalidInputError: another rank, too small a side, no channel.
-    """
-    advice = "Pass for example (224, 224, 3), or (None, None, 3) for any size."
-    expected = f"Expected input_shape as (height, width, channels) with sides of at least {MIN_SIZE}"
-    if len(shape) != 3 or any(not (side is None or isinstance(side, int)) for side in shape):
-        raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
-    height, width, channels = shape
-    if any(side is not None and side < MIN_SIZE for side in (height, width)):
-        raise InvalidInputError(f"{expected}. Received: {shape}. {advice}")
-    if channels is None or channels < 1:
-        raise InvalidInputError(
-            f"{expected} and at least one channel, in the last place. Received: {shape}. {advice}"
-        )

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
 
 PREFIX = "labels."
+_ADVICE = "Pass a list with one name for each class."
 _SAFE = re.compile(rb"[A-Za-z0-9-]")
 _ESCAPED = re.compile(rb"_([0-9A-F]{2})")
 
@@ -29,15 +30,29 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: a name that is no text, empty, repeated, holds a line break, or is no UTF-8.
     """
-    advice = "Pass a list with one name for each class."
-    if isinstance(labels, str | bytes) or not all(isinstance(label, str) for label in labels):
-        raise InvalidInputError(f"Expected class names as a list of texts. Received: {labels!r}. {advice}")
-    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    names = check_lines(labels)
+    repeated = [label for label, count in Counter(names).items() if count > 1]
     if repeated:
         raise InvalidInputError(
-            f"Expected class names that differ. Received twice: {', '.join(map(repr, repeated))}. {advice}"
+            f"Expected class names that differ. Received twice: {', '.join(map(repr, repeated))}. {_ADVICE}"
         )
-    for label in labels:
+    return names
+
+
+def check_lines(labels: Sequence[str]) -> tuple[str, ...]:
+    """Make sure that class names can be written one per line; two may be the same, as some of ImageNet's are.
+
+    Raises:
+        InvalidInputError: a name that is no text, empty, holds a line break, or is no UTF-8.
+    """
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+        raise InvalidInputError(f"Expected class names as a list of texts. Received: {labels!r}. {_ADVICE}")
+    names = tuple(labels)
+    for label in names:
+        if not isinstance(label, str):
+            raise InvalidInputError(
+                f"Expected class names as a list of texts. Received in it: {label!r}. {_ADVICE}"
+            )
         if not label.strip() or len(label.splitlines()) != 1:
             raise InvalidInputError(
                 f"Expected class names of one line each. Received: {label!r}. Rename the class."
@@ -48,7 +63,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
             raise InvalidInputError(
                 f"Expected class names in UTF-8. Received: {label!r}. Rename the class."
             ) from error
-    return tuple(labels)
+    return names
 
 
 def labels_layer_name(labels: Sequence[str]) -> str:

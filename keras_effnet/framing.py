@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.layers import flat_layers
 from keras_effnet.preprocessing import CROP_MARGIN, load_image
 
 _LAYER = re.compile(r"^crop_margin\.(\d+)$")
@@ -52,13 +53,13 @@ def framing_of(model: Any) -> Framing:
     """How photographs for a Keras model are read, also for one that was saved and loaded again.
 
     Args:
-        model: a Keras model. One that does not say has the reference's margin, and the interpolation of
+        model: a Keras model; models inside it count too. One that does not say has the reference's margin, and the interpolation of
             the published variant with its layers; bicubic if there is none.
     """
     from keras_effnet.lookup import identify
 
     variant = identify(model)
-    found = [match for layer in model.layers if (match := _LAYER.match(layer.name))]
+    found = [match for layer in flat_layers(model) if (match := _LAYER.match(layer.name))]
     return Framing(
         variant.interpolation if variant else "bicubic",
         int(found[0][1]) if found else CROP_MARGIN,

@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_effnet.architecture import B0_STAGES, MAX_BLOCKS, Architecture, Stage, count_blocks, scale
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.layers import flat_layers
 from keras_effnet.variants import VARIANTS, Variant
 
 
@@ -65,14 +66,15 @@ def architecture_of(variant: Variant, drop_connect_rate: float = 0.2) -> Archite
 def identify(model: Any) -> Variant | None:
     """The published variant whose layers `model` has, or None.
 
-    Reads the layers themselves, so it also knows a model that was saved and loaded again.
+    Reads the layers themselves, so it also knows a model that was saved and loaded again, and one that
+    is called as a layer inside `model`.
     """
     projections = {
         layer.name.removesuffix("_project_conv"): int(layer.filters)
-        for layer in model.layers
+        for layer in flat_layers(model)
         if layer.name.endswith("_project_conv")
     }
-    has_se = any(layer.name.endswith("_se_reduce") for layer in model.layers)
+    has_se = any(layer.name.endswith("_se_reduce") for layer in flat_layers(model))
     return variant_of_blocks(projections, has_se=has_se)
 
 

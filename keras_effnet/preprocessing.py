@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def load_image(
         uint8 `[size, size, 3]`, 0–255.
 
     Raises:
-        InvalidInputError: no such file, or not a decodable picture.
+        InvalidInputError: no such file, not a decodable picture, or a size that is none.
 
     Source: `preprocessing.py` of the reference code (`_decode_and_center_crop`).
     """
@@ -198,8 +199,11 @@ def load_image(
     filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
     if interpolation not in filters:
         raise unknown_name("interpolation", interpolation, filters)
-    if size < 1:
-        raise InvalidInputError(f"Expected size to be a positive number of pixels. Received: {size}.")
+    if not isinstance(size, Integral) or size < 1:
+        raise InvalidInputError(
+            "Expected size as a positive whole number: the side of the square, in pixels. "
+            f"Received: {size!r}. Pass for example 224."
+        )
     picture = _open_rgb(Path(path))
     side = crop_fraction(size, margin) * min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
@@ -229,7 +233,7 @@ def _open_rgb(path: Path) -> Any:
             f"Expected a picture at {str(path)!r}. It cannot be decoded ({error}). {advice}"
         ) from error
     if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        return _from_deep_gray(picture)
+        return _from_deep_gray(picture, path)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
@@ -237,13 +241,20 @@ def _open_rgb(path: Path) -> Any:
     return picture.convert("RGB")
 
 
-def _from_deep_gray(picture: Any) -> Any:
+def _from_deep_gray(picture: Any, path: Path) -> Any:
     """16-bit and float gray to 8-bit RGB. Pillow's own conversion clips at 255 and turns it white."""
     from PIL import Image
 
     values = np.asarray(picture, dtype=np.float64)
     if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
         values = values / 257.0  # 65535 → 255
+    elif 0 < values.max(initial=0) <= 1:
+        warnings.warn(
+            f"Expected gray values 0-255 in {str(path)!r}. Received values of at most {values.max():.3g}, which "
+            "look like a picture that was divided by 255, and come out black. Multiply them by 255.",
+            UserWarning,
+            stacklevel=4,
+        )
     gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return Image.fromarray(gray, mode="L").convert("RGB")
 

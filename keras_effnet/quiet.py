@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from keras_effnet.errors import EffNetError
+
 
 @contextmanager
 def quiet_native() -> Iterator[None]:
     """Hold back what C++ code writes to the process's standard error; print it after an exception.
 
-    `KERAS_EFFNET_VERBOSE=1` leaves everything as it is.
+    One of ours says all that a user needs: nothing is printed then. `KERAS_EFFNET_VERBOSE=1` leaves
+    everything as it is.
     """
     if os.environ.get("KERAS_EFFNET_VERBOSE"):
         yield
@@ -24,6 +27,8 @@ def quiet_native() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except EffNetError:
+            raise
         except BaseException:
             held.seek(0)
             os.write(saved, held.read())

@@ -18,11 +18,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import keras
 
 from keras_effnet.applications import EfficientNet
+from keras_effnet.arguments import check_activation, check_rate, is_whole
 from keras_effnet.class_names import check_labels, labels_layer_name, labels_of
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.framing import margin_layer_name
@@ -79,13 +81,15 @@ def classifier(
         WeightsError: the weights are missing, damaged or of another network.
     """
     chosen = get_variant(variant)
-    labels = None if isinstance(classes, int) else check_labels(classes)
-    count = classes if isinstance(classes, int) else len(classes)
-    if isinstance(classes, bool) or count < 2:
+    labels, count = _labels_and_count(classes)
+    if count < 2:
         raise InvalidInputError(
             f"Expected at least two classes to tell apart. Received: {classes!r}. "
             "Pass their number, or their names in the order of the outputs."
         )
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
+    check_activation(classifier_activation, keras)
     side = chosen.resolution
     backbone = EfficientNet(
         chosen,
@@ -106,6 +110,16 @@ def classifier(
     return model
 
 
+def _labels_and_count(classes: Any) -> tuple[tuple[str, ...] | None, int]:
+    """The names, if that is what was given, and how many classes there are; 0 for no usable number."""
+    if is_whole(classes):
+        return None, int(classes)
+    if isinstance(classes, Real):
+        return None, 0
+    labels = check_labels(classes)
+    return labels, len(labels)
+
+
 def _head(
     x: Any,
     classes: int,
@@ -114,8 +128,6 @@ def _head(
     labels: tuple[str, ...] | None,
     crop_margin: int,
 ) -> Any:
-    if not 0 <= dropout_rate < 1:
-        raise InvalidInputError(f"Expected dropout_rate to lie in [0, 1). Received: {dropout_rate!r}.")
     layers = keras.layers
     if dropout_rate > 0:
         x = layers.Dropout(dropout_rate, name="top_dropout")(x)

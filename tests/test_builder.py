@@ -15,9 +15,11 @@ from material import randomize
 
 import keras_effnet
 from keras_effnet import EfficientNet
+from keras_effnet.errors import InvalidInputError
 from keras_effnet.lookup import identify
 from keras_effnet.preprocessing import CONVENTIONS
 from keras_effnet.variants import VARIANTS
+from keras_effnet.weights.provenance import built_with
 
 TRAINABLE = {
     "b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616,
@@ -133,6 +135,39 @@ def test_input_tensor_becomes_part_of_the_model(tiny_variant: Any, pixels64: Any
     model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=flipped)
     assert model.inputs[0] is inputs
     assert model.predict(pixels64, verbose=0).shape == (6, 7)
+
+
+def test_layer_in_front_may_have_the_name_of_ours(tiny_variant: Any, tiny: Any, pixels64: Any) -> None:
+    inputs = keras.Input((64, 64, 3))
+    x = keras.layers.Rescaling(255.0, name="rescaling")(inputs)
+    x = keras.layers.Rescaling(1.0, name="rescaling_1")(x)
+    model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=x)
+    ours = model.get_layer("rescaling_2")
+    assert ours.scale == tiny.get_layer("rescaling").scale
+    assert built_with(model)["preprocessing"] == "imagenet"
+    model.set_weights(tiny.get_weights())
+    np.testing.assert_allclose(
+        model.predict(pixels64 / 255, verbose=0), tiny.predict(pixels64, verbose=0), atol=1e-5
+    )
+
+
+def test_first_layer_is_called_rescaling_when_others_are_in_front(tiny_variant: Any) -> None:
+    x = keras.layers.RandomFlip("horizontal")(keras.Input((64, 64, 3)))
+    model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=x)
+    assert model.get_layer("rescaling").offset == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "received"),
+    [
+        (np.zeros((1, 64, 64, 3)), r"ndarray of shape \(1, 64, 64, 3\)\. Pass keras\.Input"),
+        (keras.Input((64, 64)), r"KerasTensor of shape \(None, 64, 64\)"),
+        ("image", r"Received: str\. Pass"),
+    ],
+)
+def test_input_tensor_must_be_a_keras_tensor(tiny_variant: Any, given: Any, received: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"Expected input_tensor to be a Keras tensor.*{received}"):
+        EfficientNet(tiny_variant, weights=None, input_tensor=given)
 
 
 def test_classifier_activation_none_gives_logits(tiny_variant: Any, tiny: Any, pixels64: Any) -> None:

@@ -264,6 +264,10 @@ def test_features_and_logits_export_too(tiny_variant: Any, pixels64: Any, tmp_pa
         ),
         (lambda m, p: export.to_tflite(m, p, "int8", np.zeros((0, 64, 64, 3))), "no picture at all"),
         (lambda m, p: export.to_tflite(m, p, "int8", []), "no picture at all"),
+        (lambda m, p: export.to_tflite(m, p, "int8", 5), r"\[N, 64, 64, 3\] or an iterable.*Received: 5\."),
+        (lambda m, p: export.to_onnx(m, p, size=96), "input is 64 × 64 pixels. Received: 96. Leave it out"),
+        (lambda m, p: export.to_onnx(m, p, size=16), "whole number of at least 32 pixels. Received: 16"),
+        (lambda m, p: export.to_onnx(m, p, size="64"), "whole number of at least 32 pixels. Received: '64'"),
         (
             lambda m, p: export.to_tflite(m, p, "int8", np.ones((20, 32, 32, 3)) * 9),
             r"\[N, 64, 64, 3\]. Received",
@@ -271,6 +275,14 @@ def test_features_and_logits_export_too(tiny_variant: Any, pixels64: Any, tmp_pa
         (lambda m, p: export.to_tflite(m, p, "int8", np.full((20, 64, 64, 3), 9.0)), "every pixel is 9"),
         (lambda m, p: export.to_tflite(m, p, "int8", np.full((20, 64, 64, 3), np.nan)), "NaN"),
         (lambda m, p: export.to_saved_model(m, p, labels=["one"]), "Expected 7 labels.*Received: 1"),
+        (lambda m, p: export.to_onnx(m, p, labels=[]), "Expected 7 labels.*Received: 0"),
+        (lambda m, p: export.to_tflite(m, p, labels="abcdefg"), "list of texts. Received: 'abcdefg'"),
+        (
+            lambda m, p: export.to_tflite(m, p, labels=[*LABELS[:6], "a\nb"]),
+            r"one line each. Received: 'a\\nb'",
+        ),
+        (lambda m, p: export.to_tflite(m, p, labels=[*LABELS[:6], 7]), "Received in it: 7"),
+        (lambda m, p: export.to_tflite(m, p, labels=7), "list of texts. Received: 7. Pass a list"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(tiny: Any, tmp_path: Path, call: Any, message: str) -> None:

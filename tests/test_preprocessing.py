@@ -73,6 +73,23 @@ def test_load_image_lays_transparent_pixels_over_white(tmp_path: Path) -> None:
     assert (load_image(tmp_path / "a.png", 32) == 255).all()
 
 
+@pytest.mark.parametrize(("largest", "warns"), [(1.0, True), (0.0, False), (200.0, False)])
+def test_load_image_warns_about_float_values_that_come_out_black(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, largest: float, warns: bool
+) -> None:
+    values = np.linspace(0, largest, 64 * 64, dtype=np.float32).reshape(64, 64)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    load_image(tmp_path / "a.tiff", 32)
+    said = [str(warning.message) for warning in recwarn if warning.category is UserWarning]
+    assert ["a.tiff" in text and "Multiply them by 255" in text for text in said] == [True] * warns
+
+
+@pytest.mark.parametrize("size", [(224, 224), 0, 3.5, "32"])
+def test_load_image_refuses_a_size_that_is_no_number_of_pixels(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"size as a positive whole number.*Received: .*Pass"):
+        load_image(tmp_path / "a.png", size)
+
+
 def test_load_image_turns_pictures_upright(tmp_path: Path, picture: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned: to be rotated by 90° clockwise

@@ -85,6 +85,12 @@ def test_verify_tries_a_second_batch_size(tiny: Any, good: Path, pixels64: Any) 
     assert sizes == [6, 3] and not report.ok and report.max_abs_error == pytest.approx(0.5, abs=1e-4)
 
 
+@pytest.mark.parametrize("images", [None, 5, "photos"])
+def test_verify_says_what_it_wants_instead_of_pictures(tiny: Any, good: Path, images: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"photographs to verify on.*Received: .*Read them with"):
+        export.verify(tiny, good, images)
+
+
 def test_report_survives_json(tiny: Any, good: Path, pixels64: Any) -> None:
     fields = json.loads(export.verify(tiny, good, pixels64).to_json())
     assert {"ok", "top1_agreement", "sqnr_db", "max_abs_error", "mean_cosine", "failures"} <= set(fields)

@@ -37,6 +37,11 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
     """
     size, channels = (subject.height, subject.width), subject.channels
     is_array = hasattr(calibration, "shape")
+    if not is_array and (isinstance(calibration, str) or not isinstance(calibration, Iterable)):
+        raise InvalidInputError(
+            f"Expected calibration photographs as an array [N, {size[0]}, {size[1]}, {channels}] or an iterable of "
+            f"such batches. Received: {calibration!r}. Read them with keras_effnet.load_image and stack them."
+        )
     batches: Iterable[Any] = [calibration] if is_array else calibration
     checked = [
         check_pixels(batch, size=size, channels=channels, what="calibration photographs").astype(np.float32)

@@ -12,7 +12,6 @@ deliver, and rounds weights with compensation.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from keras_effnet.export.quantization.graph import Array, Graph
 from keras_effnet.export.quantization.sequential import Method, Quantized, quantize
 from keras_effnet.export.quantization.tflite_file import write
 from keras_effnet.export.subject import Subject, describe
+from keras_effnet.layers import flat_layers
 from keras_effnet.memory import release
 from keras_effnet.threads import one_blas_thread
 
@@ -160,15 +160,11 @@ def _some(images: Array, count: int) -> Array:
     return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
-def _layers(model: Any) -> Iterator[Any]:
-    """All layers, those of nested models too."""
-    for layer in model.layers:
-        yield from _layers(layer) if hasattr(layer, "layers") else (layer,)
-
-
 def warn_if_untrained(model: Any) -> None:
     """Warn about a model whose batch normalizations have never seen a picture."""
-    means = [layer.moving_mean for layer in _layers(model) if type(layer).__name__ == "BatchNormalization"]
+    means = [
+        layer.moving_mean for layer in flat_layers(model) if type(layer).__name__ == "BatchNormalization"
+    ]
     if means and all(not np.any(np.asarray(mean)) for mean in means):
         warnings.warn(
             "Expected a trained model. Received one whose batch normalizations are as they were "

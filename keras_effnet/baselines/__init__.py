@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.arguments import check_activation, check_classes, check_input_shape, check_rate
 from keras_effnet.baselines.builder import build_layers, options_for
 from keras_effnet.baselines.table import (
     BASELINES,
@@ -24,7 +25,6 @@ from keras_effnet.baselines.table import (
     Stage,
     scaled,
 )
-from keras_effnet.builder import check_input_shape
 from keras_effnet.cost import Cost, cost_of_graph
 from keras_effnet.cost.sketch import Sketch
 from keras_effnet.errors import InvalidInputError, unknown_name
@@ -114,6 +114,11 @@ def build(
         import keras
 
         namespace = keras
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
+    if include_top:
+        classes = check_classes(classes)
+        check_activation(classifier_activation, namespace)
     options = options_for(
         chosen,
         include_top=include_top,
@@ -157,7 +162,7 @@ def cost_of(
 def _shape(baseline: Baseline, resolution: int | None) -> tuple[int, int, int]:
     side = baseline.resolution if resolution is None else resolution
     check_input_shape((side, side, 3))
-    return side, side, 3
+    return int(side), int(side), 3
 
 
 def MobileNetV1(  # noqa: N802 - named like a model constructor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keras_effnet.builder import Options, build_model, check_input_shape
+from keras_effnet.arguments import check_input_shape
+from keras_effnet.builder import Options, build_model
 from keras_effnet.cost import Cost, cost_of_graph
 from keras_effnet.cost.sketch import Sketch
 from keras_effnet.lookup import architecture_of, get_variant

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.arguments import check_weights
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.lookup import identify
 from keras_effnet.weights.assign import assign
 from keras_effnet.weights.catalog import SET_NAMES
+from keras_effnet.weights.fitting import STEM_LAYER
 from keras_effnet.weights.provenance import Provenance, check_built_for, provenance_of
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, find_set, obtain, plan_weights
@@ -31,8 +33,11 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
     Raises:
         WeightsError: the file cannot be read, does not fit, or was trained with another
             preprocessing, padding or epsilon than the model has; the model is unchanged.
-        InvalidInputError: a set name for a model that is no published variant.
+        InvalidInputError: a set name for a model that is no published variant, or a model around an
+            EfficientNet.
     """
+    check_weights(source)
+    _check_outermost(model)
     if not (isinstance(source, str) and source in SET_NAMES):
         _load(model, source, None, ema)
         return
@@ -47,6 +52,16 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
     check_built_for(model, provenance, source)
     has_top = any(layer.name == "predictions" for layer in model.layers)
     _load(model, obtain(entry, include_top=has_top), provenance, ema)
+
+
+def _check_outermost(model: Any) -> None:
+    """Refuse a model around an EfficientNet: the weights belong to the one inside."""
+    inner = [layer.name for layer in model.layers if hasattr(layer, "layers")]
+    if inner and not any(layer.name == STEM_LAYER for layer in model.layers):
+        raise InvalidInputError(
+            f"Expected an EfficientNet to load weights into. Received: {model.name!r}, a model around "
+            f"{inner[0]!r}. Pass model.get_layer({inner[0]!r})."
+        )
 
 
 def load_planned(model: Any, plan: WeightPlan) -> None:

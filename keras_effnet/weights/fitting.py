@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from keras_effnet.labels import IMAGENET_CLASSES
 from keras_effnet.weights.arrays import TOP_LAYER, Array, LayerArrays, LazyArray
-
-LOGGER = logging.getLogger(__name__)
 
 STEM_LAYER = "stem_conv"
 RGB = 3
@@ -22,7 +20,7 @@ def fit(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, Layer
 
     - A model without classifier leaves the file's out.
     - A model with other than 1000 classes keeps its fresh head when the file has ImageNet's 1000;
-      that is said at INFO.
+      that is a UserWarning.
     - One input channel: the RGB kernel is summed, so gray gives what three equal channels gave. N
       channels: the RGB kernels take turns, times 3 / N, so the sum over the channels stays.
 
@@ -40,12 +38,12 @@ def fit(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, Layer
     elif TOP_LAYER in fitted and _is_fresh_head(wanted[TOP_LAYER], fitted[TOP_LAYER]):
         classes = wanted.pop(TOP_LAYER)["bias"][-1]
         del fitted[TOP_LAYER]
-        LOGGER.info(
-            "The classifier of %s has %d classes, the model has %d: the model's classifier keeps its random "
-            "initial weights and has to be trained.",
-            source,
-            IMAGENET_CLASSES,
-            classes,
+        warnings.warn(
+            f"Expected {classes} classes in {source}, as the model has. Received: {IMAGENET_CLASSES}. The model's "
+            "classifier keeps its random initial weights: train it, or begin with "
+            "keras_effnet.transfer.classifier, which is made for that.",
+            UserWarning,
+            stacklevel=6,  # whoever called EfficientNet
         )
     stem = fitted.get(STEM_LAYER, {})
     if "kernel" in stem and "kernel" in wanted.get(STEM_LAYER, {}):

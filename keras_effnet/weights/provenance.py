@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.preprocessing import CONVENTIONS
+from keras_effnet.layers import composed, convention_of, input_constants
 from keras_effnet.weights.arrays import Checkpoint
 from keras_effnet.weights.assign import guess_variant
 from keras_effnet.weights.catalog import WeightSet
@@ -126,19 +126,16 @@ def built_with(model: Any) -> dict[str, Any]:
     layers = {layer.name: layer for layer in model.layers}
     stem_bn = layers.get("stem_bn")
     return {
-        "preprocessing": _convention_of(layers.get("rescaling")),
+        "preprocessing": _preprocessing_of(model),
         "padding": None if stem_bn is None else "symmetric" if "stem_conv_pad" in layers else "same",
         "epsilon": None if stem_bn is None else float(stem_bn.epsilon),
     }
 
 
-def _convention_of(rescaling: Any) -> str | None:
-    if rescaling is None:
+def _preprocessing_of(model: Any) -> str | None:
+    """The convention of the layer that is ours, else of all that scales pixels before the stem."""
+    constants = input_constants(model)
+    if not constants:
         return None
-    scale = np.atleast_1d(np.asarray(rescaling.scale, dtype=np.float64))
-    offset = np.atleast_1d(np.asarray(rescaling.offset, dtype=np.float64))
-    for name, convention in CONVENTIONS.items():
-        wanted = np.asarray(convention.for_channels(scale.size))
-        if np.allclose(np.stack([scale, np.broadcast_to(offset, scale.shape)]), wanted, rtol=1e-5):
-            return name
-    return "custom"
+    known = [name for part in (*constants, composed(constants)) if (name := convention_of(part))]
+    return known[-1] if known else "custom"

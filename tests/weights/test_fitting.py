@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,21 +36,22 @@ def b0_torchvision(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return foreign.write(folder, "b0", foreign.random_layers("b0"), "torchvision")
 
 
-def test_other_class_count_keeps_the_fresh_head_and_says_so_once(
-    lite0: Path, built: Built, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_class_count_keeps_the_fresh_head_and_says_so_once(lite0: Path, built: Built) -> None:
     model = built("lite0", classes=7)
     before = layer_values(model, "predictions")
-    with caplog.at_level(logging.INFO, logger="keras_effnet"):
+    with pytest.warns(UserWarning, match=r"^Expected 7 classes in .* Received: 1000\. .*train it") as said:
         keras_effnet.load_weights(model, lite0)
-    said = [record for record in caplog.records if "classifier" in record.message]
-    assert len(said) == 1
-    assert said[0].levelno == logging.INFO
-    assert "has 1000 classes, the model has 7" in said[0].message
+    assert len([warning for warning in said if warning.category is UserWarning]) == 1
     assert all(np.array_equal(a, b) for a, b in zip(before, layer_values(model, "predictions"), strict=True))
     assert np.array_equal(
         layer_values(model, "top_conv")[0], foreign.random_layers("lite0")["top_conv"]["kernel"]
     )
+
+
+def test_transfer_classifier_does_not_warn_about_its_new_head(lite0: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        keras_effnet.transfer.classifier("lite0", 7, weights=lite0, input_shape=(64, 64, 3))
 
 
 def test_file_with_another_head_names_the_classes_to_build_with(tmp_path: Path, built: Built) -> None:

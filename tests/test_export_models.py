@@ -1,0 +1,155 @@
+"""Models that people bring: in half precision, nested, sequential, with layers of their own in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from material import randomize
+
+from keras_effnet import EfficientNet, export, load_weights
+from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.precision import in_float32
+from keras_effnet.export.subject import describe, info_of
+from keras_effnet.layers import flat_layers
+
+EXPORTERS = {".tflite": export.to_tflite, ".onnx": export.to_onnx}
+
+
+@contextmanager
+def policy(name: str) -> Iterator[None]:
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
+def nested(variant: Any, **options: Any) -> Any:
+    """A backbone called as a layer, with a head behind it."""
+    base = EfficientNet(
+        variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3), **options
+    )
+    inputs = keras.Input((64, 64, 3))
+    outputs = keras.layers.Dense(7, activation="softmax", dtype="float32")(base(inputs))
+    model = keras.Model(inputs, outputs, name="mine")
+    randomize(model)
+    return model
+
+
+def names(model: Any) -> list[str]:
+    """Of the layers; Keras gives a clone's inputs names of their own."""
+    return [layer.name for layer in flat_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
+
+
+@pytest.fixture(scope="module")
+def half(tiny_variant: Any) -> Any:
+    with policy("mixed_float16"):
+        return nested(tiny_variant)
+
+
+@pytest.mark.parametrize("ending", EXPORTERS)
+def test_mixed_precision_model_leaves_in_float32(
+    half: Any, pixels64: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str
+) -> None:
+    path = EXPORTERS[ending](half, tmp_path / f"model{ending}")
+    assert "error" not in capfd.readouterr().err
+    report = export.verify(half, path, pixels64)
+    assert report.ok and report.max_abs_error <= 1e-5  # float16 arithmetic is off by a hundred times that
+
+
+def test_in_float32_keeps_weights_names_and_structure(half: Any) -> None:
+    twin = in_float32(half)
+    assert {layer.compute_dtype for layer in flat_layers(twin)} == {"float32"}
+    assert names(twin) == names(half)
+    assert twin.name == half.name
+    for left, right in zip(twin.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert half.layers[1].compute_dtype == "float16"  # the caller's model stays as it was
+
+
+def test_in_float32_returns_a_float32_model_itself(tiny: Any) -> None:
+    assert in_float32(tiny) is tiny
+
+
+def test_in_float32_says_what_to_do_with_a_model_that_cannot_be_cloned() -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="own")
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs)
+
+    with policy("mixed_float16"):
+        model = Own()
+        model(np.zeros((1, 3)))
+    with pytest.raises(ExportError, match=r"computes in float32.*'own', which computes in float16.*Build it"):
+        in_float32(model)
+
+
+@pytest.mark.parametrize(
+    ("convention", "formula"),
+    [("lite", "(x - 127) / 128"), ("advprop", "x * 2 / 255 - 1")],
+)
+def test_nested_model_tells_its_preprocessing(tiny_variant: Any, convention: str, formula: str) -> None:
+    info = info_of(nested(tiny_variant, preprocessing=convention), "float32")
+    assert info.preprocessing == formula
+    assert info.usage == f"inside the graph: {formula}; pass RGB pixels 0-255"
+
+
+def test_nested_lite_backbone_keeps_its_variant_and_framing() -> None:
+    info = info_of(nested("lite0"), "float32")
+    assert (info.variant, info.interpolation) == ("lite0", "bilinear")
+
+
+def test_scaling_in_front_of_the_backbone_is_told_as_well(tiny_variant: Any) -> None:
+    inputs = keras.Input((64, 64, 3))
+    base = EfficientNet(
+        tiny_variant, weights=None, preprocessing="lite", include_top=False, input_shape=(64, 64, 3)
+    )
+    outputs = keras.layers.Rescaling(3.0)(base(keras.layers.Rescaling(255.0)(inputs)))
+    told = info_of(keras.Model(inputs, outputs), "float32").preprocessing
+    assert told == "x * [1.99219 1.99219 1.99219] + [-0.992188 -0.992188 -0.992188]"
+
+
+def test_normalization_layer_counts_as_preprocessing() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Normalization(mean=[127.0] * 3, variance=[128.0**2] * 3)(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(x))
+    assert info_of(model, "float32").preprocessing == "(x - 127) / 128"
+
+
+def test_artefact_without_preprocessing_asks_for_preprocessed_pixels(
+    tiny_variant: Any, tmp_path: Path
+) -> None:
+    model = EfficientNet(tiny_variant, weights=None, classes=7, include_preprocessing=False)
+    path = export.to_onnx(model, tmp_path / "a.onnx")
+    (told,) = (entry.value for entry in onnx.load(path).metadata_props if entry.key == "preprocessing")
+    assert told == "none inside the graph; pass pixels that are preprocessed already"
+
+
+def test_load_weights_names_the_model_inside(tiny_variant: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"'mine', a model around 'tiny'.*model.get_layer\('tiny'\)"):
+        load_weights(nested(tiny_variant), "imagenet")
+
+
+def test_two_labels_may_be_the_same(tiny: Any) -> None:
+    names = ("crane", "crane", *"abcde")  # as in ImageNet, where one is a bird
+    assert describe(tiny, "float32", labels=names).labels == names
+
+
+def test_sequential_around_a_backbone_goes_to_onnx(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:
+    base = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3))
+    model = keras.Sequential([base, keras.layers.Dense(7, activation="softmax")], name="row")
+    randomize(model)
+    path = export.to_onnx(model, tmp_path / "row.onnx")
+    assert export.verify(model, path, pixels64).ok
+    assert export.load(path).info.name == "row"

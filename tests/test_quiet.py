@@ -1,0 +1,29 @@
+"""What native libraries print: held back, and shown only when nobody else explains the failure."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from keras_effnet.errors import ExportError
+from keras_effnet.quiet import quiet_native
+
+
+@pytest.mark.parametrize(("error", "shown"), [(ExportError, ""), (ValueError, "native noise\n")])
+def test_quiet_native_shows_what_it_held_unless_the_error_is_ours(
+    capfd: pytest.CaptureFixture[str], error: type[Exception], shown: str
+) -> None:
+    with pytest.raises(error), quiet_native():
+        os.write(2, b"native noise\n")
+        raise error("no")
+    assert capfd.readouterr().err == shown
+
+
+def test_quiet_native_lets_everything_through_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERAS_EFFNET_VERBOSE", "1")
+    with quiet_native():
+        os.write(2, b"native noise\n")
+    assert capfd.readouterr().err == "native noise\n"
