@@ -16,6 +16,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
 from keras_effnet.export.onnx_model import to_onnx
+from keras_effnet.export.precision import in_float32
 from keras_effnet.export.recipes import Recipe
 from keras_effnet.export.runners import load
 from keras_effnet.export.saved_model import to_saved_model
@@ -243,7 +244,9 @@ def _convert(job: Job, recipe: Recipe, path: Path, network: Any) -> Path:
 
 def _verify(job: Job, paths: Sequence[Path]) -> list[Report]:
     """One file at a time: runtimes keep the memory of the largest batch that they have seen."""
-    reference = np.asarray(job.model.predict(job.images, batch_size=8, verbose=0), dtype=np.float32)
+    reference = np.asarray(
+        in_float32(job.model).predict(job.images, batch_size=8, verbose=0), dtype=np.float32
+    )
     reports = []
     for recipe, path in zip(job.recipes, paths, strict=True):
         release()
