@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_effnet.access import reachable
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name
 from keras_effnet.variants import Variant
 from keras_effnet.weights.assign import guess_variant
@@ -74,22 +75,19 @@ def plan_weights(
         check_asked(asked, provenance, weights, variant)
         return WeightPlan(obtain(entry, include_top=include_top), provenance, entry.preprocessing)
     path = Path(weights)
-    if (
-        not path.exists()
-        and path.name == str(weights)
-        and not path.suffix
-        and not Path(f"{path}.index").exists()
-    ):
+    with reachable(path, "a weight file that can be read", WeightsError):
+        absent = not path.exists() and not Path(f"{path}.index").exists()
+        packed = tf_archive.matches(path)
+    if absent and path.name == str(weights) and not path.suffix:
         raise unknown_name("weights (None, a file, or a published set)", weights, SET_NAMES)
-    provenance = _provenance_of_file(path)
+    # nothing inside an archive tells, and unpacking takes long
+    provenance = UNKNOWN if packed else _provenance_of_file(path)
     check_asked(asked, provenance, str(path), variant)
     chosen = preprocessing or provenance.preprocessing or _usual_preprocessing(variant, path)
     return WeightPlan(path, provenance, chosen)
 
 
 def _provenance_of_file(path: Path) -> Provenance:
-    if tf_archive.matches(path):  # nothing inside it tells, and unpacking takes long
-        return UNKNOWN
     with open_checkpoint(path) as checkpoint:
         return provenance_of(path, checkpoint)
 
