@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export.pipeline import check_paths, final_path
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.recipes import check_installed, parse_target
     from keras_effnet.export.report import require_html, write_reports
     from keras_effnet.export.tflite import check_options
     from keras_effnet.quiet import import_keras
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_calibration(recipes, arguments)
     for recipe in recipes:
         check_options(recipe, arguments.min_agreement, arguments.input_type, arguments.output_type)
+    check_installed(recipes)
     if not arguments.no_html:
         require_html()
     import_keras()

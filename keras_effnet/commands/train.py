@@ -171,15 +171,10 @@ def _targets(targets: list[str]) -> list[Any]:
     """What to export; wrong names and missing extras are errors now, not after an hour of training."""
     if not targets:
         return []
-    from keras_effnet.errors import require
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.recipes import check_installed, parse_target
 
     recipes = [parse_target(target) for target in targets]
-    for recipe in recipes:
-        if recipe.format == "tflite":
-            require("ai_edge_litert", "tflite")
-        if recipe.format == "onnx":
-            require("tf2onnx", "onnx")
+    check_installed(recipes)
     return recipes
 
 
