@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_quiet, share, weights_of, whole_number
+from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.table import table
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA_DIR",
         help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run; a new one")
+    parser.add_argument(
+        "--out", required=True, type=folder_name, metavar="DIR", help="folder of the run; a new one"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--model", dest="variant", default=_LATER, metavar="VARIANT", help="default: lite0")
     parser.add_argument(
