@@ -37,7 +37,7 @@ def to_tflite(
 
     The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
     pixels as they are and return int8 with the scale and zero point that the file states. A static
-    batch lets XNNPACK take the whole graph as one partition.
+    batch lets XNNPACK take the whole graph as one partition, except in `int16x8`.
 
     Args:
         model: a Keras model with one image input.
