@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.access import reachable
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
 from keras_effnet.export.onnx_model import to_onnx
@@ -101,9 +102,13 @@ def check_paths(paths: Sequence[Path], *, overwrite: bool) -> None:
     """Make sure that nothing would be lost, before the first minute of work.
 
     Raises:
-        InvalidInputError: a path exists and `overwrite` is False.
+        InvalidInputError: a path exists and `overwrite` is False, or cannot be reached.
     """
-    taken = [str(path) for path in paths if path.exists()]
+    taken = []
+    for path in paths:
+        with reachable(path, "a path that can be written"):
+            if path.exists():
+                taken.append(str(path))
     if taken and not overwrite:
         raise InvalidInputError(
             f"Expected paths that do not exist yet. Received: {', '.join(taken)}. "
@@ -151,7 +156,8 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
     """A folder beside the final names, gone afterwards; `out` too if nothing came of it."""
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    with reachable(out, "a folder that can be written"):
+        missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         context = tempfile.TemporaryDirectory(prefix=".export-", dir=out)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.access import reachable
 from keras_effnet.class_names import labels_of
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo, info_of
@@ -79,11 +80,12 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
         threads: CPU threads to compute with (TFLite and ONNX); None for all cores.
 
     Raises:
-        InvalidInputError: nothing there, or of no known format, or damaged.
+        InvalidInputError: nothing there, or not to be read, of no known format, or damaged.
         MissingExtraError: the runtime of this format is not installed.
     """
     artefact = Path(path)
-    opener = _opener(artefact)
+    with reachable(artefact, "an artefact that can be read"):
+        opener = _opener(artefact)
     try:
         return opener(artefact, threads or os.cpu_count() or 1)
     except (InvalidInputError, ImportError):

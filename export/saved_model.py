@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.export.archive import write_out
 from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
 from keras_effnet.files import staged
 from keras_effnet.framing import Framing
@@ -62,7 +63,11 @@ def to_saved_model(
 
 
 def write_archive(subject: Subject, path: Path) -> None:
-    """Write the SavedModel itself."""
+    """Write the SavedModel itself.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
     import keras
     import tensorflow as tf
 
@@ -88,7 +93,7 @@ def write_archive(subject: Subject, path: Path) -> None:
 
         spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
         archive.add_endpoint("serve_bytes", serve_bytes, [spec])
-    archive.write_out(str(path), verbose=False)
+    write_out(archive, path)
 
 
 def _decoder(height: int, width: int, framing: Framing) -> Callable[[Any], Any]:

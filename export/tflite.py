@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.access import system_said
 from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export import tflite_metadata
+from keras_effnet.export.archive import write_out
 from keras_effnet.export.recipes import Recipe, get_recipe
 from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
 from keras_effnet.files import staged
@@ -35,7 +37,7 @@ def to_tflite(
 
     The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
     pixels as they are and return int8 with the scale and zero point that the file states. A static
-    batch lets XNNPACK take the whole graph as one partition.
+    batch lets XNNPACK take the whole graph as one partition, except in `int16x8`.
 
     Args:
         model: a Keras model with one image input.
@@ -128,7 +130,7 @@ def convert_float(subject: Subject) -> bytes:
     """The float32 file, with a batch of one.
 
     Raises:
-        ExportError: the converter failed.
+        ExportError: the converter failed, or the folder for temporary files is full.
     """
     import keras
     import tensorflow as tf
@@ -139,15 +141,22 @@ def convert_float(subject: Subject) -> bytes:
     def serve(image: Any) -> dict[str, Any]:
         return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
 
-    with tempfile.TemporaryDirectory() as folder, quiet_native():
+    with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
-        archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         try:
-            return bytes(converter.convert())
-        except Exception as error:  # the converter raises classes of its own, one for each failure
+            write_out(archive, Path(folder))
+        except OSError as error:
             raise ExportError(
-                f"Expected {subject.info.name!r} to convert to TFLite without other operators. "
-                f"The converter said: {str(error).splitlines()[0]}. Build the model from standard layers."
+                f"Expected room for a SavedModel in {str(Path(folder).parent)!r}, which the converter reads. "
+                f"The system said: {system_said(error)}. Free some space, or set TMPDIR to another disk."
             ) from error
+        with quiet_native():
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+            try:
+                return bytes(converter.convert())
+            except Exception as error:  # the converter raises classes of its own, one for each failure
+                raise ExportError(
+                    f"Expected {subject.info.name!r} to convert to TFLite without other operators. "
+                    f"The converter said: {str(error).splitlines()[0]}. Build the model from standard layers."
+                ) from error

@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(_spelled_out(given))
     arguments.given = given
+    from keras_effnet.access import system_said
     from keras_effnet.errors import EffNetError, VerificationError
     from keras_effnet.signals import not_swallowed
 
@@ -99,6 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has enough
         return 0
+    except OSError as error:  # where no command has a better word for it
+        named = f"Received: {os.fspath(error.filename)!r}. " if isinstance(error.filename, str) else ""
+        print(
+            f"keras-effnet: Expected files and folders that can be read and written. {named}The system said: "
+            f"{system_said(error)}. Check the path and its permissions.",
+            file=sys.stderr,
+        )
+        return WRONG_USE
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_effnet.cli import main as run_command
 from keras_effnet.errors import require
 
 TARGETS = ("saved_model", "tflite:float32", "tflite:float16", "tflite:int8", "onnx:float32")
+# views of one picture resemble each other: what chooses the integer ranges may not judge the result
 CALIBRATION_SOURCES = (
     "astronaut.png",
     "rocket.jpg",
     "motorcycle_left.png",
     "motorcycle_right.png",
-    "coffee.png",
+    "gravel.png",
 )
+VERIFICATION_SOURCES = ("chelsea.png", "coffee.png", "camera.png")
 CROP_SHARES = (0.95, 0.85, 0.75)
 
 
@@ -36,9 +39,19 @@ def main(argv: list[str] | None = None) -> int:
     pictures = [str(photographs / name) for name in ("chelsea.png", "coffee.png")]
     if code := _run(["predict", *pictures, "--model", "lite0", "--top", "3"]):
         return code
-    crops = _calibration_crops(photographs, out / "calibration")
-    command = ["export", "lite0", "--to", *TARGETS, "--calibration", str(crops), "--out", str(out), "--force"]
-    if code := _run(command):
+    calibration = _crops(photographs, CALIBRATION_SOURCES, out / "calibration_crops")
+    others = _crops(photographs, VERIFICATION_SOURCES, out / "verification_crops")
+    command = [
+        "export",
+        "lite0",
+        "--to",
+        *TARGETS,
+        "--calibration",
+        str(calibration),
+        "--images",
+        str(others),
+    ]
+    if code := _run([*command, "--out", str(out), "--force"]):
         return code
     return _run(["predict", *pictures, "--model", str(out / "lite0_int8.tflite"), "--top", "1"])
 
@@ -48,12 +61,12 @@ def _run(arguments: list[str]) -> int:
     return run_command(arguments)
 
 
-def _calibration_crops(source: Path, folder: Path) -> Path:
+def _crops(source: Path, names: Sequence[str], folder: Path) -> Path:
     """Many different views of a few photographs, as a stand-in for a folder of real ones."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in CALIBRATION_SOURCES:
+    for name in names:
         with Image.open(source / name) as opened:
             picture = opened.convert("RGB")
         for share in CROP_SHARES:

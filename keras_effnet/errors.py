@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -74,7 +75,25 @@ def require(module: str, extra: str) -> ModuleType:
         missing = (error.name or "").split(".")[0]
         if missing != module.split(".", maxsplit=1)[0]:
             raise  # the package is there but broken: its own error says more than ours would
-        raise MissingExtraError(
-            f"Expected the package {missing!r} to be installed; it is not. "
-            f"Install it with: pip install 'keras-effnet[{extra}]'"
-        ) from error
+        raise _missing(missing, extra) from error
+
+
+def require_installed(module: str, extra: str) -> None:
+    """Make sure that `module` is there without the seconds that importing it takes.
+
+    Args:
+        module: name of a top-level module.
+        extra: the extra of this distribution that brings it.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"Expected the package {module!r} to be installed; it is not. "
+        f"Install it with: pip install 'keras-effnet[{extra}]'"
+    )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_effnet.access import reachable, system_said
 from keras_effnet.errors import ExportError, InvalidInputError
 
 # of `staged`, also with the ending that Keras asks for, and of the folder that exports are made in
@@ -33,13 +34,15 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
         ExportError: the disk is full or failed while writing.
     """
     final = Path(path)
-    if final.exists() and not overwrite:
+    with reachable(final, "a path that can be written"):
+        taken = final.exists()
+    if taken and not overwrite:
         raise InvalidInputError(
             f"Expected a path that does not exist yet. Received: {str(final)!r}, which exists. "
             "Choose another name, or pass overwrite=True (--force) to replace it."
         )
     created = _make_parents(final)
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary = _beside(final, "part")
     done = False
     try:
         yield temporary
@@ -54,12 +57,6 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
         remove(temporary)
         if not done:
             remove_empty(created)
-
-
-def system_said(error: OSError) -> str:
-    """The reason of a failure in a few words. Libraries (h5py) put texts of many lines into `strerror`."""
-    text = os.strerror(error.errno) if error.errno else str(error)
-    return " ".join(text.split())
 
 
 def shown(text: str) -> str:
@@ -133,7 +130,8 @@ def compressed_size_of(path: Path) -> int:
 
 def _make_parents(path: Path) -> list[Path]:
     """Create the missing parents of `path`; return those created, innermost first."""
-    missing = [parent for parent in path.parents if not parent.exists()]
+    with reachable(path.parent, "a folder that can be written"):
+        missing = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
@@ -146,12 +144,18 @@ def _make_parents(path: Path) -> list[Path]:
     return missing
 
 
+def _beside(final: Path, ending: str) -> Path:
+    """A hidden name in the folder of `final` that nobody else has, and no longer than the system allows."""
+    # 40 characters are 160 bytes at most, of the 255 that a name may have
+    return final.with_name(f".{final.name[:40]}.{uuid.uuid4().hex[:8]}.{ending}")
+
+
 def _replace(temporary: Path, final: Path) -> None:
     """Move into place. A directory cannot replace another one in a single step."""
     if not final.is_dir():
         temporary.replace(final)
         return
-    old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+    old = _beside(final, "old")
     final.replace(old)
     try:
         temporary.replace(final)

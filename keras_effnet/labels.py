@@ -57,6 +57,11 @@ def default_labels(classes: int) -> tuple[str, ...] | None:
     return imagenet_labels() if classes == IMAGENET_CLASSES else None
 
 
+def numbered_labels(classes: int) -> tuple[str, ...]:
+    """Labels where nobody gave any: ImageNet's for 1,000 classes, else `class 0` and so on."""
+    return default_labels(classes) or tuple(f"class {index}" for index in range(classes))
+
+
 def decode_predictions(probabilities: Any, top: int = 5) -> list[list[Prediction]]:
     """The most probable ImageNet classes for each picture.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.access import reachable
 from keras_effnet.errors import InvalidInputError, unknown_name
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -219,10 +221,13 @@ def _open_rgb(path: Path) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     advice = "Pass a JPEG, PNG or other picture that opens in an image viewer."
-    if not path.is_file():
-        kind = "a directory" if path.is_dir() else "no such file"
-        raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received: {kind}. {advice}")
-    if path.stat().st_size == 0:
+    with reachable(path, "a picture that can be read"):
+        if not path.is_file():
+            kind = "a directory" if path.is_dir() else "no such file"
+            raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received: {kind}. {advice}")
+        with path.open("rb") as stream:
+            empty = not stream.read(1)
+    if empty:
         raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received an empty file. {advice}")
     try:
         with Image.open(path) as opened:
@@ -263,22 +268,33 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     """The pictures of a directory and its sub-directories, sorted by path.
 
     Raises:
-        InvalidInputError: not a directory, or no picture in it.
+        InvalidInputError: not a directory, no picture in it, or a folder in it that may not be read.
     """
     root = Path(directory)
-    if not root.is_dir():
-        raise InvalidInputError(
-            f"Expected a directory of photographs. Received: {str(root)!r}, which is not a directory."
+    with reachable(root, "a directory of photographs that can be read"):
+        if not root.is_dir():
+            raise InvalidInputError(
+                f"Expected a directory of photographs. Received: {str(root)!r}, which is not a directory."
+            )
+        found = sorted(
+            path for path in _walk(root) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         )
-    found = sorted(
-        path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
     if not found:
         raise InvalidInputError(
             f"Expected a directory of photographs ({' '.join(sorted(IMAGE_SUFFIXES))}). "
             f"Received: {str(root)!r}, which holds none."
         )
     return found
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """The files below a directory. `Path.rglob` takes a folder that may not be read for an empty one."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(root, onerror=refuse):
+        yield from (Path(folder, name) for name in names)
 
 
 def sample_paths() -> list[Path]:

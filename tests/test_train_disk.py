@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_disk import full_disk
 
+from keras_effnet.access import system_said
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
-from keras_effnet.files import shown, staged, system_said
+from keras_effnet.files import shown, staged
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.faults import plain_errors
 from keras_effnet.train.features import cached_features
 
 pytest.importorskip("tensorboard")
 LIMIT = 3000  # bytes
-
-
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    """No file may grow beyond `LIMIT`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _compiled(rate: Any = 0.01) -> Any:
@@ -75,7 +64,7 @@ def _log(folder: Path) -> None:
 def test_full_disk_is_one_line_that_names_the_file(
     write: Callable[[Path], None], name: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError) as caught, _full_disk(), plain_errors():
+    with pytest.raises(ExportError) as caught, full_disk(LIMIT), plain_errors():
         write(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"Expected to write '{tmp_path}") and name in message
@@ -84,7 +73,7 @@ def test_full_disk_is_one_line_that_names_the_file(
 
 
 def test_features_go_on_where_the_disk_was_full(tmp_path: Path) -> None:
-    with pytest.raises(ExportError), _full_disk():
+    with pytest.raises(ExportError), full_disk(LIMIT):
         _features(tmp_path)
     _features(tmp_path)
     assert (tmp_path / "train.f32").stat().st_size == 40 * 4 * 4 * 3 * 4

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_weights, weights_of, whole_number
+from keras_effnet.commands.options import add_json, add_weights, whole_number
 
 if TYPE_CHECKING:
     from keras_effnet.explain import Explanation
@@ -104,32 +104,24 @@ def _check_out(out: str, *, force: bool) -> Path:
 
 def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The Keras model, and the published variant it is, or None."""
+    from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.lookup import get_variant, identify
     from keras_effnet.quiet import import_keras
 
     path = Path(arguments.model)
-    if not path.exists() and path.suffix != ".keras":
+    if not path.exists() and path.suffix != KERAS_SUFFIX:
         variant = get_variant(arguments.model)
         import_keras()
-        from keras_effnet.applications import EfficientNet
-
-        return EfficientNet(variant, weights=weights_of(arguments)), variant
-    if not path.is_file() or path.suffix != ".keras":
+        return build(variant, arguments), variant
+    if not path.is_file() or path.suffix != KERAS_SUFFIX:
         raise InvalidInputError(
             f"Expected --model as a variant or a .keras file. Received: {arguments.model!r}. Exported "
             "files have no feature maps to look at: pass the model they were made from."
         )
+    refuse_weights(arguments, path)
     import_keras()
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise InvalidInputError(
-            f"Expected a Keras model in {arguments.model!r}. It cannot be read "
-            f"({str(error).splitlines()[0]}). Save it with model.save('name.keras')."
-        ) from error
+    model = load_keras(path)
     return model, identify(model)
 
 
@@ -149,18 +141,19 @@ def _side(model: Any, variant: Any, given: int | None) -> int:
 
 def _labels(model: Any, arguments: argparse.Namespace) -> tuple[str, ...]:
     from keras_effnet.class_names import labels_of
+    from keras_effnet.commands.models import KERAS_SUFFIX
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.labels import default_labels
+    from keras_effnet.labels import numbered_labels
 
     classes = int(model.output_shape[-1])
     carried = labels_of(model)
     if carried is not None and arguments.labels is None:
         return carried
     beside = Path(arguments.model).parent / "labels.txt"
-    saved = Path(arguments.model).suffix == ".keras" and beside.is_file()
+    saved = Path(arguments.model).suffix == KERAS_SUFFIX and beside.is_file()
     given = arguments.labels or (str(beside) if saved else None)
     if given is None:
-        return default_labels(classes) or tuple(f"class {index}" for index in range(classes))
+        return numbered_labels(classes)
     try:
         lines = Path(given).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from keras_effnet.commands.options import (
     add_json,
     add_quiet,
     add_weights,
+    folder_name,
     read_directory,
     share,
-    weights_of,
     whole_number,
 )
 from keras_effnet.commands.table import table
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from keras_effnet.variants import Variant
 
 NAME = "export"
-HELP = "export variants to SavedModel, TFLite and ONNX, each file verified against the Keras model"
+HELP = "export variants or Keras files to SavedModel, TFLite and ONNX, each file verified against the Keras model"
 ENOUGH_TO_SPLIT = 8  # photographs; fewer are all used for calibration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "variants", nargs="+", metavar="VARIANT", help="b0 … b7, lite0 … lite4, or 'all' for B0-B7"
+        "variants",
+        nargs="+",
+        metavar="VARIANT|FILE.keras",
+        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, or a saved Keras classifier",
     )
     add_weights(parser)
     parser.add_argument(
@@ -78,7 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-type", choices=["int8", "float32"], default="int8", help="of integer TFLite files"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the artefacts and the report")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=folder_name,
+        metavar="DIR",
+        help="folder for the artefacts and the report",
+    )
     parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
     parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
     parser.add_argument("--no-html", action="store_true", help="write report.json only")
@@ -88,42 +98,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export.pipeline import check_paths, final_path
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.recipes import check_installed, parse_target
     from keras_effnet.export.report import require_html, write_reports
     from keras_effnet.export.tflite import check_options
     from keras_effnet.quiet import import_keras
 
     out = Path(arguments.out).expanduser()
-    variants = _variants(arguments.variants)
+    givens = _givens(arguments)
     recipes = list(dict.fromkeys(parse_target(target) for target in arguments.to))
     check_paths(
-        [final_path(out, variant.name, recipe) for variant in variants for recipe in recipes],
+        [final_path(out, given.name, recipe) for given in givens for recipe in recipes],
         overwrite=arguments.force,
     )
     _check_calibration(recipes, arguments)
     for recipe in recipes:
         check_options(recipe, arguments.min_agreement, arguments.input_type, arguments.output_type)
+    check_installed(recipes)
     if not arguments.no_html:
         require_html()
     import_keras()
     artefacts: list[Artefact] = []
-    bar = _progress(len(variants) * (len(recipes) + 3), quiet=arguments.quiet or arguments.json)
+    bar = _progress(len(givens) * (len(recipes) + 3), quiet=arguments.quiet or arguments.json)
     with bar:
-        for variant in variants:
-            done = _export_variant(variant, recipes, arguments, out, bar)
+        for given in givens:
+            done = _export(given, recipes, arguments, out, bar)
             artefacts += done
-            # after each variant, so that a stopped run still has a report of what it finished
+            # after each of them, so that a stopped run still has a report of what it finished
             report = write_reports(done, out, html=not arguments.no_html)
     _show(artefacts, out, report, arguments)
     return 0 if all(artefact.ok for artefact in artefacts) else 1
 
 
-def _variants(names: list[str]) -> list[Variant]:
-    from keras_effnet.lookup import get_variant
+@dataclass(frozen=True)
+class _Given:
+    """What to export, before anything is built.
+
+    Attributes:
+        name: first part of the file names.
+        source: a variant, or the `.keras` file of a classifier.
+    """
+
+    name: str
+    source: Variant | Path
+
+    @classmethod
+    def of(cls, text: str) -> _Given:
+        from keras_effnet.commands.models import KERAS_SUFFIX, check_keras_file
+        from keras_effnet.lookup import get_variant
+
+        path = Path(text).expanduser()
+        if path.suffix != KERAS_SUFFIX:
+            variant = get_variant(text)
+            return cls(variant.name, variant)
+        check_keras_file(path)
+        return cls(path.stem, path)
+
+    def model(self, arguments: argparse.Namespace) -> Any:
+        """Build or read it; its input is square and of known size."""
+        from keras_effnet.commands.models import build, load_keras
+        from keras_effnet.errors import InvalidInputError
+
+        if not isinstance(self.source, Path):
+            return build(self.source, arguments)
+        model = load_keras(self.source)
+        shape = model.input_shape
+        if not isinstance(shape, tuple) or len(shape) != 4 or not shape[1] or shape[1] != shape[2]:
+            raise InvalidInputError(
+                f"Expected a model with one square input of known size in {str(self.source)!r}. Received: input "
+                f"{shape}. Build it with input_shape=(224, 224, 3), or export it in Python with size=."
+            )
+        return model
+
+
+def _givens(arguments: argparse.Namespace) -> list[_Given]:
+    from keras_effnet.commands.models import refuse_weights
+    from keras_effnet.errors import InvalidInputError
     from keras_effnet.variants import B_SERIES
 
+    names = arguments.variants
     wanted = [name for given in names for name in (B_SERIES if given.lower() == "all" else (given,))]
-    return list(dict.fromkeys(get_variant(name) for name in wanted))
+    givens = list(dict.fromkeys(_Given.of(name) for name in wanted))
+    for given in givens:
+        if isinstance(given.source, Path):
+            refuse_weights(arguments, given.source)
+        alike = sum(other.name == given.name for other in givens)
+        if alike > 1:
+            raise InvalidInputError(
+                f"Expected different names, since artefacts are named after them. Received: {alike} models "
+                f"called {given.name!r}. Rename a file, or export them one by one."
+            )
+    return givens
 
 
 def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
@@ -142,12 +206,11 @@ def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> 
         )
 
 
-def _export_variant(
-    variant: Variant, recipes: list[Recipe], arguments: argparse.Namespace, out: Path, bar: Any
+def _export(
+    given: _Given, recipes: list[Recipe], arguments: argparse.Namespace, out: Path, bar: Any
 ) -> list[Artefact]:
     import keras
 
-    from keras_effnet.applications import EfficientNet
     from keras_effnet.export.pipeline import Job, export_job
     from keras_effnet.framing import framing_of
 
@@ -155,12 +218,12 @@ def _export_variant(
         bar.set_description(name)
         bar.update(1)
 
-    step(f"{variant.name}: building")
-    model = EfficientNet(variant, weights=weights_of(arguments))
-    calibration, images = _photographs(variant.resolution, framing_of(model), arguments)
+    step(f"{given.name}: building")
+    model = given.model(arguments)
+    calibration, images = _photographs(model.input_shape[1], framing_of(model), arguments)
     job = Job(
         model=model,
-        name=variant.name,
+        name=given.name,
         recipes=recipes,
         out=out,
         images=images,

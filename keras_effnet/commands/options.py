@@ -19,10 +19,18 @@ EVALUATION_LIMIT = 200  # photographs; more change the figures by less than thei
 def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
-        default="imagenet",
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
+
+
+def folder_name(text: str) -> str:
+    """An argparse type: the name of a folder. An empty one, of a variable that is not set, is the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "expected a folder, received an empty name; pass . for the current one"
+        )
+    return text
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +70,8 @@ def share(text: str) -> float:
 
 
 def weights_of(arguments: argparse.Namespace) -> str | None:
-    """The `weights=` that `--weights` means."""
-    given: str = arguments.weights
+    """The `weights=` that `--weights` means; ImageNet's where it is not given."""
+    given: str = "imagenet" if arguments.weights is None else arguments.weights
     if given.lower() == "none":
         return None
     return str(Path(given).expanduser()) if given.startswith("~") else given

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_weights, weights_of, whole_number
+from keras_effnet.commands.options import add_json, add_weights, whole_number
 
 if TYPE_CHECKING:
     from keras_effnet.framing import Framing
@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple[str, ...]]:
     """A callable from pixels to probabilities, its input size, how photographs are read for it, and its labels."""
+    from keras_effnet.commands.models import build, refuse_weights
+    from keras_effnet.labels import numbered_labels
     from keras_effnet.lookup import get_variant
     from keras_effnet.quiet import import_keras
 
@@ -60,35 +62,32 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple
         from keras_effnet.errors import InvalidInputError
         from keras_effnet.export import load
 
+        refuse_weights(arguments, arguments.model)
         runner = load(arguments.model)
         size = runner.size[0]
         if size is None or size != runner.size[1]:
             raise InvalidInputError(
                 f"Expected an artefact with a square input of known size. Received: {runner.size}."
             )
-        labels = runner.labels or _numbered(runner)
+        labels = runner.labels or numbered_labels(_classes(runner))
         return runner, size, runner.framing, labels
     variant = get_variant(arguments.model)
     import_keras()
-    from keras_effnet.applications import EfficientNet
     from keras_effnet.framing import framing_of
-    from keras_effnet.labels import imagenet_labels
 
-    model = EfficientNet(variant, weights=weights_of(arguments))
+    model = build(variant, arguments)
 
     def classify(pixels: Any) -> Any:
         return model.predict(pixels, batch_size=8, verbose=0)
 
-    return classify, variant.resolution, framing_of(model), imagenet_labels()
+    return classify, variant.resolution, framing_of(model), numbered_labels(model.output_shape[-1])
 
 
-def _numbered(runner: Any) -> tuple[str, ...]:
-    """Labels for an artefact that carries none."""
-    from keras_effnet.labels import default_labels
+def _classes(runner: Any) -> int:
+    """How many an artefact has that carries no labels."""
     from keras_effnet.preprocessing import sample_images
 
-    classes = runner(sample_images(runner.size[0])[:1]).shape[-1]
-    return default_labels(classes) or tuple(f"class {index}" for index in range(classes))
+    return int(runner(sample_images(runner.size[0])[:1]).shape[-1])
 
 
 def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:

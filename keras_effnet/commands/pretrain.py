@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import whole_number
+from keras_effnet.commands.options import folder_name, whole_number
 
 NAME = "pretrain"
 HELP = "train from random weights with the reference's recipe (for a few hundred photographs: train)"
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=whole_number(1), help="tfrecords: records; default: count them")
     parser.add_argument("--model", default="b0", metavar="VARIANT", help="variant to train (default: b0)")
     parser.add_argument("--size", type=whole_number(32), metavar="N", help="side of the pictures in pixels")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--out", required=True, type=folder_name, metavar="DIR", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

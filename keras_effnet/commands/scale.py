@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands import searches
-from keras_effnet.commands.options import add_json, whole_number
+from keras_effnet.commands.options import add_json, folder_name, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     searches.add_search(actions)
     searches.add_architecture(actions)
     figures = actions.add_parser("figures", help="the paper's figures as PNG files")
-    figures.add_argument("--out", default="figures", metavar="DIR")
+    figures.add_argument("--out", default="figures", type=folder_name, metavar="DIR")
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_quiet, share, weights_of, whole_number
+from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.table import table
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA_DIR",
         help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run; a new one")
+    parser.add_argument(
+        "--out", required=True, type=folder_name, metavar="DIR", help="folder of the run; a new one"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--model", dest="variant", default=_LATER, metavar="VARIANT", help="default: lite0")
     parser.add_argument(
@@ -171,15 +173,10 @@ def _targets(targets: list[str]) -> list[Any]:
     """What to export; wrong names and missing extras are errors now, not after an hour of training."""
     if not targets:
         return []
-    from keras_effnet.errors import require
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.recipes import check_installed, parse_target
 
     recipes = [parse_target(target) for target in targets]
-    for recipe in recipes:
-        if recipe.format == "tflite":
-            require("ai_edge_litert", "tflite")
-        if recipe.format == "onnx":
-            require("tf2onnx", "onnx")
+    check_installed(recipes)
     return recipes
 
 

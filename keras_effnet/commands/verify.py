@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
     add_weights,
     read_directory,
-    weights_of,
     whole_number,
 )
+
+if TYPE_CHECKING:
+    from keras_effnet.export.runners import Runner
 
 NAME = "verify"
 HELP = "compare exported files with the Keras model on photographs"
@@ -39,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     reports = []
     for path in arguments.artefacts:
         runner = load(path)
-        model = _model(arguments, runner.info.variant if runner.info else None)
+        model = _model(arguments, runner)
         size, framing = model.input_shape[1] or 224, framing_of(model)
         if arguments.images:
             folder = Path(arguments.images).expanduser()
@@ -59,22 +62,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(report.ok for report in reports) else 1
 
 
-def _model(arguments: argparse.Namespace, named: str | None):  # type: ignore[no-untyped-def]
-    """The Keras model to compare with."""
-    from keras_effnet.applications import EfficientNet
+def _model(arguments: argparse.Namespace, runner: Runner) -> Any:
+    """The Keras model to compare with, at the size of the artefact."""
+    from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.lookup import get_variant
 
-    wanted = arguments.model or named
+    wanted = arguments.model or (runner.info.variant if runner.info else None)
     if wanted is None:
         raise InvalidInputError(
             "Expected --model VARIANT for an artefact that does not name its variant. Received: none. "
             "Pass the variant or the .keras file that it was exported from."
         )
-    if str(wanted).endswith(".keras"):
-        import keras
-
-        if not Path(wanted).is_file():
-            raise InvalidInputError(f"Expected a .keras file. Received: {wanted!r}, which does not exist.")
-        return keras.saving.load_model(wanted, compile=False)
-    return EfficientNet(get_variant(wanted), weights=weights_of(arguments))
+    if Path(wanted).suffix == KERAS_SUFFIX:
+        refuse_weights(arguments, wanted)
+        return load_keras(wanted)
+    height, width = runner.size
+    shape = (height, width, runner.channels) if height and width else None
+    return build(get_variant(wanted), arguments, input_shape=shape)

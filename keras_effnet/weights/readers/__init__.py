@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from keras_effnet.access import reachable
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.arrays import Checkpoint
 from keras_effnet.weights.readers import (
@@ -43,10 +44,12 @@ def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = True) -> Iterat
             published); False for the raw values.
 
     Raises:
-        WeightsError: no such file, damaged, or of no known format.
+        WeightsError: no such file, one that may not be read, damaged, or of no known format.
     """
     path = Path(path)
-    with _reader_of(path).read(path, ema) as checkpoint:
+    with reachable(path, "a weight file that can be read", WeightsError):
+        reader = _reader_of(path)
+    with reader.read(path, ema) as checkpoint:
         yield checkpoint
 
 

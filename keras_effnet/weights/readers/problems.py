@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_effnet.access import system_said
 from keras_effnet.errors import EffNetError, WeightsError
 
 # What the libraries below the readers raise on content that is not what it claims to be.
@@ -60,5 +61,10 @@ def guarded(path: Path, expected: str) -> Iterator[None]:
         yield
     except EffNetError:
         raise
+    except PermissionError as error:
+        raise WeightsError(
+            f"Expected a {expected} file that can be read. Received: {str(path)!r}. The system said: "
+            f"{system_said(error)}. Check its permissions."
+        ) from error
     except MALFORMED as error:
         raise damaged(path, expected, f"{type(error).__name__}: {error}") from error

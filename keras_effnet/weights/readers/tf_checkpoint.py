@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.access import reachable
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.arrays import BFLOAT16, Checkpoint, LazyArray, OpenCheckpoint, in_file, opened
 from keras_effnet.weights.naming import tensorflow as tensorflow_naming
@@ -111,7 +112,10 @@ def _index_of(path: Path) -> Path:
 
 def _prefix_in(directory: Path) -> Path:
     """The checkpoint of a directory: the only one, or the one that the `checkpoint` file names."""
-    prefixes = {path.name.removesuffix(".index"): path for path in sorted(directory.glob("*.index"))}
+    with reachable(directory, "a directory with a checkpoint that can be read", WeightsError):
+        # Path.glob takes a folder that may not be read for an empty one
+        names = sorted(path.name for path in directory.iterdir() if path.suffix == ".index")
+    prefixes = [name.removesuffix(".index") for name in names]
     chosen = next(iter(prefixes), "")
     if len(prefixes) > 1:
         chosen = _latest(directory / "checkpoint")

@@ -1,0 +1,118 @@
+"""What commands make of --model, --weights and --out: any classifier, and nothing ignored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from material import randomize
+
+from keras_effnet import EfficientNet
+from keras_effnet.cli import main
+from keras_effnet.commands.models import _classes_of
+from keras_effnet.preprocessing import sample_paths
+from keras_effnet.weights.convert import convert
+
+CUP = str(next(path for path in sample_paths() if path.name == "cup.jpg"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Lite0 of ten classes at 64 px: `ten.keras` and its weights alone."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(3)
+    model = EfficientNet("lite0", weights=None, classes=10, input_shape=(64, 64, 3))
+    randomize(model)
+    model.save(folder / "ten.keras")
+    convert(folder / "ten.keras", folder / "ten.weights.h5")
+    convert(folder / "ten.keras", folder / "ten.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ten.keras", "ten.weights.h5", "ten.safetensors"])
+def test_number_of_classes_is_read_from_the_file(name: str, folder: Path) -> None:
+    assert _classes_of(str(folder / name)) == 10
+
+
+@pytest.mark.parametrize("weights", [None, "imagenet", "absent.h5"])
+def test_number_of_classes_is_imagenets_where_no_file_tells(weights: str | None) -> None:
+    assert _classes_of(weights) == 1000
+
+
+def test_verify_builds_the_model_at_the_size_and_with_the_classes_of_the_artefact(
+    folder: Path, capsys: Any
+) -> None:
+    weights = str(folder / "ten.weights.h5")
+    command = ["verify", str(folder / "ten.keras"), "--model", "lite0", "--weights", weights, "--json"]
+    assert main(command) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["ok"] and report["max_abs_error"] < 1e-5
+
+
+def test_predict_takes_a_weight_file_of_other_classes(folder: Path, capsys: Any) -> None:
+    weights = str(folder / "ten.safetensors")
+    assert main(["predict", CUP, "--model", "lite0", "--weights", weights, "--top", "10", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert sorted(guess["label"] for guess in result["predictions"]) == [f"class {i}" for i in range(10)]
+
+
+def test_export_takes_a_keras_file_and_names_the_artefact_after_it(tmp_path: Path, capsys: Any) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "mine.keras")
+    command = ["export", str(tmp_path / "mine.keras"), "--to", "saved_model", "--no-html", "--out"]
+    assert main([*command, str(tmp_path / "out"), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["artifacts"]
+    assert row["file"] == "mine_saved_model" and row["model"] == "mine" and row["ok"]
+    assert (tmp_path / "out" / "mine_saved_model" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["predict", CUP, "--model", "ten.keras", "--weights", "nonsense"], "'ten.keras' has its own"),
+        (["predict", CUP, "--model", "ten.keras", "--weights", "imagenet"], "Received: --weights imagenet"),
+        (["explain", CUP, "--model", "ten.keras", "--weights", "none"], "'ten.keras' has its own"),
+        (["verify", "ten.keras", "--model", "ten.keras", "--weights", "none"], "'ten.keras' has its own"),
+        (["verify", "ten.keras", "--model", "absent.keras"], "'absent.keras', which does not exist"),
+        (["export", "ten.keras", "--weights", "none", "--out", "OUT"], "'ten.keras' has its own"),
+        (["export", "absent.keras", "--out", "OUT"], "'absent.keras', which does not exist"),
+        (["export", "b0", "b0.keras", "--out", "OUT"], "2 models called 'b0'"),
+        (["export", "b0.keras", "--to", "saved_model", "--out", "OUT"], "It cannot be read"),
+        (["export", "open.keras", "--to", "saved_model", "--out", "OUT"], "one square input of known size"),
+        (["export", "lite0", "--out", ""], "--out: expected a folder, received an empty name"),
+        (["export", "lite0", "--out", " "], "--out: expected a folder, received an empty name"),
+        (["train", "DATA", "--out", ""], "--out: expected a folder, received an empty name"),
+        (["pretrain", "DATA", "--out", ""], "--out: expected a folder, received an empty name"),
+        (["scale", "figures", "--out", ""], "--out: expected a folder, received an empty name"),
+    ],
+    ids=lambda value: " ".join(value).replace(CUP, "CUP") if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_with_two_and_one_line(
+    command: list[str],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "ten.keras", "ten.keras")
+    Path("b0.keras").write_bytes(b"PK nothing")
+    if "open.keras" in command:
+        inputs = keras.Input((None, None, 3))
+        keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save("open.keras")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    try:
+        code: Any = main(command)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
