@@ -100,10 +100,13 @@ def grown_from_b0(variant: str) -> Any:
     from grown import grown
 
     from keras_effnet import EfficientNet
+    from keras_effnet.memory import release
 
     large = EfficientNet(variant, weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
-    images, _ = photographs(large.input_shape[1], limit=4)
-    return grown(trained_b0(), large, images.astype(np.float32))
+    images, _ = photographs(large.input_shape[1], limit=2)
+    model = grown(trained_b0(), large, images.astype(np.float32))
+    release()  # the training pass of B7 leaves gigabytes behind
+    return model
 
 
 def timed(name: str, make: Callable[[], tuple[bytes, float | None]]) -> Row:
