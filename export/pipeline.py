@@ -180,37 +180,36 @@ def _convert_all(job: Job, paths: Sequence[Path], progress: Callable[[str], None
     for recipe, path in zip(job.recipes, paths, strict=True):
         release()
         progress(f"{job.name} → {recipe.target}")
-        if recipe.name == "int8":
-            network = _integer_network(job, recipe, network)
-        _convert(job, recipe, path, network if recipe.name == "int8" else None)
-        told.append(_Told.by(network if recipe.name == "int8" else None))
+        if recipe.name != "int8":
+            _convert(job, recipe, path, None)
+            told.append(_Told())
+            continue
+        if network is not None and not _serves(network, recipe):
+            network = None  # before the next one takes its memory
+        network = network or _integer_network(job, recipe)
+        _convert(job, recipe, path, network)
+        told.append(_Told() if network is None else _Told(network.lifted, network.agreement))
     return told
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Told:
     """The few words of an integer network that outlive it."""
 
     lifted: tuple[str, ...] = ()
     agreement: float | None = None
 
-    @classmethod
-    def by(cls, network: Any) -> _Told:
-        return cls() if network is None else cls(lifted=network.lifted, agreement=network.agreement)
+
+def _serves(network: Any, recipe: Recipe) -> bool:
+    """Whether the network of one int8 file does for another: equalized swishes pay in TFLite and cost in ONNX."""
+    return not (recipe.format == "onnx" and network.equalized)
 
 
-def _integer_network(job: Job, recipe: Recipe, known: Any) -> Any:
-    """The network of an int8 file: the one of the file before where it serves, or None.
-
-    It does not where some of its swishes are equalized, which pays in TFLite and costs in ONNX.
-    """
+def _integer_network(job: Job, recipe: Recipe) -> Any:
+    """The network of an int8 file; None for a model that cannot be taken apart."""
     from keras_effnet.export.quantization import folding, post_training
 
-    onnx = recipe.format == "onnx"
-    if known is not None and not (onnx and known.equalized):
-        return known
-    del known  # before the next one takes its memory
-    equalize = 0.0 if onnx else post_training.EQUALIZED_SHARE
+    equalize = 0.0 if recipe.format == "onnx" else post_training.EQUALIZED_SHARE
     try:
         return post_training.network(
             job.model, job.calibration, min_agreement=job.min_agreement, equalize=equalize

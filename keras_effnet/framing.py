@@ -53,8 +53,8 @@ def framing_of(model: Any) -> Framing:
     """How photographs for a Keras model are read, also for one that was saved and loaded again.
 
     Args:
-        model: a Keras model; models inside it count too. One that does not say has the reference's margin, and the interpolation of
-            the published variant with its layers; bicubic if there is none.
+        model: a Keras model; models inside it count too. One that does not say has the reference's
+            margin, and the interpolation of the published variant with its layers; bicubic if there is none.
     """
     from keras_effnet.lookup import identify
 

@@ -28,3 +28,17 @@ def randomize(model: Any, seed: int = 0) -> None:
             fan_in = np.prod(shape[:-1]) if "depthwise" not in name and shape[-1] != 1 else np.prod(shape[:2])
             value = generator.normal(0, 1 / np.sqrt(fan_in), shape)
         variable.assign(value.astype("float32"))
+
+
+def assert_refused(command: list[str], message: str, capsys: Any) -> None:
+    """A command line ends with exit code 2 and one line that holds `message`."""
+    from keras_effnet.cli import main
+
+    try:
+        code: Any = main(command)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1 and "Traceback" not in error

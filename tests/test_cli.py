@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from material import assert_refused
 from PIL import Image
 
 from keras_effnet.cli import main
@@ -167,14 +168,7 @@ def test_wrong_use_ends_with_two_and_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "x.jpg")
-    try:
-        code: Any = main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 2
-    assert message in error
-    assert error.count("\n") == 1 and "Traceback" not in error
+    assert_refused(arguments, message, capsys)
     assert not (tmp_path / "OUT").exists()
 
 

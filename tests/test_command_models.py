@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import pytest
-from material import randomize
+from material import assert_refused, randomize
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main
@@ -107,12 +107,5 @@ def test_wrong_use_ends_with_two_and_one_line(
         inputs = keras.Input((None, None, 3))
         keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save("open.keras")
     before = sorted(path.name for path in tmp_path.iterdir())
-    try:
-        code: Any = main(command)
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 2
-    assert message in error
-    assert error.count("\n") == 1 and "Traceback" not in error
+    assert_refused(command, message, capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

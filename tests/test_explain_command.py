@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from material import assert_refused
 from PIL import Image
 
 import keras_effnet
@@ -97,12 +98,5 @@ def test_wrong_use_ends_with_two_and_one_line(
     Path("broken.keras").write_bytes(b"PK nothing")
     before = sorted(path.name for path in tmp_path.iterdir())
     given = [str(saved) if item == "SAVED" else item for item in arguments]
-    try:
-        code: Any = main(["explain", "--out", "cam.png", *given])
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 2
-    assert message in error
-    assert error.count("\n") == 1 and "Traceback" not in error
+    assert_refused(["explain", "--out", "cam.png", *given], message, capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

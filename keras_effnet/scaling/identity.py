@@ -24,6 +24,15 @@ def described(evaluate: Callable[..., Any], settings: Mapping[str, Any] | None =
     return {"evaluate": _name(evaluate), **own, **(settings or {})}
 
 
+def changes(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What two descriptions say differently, in words; empty where they are alike."""
+    return ", ".join(
+        f"{key} ({known.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted({*known, *now})
+        if known.get(key) != now.get(key)
+    )
+
+
 def fingerprint(value: object) -> str:
     """Changes with the value, whose `repr` must say all of it, as those of our tables do."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]

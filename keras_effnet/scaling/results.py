@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.files import staged
+from keras_effnet.scaling.identity import changes
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -92,16 +93,9 @@ class ResultsFile:
                 f"({error}). Choose another name or remove it."
             ) from error
         if settings != self._settings:
-            changed = [
-                key for key in {*settings, *self._settings} if settings.get(key) != self._settings.get(key)
-            ]
             raise InvalidInputError(
                 f"Expected {str(self.path)!r} to be of this search. Received: one with other "
-                + ", ".join(
-                    f"{key} ({settings.get(key)!r}, now {self._settings.get(key)!r})"
-                    for key in sorted(changed)
-                )
-                + ". Its scores do not compare; choose another file."
+                f"{changes(settings, self._settings)}. Its scores do not compare; choose another file."
             )
         self.rows = {row.candidate: row for row in rows}
 

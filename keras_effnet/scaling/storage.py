@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, MissingExtraError, require
+from keras_effnet.scaling.identity import changes
 
 
 def open_study(storage: str | None, study: str, sampler: Any) -> Any:
@@ -46,13 +47,8 @@ def claim(opened: Any, settings: Mapping[str, Any]) -> None:
         return
     known = json.loads(text) if text is not None else {}
     if known != now:
-        changed = ", ".join(
-            f"{key} ({known.get(key)!r}, now {now.get(key)!r})"
-            for key in sorted({*known, *now})
-            if known.get(key) != now.get(key)
-        )
         raise InvalidInputError(
-            f"Expected the study {opened.study_name!r} to be of this search. Received: one with other {changed}. "
+            f"Expected the study {opened.study_name!r} to be of this search. Received: one with other {changes(known, now)}. "
             "Its scores do not compare; choose another study or storage."
         )
 

@@ -56,6 +56,7 @@ def solve_head(
     regression = linear.LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     tried: list[dict[str, float]] = []
     best: tuple[FloatArray, FloatArray] | None = None
+    least, since = np.inf, 0
     for strength in STRENGTHS:
         regression.set_params(C=strength)
         with warnings.catch_warnings(), one_blas_thread():
@@ -65,10 +66,9 @@ def solve_head(
         kernel, bias = _for_each_class(regression, classes)
         loss, accuracy = _judge(validation, kernel, bias)
         tried.append({"strength": strength, "val_loss": loss, "val_accuracy": accuracy})
-        lowest = min(range(len(tried)), key=lambda index: tried[index]["val_loss"])
-        if lowest == len(tried) - 1:
-            best = kernel, bias
-        elif lowest < len(tried) - 2:
+        if loss < least:
+            best, least, since = (kernel, bias), loss, 0
+        elif (since := since + 1) == 2:
             break  # weaker pulls take longest, and it only gets worse
     assert best is not None
     return *best, {name: [row[name] for row in tried] for name in tried[0]}
