@@ -190,6 +190,11 @@ def block_name(stage: int, position: int) -> str:
     return f"block{stage + 1}{_letters(position)}"
 
 
+def stage_of(block: str) -> str:
+    """The stage in a name that `block_name` made: `block3` of `block3a`."""
+    return block.rstrip("abcdefghijklmnopqrstuvwxyz")
+
+
 def _letters(position: int) -> str:
     """0 → a, 25 → z, 26 → aa: block letters that stay letters however deep a stage is."""
     letters = ""

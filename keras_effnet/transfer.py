@@ -24,6 +24,7 @@ from typing import Any
 import keras
 
 from keras_effnet.applications import EfficientNet
+from keras_effnet.architecture import stage_of
 from keras_effnet.arguments import check_activation, check_rate, is_whole
 from keras_effnet.class_names import check_labels, labels_layer_name, labels_of
 from keras_effnet.errors import InvalidInputError, unknown_name
@@ -210,7 +211,7 @@ def head_layers(model: keras.Model) -> list[str]:
 
 
 def _stage(block: str) -> str:
-    return block.rstrip("abcdefghijklmnopqrstuvwxyz") if block.startswith("block") else block
+    return stage_of(block) if block.startswith("block") else block
 
 
 def _placed(model: Any) -> Iterator[tuple[Any, str | None]]:

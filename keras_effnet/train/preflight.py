@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keras_effnet.architecture import stage_of
 from keras_effnet.errors import WeightsError, unknown_name
 from keras_effnet.lookup import architecture_of, get_variant
 from keras_effnet.train.listing import find_data
@@ -26,7 +27,7 @@ def check(settings: Settings) -> None:
 
 def _check_block(variant: Variant, wanted: str) -> None:
     blocks = [block.name for block in architecture_of(variant).blocks]
-    stages = dict.fromkeys(name.rstrip("abcdefghijklmnopqrstuvwxyz") for name in blocks)
+    stages = dict.fromkeys(map(stage_of, blocks))
     known = ["stem", *stages, *blocks, "top"]
     if wanted not in known:
         raise unknown_name("unfreeze", wanted, known)
