@@ -24,6 +24,7 @@ ITERATIONS = 6
 TRIAL_ITERATIONS = 2
 DAMPING = 1e-2  # of the rounding's quadratic form, relative to the mean diagonal (GPTQ's own default)
 LARGEST = 127
+BIAS_LIMIT = 1 << 29  # a fourth of int32: the walk may still make a bias larger
 MANY = 1 << 30  # multiply-adds from which on all cores are worth it
 
 
@@ -36,6 +37,7 @@ class Fit:
         targets: what the float network's layer returns there, `[groups, samples, outputs]`.
         weights: the float layer's, `[groups, fan_in, outputs]`.
         bias: the float layer's, `[groups, 1, outputs]`.
+        least: the smallest scale that each output's weights may have, `[groups, outputs]`.
         relevance: how much an error of each target matters, 0–1, like `targets`; None for 1. Without
             it, values far below a swish, which it sends to 0 anyway, would decide the fit.
     """
@@ -44,6 +46,7 @@ class Fit:
     targets: Array
     weights: Array
     bias: Array
+    least: Array | float = 0.0
     relevance: Array | None = None
 
     def part(self, samples: slice) -> Fit:
@@ -127,15 +130,41 @@ def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
     return weights
 
 
-def weight_scales(weights: Array) -> Array:
+def least_scales(bias: Array, input_scale: float) -> Array:
+    """The scales of weights with which a bias fits into the int32 it is stored in.
+
+    Its unit is the product of the scales of inputs and weights. A trained network has channels whose
+    weights have gone to 0 and that only say a constant; with a scale as small as these weights, that
+    constant would be billions of units, and files would hold something else.
+
+    Args:
+        bias: `[groups, 1, outputs]`.
+        input_scale: of the layer's input tensor.
+
+    Returns:
+        `[groups, outputs]`. A weight of 127 times this, and no smaller one can be needed, moves the
+        output by less than a ten-thousandth of the bias.
+    """
+    return np.abs(bias[:, 0]) / (input_scale * BIAS_LIMIT)
+
+
+def weight_scales(weights: Array, least: Array | float = 0.0) -> Array:
     """One scale per group and output: the largest weight becomes ±127; `[groups, outputs]`."""
-    return np.maximum(np.abs(weights).max(axis=1), 1e-12) / LARGEST
+    return np.maximum(np.maximum(np.abs(weights).max(axis=1), 1e-12) / LARGEST, least)
 
 
-def round_nearest(weights: Array) -> Array:
-    """Each weight to the nearest multiple of its output's scale."""
-    scales = weight_scales(weights)[:, np.newaxis]
-    return (np.rint(weights / scales) * scales).astype(np.float32)
+def round_nearest(weights: Array, least: Array | float = 0.0) -> Array:
+    """Each weight to the nearest multiple of its output's scale, the largest one to ±127 times it."""
+    scales = weight_scales(weights, least)[:, np.newaxis]
+    levels = np.rint(weights / scales)
+    largest = np.abs(weights).argmax(axis=1)[:, np.newaxis]
+    np.put_along_axis(levels, largest, _signs(weights, largest) * LARGEST, axis=1)
+    return (levels * scales).astype(np.float32)
+
+
+def _signs(weights: Array, places: Array) -> Array:
+    """1 or -1 for the weights at `places`, also where they are 0."""
+    return np.where(np.take_along_axis(weights, places, axis=1) < 0, -1, 1)
 
 
 def centred(inputs: Array) -> Array:
@@ -157,23 +186,24 @@ def _product(left: Array, right: Array) -> Array:
     return np.asarray(tf.linalg.matmul(left, right))
 
 
-def round_compensated(weights: Array, gram: Array, *, block: int = 64) -> Array:
+def round_compensated(weights: Array, gram: Array, least: Array | float = 0.0, *, block: int = 64) -> Array:
     """Round so that the layer's outputs change least.
 
     Args:
         weights: `[groups, fan_in, outputs]`.
         gram: `Fit.gram` of the layer's inputs.
+        least: see `Fit`.
         block: inputs handled before the error is passed on to all later ones.
 
     Returns:
-        Weights on the 8-bit grid of `weight_scales(weights)`. Each output's largest weight stays
+        Weights on the 8-bit grid of `weight_scales(weights, least)`. Each output's largest weight stays
         ±127, so that anyone who derives the scale from the weights derives the same one.
     """
     groups, fan_in, _ = weights.shape
     upper = _inverse_factor(gram)
-    scales = weight_scales(weights)
+    scales = weight_scales(weights, least)
     largest = np.abs(weights).argmax(axis=1)
-    signs = np.sign(np.take_along_axis(weights, largest[:, np.newaxis], axis=1))[:, 0]
+    signs = _signs(weights, largest[:, np.newaxis])[:, 0]
     left = weights.astype(np.float32)
     rounded = np.zeros_like(left)
     for start in range(0, fan_in, block):

@@ -17,6 +17,7 @@ from keras_effnet.export.quantization import reconstruction, simulate
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.ranges import (
     SEARCH_ELEMENTS,
+    SIGMOID_STEPS,
     Range,
     best_range,
     covering,
@@ -188,14 +189,19 @@ class _Walk:
             both = (_slope(step, _flat(values)) for values in (targets, inputs @ weights + bias))
             relevance = _unflat(np.maximum(*both), targets.shape)
         return reconstruction.Fit(
-            inputs=inputs, targets=targets, weights=weights, bias=bias, relevance=relevance
+            inputs=inputs,
+            targets=targets,
+            weights=weights,
+            bias=bias,
+            least=reconstruction.least_scales(bias, input_scale(self.ranges, step)),
+            relevance=relevance,
         )
 
     def _weights(self, fit: reconstruction.Fit) -> Array:
         weights = reconstruction.refit(fit) if self.method.weights == "refit" else fit.weights
         if self.method.rounding == "compensated":
-            return reconstruction.round_compensated(weights, fit.gram)
-        return reconstruction.round_nearest(weights)
+            return reconstruction.round_compensated(weights, fit.gram, fit.least)
+        return reconstruction.round_nearest(weights, fit.least)
 
     def _rows(self, step: Step) -> tuple[Array, Array]:
         """Inputs of the layer at random places of all pictures, integer and exact."""
@@ -271,6 +277,12 @@ class _Walk:
         squares = np.square(values - goal)
         axes = tuple(range(squares.ndim - 1))
         return float(squares.mean(axis=axes) @ self.importance[step.name])
+
+
+def input_scale(ranges: Mapping[str, Range], step: Step) -> float:
+    """The scale of the tensor that a step with weights reads; that of a sigmoid's output is fixed."""
+    (name,) = step.inputs
+    return ranges[name].scale if name in ranges else 1 / SIGMOID_STEPS
 
 
 def _patches(step: Step, x: Array, places: int, rng: np.random.Generator) -> Array:

@@ -115,6 +115,33 @@ def test_lite_needs_no_swish(tiny_lite: Any, calibration: Any, held_out: Any) ->
     assert predict(post_training.to_tflite(network), held_out).shape == (len(held_out), 4)
 
 
+def test_constant_survives_when_the_weights_of_its_channel_have_died(
+    tiny_lite: Any, calibration: Any
+) -> None:
+    """Its bias overflowed an int32 of the scale that such weights suggest, and the file said another constant."""
+    import keras
+
+    model = keras.models.clone_model(tiny_lite)
+    model.set_weights(tiny_lite.get_weights())
+    stem, normalization = model.get_layer("stem_conv"), model.get_layer("stem_bn")
+    kernel = np.array(stem.kernel)
+    kernel[..., :2] *= 1e-10
+    kernel[..., 2] = 0
+    stem.kernel.assign(kernel)
+    constants = np.array([2.0, 3.0, 1.0])
+    shift = normalization.gamma * normalization.moving_mean / np.sqrt(normalization.moving_variance + 1e-3)
+    normalization.beta.assign(np.concatenate([constants + shift[:3], normalization.beta[3:]]))
+
+    network = post_training.prepare(model, calibration)
+    bias = network.quantized.graph["stem_conv"].bias
+    assert bias is not None and bias[:3] == pytest.approx(constants, rel=0.05)
+    opened = interpreter(post_training.to_tflite(network))
+    stem_operator = next(op for op in opened._get_ops_details() if op["op_name"] == "CONV_2D")
+    stored = next(d for d in opened.get_tensor_details() if d["index"] == stem_operator["inputs"][2])
+    scales = stored["quantization_parameters"]["scales"]
+    assert opened.get_tensor(stored["index"]) * scales == pytest.approx(bias, abs=1e-3)
+
+
 def test_onnx_file_computes_what_was_simulated(network: Any, held_out: Any) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     results = []

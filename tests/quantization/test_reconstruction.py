@@ -93,6 +93,23 @@ def test_compensated_rounding_changes_outputs_less_than_nearest(layer: Any) -> N
     assert error(compensated) < 0.6 * error(reconstruction.round_nearest(weights))
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
+def test_rounding_keeps_scales_that_hold_the_bias(layer: Any, rounding: str) -> None:
+    inputs, weights = layer
+    weights = weights.copy()
+    weights[..., 0] *= 1e-9
+    weights[..., 1] = 0
+    bias = np.full((len(weights), 1, weights.shape[2]), 5.0)
+    least = reconstruction.least_scales(bias, 0.02)
+    if rounding == "nearest":
+        rounded = reconstruction.round_nearest(weights, least)
+    else:
+        rounded = reconstruction.round_compensated(weights, _gram(inputs), least)
+    scales = reconstruction.weight_scales(rounded)
+    assert (bias[:, 0] / (0.02 * scales) < 2**31).all()
+    assert scales[:, 2:] == pytest.approx(reconstruction.weight_scales(weights)[:, 2:], rel=1e-5)
+
+
 def test_rounded_weights_give_their_own_scales_back(layer: Any) -> None:
     inputs, weights = layer
     rounded = reconstruction.round_compensated(weights, _gram(inputs))
