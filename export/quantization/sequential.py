@@ -37,7 +37,8 @@ class Method:
     Attributes:
         ranges: `"error"` (smallest output error) or `"minmax"`.
         weights: `"refit"` (least squares), `"bias"` (correct means only) or `"keep"`.
-        rounding: `"compensated"` or `"nearest"`.
+        rounding: `"compensated"`, `"nearest"`, or `"none"` to measure what rounding costs; a network
+            that is not rounded cannot be written to a file.
     """
 
     ranges: str = "error"
@@ -199,6 +200,8 @@ class _Walk:
 
     def _weights(self, fit: reconstruction.Fit) -> Array:
         weights = reconstruction.refit(fit) if self.method.weights == "refit" else fit.weights
+        if self.method.rounding == "none":
+            return weights
         if self.method.rounding == "compensated":
             return reconstruction.round_compensated(weights, fit.gram, fit.least)
         return reconstruction.round_nearest(weights, fit.least)
