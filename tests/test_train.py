@@ -98,9 +98,9 @@ def _wait_for(child: subprocess.Popen[str], happened: Any) -> None:
         time.sleep(0.02)
 
 
-def _state(out: Path) -> dict[str, Any]:
+def _state(out: Path, phase: str = "fine_tuning") -> dict[str, Any]:
     try:
-        return dict(json.loads((out / "work" / "fine_tuning" / "state.json").read_text()))
+        return dict(json.loads((out / "work" / phase / "state.json").read_text()))
     except FileNotFoundError:
         return {"epoch": 0}
 
@@ -125,22 +125,27 @@ def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
     assert data.is_dir()
 
 
-def test_trained_model_agrees_with_its_metrics(finished: Path, data: Path) -> None:
-    """The figures are measured again with nothing but Keras, scikit-learn and the saved files."""
+def _judged(run: Path, data: Path) -> tuple[list[str], list[str], list[str]]:
+    """Classes, truths and guesses on the test photographs, with nothing but Keras and the saved files."""
     import keras
-    from sklearn.metrics import accuracy_score, confusion_matrix
 
     from keras_effnet import load_image
 
-    model = keras.saving.load_model(finished / "model.keras")
-    with (finished / "data.csv").open() as stream:
+    model = keras.saving.load_model(run / "model.keras")
+    with (run / "data.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
-    labels = (finished / "labels.txt").read_text().split()
+    labels = (run / "labels.txt").read_text().split()
     pixels = np.stack(
         [load_image(data / row["file"], 64, interpolation="bilinear", margin=0) for row in rows]
     )
     guesses = [labels[index] for index in model.predict(pixels, verbose=0).argmax(1)]
-    truth = [row["label"] for row in rows]
+    return labels, [row["label"] for row in rows], guesses
+
+
+def test_trained_model_agrees_with_its_metrics(finished: Path, data: Path) -> None:
+    from sklearn.metrics import accuracy_score, confusion_matrix
+
+    labels, truth, guesses = _judged(finished, data)
     figures = json.loads((finished / "metrics.json").read_text())["test"]
     assert figures["accuracy"] == pytest.approx(accuracy_score(truth, guesses))
     assert figures["confusion_matrix"] == confusion_matrix(truth, guesses, labels=labels).tolist()
@@ -181,6 +186,51 @@ def test_killed_run_resumes_after_its_last_whole_epoch(
     assert resumed["head"]["validation_accuracy"] == whole["head"]["validation_accuracy"]
     assert keras.saving.load_model(out / "model.keras").count_params() > 0
     assert not (out / "work").exists()
+
+
+def test_refit_uses_validation_photographs_too_also_when_it_was_killed(
+    options: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "refit"
+    # so slow that validation cannot find fault with it
+    arguments = [*options, "--epochs", "3", "--learning-rate", "1e-6", "--refit", "--out", str(out)]
+    child = _child(arguments)
+    _wait_for(child, lambda: _state(out, "refit")["epoch"] >= 1)
+    child.kill()
+    child.communicate()
+    validated = json.loads((out / "work" / "validated.json").read_text())
+    assert main([*arguments, "--resume"]) == 0
+    assert "refitted to 30 training and validation photographs" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    counts = {split: metrics["data"][split] for split in ("train", "validation", "test")}
+    chosen, refit = metrics["fine_tuning"], metrics["refit"]
+    assert counts == {"train": 24, "validation": 6, "test": 6}
+    assert (chosen["photographs"], refit["photographs"]) == (24, 30)
+    assert refit["epochs"] == chosen["best_epoch"] > 0
+    assert "val_loss" in chosen["history"] and "val_loss" not in refit["history"]
+    # the refitted network knows the validation photographs: their figures are of the one before
+    assert metrics["validation"] == validated
+    assert validated["accuracy"] == chosen["history"]["val_accuracy"][chosen["best_epoch"] - 1]
+    _, truth, guesses = _judged(out, data)
+    assert metrics["test"]["accuracy"] == np.mean(np.array(truth) == np.array(guesses))
+    assert "30" in (out / "report.html").read_text().split("in the refit")[0][-200:]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--test-share", "0"], "Expected test photographs to judge a refit by"),
+        (["--epochs", "0"], "Expected something to refit"),
+    ],
+    ids=["no test photographs", "head alone"],
+)
+def test_refit_is_refused_when_nothing_could_judge_it_or_be_refitted(
+    options: list[str], extra: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main([*options, *extra, "--refit", "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (out / "run.json").exists()
 
 
 def test_sigterm_leaves_a_run_that_resumes(options: list[str], tmp_path: Path) -> None:

@@ -88,6 +88,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
     )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        default=_LATER,
+        help="in the end, fine-tune once more on training and validation photographs together",
+    )
 
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
@@ -209,6 +215,8 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     print(table(["class", "precision", "recall", "photographs"], rows))
     if metrics["head"]:
         print(f"{judged} accuracy of the head alone: {metrics['head'][f'{judged}_accuracy']:.3f}")
+    if metrics["refit"]:
+        print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
     print(
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
     )

@@ -37,7 +37,7 @@ class Checkpoint(keras.callbacks.Callback):
     Attributes:
         epoch: epochs that are done.
         history: the figures of these epochs.
-        best: the lowest validation loss of them.
+        best: the lowest validation loss of them; infinite where nothing validates.
         best_epoch: the epoch that had it, counted from 1; 0 before the first.
         finished: whether fine-tuning is over.
     """
@@ -59,8 +59,11 @@ class Checkpoint(keras.callbacks.Callback):
     def improved(self) -> bool:
         """Whether the best epoch gets no fewer validation photographs right than the model before.
 
-        Not the loss: label smoothing, which the head had none of, makes the head's look bad.
+        Not the loss: label smoothing, which the head had none of, makes the head's look bad. Without
+        validation photographs nothing speaks against the newest epoch.
         """
+        if "val_accuracy" not in self.history:
+            return self.best_epoch > 0
         return self.best_epoch > 0 and self.history["val_accuracy"][self.best_epoch - 1] >= self.to_beat
 
     def restore(self, model: Any) -> None:
@@ -89,8 +92,11 @@ class Checkpoint(keras.callbacks.Callback):
         self.epoch = epoch + 1
         for name, value in figures.items():
             self.history.setdefault(name, []).append(value)
-        if figures["val_loss"] < self.best:
-            self.best, self.best_epoch = figures["val_loss"], self.epoch
+        loss = figures.get("val_loss")
+        if loss is None:
+            self.best_epoch = self.epoch
+        elif loss < self.best:
+            self.best, self.best_epoch = loss, self.epoch
         if self.exhausted:
             self.model.stop_training = True
         self._write()

@@ -30,6 +30,7 @@ def fine_tune(
     *,
     size: int,
     framing: Framing,
+    epochs: int,
     class_weights: npt.NDArray[np.float32] | None,
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
@@ -38,10 +39,11 @@ def fine_tune(
 
     Args:
         model: a classifier, built within the scope of the run's strategy.
-        listing: the photographs.
+        listing: the photographs; without any for validation, the last epoch counts as the best.
         checkpoint: where to go on from, and what keeps the epochs.
         settings: of the run.
         size, framing: of the pictures.
+        epochs: to do at most; the learning rate falls as fast as if all of the settings' were to come.
         class_weights: per class, or None.
         callbacks: further ones for `fit`.
         verbose: as in `fit`.
@@ -65,18 +67,21 @@ def fine_tune(
             framing,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            epochs=range(start, settings.epochs),
+            epochs=range(start, epochs),
         )
         averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema else []
-        if start < settings.epochs:
+        validation = listing.of("validation")
+        if start < epochs:
             model.fit(
                 batches,
                 steps_per_epoch=steps,
                 initial_epoch=start,
-                epochs=settings.epochs,
+                epochs=epochs,
                 validation_data=evaluation_batches(
-                    listing, listing.of("validation"), size, framing, batch_size=settings.batch_size
-                ),
+                    listing, validation, size, framing, batch_size=settings.batch_size
+                )
+                if len(validation)
+                else None,
                 callbacks=[*averaging, checkpoint, *callbacks],
                 verbose=verbose,
             )

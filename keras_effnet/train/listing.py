@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,13 @@ class Listing:
     def of(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of a split, in the order of the list."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def without_validation(self) -> Listing:
+        """The same photographs, those for validation among the ones to train on."""
+        training, validation = SPLITS.index("train"), SPLITS.index("validation")
+        return replace(
+            self, splits=np.where(self.splits == validation, training, self.splits).astype(np.int8)
+        )
 
     def counts(self, split: str | None = None) -> npt.NDArray[np.int64]:
         """Photographs per class, `[classes]`; of all splits together for None."""

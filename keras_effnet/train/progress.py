@@ -52,7 +52,8 @@ class _Lines(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.progress.fit_verbosity == 0 and logs:
+            whose, key = ("validation ", "val_") if "val_loss" in logs else ("", "")
             self.progress.say(
                 f"{self.title}: epoch {epoch + 1} of {self.params['epochs']}, "
-                f"validation accuracy {logs['val_accuracy']:.3f}, loss {logs['val_loss']:.3f}"
+                f"{whose}accuracy {logs[f'{key}accuracy']:.3f}, loss {logs[f'{key}loss']:.3f}"
             )

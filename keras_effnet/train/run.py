@@ -36,6 +36,8 @@ from keras_effnet.train.progress import Progress
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
+TITLES = {"fine_tuning": "fine-tuning", "refit": "refit"}
+VALIDATED = "work/validated.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +94,18 @@ class _Run:
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
         listing, skipped = self._listing()
-        weights = splits.class_weights(listing) if self.settings.class_weights else None
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
         else:
             model = self._classifier(listing)
             if self.settings.weights is not None:
-                self._head(model, listing, weights)
-            self._fine_tune(model, listing, weights)
+                self._head(model, listing)
+            head = model.get_weights() if self.settings.refit else []
+            best = self._fine_tune(model, listing, "fine_tuning", self.settings.epochs)
+            if best and self.settings.refit:
+                self._keep_validation_figures(model, listing)
+                model.set_weights(head)
+                self._fine_tune(model, listing.without_validation(), "refit", best)
             save_classifier(model, self.folder.model, listing.classes)
         metrics = self.folder.read_json("metrics.json")
         judged = "test" if len(listing.of("test")) else "validation"
@@ -146,6 +152,11 @@ class _Run:
                 f"{error} {len(skipped)} of {total} could not be used, {file!r} for example: {reason}. "
                 f"All are listed in {str(place)!r}."
             ) from error
+        if self.settings.refit and not len(listing.of("test")):
+            raise InvalidInputError(
+                "Expected test photographs to judge a refit by, which uses all others. Received none. "
+                "Add a folder test/ or photographs with that split, or leave --refit out."
+            )
         self.folder.write_listing(listing)
         self.progress.say(
             _described(listing, unreadable, everything.left_out, weighted=self.settings.class_weights)
@@ -167,7 +178,10 @@ class _Run:
             listing, indices, self.size, self.framing, batch_size=EVALUATION_BATCH
         )
 
-    def _head(self, model: Any, listing: Listing, weights: FloatArray | None) -> None:
+    def _class_weights(self, listing: Listing) -> FloatArray | None:
+        return splits.class_weights(listing) if self.settings.class_weights else None
+
+    def _head(self, model: Any, listing: Listing) -> None:
         """Phase 1, or its result from an earlier try."""
         last = model.get_layer("predictions")
         place = self.folder.work / "head.npz"
@@ -185,7 +199,7 @@ class _Run:
             training,
             labels["train"],
             (features["validation"], labels["validation"]),
-            class_weights=weights,
+            class_weights=self._class_weights(listing),
             epochs=self.settings.head_epochs,
             seed=self.settings.seed,
             callbacks=self._tensorboard("head"),
@@ -228,17 +242,21 @@ class _Run:
                 )
         return found
 
-    def _fine_tune(self, model: Any, listing: Listing, weights: FloatArray | None) -> None:
-        """Phase 2 on a model of the run's precision and strategy; its weights end up in `model`."""
-        if self.settings.epochs == 0:
-            return
+    def _fine_tune(self, model: Any, listing: Listing, phase: str, epochs: int) -> int:
+        """Phase 2 on a model of the run's precision and strategy; its weights end up in `model`.
+
+        Returns:
+            The epoch they are of; 0 for those from before.
+        """
+        if epochs == 0:
+            return 0
         with precision(self.settings) as policy, strategy_scope(self.settings.strategy):
             plain = policy == "float32" and self.settings.strategy == "none"
             tuned = model if plain else self._classifier(listing)
             if not plain:
                 tuned.set_weights(model.get_weights())
             checkpoint = Checkpoint(
-                self.folder.work / "fine_tuning",
+                self.folder.work / phase,
                 to_beat=self._accuracy(model, listing),
                 patience=self.settings.patience,
             )
@@ -249,29 +267,40 @@ class _Run:
                 self.settings,
                 size=self.size,
                 framing=self.framing,
-                class_weights=weights,
-                callbacks=[*self._tensorboard("fine_tuning"), self.progress.epochs("fine-tuning")],
+                epochs=epochs,
+                class_weights=self._class_weights(listing),
+                callbacks=[*self._tensorboard(phase), self.progress.epochs(TITLES[phase])],
                 verbose=self.progress.fit_verbosity,
             )
         if not plain:
             model.set_weights(tuned.get_weights())
         history = checkpoint.history
+        best = checkpoint.best_epoch if checkpoint.improved else 0
         self.folder.write_json(
-            "work/fine_tuning.json",
+            f"work/{phase}.json",
             {
+                "photographs": len(listing.of("train")),
                 "epochs": checkpoint.epoch,
-                "best_epoch": checkpoint.best_epoch if checkpoint.improved else 0,
-                "accuracy_before": checkpoint.to_beat,
+                "best_epoch": best,
+                "accuracy_before": checkpoint.to_beat or None,
                 "precision": policy,
                 "seconds": sum(history.get("seconds", [])),
                 "cpu_seconds": sum(history.get("cpu_seconds", [])),
                 "history": history,
             },
         )
+        return best
+
+    def _keep_validation_figures(self, model: Any, listing: Listing) -> None:
+        """How the network does that validation chose: the refitted one knows these photographs."""
+        if self.folder.read_json(VALIDATED) is None:
+            scores = self._probabilities(model, listing, "validation")
+            truth = listing.labels[listing.of("validation")]
+            self.folder.write_json(VALIDATED, measure(scores, truth, listing.classes))
 
     def _accuracy(self, model: Any, listing: Listing) -> float:
         """The validation accuracy before fine-tuning, the one to beat."""
-        if self.settings.weights is None:
+        if self.settings.weights is None or not len(listing.of("validation")):
             return 0.0
         guesses = self._probabilities(model, listing, "validation").argmax(axis=1)
         return float(np.mean(guesses == listing.labels[listing.of("validation")]))
@@ -304,13 +333,15 @@ class _Run:
             "data": _data_figures(listing, skipped),
             "head": self.folder.read_json("work/head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
+            "refit": self.folder.read_json("work/refit.json"),
         }
+        validated = self.folder.read_json(VALIDATED)
         for split in ("validation", "test"):
             indices = listing.of(split)
             if len(indices):
                 scores = probabilities if split == judged else self._probabilities(model, listing, split)
                 found[split] = measure(scores, listing.labels[indices], listing.classes)
-        return found
+        return found if validated is None else found | {"validation": validated}
 
 
 def _data_figures(listing: Listing, skipped: list[tuple[str, str]]) -> dict[str, Any]:

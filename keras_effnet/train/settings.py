@@ -38,6 +38,8 @@ class Settings:
         augment: one of `AUGMENTATIONS`.
         mixup, cutmix: strength (alpha) of mixing photographs; 0 for none.
         class_weights: weigh photographs so that every class counts the same.
+        refit: in the end, fine-tune once more from the same head, for as many epochs as validation
+            favoured, on training and validation photographs together.
         ema: momentum of the averaged weights, 0–1; 0 for none.
         precision: one of `PRECISIONS`.
         xla: one of `XLA`.
@@ -65,6 +67,7 @@ class Settings:
     mixup: float = 0.0
     cutmix: float = 0.0
     class_weights: bool = False
+    refit: bool = False
     ema: float = 0.0
     precision: str = "auto"
     xla: str = "auto"
@@ -100,6 +103,11 @@ class Settings:
                 raise InvalidInputError(
                     f"Expected {name} of at least {least}. Received: {getattr(self, name)}."
                 )
+        if self.refit and (self.epochs == 0 or self.weights is None):
+            raise InvalidInputError(
+                "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
+                "where no head is fine-tuned. Leave --refit out."
+            )
         if not self.learning_rate > 0:
             raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
         if self.mixup < 0 or self.cutmix < 0:
