@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -44,3 +45,6 @@ def import_keras() -> None:
         import keras
 
         keras.ops.zeros(1)  # devices are looked for at the first operation
+    if not os.environ.get("KERAS_EFFNET_VERBOSE"):
+        # it warns of retracing when several models predict in one process, as every run of ours does
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)

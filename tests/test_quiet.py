@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
 
 from keras_effnet.errors import ExportError
-from keras_effnet.quiet import quiet_native
+from keras_effnet.quiet import import_keras, quiet_native
 
 
 @pytest.mark.parametrize(("error", "shown"), [(ExportError, ""), (ValueError, "native noise\n")])
@@ -27,3 +28,18 @@ def test_quiet_native_lets_everything_through_when_asked(
     with quiet_native():
         os.write(2, b"native noise\n")
     assert capfd.readouterr().err == "native noise\n"
+
+
+@pytest.mark.parametrize(("verbose", "told"), [("", False), ("1", True)])
+def test_command_line_hides_what_tensorflow_remarks_unless_asked(
+    verbose: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_EFFNET_VERBOSE", verbose)
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        import_keras()
+        assert logger.isEnabledFor(logging.WARNING) is told
+    finally:
+        logger.setLevel(before)
