@@ -215,7 +215,7 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     print(table(["class", "precision", "recall", "photographs"], rows))
     if metrics["head"]:
         print(f"{judged} accuracy of the head alone: {metrics['head'][f'{judged}_accuracy']:.3f}")
-    if metrics["refit"]:
+    if metrics.get("refit"):  # runs of earlier versions have no such entry
         print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
     print(
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
