@@ -13,11 +13,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from keras_effnet.errors import ExportError, InvalidInputError, require
-from keras_effnet.export.quantization import post_training, reconstruction
+from keras_effnet.export.quantization import post_training
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.post_training import IntegerNetwork
 from keras_effnet.export.quantization.ranges import Range
-from keras_effnet.export.quantization.sequential import Quantized
+from keras_effnet.export.quantization.sequential import Quantized, rounded
 
 SENSITIVITY_IMAGES = 8
 HELD_OUT = 4  # one of so many calibration photographs checks the result
@@ -88,12 +88,7 @@ def _alone(graph: Graph, step: Step, ranges: Mapping[str, Range]) -> Quantized:
     """The float network with one step in integers."""
     own = {key: value for key, value in ranges.items() if key.split("/")[0] == step.name}
     if step.kind in WEIGHTED:
-        assert step.kernel is not None
-        channels = step.kernel if step.kind != "depthwise" else np.swapaxes(step.kernel, 2, 3)
-        rounded = reconstruction.round_nearest(channels.reshape(1, -1, channels.shape[-1]))
-        rounded = rounded.reshape(channels.shape)
-        rounded = rounded if step.kind != "depthwise" else np.swapaxes(rounded, 2, 3)
-        graph = graph.updated(replace(step, kernel=rounded))
+        graph = graph.updated(rounded(step, ranges))
     return Quantized(graph=graph, ranges=own)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.quantization import child, post_training, reconstruction, sequential
-from keras_effnet.export.quantization.graph import WEIGHTED, Array, Step
+from keras_effnet.export.quantization import child, post_training
+from keras_effnet.export.quantization.graph import WEIGHTED
 from keras_effnet.export.quantization.post_training import IntegerNetwork
+from keras_effnet.export.quantization.sequential import rounded
 
 CHILD = "keras_effnet.export.quantization.qat_child"
 
@@ -83,16 +84,5 @@ def train(
     graph = child.train(task, CHILD, title="quantization-aware training")
     for step in list(graph):
         if step.kind in WEIGHTED:
-            scale = sequential.input_scale(network.quantized.ranges, step)
-            graph = graph.updated(replace(step, kernel=_round_kernel(step, scale)))
+            graph = graph.updated(rounded(step, network.quantized.ranges))
     return replace(network, quantized=replace(network.quantized, graph=graph))
-
-
-def _round_kernel(step: Step, input_scale: float) -> Array:
-    """A kernel on its 8-bit grid, one scale per output channel."""
-    assert step.kernel is not None and step.bias is not None
-    least = reconstruction.least_scales(step.bias.reshape(1, 1, -1), input_scale)
-    channels = np.swapaxes(step.kernel, 2, 3) if step.kind == "depthwise" else step.kernel
-    rounded = reconstruction.round_nearest(channels.reshape(1, -1, channels.shape[-1]), least)
-    rounded = rounded.reshape(channels.shape)
-    return np.swapaxes(rounded, 2, 3) if step.kind == "depthwise" else rounded

@@ -194,7 +194,7 @@ class _Walk:
             targets=targets,
             weights=weights,
             bias=bias,
-            least=reconstruction.least_scales(bias, input_scale(self.ranges, step)),
+            least=reconstruction.least_scales(bias, _input_scale(self.ranges, step)),
             relevance=relevance,
         )
 
@@ -282,7 +282,13 @@ class _Walk:
         return float(squares.mean(axis=axes) @ self.importance[step.name])
 
 
-def input_scale(ranges: Mapping[str, Range], step: Step) -> float:
+def rounded(step: Step, ranges: Mapping[str, Range]) -> Step:
+    """A step with weights, each of them at the nearest place of its 8-bit grid."""
+    least = reconstruction.least_scales(_grouped_bias(step), _input_scale(ranges, step))
+    return replace(step, kernel=_ungrouped(step, reconstruction.round_nearest(_grouped(step), least)))
+
+
+def _input_scale(ranges: Mapping[str, Range], step: Step) -> float:
     """The scale of the tensor that a step with weights reads; that of a sigmoid's output is fixed."""
     (name,) = step.inputs
     return ranges[name].scale if name in ranges else 1 / SIGMOID_STEPS

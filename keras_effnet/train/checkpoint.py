@@ -62,9 +62,8 @@ class Checkpoint(keras.callbacks.Callback):
         Not the loss: label smoothing, which the head had none of, makes the head's look bad. Without
         validation photographs nothing speaks against the newest epoch.
         """
-        if "val_accuracy" not in self.history:
-            return self.best_epoch > 0
-        return self.best_epoch > 0 and self.history["val_accuracy"][self.best_epoch - 1] >= self.to_beat
+        judged = self.history.get("val_accuracy")
+        return self.best_epoch > 0 and (judged is None or judged[self.best_epoch - 1] >= self.to_beat)
 
     def restore(self, model: Any) -> None:
         """Load the newest epoch into a compiled model, if there is one."""

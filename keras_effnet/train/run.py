@@ -36,7 +36,6 @@ from keras_effnet.train.progress import Progress
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
-TITLES = {"fine_tuning": "fine-tuning", "refit": "refit"}
 VALIDATED = "work/validated.json"
 
 
@@ -269,7 +268,7 @@ class _Run:
                 framing=self.framing,
                 epochs=epochs,
                 class_weights=self._class_weights(listing),
-                callbacks=[*self._tensorboard(phase), self.progress.epochs(TITLES[phase])],
+                callbacks=[*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))],
                 verbose=self.progress.fit_verbosity,
             )
         if not plain:
@@ -295,8 +294,7 @@ class _Run:
         """How the network does that validation chose: the refitted one knows these photographs."""
         if self.folder.read_json(VALIDATED) is None:
             scores = self._probabilities(model, listing, "validation")
-            truth = listing.labels[listing.of("validation")]
-            self.folder.write_json(VALIDATED, measure(scores, truth, listing.classes))
+            self.folder.write_json(VALIDATED, _measured(listing, "validation", scores))
 
     def _accuracy(self, model: Any, listing: Listing) -> float:
         """The validation accuracy before fine-tuning, the one to beat."""
@@ -335,13 +333,18 @@ class _Run:
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
         }
-        validated = self.folder.read_json(VALIDATED)
+        if (validated := self.folder.read_json(VALIDATED)) is not None:
+            found["validation"] = validated
         for split in ("validation", "test"):
-            indices = listing.of(split)
-            if len(indices):
+            if split not in found and len(listing.of(split)):
                 scores = probabilities if split == judged else self._probabilities(model, listing, split)
-                found[split] = measure(scores, listing.labels[indices], listing.classes)
-        return found if validated is None else found | {"validation": validated}
+                found[split] = _measured(listing, split, scores)
+        return found
+
+
+def _measured(listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Accuracy and the rest from the probabilities of a split's photographs."""
+    return measure(scores, listing.labels[listing.of(split)], listing.classes)
 
 
 def _data_figures(listing: Listing, skipped: list[tuple[str, str]]) -> dict[str, Any]:
