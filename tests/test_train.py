@@ -216,6 +216,16 @@ def test_refit_uses_validation_photographs_too_also_when_it_was_killed(
     assert "30" in (out / "report.html").read_text().split("in the refit")[0][-200:]
 
 
+def test_refit_says_that_it_is_left_out_when_the_head_was_better(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main([*options, "--epochs", "1", "--learning-rate", "5", "--refit", "--out", str(out)]) == 0
+    assert "no refit: fine-tuning got fewer" in capsys.readouterr().err
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["fine_tuning"]["best_epoch"] == 0 and metrics["refit"] is None
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -101,7 +101,11 @@ class _Run:
                 self._head(model, listing)
             head = model.get_weights() if self.settings.refit else []
             best = self._fine_tune(model, listing, "fine_tuning", self.settings.epochs)
-            if best and self.settings.refit:
+            if self.settings.refit and not best:
+                self.progress.say(
+                    "no refit: fine-tuning got fewer validation photographs right than the head"
+                )
+            elif self.settings.refit:
                 self._keep_validation_figures(model, listing)
                 model.set_weights(head)
                 self._fine_tune(model, listing.without_validation(), "refit", best)
