@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from material import assert_refused, randomize
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main
-from keras_effnet.commands.models import _classes_of
+from keras_effnet.commands.models import _classes_of, load_keras
+from keras_effnet.errors import InvalidInputError
 from keras_effnet.preprocessing import sample_paths
 from keras_effnet.weights.convert import convert
 
@@ -109,3 +111,24 @@ def test_wrong_use_ends_with_two_and_one_line(
     before = sorted(path.name for path in tmp_path.iterdir())
     assert_refused(command, message, capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("damage", ["text", "cut off", "emptied config", "no weights"])
+def test_damaged_keras_file_is_one_clear_error(damage: str, tmp_path: Path) -> None:
+    inputs = keras.Input((32, 32, 3))
+    path = tmp_path / "mine.keras"
+    keras.Model(inputs, keras.layers.Dense(3)(inputs)).save(path)
+    with zipfile.ZipFile(path) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    if damage == "text":
+        path.write_text("not a zip")
+    elif damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        with zipfile.ZipFile(path, "w") as rewritten:
+            for name, content in parts.items():
+                if not (damage == "no weights" and name.endswith(".h5")):
+                    emptied = damage == "emptied config" and name == "config.json"
+                    rewritten.writestr(name, b"{}" if emptied else content)
+    with pytest.raises(InvalidInputError, match=r"Expected a Keras model in .*It cannot be read \("):
+        load_keras(path)

@@ -72,22 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _cost(name: str, arguments: argparse.Namespace) -> Any:
     if not name.endswith(".keras"):
         return _cost_of_name(name, arguments)
+    from keras_effnet.commands.models import load_keras
     from keras_effnet.cost import cost
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.quiet import import_keras
 
-    if not Path(name).is_file():
-        raise InvalidInputError(f"Expected a .keras file. Received: {name!r}, which does not exist.")
-    import_keras()
-    import keras
-
-    try:
-        model = keras.saving.load_model(name, compile=False)
-    except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
-        raise InvalidInputError(
-            f"Expected a .keras file that Keras can load. Received: {name!r} "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Save the model again."
-        ) from error
+    model = load_keras(name)
     shape = None
     if arguments.size:
         if len(model.inputs) != 1:

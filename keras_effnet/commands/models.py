@@ -10,6 +10,7 @@ from keras_effnet.access import reachable
 from keras_effnet.commands.options import weights_of
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.labels import IMAGENET_CLASSES
+from keras_effnet.quiet import import_keras
 from keras_effnet.variants import Variant
 
 KERAS_SUFFIX = ".keras"
@@ -41,15 +42,16 @@ def load_keras(path: str | Path) -> Any:
     Raises:
         InvalidInputError: no such file, or one that Keras cannot read.
     """
+    check_keras_file(path)
+    import_keras()
     import keras
 
-    check_keras_file(path)
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
         raise InvalidInputError(
-            f"Expected a Keras model in {str(path)!r}. It cannot be read "
-            f"({str(error).splitlines()[0]}). Save it with model.save('name.keras')."
+            f"Expected a Keras model in {str(path)!r}. It cannot be read ({type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}). Save it with model.save('name.keras')."
         ) from error
 
 
