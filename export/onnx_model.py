@@ -101,18 +101,14 @@ def to_onnx(
 
 
 def _integer(subject: Subject, calibration: Any, min_agreement: float | None) -> Any:
-    """The integer graph.
-
-    Without equalized swishes, unless a network that has them is given: ONNX Runtime has no cheap form
-    of their factors, and at batch 1 they make B0 slower than in float32 (docs/int8.md).
-    """
+    """The integer graph, as it is fastest in ONNX Runtime unless another network is given."""
     from keras_effnet.export.quantization import folding, onnx_file, post_training
 
     network = calibration
     if not isinstance(network, post_training.IntegerNetwork):
         try:
             network = post_training.network(
-                subject.model, calibration, min_agreement=min_agreement, equalize=0.0, size=subject.size
+                subject.model, calibration, min_agreement=min_agreement, target="onnx", size=subject.size
             )
         except folding.UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error

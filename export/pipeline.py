@@ -184,7 +184,7 @@ def _convert_all(job: Job, paths: Sequence[Path], progress: Callable[[str], None
             _convert(job, recipe, path, None)
             told.append(_Told())
             continue
-        if network is not None and not _serves(network, recipe):
+        if network is not None and not network.serves_all:
             network = None  # before the next one takes its memory
         network = network or _integer_network(job, recipe)
         _convert(job, recipe, path, network)
@@ -200,19 +200,13 @@ class _Told:
     agreement: float | None = None
 
 
-def _serves(network: Any, recipe: Recipe) -> bool:
-    """Whether the network of one int8 file does for another: equalized swishes pay in TFLite and cost in ONNX."""
-    return not (recipe.format == "onnx" and network.equalized)
-
-
 def _integer_network(job: Job, recipe: Recipe) -> Any:
     """The network of an int8 file; None for a model that cannot be taken apart."""
     from keras_effnet.export.quantization import folding, post_training
 
-    equalize = 0.0 if recipe.format == "onnx" else post_training.EQUALIZED_SHARE
     try:
         return post_training.network(
-            job.model, job.calibration, min_agreement=job.min_agreement, equalize=equalize
+            job.model, job.calibration, min_agreement=job.min_agreement, target=recipe.format
         )
     except folding.UnsupportedModelError:
         return None  # the exporter takes the plain path where there is one, and says so

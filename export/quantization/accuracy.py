@@ -17,7 +17,7 @@ from keras_effnet.export.quantization import post_training
 from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
 from keras_effnet.export.quantization.post_training import IntegerNetwork
 from keras_effnet.export.quantization.ranges import Range
-from keras_effnet.export.quantization.sequential import Quantized, rounded
+from keras_effnet.export.quantization.sequential import Method, Quantized, rounded
 
 SENSITIVITY_IMAGES = 8
 HELD_OUT = 4  # one of so many calibration photographs checks the result
@@ -104,6 +104,7 @@ def prepare(
     min_agreement: float,
     *,
     equalize: float = post_training.EQUALIZED_SHARE,
+    method: Method = post_training.DEFAULT_METHOD,
     size: int | None = None,
 ) -> IntegerNetwork:
     """Quantize a model and lift its most sensitive steps to float until it agrees with the original.
@@ -112,7 +113,7 @@ def prepare(
         model: an EfficientNet.
         calibration: photographs; a quarter of them is held out to measure agreement on.
         min_agreement: share of held-out photographs on which the best class must be the float model's.
-        equalize: see `post_training.prepare`.
+        equalize, method: see `post_training.prepare`.
         size: side of the input in pixels, for a model that leaves it open.
 
     Returns:
@@ -135,7 +136,7 @@ def prepare(
     held_out = np.arange(len(images)) % HELD_OUT == 0
     if held_out.sum() < FEWEST_HELD_OUT:
         held_out = np.arange(len(images)) % 2 == 0
-    network = post_training.prepare(model, images[~held_out], equalize=equalize, size=size)
+    network = post_training.prepare(model, images[~held_out], equalize=equalize, method=method, size=size)
     return _lift_until(network, images[held_out], min_agreement)
 
 
@@ -145,11 +146,11 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
     if reached >= wanted:
         return replace(network, agreement=reached)
     steps = network.reference.steps
-    limit = int(LARGEST_SHARE * len(steps))
+    limit = int(LARGEST_SHARE * (len(steps) - len(network.floats)))
     ends = _ends(network.reference)
     for name in of_network(network).worst(len(steps)):
         lifted = network.quantized.lift(*set(_with_readers(network.reference, name)) - ends)
-        if len(lifted.lifted) > limit:
+        if len(lifted.lifted - network.floats) > limit:
             break
         network = replace(network, quantized=lifted)
         now = _agreement(goal, network.logits(images))
@@ -158,7 +159,7 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
             return replace(network, agreement=now)
     raise ExportError(
         f"Expected {wanted:.1%} top-1 agreement, {math.ceil(wanted * len(images))} of {len(images)} held-out "
-        f"photographs. Reached {reached:.1%}, {round(reached * len(images))} of them, with {limit} of {len(steps)} steps in float. Pass more calibration photographs, ask for less, or "
+        f"photographs. Reached {reached:.1%}, {round(reached * len(images))} of them, with {limit} of {len(steps) - len(network.floats)} steps in float. Pass more calibration photographs, ask for less, or "
         "train with recipe 'int8_qat'."
     )
 

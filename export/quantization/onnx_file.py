@@ -2,7 +2,8 @@
 
 Activations are uint8 and weights int8 with one scale per output channel: the combination that ONNX
 Runtime's CPU kernels are fastest with, and OpenVINO and TensorRT read. Graph, weights and ranges are
-those of the network that is given, which can be the TFLite file's.
+those of the network that is given, which can be the TFLite file's. Lifted steps compute in float, with
+the same weights.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class _Writer:
         self.onnx = require("onnx", "onnx")
         self.graph: Graph = quantized.graph
         self.ranges = quantized.ranges
+        self.lifted = quantized.lifted
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.values: dict[str, str] = {}
@@ -120,8 +122,12 @@ class _Writer:
         kernel = _oihw(step)
         scales = np.maximum(np.abs(kernel).reshape(len(kernel), -1).max(1), 1e-12) / LARGEST
         weights = np.clip(np.rint(kernel / scales.reshape(-1, 1, 1, 1)), -LARGEST, LARGEST).astype(np.int8)
-        inputs = [x, self._dequantized(f"{step.name}/kernel", weights, scales, axis=0)]
         attributes = self._attributes(step)
+        if step.name in self.lifted:
+            bias = self._constant(f"{step.name}/bias", step.bias)
+            inputs = [x, self._unfolded(f"{step.name}/kernel", weights, scales), bias]
+            return self._node("Conv", inputs, f"{step.name}/convolution", **attributes)
+        inputs = [x, self._dequantized(f"{step.name}/kernel", weights, scales, axis=0)]
         if step.inputs[0] not in self.scales:  # its input stayed float
             inputs.append(self._constant(f"{step.name}/bias", step.bias))
             return self._node("Conv", inputs, f"{step.name}/convolution", **attributes)
@@ -163,7 +169,8 @@ class _Writer:
             gated = gated if in_float else self._held(gated, f"{name}/gate")
         gate = self._node("Sigmoid", [gated], f"{name}/sigmoid_float")
         if step.activation == "sigmoid":
-            return self._held(gate, name, GATE)
+            between = self.lifted.issuperset([name, *(reader.name for reader in self.graph.consumers(name))])
+            return gate if between else self._held(gate, name, GATE)
         gate = gate if in_float else self._held(gate, f"{name}/sigmoid", GATE)
         return self._held(self._node("Mul", [u, gate], f"{name}/swish"), name)
 
@@ -173,6 +180,9 @@ class _Writer:
         A depthwise convolution of one pixel: ONNX Runtime's QLinearMul broadcasts channel by channel.
         """
         assert step.gain is not None
+        if step.name in self.lifted:
+            factor = self._constant(f"{step.name}/gain", step.gain.reshape(1, -1, 1, 1))
+            return self._node("Mul", [u, factor], f"{step.name}/scaled")
         channels = len(step.gain)
         ones = np.full((channels, 1, 1, 1), LARGEST, np.int8)
         kernel = self._dequantized(f"{step.name}/gain", ones, step.gain / LARGEST, axis=0)
@@ -196,6 +206,17 @@ class _Writer:
             self._constant(f"{name}/zero_point", np.zeros(len(scales), values.dtype)),
         ]
         return self._node("DequantizeLinear", inputs, f"{name}/float", axis=axis)
+
+    def _unfolded(self, name: str, weights: Array, scales: Array) -> str:
+        """A float kernel, stored in a quarter of its size.
+
+        Written as a cast and a product, which runtimes compute once when they load the file. ONNX Runtime
+        leaves DequantizeLinear as it is, and would have no fast convolution for its result.
+        """
+        stored = self._constant(name, weights)
+        scale = self._constant(f"{name}/scale", scales.reshape(-1, 1, 1, 1))
+        whole = self._node("Cast", [stored], f"{name}/whole", to=self.onnx.TensorProto.FLOAT)
+        return self._node("Mul", [whole, scale], f"{name}/float")
 
     def _constant(self, name: str, value: Any) -> str:
         array = np.asarray(value)

@@ -34,6 +34,10 @@ EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of t
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 3 << 30
 DEFAULT_METHOD = Method()
+# ONNX Runtime's CPU kernels have no cheap form of an equalized swish, compute a plain one in two passes where
+# the float one is one, and a squeeze-and-excite product on one thread. So the large maps of the first stages,
+# which have few weights, are faster in float (benchmarks/int8_onnx.py --first-integer).
+ONNX_FIRST_INTEGER = "block5"
 SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
 
 
@@ -46,6 +50,7 @@ class IntegerNetwork:
         quantized: the integer network.
         height, width: of the input, in pixels.
         images: the calibration photographs.
+        floats: names of steps that compute in float because that is faster, see `network`.
         agreement: top-1 agreement with the float network on held-out photographs, or None.
     """
 
@@ -54,17 +59,18 @@ class IntegerNetwork:
     height: int
     width: int
     images: Array = field(repr=False)
+    floats: frozenset[str] = frozenset()
     agreement: float | None = None
 
     @property
-    def equalized(self) -> bool:
-        """Whether some swishes have a factor for each channel, which ONNX Runtime pays dearly for."""
-        return any(step.gain is not None for step in self.quantized.graph)
+    def serves_all(self) -> bool:
+        """Whether it is the best for every format: one with swishes is made for one of them, see `network`."""
+        return not _has_swish(self.quantized.graph)
 
     @property
     def lifted(self) -> tuple[str, ...]:
         """Steps that were left in float to meet an accuracy (see `accuracy`)."""
-        return tuple(sorted(self.quantized.lifted))
+        return tuple(sorted(self.quantized.lifted - self.floats))
 
     def logits(self, images: Array, *, integer: bool = True) -> Array:
         """Outputs in front of the last activation, `[N, classes]`, simulated."""
@@ -132,13 +138,19 @@ def _prepare(
         weights = statistics.importance(graph, statistics.sample(graph, few, per_channel=500))
     del samples  # a gigabyte that the walk can use
     release()
+    quantized = quantize(graph, images, weights, method)
     return IntegerNetwork(
         reference=graph,
-        quantized=quantize(graph, images, weights, method),
+        quantized=quantized,
+        floats=quantized.lifted,
         height=subject.height,
         width=subject.width,
         images=images,
     )
+
+
+def _has_swish(graph: Graph) -> bool:
+    return any(step.activation == "swish" for step in graph)
 
 
 def _affordable(images: Array, largest: int) -> Array:
@@ -259,15 +271,27 @@ def network(
     calibration: Any,
     *,
     min_agreement: float | None = None,
-    equalize: float = EQUALIZED_SHARE,
+    target: str = "tflite",
     size: int | None = None,
 ) -> IntegerNetwork:
-    """Quantize a model, to a given agreement where one is asked for; see `prepare` and `accuracy.prepare`."""
+    """Quantize a model for a format, to a given agreement where one is asked for.
+
+    Args:
+        model, calibration, size: see `prepare`.
+        min_agreement: see `accuracy.prepare`.
+        target: `"tflite"`, or `"onnx"`: there a network with swishes has none of them equalized, and its
+            stages before `ONNX_FIRST_INTEGER` in float.
+    """
+    equalize, method = EQUALIZED_SHARE, DEFAULT_METHOD
+    if target == "onnx":
+        equalize = 0.0
+        if _has_swish(fold(model)):
+            method = replace(method, first_integer=ONNX_FIRST_INTEGER)
     if min_agreement is None:
-        return prepare(model, calibration, equalize=equalize, size=size)
+        return prepare(model, calibration, equalize=equalize, method=method, size=size)
     from keras_effnet.export.quantization import accuracy
 
-    return accuracy.prepare(model, calibration, min_agreement, equalize=equalize, size=size)
+    return accuracy.prepare(model, calibration, min_agreement, equalize=equalize, method=method, size=size)
 
 
 def plain_int8_tflite(

@@ -39,11 +39,14 @@ class Method:
         weights: `"refit"` (least squares), `"bias"` (correct means only) or `"keep"`.
         rounding: `"compensated"`, `"nearest"`, or `"none"` to measure what rounding costs; a network
             that is not rounded cannot be written to a file.
+        first_integer: what the name of the first step begins with that computes in integers; those before
+            it stay float. Empty: all compute in integers.
     """
 
     ranges: str = "error"
     weights: str = "refit"
     rounding: str = "compensated"
+    first_integer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def quantize(
     walk = _Walk(graph, images, importance, method)
     for step in tqdm(list(graph), desc="quantizing", unit="step", disable=None, leave=False):
         walk.take(step)
-    return Quantized(graph=walk.graph, ranges=walk.ranges)
+    return Quantized(graph=walk.graph, ranges=walk.ranges, lifted=walk.floats)
 
 
 class _Walk:
@@ -105,6 +108,7 @@ class _Walk:
         self.importance = importance
         self.method = method
         self.ranges: dict[str, Range] = {}
+        self.floats = _before(graph, method.first_integer)
         self.exact: dict[str, Array] = {}
         self.integer: dict[str, Array] = {}
         self.last_use = {name: step.name for step in graph for name in step.inputs}
@@ -118,10 +122,12 @@ class _Walk:
             return
         if step.kind in WEIGHTED:
             step = self._fit(step)
-        elif step.kind == "affine":
-            step = self._fit_affine(step)
-        else:
+        elif step.kind != "affine":
             self._fit_plain(step)
+        elif step.name not in self.floats:
+            step = self._fit_affine(step)
+        if step.name in self.floats:
+            self.ranges = Quantized(graph=self.graph, ranges=self.ranges).lift(*self.floats).ranges
         self._advance(step)
 
     def _advance(self, step: Step) -> None:
@@ -280,6 +286,13 @@ class _Walk:
         squares = np.square(values - goal)
         axes = tuple(range(squares.ndim - 1))
         return float(squares.mean(axis=axes) @ self.importance[step.name])
+
+
+def _before(graph: Graph, first: str) -> frozenset[str]:
+    """The steps before the first whose name begins with `first`; none where there is no such step."""
+    names = list(graph.steps)
+    places = [place for place, name in enumerate(names) if first and name.startswith(first)]
+    return frozenset(names[: places[0]]) if places else frozenset()
 
 
 def rounded(step: Step, ranges: Mapping[str, Range]) -> Step:

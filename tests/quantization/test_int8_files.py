@@ -401,9 +401,68 @@ def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
     onnx = pytest.importorskip("onnx")
     from keras_effnet.export import to_onnx
 
-    assert network.equalized
+    assert any(step.gain is not None for step in network.quantized.graph)
     factors = {}
     for name, source in (("photographs", calibration), ("network", network)):
         graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", source)).graph
         factors[name] = [tensor.name for tensor in graph.initializer if tensor.name.endswith("/gain")]
     assert not factors["photographs"] and factors["network"]
+
+
+def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
+    tiny_swish: Any, network: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
+) -> None:
+    """Stages 1 to 4 of a B0; the small network has three and keeps two."""
+    onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    from keras_effnet.export import to_onnx
+
+    everywhere = post_training.network(tiny_swish, calibration, target="onnx")
+    assert not everywhere.floats
+    monkeypatch.setattr(post_training, "ONNX_FIRST_INTEGER", "block3a")
+    mixed = post_training.network(tiny_swish, calibration, target="onnx")
+    assert "block2b_project_conv" in mixed.floats and "block3a_expand_conv" not in mixed.floats
+    path = to_onnx(tiny_swish, tmp_path / "mixed.onnx", "int8", mixed)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    pixels = np.transpose(np.rint(held_out), (0, 3, 1, 2))
+    difference = session.run(None, {"image": pixels})[0] - simulated(mixed, held_out)
+    assert np.sqrt(np.mean(difference**2)) < 0.06
+    rounded = {node.name for node in onnx.load(path).graph.node if node.op_type == "QuantizeLinear"}
+    assert not [name for name in rounded if name.startswith(("stem", "block1", "block2a"))]
+    assert {"block3a_expand_conv/uint8", "block3a_expand_conv/sigmoid/uint8"} <= rounded
+    goal = mixed.logits(held_out, integer=False)
+    ours, theirs = (accuracy.sqnr_db(goal, each.logits(held_out)) for each in (mixed, everywhere))
+    assert ours > theirs + 1
+    # a kernel in float is stored in 8 bits too
+    kernels = {tensor.name: tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert {kernels[name] for name in kernels if name.endswith("/kernel")} == {onnx.TensorProto.INT8}
+
+
+def test_network_serves_every_format_only_without_swish(
+    network: Any, tiny_lite: Any, calibration: Any
+) -> None:
+    lite = post_training.network(tiny_lite, calibration, target="onnx")
+    assert lite.serves_all and not lite.floats
+    assert not network.serves_all
+
+
+def test_tflite_stays_integer_when_onnx_is_exported_first(
+    tiny_swish: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
+) -> None:
+    pytest.importorskip("onnx")
+    from keras_effnet.export import pipeline
+    from keras_effnet.export.recipes import parse_target
+
+    monkeypatch.setattr(post_training, "ONNX_FIRST_INTEGER", "block3a")
+    job = pipeline.Job(
+        model=tiny_swish,
+        name="small",
+        out=tmp_path,
+        recipes=[parse_target("onnx:int8"), parse_target("tflite:int8")],
+        images=held_out,
+        calibration=calibration,
+        keep_failed=True,
+        rounds=1,
+    )
+    pipeline.export_job(job)
+    (path,) = tmp_path.glob("*.tflite")
+    assert float_operators(path.read_bytes()) == []
