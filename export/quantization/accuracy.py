@@ -150,6 +150,8 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
     ends = _ends(network.reference)
     for name in of_network(network).worst(len(steps)):
         lifted = network.quantized.lift(*set(_with_readers(network.reference, name)) - ends)
+        if lifted.lifted == network.quantized.lifted:  # float already, as a neighbour or for its speed
+            continue
         if len(lifted.lifted - network.floats) > limit:
             break
         network = replace(network, quantized=lifted)

@@ -81,6 +81,11 @@ class Graph:
     def output(self) -> str:
         return next(reversed(self.steps))
 
+    @property
+    def has_swish(self) -> bool:
+        """Whether any step is activated by a swish."""
+        return any(step.activation == "swish" for step in self)
+
     def consumers(self, name: str) -> list[Step]:
         """The steps that read `name`, in order."""
         return [step for step in self if name in step.inputs]

@@ -55,6 +55,7 @@ class _Writer:
         self.graph: Graph = quantized.graph
         self.ranges = quantized.ranges
         self.lifted = quantized.lifted
+        self.between = quantized.between
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.values: dict[str, str] = {}
@@ -122,19 +123,16 @@ class _Writer:
         kernel = _oihw(step)
         scales = np.maximum(np.abs(kernel).reshape(len(kernel), -1).max(1), 1e-12) / LARGEST
         weights = np.clip(np.rint(kernel / scales.reshape(-1, 1, 1, 1)), -LARGEST, LARGEST).astype(np.int8)
-        attributes = self._attributes(step)
-        if step.name in self.lifted:
-            bias = self._constant(f"{step.name}/bias", step.bias)
-            inputs = [x, self._unfolded(f"{step.name}/kernel", weights, scales), bias]
-            return self._node("Conv", inputs, f"{step.name}/convolution", **attributes)
-        inputs = [x, self._dequantized(f"{step.name}/kernel", weights, scales, axis=0)]
-        if step.inputs[0] not in self.scales:  # its input stayed float
+        in_float = step.name in self.lifted
+        written = self._unfolded if in_float else self._dequantized
+        inputs = [x, written(f"{step.name}/kernel", weights, scales)]
+        if in_float or step.inputs[0] not in self.scales:  # its input, the picture, may be float
             inputs.append(self._constant(f"{step.name}/bias", step.bias))
-            return self._node("Conv", inputs, f"{step.name}/convolution", **attributes)
-        bias_scales = scales * self.scales[step.inputs[0]]
-        bias = np.clip(np.rint(step.bias / bias_scales), -(2**31) + 1, 2**31 - 1).astype(np.int32)
-        inputs.append(self._dequantized(f"{step.name}/bias", bias, bias_scales, axis=0))
-        return self._node("Conv", inputs, f"{step.name}/convolution", **attributes)
+        else:
+            bias_scales = scales * self.scales[step.inputs[0]]
+            bias = np.clip(np.rint(step.bias / bias_scales), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+            inputs.append(self._dequantized(f"{step.name}/bias", bias, bias_scales))
+        return self._node("Conv", inputs, f"{step.name}/convolution", **self._attributes(step))
 
     def _attributes(self, step: Step) -> dict[str, Any]:
         assert step.kernel is not None
@@ -169,8 +167,7 @@ class _Writer:
             gated = gated if in_float else self._held(gated, f"{name}/gate")
         gate = self._node("Sigmoid", [gated], f"{name}/sigmoid_float")
         if step.activation == "sigmoid":
-            between = self.lifted.issuperset([name, *(reader.name for reader in self.graph.consumers(name))])
-            return gate if between else self._held(gate, name, GATE)
+            return gate if name in self.between else self._held(gate, name, GATE)
         gate = gate if in_float else self._held(gate, f"{name}/sigmoid", GATE)
         return self._held(self._node("Mul", [u, gate], f"{name}/swish"), name)
 
@@ -185,7 +182,7 @@ class _Writer:
             return self._node("Mul", [u, factor], f"{step.name}/scaled")
         channels = len(step.gain)
         ones = np.full((channels, 1, 1, 1), LARGEST, np.int8)
-        kernel = self._dequantized(f"{step.name}/gain", ones, step.gain / LARGEST, axis=0)
+        kernel = self._dequantized(f"{step.name}/gain", ones, step.gain / LARGEST)
         return self._node("Conv", [u, kernel], f"{step.name}/scaled", kernel_shape=[1, 1], group=channels)
 
     def _held(self, value: str, key: str, fixed: Range | None = None) -> str:
@@ -199,13 +196,14 @@ class _Writer:
         stored = self._node("QuantizeLinear", [value, scale, zero], f"{key}/uint8")
         return self._node("DequantizeLinear", [stored, scale, zero], f"{key}/held")
 
-    def _dequantized(self, name: str, values: Array, scales: Array, *, axis: int) -> str:
+    def _dequantized(self, name: str, values: Array, scales: Array) -> str:
+        """Integers with a scale for each output channel, the first axis."""
         inputs = [
             self._constant(name, values),
             self._constant(f"{name}/scale", scales.astype(np.float32)),
             self._constant(f"{name}/zero_point", np.zeros(len(scales), values.dtype)),
         ]
-        return self._node("DequantizeLinear", inputs, f"{name}/float", axis=axis)
+        return self._node("DequantizeLinear", inputs, f"{name}/float", axis=0)
 
     def _unfolded(self, name: str, weights: Array, scales: Array) -> str:
         """A float kernel, stored in a quarter of its size.

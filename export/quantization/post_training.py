@@ -65,7 +65,7 @@ class IntegerNetwork:
     @property
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `network`."""
-        return not _has_swish(self.quantized.graph)
+        return not self.quantized.graph.has_swish
 
     @property
     def lifted(self) -> tuple[str, ...]:
@@ -147,10 +147,6 @@ def _prepare(
         width=subject.width,
         images=images,
     )
-
-
-def _has_swish(graph: Graph) -> bool:
-    return any(step.activation == "swish" for step in graph)
 
 
 def _affordable(images: Array, largest: int) -> Array:
@@ -284,9 +280,7 @@ def network(
     """
     equalize, method = EQUALIZED_SHARE, DEFAULT_METHOD
     if target == "onnx":
-        equalize = 0.0
-        if _has_swish(fold(model)):
-            method = replace(method, first_integer=ONNX_FIRST_INTEGER)
+        equalize, method = 0.0, Method(first_integer=ONNX_FIRST_INTEGER)
     if min_agreement is None:
         return prepare(model, calibration, equalize=equalize, method=method, size=size)
     from keras_effnet.export.quantization import accuracy

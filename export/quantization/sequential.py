@@ -39,8 +39,8 @@ class Method:
         weights: `"refit"` (least squares), `"bias"` (correct means only) or `"keep"`.
         rounding: `"compensated"`, `"nearest"`, or `"none"` to measure what rounding costs; a network
             that is not rounded cannot be written to a file.
-        first_integer: what the name of the first step begins with that computes in integers; those before
-            it stay float. Empty: all compute in integers.
+        first_integer: of a network with swishes, what the name of the first step begins with that computes
+            in integers; those before it stay float. Empty: all compute in integers.
     """
 
     ranges: str = "error"
@@ -63,17 +63,21 @@ class Quantized:
     ranges: dict[str, Range]
     lifted: frozenset[str] = frozenset()
 
+    @property
+    def between(self) -> frozenset[str]:
+        """The lifted steps that only lifted ones read: what they pass on is float."""
+        return frozenset(
+            name
+            for name in self.lifted
+            if (readers := self.graph.consumers(name)) and self.lifted.issuperset(r.name for r in readers)
+        )
+
     def lift(self, *names: str) -> Quantized:
         """The same network with further steps in float."""
-        lifted = self.lifted.union(names)
-        inner = {key for key in self.ranges if "/" in key and key.split("/")[0] in lifted}
-        between = {
-            name
-            for name in lifted
-            if (readers := self.graph.consumers(name)) and lifted.issuperset(r.name for r in readers)
-        }
-        ranges = {key: value for key, value in self.ranges.items() if key not in inner | between}
-        return replace(self, ranges=ranges, lifted=lifted)
+        more = replace(self, lifted=self.lifted.union(names))
+        inner = {key for key in self.ranges if "/" in key and key.split("/")[0] in more.lifted}
+        dropped = inner | more.between
+        return replace(more, ranges={key: value for key, value in self.ranges.items() if key not in dropped})
 
 
 def quantize(
@@ -289,10 +293,10 @@ class _Walk:
 
 
 def _before(graph: Graph, first: str) -> frozenset[str]:
-    """The steps before the first whose name begins with `first`; none where there is no such step."""
+    """The steps of a network with swishes before the first whose name begins with `first`, if there is one."""
     names = list(graph.steps)
     places = [place for place, name in enumerate(names) if first and name.startswith(first)]
-    return frozenset(names[: places[0]]) if places else frozenset()
+    return frozenset(names[: places[0]]) if places and graph.has_swish else frozenset()
 
 
 def rounded(step: Step, ranges: Mapping[str, Range]) -> Step:

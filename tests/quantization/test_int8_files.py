@@ -410,7 +410,7 @@ def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
 
 
 def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
-    tiny_swish: Any, network: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
+    tiny_swish: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
 ) -> None:
     """Stages 1 to 4 of a B0; the small network has three and keeps two."""
     onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
