@@ -19,7 +19,7 @@ import numpy as np
 def ours(path: str) -> None:
     from keras_effnet import EfficientNetLite0
     from keras_effnet.explain import explain
-    from keras_effnet.preprocessing import sample_images
+    from keras_effnet.pictures.reading import sample_images
 
     model, images = EfficientNetLite0(), sample_images(224)
     cams = [explain(model, image) for image in images]

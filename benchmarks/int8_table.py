@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from keras_effnet.framing import Framing
+    from keras_effnet.pictures.framing import Framing
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 ROUNDS = 200
@@ -60,7 +60,7 @@ def clothes(
     split: str, size: int, limit: int | None = None, framing: Framing | None = None
 ) -> tuple[Any, Any]:
     """`../shared/clothing` as uint8 pictures and class indices."""
-    from keras_effnet.framing import Framing
+    from keras_effnet.pictures.framing import Framing
 
     folders = sorted(path for path in (SHARED / "clothing" / split).iterdir() if path.is_dir())
     found = [(path, index) for index, folder in enumerate(folders) for path in sorted(folder.iterdir())]
@@ -100,7 +100,7 @@ def grown_from_b0(variant: str) -> Any:
     from grown import grown
 
     from keras_effnet import EfficientNet
-    from keras_effnet.memory import release
+    from keras_effnet.system.memory import release
 
     large = EfficientNet(variant, weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
     images, _ = photographs(large.input_shape[1], limit=2)
@@ -299,7 +299,7 @@ def subject_of(
     if network == "clothing" and trained:
         import keras
 
-        from keras_effnet.framing import framing_of
+        from keras_effnet.pictures.framing import framing_of
 
         model = keras.saving.load_model(trained, compile=False)
         size, framing = model.input_shape[1], framing_of(model)

@@ -5,7 +5,7 @@
     python benchmarks/two_processes.py --data DIR --model lite0 --size 96 --epochs 3 --plot curves.png
 
 Trains the same network three times with the same global batch: in one process, in two processes that
-share each batch (`keras_effnet.hosts`, collectives over gloo), and in one process from another seed,
+share each batch (`keras_effnet.system.devices`, collectives over gloo), and in one process from another seed,
 which shows how far apart different runs are. RandAugment is off, because its random numbers depend on
 the process; everything else (random crops, drop-connect, dropout, averages of the weights) is on.
 Exits with 1 where the two curves differ by more than the tolerance.
@@ -62,11 +62,11 @@ def main() -> int:
 
 def train(arguments: argparse.Namespace) -> None:
     """What each process runs."""
-    from keras_effnet import examples, hosts
-    from keras_effnet.lookup import get_variant
-    from keras_effnet.pretrain import pretrain
-    from keras_effnet.recipe import Recipe
-    from keras_effnet.variants import Variant
+    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import Variant
+    from keras_effnet.pretrain import examples, pretrain
+    from keras_effnet.pretrain.recipe import Recipe
+    from keras_effnet.system import devices as hosts
 
     out, seed, index, count, address = arguments.worker
     share = hosts.join(address, int(count), int(index))

@@ -37,7 +37,7 @@ def seeds(folder: Path) -> dict[str, Path]:
     import keras
     from keras.src.legacy.saving import legacy_h5_format
 
-    from keras_effnet.variants import Variant
+    from keras_effnet.network.variants import Variant
     from tests.weights import foreign
 
     tiny = Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=32, dropout=0.1)

@@ -14,7 +14,7 @@ from keras_effnet.export.recipes import parse_target
 from keras_effnet.export.runners import load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import to_tflite
-from keras_effnet.preprocessing import sample_images
+from keras_effnet.pictures.reading import sample_images
 
 
 def latency(target: str = "tflite:float32", *, threads: int = 1, rounds: int = 30) -> Callable[[Any], float]:

@@ -23,8 +23,8 @@ from keras_effnet.export.subject import (
     describe,
     missing_calibration,
 )
-from keras_effnet.files import staged
-from keras_effnet.quiet import quiet_native
+from keras_effnet.system.files import staged
+from keras_effnet.system.quiet import quiet_native
 
 LAYOUTS = ("nchw", "nhwc")
 OPSET = 17

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.access import reachable
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import benchmark
 from keras_effnet.export.onnx_model import to_onnx
@@ -23,8 +22,9 @@ from keras_effnet.export.runners import load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import check_options, to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
-from keras_effnet.files import compressed_size_of, files_of, remove_empty, size_of, staged
-from keras_effnet.memory import release
+from keras_effnet.system.access import reachable
+from keras_effnet.system.files import compressed_size_of, files_of, remove_empty, size_of, staged
+from keras_effnet.system.memory import release
 
 
 @dataclass(frozen=True, kw_only=True)

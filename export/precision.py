@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras_effnet.errors import ExportError
-from keras_effnet.layers import flat_layers
+from keras_effnet.network.reader import flat_layers
 
 FLOATS = ("float16", "bfloat16", "float64")  # what a layer may compute in instead
 

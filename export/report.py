@@ -15,7 +15,7 @@ from typing import Any
 
 from keras_effnet.errors import require
 from keras_effnet.export.pipeline import Artefact
-from keras_effnet.files import staged
+from keras_effnet.system.files import staged
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 GOOD, BAD = "#2f7d6d", "#c0504d"

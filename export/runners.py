@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.access import reachable
-from keras_effnet.class_names import labels_of
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo, info_of
-from keras_effnet.framing import Framing
-from keras_effnet.preprocessing import check_pixels
-from keras_effnet.quiet import quiet_native
+from keras_effnet.pictures.class_names import labels_of
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.reading import check_pixels
+from keras_effnet.system.access import reachable
+from keras_effnet.system.quiet import quiet_native
 
 Pixels = npt.NDArray[Any]
 Outputs = npt.NDArray[np.float32]

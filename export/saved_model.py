@@ -9,8 +9,8 @@ from typing import Any
 
 from keras_effnet.export.archive import write_out
 from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
-from keras_effnet.files import staged
-from keras_effnet.framing import Framing
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.system.files import staged
 
 KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}  # the resizing operator's names
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.access import system_said
 from keras_effnet.errors import ExportError, InvalidInputError, require
 from keras_effnet.export import tflite_metadata
 from keras_effnet.export.archive import write_out
 from keras_effnet.export.recipes import Recipe, get_recipe
 from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
-from keras_effnet.files import staged
-from keras_effnet.quiet import quiet_native
+from keras_effnet.system.access import system_said
+from keras_effnet.system.files import staged
+from keras_effnet.system.quiet import quiet_native
 
 SIGNATURE = "serving_default"
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError, VerificationError
 from keras_effnet.export.precision import in_float32
 from keras_effnet.export.runners import Runner, load
-from keras_effnet.preprocessing import check_pixels
+from keras_effnet.pictures.reading import check_pixels
 
 REFERENCE_BATCH = 8
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows

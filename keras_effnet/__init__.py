@@ -28,9 +28,10 @@ if TYPE_CHECKING:
         EfficientNetLite3,
         EfficientNetLite4,
     )
-    from keras_effnet.cost import cost
-    from keras_effnet.labels import decode_predictions
-    from keras_effnet.preprocessing import load_image, preprocess_input
+    from keras_effnet.costs import cost
+    from keras_effnet.network.conventions import preprocess_input
+    from keras_effnet.pictures.labels import decode_predictions
+    from keras_effnet.pictures.reading import load_image
     from keras_effnet.scaling import CompoundScaling
     from keras_effnet.weights import load_weights
 
@@ -63,14 +64,14 @@ __all__ = [
 
 _HOMES = {
     "CompoundScaling": "scaling",
-    "decode_predictions": "labels",
-    "load_image": "preprocessing",
+    "cost": "costs",
+    "decode_predictions": "pictures.labels",
+    "load_image": "pictures.reading",
     "load_weights": "weights",
-    "preprocess_input": "preprocessing",
+    "preprocess_input": "network.conventions",
 }
 _SUBMODULES = (
     "baselines",
-    "cost",
     "errors",
     "explain",
     "export",

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_effnet.arguments import (
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.arguments import (
     check_activation,
     check_classes,
     check_epsilon,
@@ -15,11 +16,10 @@ from keras_effnet.arguments import (
     check_rate,
     check_weights,
 )
-from keras_effnet.builder import PADDINGS, Options, build_model
-from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.lookup import architecture_of, get_variant
-from keras_effnet.preprocessing import get_convention
-from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.network.builder import PADDINGS, Options, build_model
+from keras_effnet.network.conventions import get_convention
+from keras_effnet.network.lookup import architecture_of, get_variant
+from keras_effnet.network.variants import VARIANTS, Variant
 from keras_effnet.weights import load_planned, plan_weights
 
 Weights = str | os.PathLike[str] | None

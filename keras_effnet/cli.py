@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(_spelled_out(given))
     arguments.given = given
-    from keras_effnet.access import system_said
     from keras_effnet.errors import EffNetError, VerificationError
-    from keras_effnet.signals import not_swallowed
+    from keras_effnet.system.access import system_said
+    from keras_effnet.system.signals import not_swallowed
 
     warnings.showwarning = _show_warning
     try:

@@ -24,14 +24,14 @@ from typing import Any
 import keras
 
 from keras_effnet.applications import EfficientNet
-from keras_effnet.architecture import stage_of
-from keras_effnet.arguments import check_activation, check_rate, is_whole
-from keras_effnet.class_names import check_labels, labels_layer_name, labels_of
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.framing import margin_layer_name
-from keras_effnet.lookup import get_variant
-from keras_effnet.preprocessing import CROP_MARGIN
-from keras_effnet.variants import Variant
+from keras_effnet.network.arguments import check_activation, check_rate, is_whole
+from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.table import stage_of
+from keras_effnet.network.variants import Variant
+from keras_effnet.pictures.class_names import check_labels, labels_layer_name, labels_of
+from keras_effnet.pictures.framing import margin_layer_name
+from keras_effnet.pictures.reading import CROP_MARGIN
 
 __all__ = ["blocks", "classifier", "freeze", "head_layers", "labels_of", "unfreeze"]
 

@@ -54,7 +54,7 @@ def trained_b0(shared: Path) -> Any:
 @pytest.fixture(scope="session")
 def tiny_variant() -> Any:
     """A quarter of B0's width at 64 px: every kind of layer, little work."""
-    from keras_effnet.variants import Variant
+    from keras_effnet.network.variants import Variant
 
     return Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=64, dropout=0.1)
 

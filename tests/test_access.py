@@ -13,14 +13,14 @@ from permissions import counting
 from PIL import Image
 
 from keras_effnet import load_image
-from keras_effnet.access import reachable
 from keras_effnet.cli import main
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.export import load
 from keras_effnet.export.pipeline import check_paths
-from keras_effnet.files import staged
-from keras_effnet.preprocessing import list_images
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS
+from keras_effnet.pictures.reading import list_images
+from keras_effnet.system.access import reachable
+from keras_effnet.system.files import staged
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import plan_weights
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from keras_effnet.architecture import (
+from keras_effnet.network.lookup import architecture_of, get_variant
+from keras_effnet.network.table import (
     B0_STAGES,
     _letters,
     count_parameters,
@@ -15,8 +16,7 @@ from keras_effnet.architecture import (
     round_repeats,
     scale,
 )
-from keras_effnet.lookup import architecture_of, get_variant
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS
 
 # trainable parameters, blocks, top filters
 FACTS = {
@@ -136,7 +136,7 @@ def test_get_variant_understands_the_usual_spellings(given: str, expected: str) 
     assert get_variant(given).name == expected
 
 
-@pytest.mark.parametrize("module", ["keras_effnet.architecture", "keras_effnet.variants"])
+@pytest.mark.parametrize("module", ["keras_effnet.network.table", "keras_effnet.network.variants"])
 def test_tables_import_neither_tensorflow_nor_keras(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,9 +16,9 @@ from material import randomize
 import keras_effnet
 from keras_effnet import EfficientNet
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.lookup import identify
-from keras_effnet.preprocessing import CONVENTIONS
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.network.lookup import identify
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.weights.provenance import built_with
 
 TRAINABLE = {
@@ -258,7 +258,7 @@ def test_network_trains_one_step_on_the_jax_backend() -> None:
     code = (
         "import numpy as np, keras\n"
         "from keras_effnet import EfficientNet\n"
-        "from keras_effnet.variants import Variant\n"
+        "from keras_effnet.network.variants import Variant\n"
         "tiny = Variant(name='tiny', title='Tiny', width=0.25, depth=0.3, resolution=64, dropout=0.1)\n"
         "model = EfficientNet(tiny, weights=None, classes=4)\n"
         "model.compile('sgd', 'sparse_categorical_crossentropy')\n"

@@ -14,7 +14,7 @@ from PIL import Image
 import keras_effnet
 from keras_effnet.cli import main
 from keras_effnet.explain import colorize, explain
-from keras_effnet.preprocessing import load_image
+from keras_effnet.pictures.reading import load_image
 
 CUP = str(Path(keras_effnet.__file__).parent / "photos" / "cup.jpg")
 LABELS = ("bag", "cup", "hat", "shoe", "shirt", "sock", "what else")

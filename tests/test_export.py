@@ -19,7 +19,7 @@ import keras_effnet
 from keras_effnet import EfficientNet, export, load_image
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
 from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
-from keras_effnet.files import staged
+from keras_effnet.system.files import staged
 
 LABELS = [f"kind {index}" for index in range(7)]
 # training in integers has tests of its own
@@ -215,7 +215,7 @@ def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
 
 
 def test_saved_model_classifies_encoded_pictures(lite0: Any, tmp_path: Path) -> None:
-    from keras_effnet.preprocessing import list_images
+    from keras_effnet.pictures.reading import list_images
 
     folder = Path(keras_effnet.__file__).parent / "photos"
     path = export.to_saved_model(lite0, tmp_path / "lite0")

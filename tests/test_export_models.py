@@ -17,7 +17,7 @@ from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
 from keras_effnet.export.subject import describe, info_of
-from keras_effnet.layers import flat_layers
+from keras_effnet.network.reader import flat_layers
 
 EXPORTERS = {".tflite": export.to_tflite, ".onnx": export.to_onnx}
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from keras_effnet import export, load_image, transfer
 from keras_effnet.cli import main
-from keras_effnet.framing import Framing, framing_of
+from keras_effnet.pictures.framing import Framing, framing_of
 
 LABELS = ["left", "right", "both"]
 

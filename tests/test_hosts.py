@@ -18,14 +18,15 @@ import pytest
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.hosts import Share, join, strategy_scope
+from keras_effnet.system.devices import Share, join, strategy_scope
 
 TRAIN = """
 import sys
-from keras_effnet import examples, hosts
+from keras_effnet.pretrain import examples
+from keras_effnet.system import devices as hosts
 from keras_effnet.pretrain import pretrain
-from keras_effnet.recipe import Recipe
-from keras_effnet.variants import Variant
+from keras_effnet.pretrain.recipe import Recipe
+from keras_effnet.network.variants import Variant
 
 data, out, index, count, address, epochs = sys.argv[1:]
 share = hosts.join(address, int(count), int(index))
@@ -121,8 +122,8 @@ def test_terminating_processes_ends_them_and_leaves_no_model(folders: Path, tmp_
 def test_randaugment_feeds_a_model_on_jax(folders: Path) -> None:
     pytest.importorskip("jax")
     code = (
-        "import sys, numpy as np\nfrom keras_effnet import examples, feeding\n"
-        "from keras_effnet.recipe import Recipe\n"
+        "import sys, numpy as np\nfrom keras_effnet.pretrain import batches as feeding, examples\n"
+        "from keras_effnet.pretrain.recipe import Recipe\n"
         "found = examples.from_folders(sys.argv[1])\n"
         "batches = [feeding.training_batches(found, Recipe(batch_size=4, augment_ops=n), 32) for n in (0, 2)]\n"
         "plain, strong = (np.asarray(next(iter(batch))[0]) for batch in batches)\n"

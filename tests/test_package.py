@@ -82,7 +82,7 @@ def test_installed_wheel_classifies_and_exports(wheel: Path, tmp_path: Path) -> 
     subprocess.run(pip, check=True, capture_output=True)
     code = (
         "import keras_effnet, keras_effnet.export as export\n"
-        "from keras_effnet.preprocessing import sample_images\n"
+        "from keras_effnet.pictures.reading import sample_images\n"
         "model = keras_effnet.EfficientNet('lite0', weights=None, input_shape=(64, 64, 3), classes=3)\n"
         "path = export.to_tflite(model, 'm.tflite', labels=['a', 'b', 'c'])\n"
         "print(keras_effnet.__file__)\n"

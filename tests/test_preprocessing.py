@@ -11,8 +11,8 @@ from PIL import Image
 
 from keras_effnet import decode_predictions, load_image, preprocess_input
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.labels import imagenet_labels, imagenet_wnids
-from keras_effnet.preprocessing import check_pixels, list_images, sample_images
+from keras_effnet.pictures.labels import imagenet_labels, imagenet_wnids
+from keras_effnet.pictures.reading import check_pixels, list_images, sample_images
 
 
 @pytest.fixture

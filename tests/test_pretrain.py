@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet import examples, load_image
+from keras_effnet import load_image
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.examples import Examples
-from keras_effnet.feeding import training_batches, validation_batches
-from keras_effnet.hosts import Share
-from keras_effnet.pretrain import pretrain
-from keras_effnet.recipe import Recipe
+from keras_effnet.pretrain import examples, pretrain
+from keras_effnet.pretrain.batches import training_batches, validation_batches
+from keras_effnet.pretrain.examples import Examples
+from keras_effnet.pretrain.recipe import Recipe
+from keras_effnet.system.devices import Share
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
 QUICK = Recipe(
@@ -43,7 +43,7 @@ QUICK = Recipe(
 @pytest.fixture(scope="module")
 def small() -> Any:
     """The least network that has every kind of layer."""
-    from keras_effnet.variants import Variant
+    from keras_effnet.network.variants import Variant
 
     return Variant(name="small", title="Small", width=0.1, depth=0.1, resolution=32, dropout=0.0)
 
@@ -238,7 +238,7 @@ def test_resume_goes_on_after_the_last_whole_epoch(
         seeds.append(seed)
         return training_batches(*given, seed=seed, **named)
 
-    monkeypatch.setattr(importlib.import_module("keras_effnet.pretrain"), "training_batches", batches)
+    monkeypatch.setattr(importlib.import_module("keras_effnet.pretrain.run"), "training_batches", batches)
     with pytest.raises(KeyboardInterrupt):
         pretrain(small, found, out=out, recipe=recipe, callbacks=[_Stop(0)], verbose=0)
     with pytest.raises(KeyboardInterrupt):  # no whole epoch yet: it begins again
@@ -333,7 +333,7 @@ def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) 
         "made = []\n"
         "tf.distribute.MirroredStrategy = lambda: made.append(real(['CPU:0', 'CPU:1'])) or made[-1]\n"
         "from keras_effnet import examples\nfrom keras_effnet.pretrain import pretrain\n"
-        "from keras_effnet.recipe import Recipe\nfrom keras_effnet.variants import Variant\n"
+        "from keras_effnet.pretrain.recipe import Recipe\nfrom keras_effnet.network.variants import Variant\n"
         "small = Variant(name='small', title='Small', width=0.1, depth=0.1, resolution=32, dropout=0.0)\n"
         "recipe = Recipe(epochs=1, batch_size=8, augment_ops=0, ema=0)\n"
         "pretrain(small, examples.from_folders(sys.argv[1]), out='run', recipe=recipe, strategy='mirrored',"
@@ -392,7 +392,7 @@ def test_wrong_use_ends_with_two_and_one_line(
 def test_missing_tfds_names_the_extra(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['tensorflow_datasets'] = None\n"
-        "from keras_effnet.examples import from_tfds\n"
+        "from keras_effnet.pretrain.examples import from_tfds\n"
         "try:\n    from_tfds('mnist', 'train')\n"
         "except ImportError as error:\n    print(error)\n"
     )

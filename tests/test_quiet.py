@@ -8,7 +8,7 @@ import os
 import pytest
 
 from keras_effnet.errors import ExportError
-from keras_effnet.quiet import import_keras, quiet_native
+from keras_effnet.system.quiet import import_keras, quiet_native
 
 
 @pytest.mark.parametrize(("error", "shown"), [(ExportError, ""), (ValueError, "native noise\n")])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from keras_effnet.signals import Terminated, not_swallowed, terminable
+from keras_effnet.system.signals import Terminated, not_swallowed, terminable
 
 
 class _Closing:

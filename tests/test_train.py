@@ -372,7 +372,7 @@ def test_photographs_that_cannot_be_read_are_listed_when_too_few_remain(
 
 
 def test_resume_removes_what_a_killed_writer_left(finished: Path, tmp_path: Path) -> None:
-    from keras_effnet.files import staged
+    from keras_effnet.system.files import staged
     from keras_effnet.train import RunFolder
 
     shutil.copy(finished / "run.json", tmp_path / "run.json")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.framing import Framing
+from keras_effnet.pictures.framing import Framing
 from keras_effnet.train.augmentation import augmentation
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.listing import SPLITS, read_listing

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 from full_disk import full_disk
 
-from keras_effnet.access import system_said
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
-from keras_effnet.files import shown, staged
+from keras_effnet.system.access import system_said
+from keras_effnet.system.files import shown, staged
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.faults import plain_errors
 from keras_effnet.train.features import cached_features

@@ -14,9 +14,9 @@ from material import ROOT, randomize
 from PIL import Image
 
 from keras_effnet import EfficientNet, export, transfer
-from keras_effnet.class_names import labels_layer_name, labels_of
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.framing import framing_of
+from keras_effnet.pictures.class_names import labels_layer_name, labels_of
+from keras_effnet.pictures.framing import framing_of
 
 LABELS = ("cat", "t-shirt", "ice cream", "Grüße_1.5", "狗")
 

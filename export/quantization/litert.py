@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.export.subject import Subject
-from keras_effnet.preprocessing import check_pixels
-from keras_effnet.quiet import quiet_native
+from keras_effnet.pictures.reading import check_pixels
+from keras_effnet.system.quiet import quiet_native
 
 ENOUGH_IMAGES = 16  # fewer photographs leave many channels at ranges they exceed in use
 PIXEL_RANGE = (0.0, 255.0)

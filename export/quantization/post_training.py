@@ -24,9 +24,9 @@ from keras_effnet.export.quantization.graph import Array, Graph
 from keras_effnet.export.quantization.sequential import Method, Quantized, quantize
 from keras_effnet.export.quantization.tflite_file import write
 from keras_effnet.export.subject import Subject, describe
-from keras_effnet.layers import flat_layers
-from keras_effnet.memory import release
-from keras_effnet.threads import one_blas_thread
+from keras_effnet.network.reader import flat_layers
+from keras_effnet.system.memory import release
+from keras_effnet.system.threads import one_blas_thread
 
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")

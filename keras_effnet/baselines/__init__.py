@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.arguments import check_activation, check_classes, check_input_shape, check_rate
 from keras_effnet.baselines.builder import build_layers, options_for
 from keras_effnet.baselines.table import (
     BASELINES,
@@ -25,9 +24,10 @@ from keras_effnet.baselines.table import (
     Stage,
     scaled,
 )
-from keras_effnet.cost import Cost, cost_of_graph
-from keras_effnet.cost.sketch import Sketch
+from keras_effnet.costs import Cost, cost_of_graph
+from keras_effnet.costs.sketch import Sketch
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.arguments import check_activation, check_classes, check_input_shape, check_rate
 
 if TYPE_CHECKING:
     import keras

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_effnet.baselines.table import Baseline, Block, Scaled
-from keras_effnet.builder import Layers, Options, head, inverted_block
+from keras_effnet.network.builder import Layers, Options, head, inverted_block
 
 
 def build_layers(scaled: Scaled, options: Options, inputs: Any, *, keras: Any) -> Any:

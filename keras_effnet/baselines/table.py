@@ -11,8 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from keras_effnet import architecture
-from keras_effnet.architecture import (
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network import table as architecture
+from keras_effnet.network.builder import MIN_SIZE
+from keras_effnet.network.conventions import CONVENTIONS, Convention
+from keras_effnet.network.lookup import check_blocks
+from keras_effnet.network.table import (
     B0_STAGES,
     FILTER_MULTIPLE,
     STEM_FILTERS,
@@ -21,10 +25,6 @@ from keras_effnet.architecture import (
     round_filters,
     round_repeats,
 )
-from keras_effnet.builder import MIN_SIZE
-from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.lookup import check_blocks
-from keras_effnet.preprocessing import CONVENTIONS, Convention
 
 RESOLUTION_MULTIPLE = 8  # sides that halve three times without a remainder
 BLOCKS = ("inverted", "separable", "bottleneck", "bottleneck_v1.5")

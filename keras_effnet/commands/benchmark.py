@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.export import load
     from keras_effnet.export.benchmark import median_latencies_ms
-    from keras_effnet.files import size_of
-    from keras_effnet.preprocessing import sample_images
+    from keras_effnet.pictures.reading import sample_images
+    from keras_effnet.system.files import size_of
 
     runners = [load(path, threads=arguments.threads) for path in arguments.artefacts]
     sizes = {runner.size for runner in runners}

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     import_keras()
     from keras_effnet.weights.convert import convert

@@ -73,7 +73,7 @@ def _cost(name: str, arguments: argparse.Namespace) -> Any:
     if not name.endswith(".keras"):
         return _cost_of_name(name, arguments)
     from keras_effnet.commands.models import load_keras
-    from keras_effnet.cost import cost
+    from keras_effnet.costs import cost
     from keras_effnet.errors import InvalidInputError
 
     model = load_keras(name)
@@ -91,10 +91,10 @@ def _cost(name: str, arguments: argparse.Namespace) -> Any:
 def _cost_of_name(name: str, arguments: argparse.Namespace) -> Any:
     """Of a variant, or else of a baseline: neither needs Keras."""
     from keras_effnet.baselines import BASELINES, cost_of, get_baseline
-    from keras_effnet.cost.members import cost_of_variant
+    from keras_effnet.costs.members import cost_of_variant
     from keras_effnet.errors import InvalidInputError, unknown_name
-    from keras_effnet.lookup import get_variant
-    from keras_effnet.variants import VARIANTS
+    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import VARIANTS
 
     given = {"resolution": arguments.size, "batch": arguments.batch}
     try:

@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.files import staged
-    from keras_effnet.framing import framing_of
+    from keras_effnet.pictures.framing import framing_of
+    from keras_effnet.system.files import staged
 
     # not beside the photograph: in a class folder the next training would take it for one
     given = arguments.out or f"{Path(arguments.image).stem}_cam.png"
@@ -106,8 +106,8 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The Keras model, and the published variant it is, or None."""
     from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.lookup import get_variant, identify
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.network.lookup import get_variant, identify
+    from keras_effnet.system.quiet import import_keras
 
     path = Path(arguments.model)
     if not path.exists() and path.suffix != KERAS_SUFFIX:
@@ -140,10 +140,10 @@ def _side(model: Any, variant: Any, given: int | None) -> int:
 
 
 def _labels(model: Any, arguments: argparse.Namespace) -> tuple[str, ...]:
-    from keras_effnet.class_names import labels_of
     from keras_effnet.commands.models import KERAS_SUFFIX
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.labels import numbered_labels
+    from keras_effnet.pictures.class_names import labels_of
+    from keras_effnet.pictures.labels import numbered_labels
 
     classes = int(model.output_shape[-1])
     carried = labels_of(model)

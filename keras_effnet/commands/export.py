@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet import memory
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
@@ -21,12 +20,13 @@ from keras_effnet.commands.options import (
     whole_number,
 )
 from keras_effnet.commands.table import table
+from keras_effnet.system import memory
 
 if TYPE_CHECKING:
     from keras_effnet.export.pipeline import Artefact
     from keras_effnet.export.recipes import Recipe
-    from keras_effnet.framing import Framing
-    from keras_effnet.variants import Variant
+    from keras_effnet.network.variants import Variant
+    from keras_effnet.pictures.framing import Framing
 
 NAME = "export"
 HELP = "export variants or Keras files to SavedModel, TFLite and ONNX, each file verified against the Keras model"
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export.recipes import check_installed, parse_target
     from keras_effnet.export.report import require_html, write_reports
     from keras_effnet.export.tflite import check_options
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     out = Path(arguments.out).expanduser()
     givens = _givens(arguments)
@@ -144,7 +144,7 @@ class _Given:
     @classmethod
     def of(cls, text: str) -> _Given:
         from keras_effnet.commands.models import KERAS_SUFFIX, check_keras_file
-        from keras_effnet.lookup import get_variant
+        from keras_effnet.network.lookup import get_variant
 
         path = Path(text).expanduser()
         if path.suffix != KERAS_SUFFIX:
@@ -173,7 +173,7 @@ class _Given:
 def _givens(arguments: argparse.Namespace) -> list[_Given]:
     from keras_effnet.commands.models import refuse_weights
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.variants import B_SERIES
+    from keras_effnet.network.variants import B_SERIES
 
     names = arguments.variants
     wanted = [name for given in names for name in (B_SERIES if given.lower() == "all" else (given,))]
@@ -193,7 +193,7 @@ def _givens(arguments: argparse.Namespace) -> list[_Given]:
 def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
     """Before the first minute of work: is everything there that the recipes need?"""
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.preprocessing import list_images
+    from keras_effnet.pictures.reading import list_images
 
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
@@ -212,7 +212,7 @@ def _export(
     import keras
 
     from keras_effnet.export.pipeline import Job, export_job
-    from keras_effnet.framing import framing_of
+    from keras_effnet.pictures.framing import framing_of
 
     def step(name: str) -> None:
         bar.set_description(name)
@@ -245,7 +245,7 @@ def _export(
 
 def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
-    from keras_effnet.preprocessing import sample_paths
+    from keras_effnet.pictures.reading import sample_paths
 
     calibration = images = None
     if arguments.calibration is not None:

@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.architecture import count_parameters
-    from keras_effnet.lookup import architecture_of
-    from keras_effnet.variants import VARIANTS
+    from keras_effnet.network.lookup import architecture_of
+    from keras_effnet.network.table import count_parameters
+    from keras_effnet.network.variants import VARIANTS
     from keras_effnet.weights.catalog import CATALOG, SET_NAMES
 
     entries: list[dict[str, Any]] = []

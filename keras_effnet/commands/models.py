@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.access import reachable
 from keras_effnet.commands.options import weights_of
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.labels import IMAGENET_CLASSES
-from keras_effnet.quiet import import_keras
-from keras_effnet.variants import Variant
+from keras_effnet.network.variants import Variant
+from keras_effnet.pictures.labels import IMAGENET_CLASSES
+from keras_effnet.system.access import reachable
+from keras_effnet.system.quiet import import_keras
 
 KERAS_SUFFIX = ".keras"
 

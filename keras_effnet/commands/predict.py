@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keras_effnet.commands.options import add_json, add_weights, whole_number
 
 if TYPE_CHECKING:
-    from keras_effnet.framing import Framing
+    from keras_effnet.pictures.framing import Framing
 
 NAME = "predict"
 HELP = "classify photographs with a variant or an exported file"
@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple[str, ...]]:
     """A callable from pixels to probabilities, its input size, how photographs are read for it, and its labels."""
     from keras_effnet.commands.models import build, refuse_weights
-    from keras_effnet.labels import numbered_labels
-    from keras_effnet.lookup import get_variant
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.pictures.labels import numbered_labels
+    from keras_effnet.system.quiet import import_keras
 
     if Path(arguments.model).exists():
         from keras_effnet.errors import InvalidInputError
@@ -73,7 +73,7 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple
         return runner, size, runner.framing, labels
     variant = get_variant(arguments.model)
     import_keras()
-    from keras_effnet.framing import framing_of
+    from keras_effnet.pictures.framing import framing_of
 
     model = build(variant, arguments)
 
@@ -85,7 +85,7 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple
 
 def _classes(runner: Any) -> int:
     """How many an artefact has that carries no labels."""
-    from keras_effnet.preprocessing import sample_images
+    from keras_effnet.pictures.reading import sample_images
 
     return int(runner(sample_images(runner.size[0])[:1]).shape[-1])
 

@@ -67,7 +67,7 @@ def add_hosts(parser: Any) -> None:
 def join_hosts(arguments: argparse.Namespace) -> Any:
     """The `hosts.Share` of this process. Call it before Keras is imported: several hosts need JAX."""
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.hosts import Share, join
+    from keras_effnet.system.devices import Share, join
 
     if arguments.hosts == 1:
         if arguments.process_id or arguments.coordinator:
@@ -81,7 +81,7 @@ def join_hosts(arguments: argparse.Namespace) -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.commands.stopping import stopped
-    from keras_effnet.signals import terminable
+    from keras_effnet.system.signals import terminable
 
     # of several processes each dies of SIGTERM at once: while they wait for each other in native code, no
     # exception could be raised
@@ -94,12 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     share = join_hosts(arguments)
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     import_keras()
-    from keras_effnet.lookup import get_variant
+    from keras_effnet.network.lookup import get_variant
     from keras_effnet.pretrain import MODEL, pretrain
-    from keras_effnet.recipe import Recipe
+    from keras_effnet.pretrain.recipe import Recipe
 
     variant = get_variant(arguments.model)
     given = {name: getattr(arguments, name) for name in VALUES}
@@ -129,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _examples(arguments: argparse.Namespace, name: str, split: str, count: int | None) -> Any:
-    from keras_effnet import examples
+    from keras_effnet.pretrain import examples
 
     if arguments.format == "folders":
         return examples.from_folders(name)

@@ -198,7 +198,7 @@ def _at(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     if arguments.threads is not None and not arguments.latency_of.startswith(THREADED):
         raise InvalidInputError(

@@ -71,7 +71,7 @@ def _training(arguments: argparse.Namespace, baseline: Any) -> Any:
 
 def search(arguments: argparse.Namespace) -> int:
     """Run the grid search."""
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     import_keras()
     from keras_effnet.baselines import get_baseline
@@ -118,7 +118,7 @@ def search(arguments: argparse.Namespace) -> int:
 
 def architecture(arguments: argparse.Namespace) -> int:
     """Run the search over the stage table."""
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     import_keras()
     from keras_effnet.baselines import cost_of

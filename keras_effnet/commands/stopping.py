@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 
-from keras_effnet.signals import Terminated
+from keras_effnet.system.signals import Terminated
 
 INTERRUPTED, TERMINATED = 130, 143
 

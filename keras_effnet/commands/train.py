@@ -113,7 +113,7 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.commands.stopping import stopped
-    from keras_effnet.signals import terminable
+    from keras_effnet.system.signals import terminable
 
     out = Path(arguments.out).expanduser()
     with terminable():
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, out: Path) -> int:
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.system.quiet import import_keras
 
     given = _given(arguments)
     recipes = _targets(arguments.export)

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export import load, verify
-    from keras_effnet.framing import framing_of
-    from keras_effnet.preprocessing import sample_paths
-    from keras_effnet.quiet import import_keras
+    from keras_effnet.pictures.framing import framing_of
+    from keras_effnet.pictures.reading import sample_paths
+    from keras_effnet.system.quiet import import_keras
 
     import_keras()
     reports = []
@@ -66,7 +66,7 @@ def _model(arguments: argparse.Namespace, runner: Runner) -> Any:
     """The Keras model to compare with, at the size of the artefact."""
     from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.lookup import get_variant
+    from keras_effnet.network.lookup import get_variant
 
     wanted = arguments.model or (runner.info.variant if runner.info else None)
     if wanted is None:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keras_effnet.architecture import MAX_BLOCKS, count_blocks
-from keras_effnet.cost import Cost, cost
+from keras_effnet.costs import Cost, cost
 from keras_effnet.errors import EffNetError, InvalidInputError, unknown_name
+from keras_effnet.network.table import MAX_BLOCKS, count_blocks
+from keras_effnet.network.variants import Variant
 from keras_effnet.scaling.compound import PHI_RANGE, CompoundScaling, round_resolution
-from keras_effnet.variants import Variant
 
 DIMENSIONS = ("compound", "depth", "width", "resolution")
 STEP, MEASURED_STEP = 0.01, 0.1  # a measurement takes seconds and repeats to some percent

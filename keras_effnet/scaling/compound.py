@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, build, cost_of
 from keras_effnet.baselines.table import RESOLUTION_MULTIPLE
-from keras_effnet.builder import MIN_SIZE
-from keras_effnet.cost import Cost
+from keras_effnet.costs import Cost
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.variants import Variant
+from keras_effnet.network.builder import MIN_SIZE
+from keras_effnet.network.variants import Variant
 
 if TYPE_CHECKING:
     import keras

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import BASELINES
-from keras_effnet.cost.members import cost_of_variant
+from keras_effnet.costs.members import cost_of_variant
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.files import staged
+from keras_effnet.network.variants import B_SERIES
 from keras_effnet.scaling.budget import DIMENSIONS, single_dimension
 from keras_effnet.scaling.compound import CompoundScaling
 from keras_effnet.scaling.published import PUBLISHED_PHI
-from keras_effnet.variants import B_SERIES
+from keras_effnet.system.files import staged
 
 # network: (parameters in M, multiply-adds in G or None, top-1), arXiv:1905.11946, Table 2
 PEERS: dict[str, tuple[float, float | None, float]] = {

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keras_effnet.baselines import cost_of
-from keras_effnet.cost.members import cost_of_variant
+from keras_effnet.costs.members import cost_of_variant
+from keras_effnet.network.variants import VARIANTS, Variant
 from keras_effnet.scaling.compound import CompoundScaling
-from keras_effnet.variants import VARIANTS, Variant
 
 # phi of the published members: rounded by hand, as their depth, width and resolution are
 PUBLISHED_PHI = {"b0": 0.0, "b1": 0.5, "b2": 1.0, "b3": 2.0, "b4": 3.5, "b5": 5.0, "b6": 6.0, "b7": 7.0}

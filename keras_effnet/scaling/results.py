@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.files import staged
 from keras_effnet.scaling.identity import changes
+from keras_effnet.system.files import staged
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

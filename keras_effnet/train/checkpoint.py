@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.files import reserve, staged
+from keras_effnet.system.files import reserve, staged
 
 STATE_NAME = "state.json"
 FLOAT_BYTES = 4

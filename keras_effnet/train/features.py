@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.access import system_said
 from keras_effnet.errors import ExportError
+from keras_effnet.system.access import system_said
 from keras_effnet.train.pictures import in_chunks
 
 CHUNK = 512  # photographs between two writes

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.framing import Framing
+from keras_effnet.pictures.framing import Framing
 from keras_effnet.train.augmentation import augmentation
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.listing import Listing

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_effnet.access import system_said
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.preprocessing import IMAGE_SUFFIXES
+from keras_effnet.pictures.reading import IMAGE_SUFFIXES
+from keras_effnet.system.access import system_said
 from keras_effnet.train.rows import SPLITS, UNDECIDED, LeftOut, Row, split_called
 
 _TRAIN = SPLITS.index("train")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.access import system_said
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.framing import Framing
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.system.access import system_said
 from keras_effnet.train.listing import Listing
 
 THREADS = 4

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.files import shown, staged
+from keras_effnet.system.files import shown, staged
 from keras_effnet.train.evaluation import Mistake, worst_mistakes
 from keras_effnet.train.listing import Listing
 from keras_effnet.train.run import Outcome

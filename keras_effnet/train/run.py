@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.files import shown, staged
-from keras_effnet.framing import Framing
-from keras_effnet.hosts import strategy_scope
-from keras_effnet.lookup import get_variant
-from keras_effnet.saving import save_classifier
+from keras_effnet.network.lookup import get_variant
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.system.devices import strategy_scope
+from keras_effnet.system.files import shown, staged
 from keras_effnet.train import splits
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.evaluation import measure
@@ -33,6 +32,7 @@ from keras_effnet.train.head import train_head
 from keras_effnet.train.listing import Listing, read_listing
 from keras_effnet.train.pictures import evaluation_batches, scan
 from keras_effnet.train.progress import Progress
+from keras_effnet.train.saving import save_classifier
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32

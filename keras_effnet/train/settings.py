@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.hosts import STRATEGIES
+from keras_effnet.system.devices import STRATEGIES
 
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_effnet.variants import B_SERIES, VARIANTS, Variant
+from keras_effnet.network.variants import B_SERIES, VARIANTS, Variant
 
 CROP_MARGIN = 32  # the reference's evaluation keeps size / (size + 32) of the shorter side
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from keras_effnet.labels import IMAGENET_CLASSES
+from keras_effnet.pictures.labels import IMAGENET_CLASSES
 from keras_effnet.weights.arrays import TOP_LAYER, Array, LayerArrays, LazyArray
 
 STEM_LAYER = "stem_conv"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.layers import composed, convention_of, input_constants
+from keras_effnet.network.reader import composed, convention_of, input_constants
 from keras_effnet.weights.arrays import Checkpoint
 from keras_effnet.weights.assign import guess_variant
 from keras_effnet.weights.catalog import WeightSet

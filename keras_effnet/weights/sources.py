@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.access import reachable
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name
-from keras_effnet.variants import Variant
+from keras_effnet.network.variants import Variant
+from keras_effnet.system.access import reachable
 from keras_effnet.weights.assign import guess_variant
 from keras_effnet.weights.cache import MIRROR_VARIABLE, address_of, cache_folder
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of

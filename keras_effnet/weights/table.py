@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.weights.catalog import SET_NAMES, sets_of
 
 

@@ -21,8 +21,8 @@ def imbalanced(*, lite: bool = False, seed: int = 3) -> Any:
     """
     import keras
 
-    from keras_effnet.architecture import B0_STAGES, scale
-    from keras_effnet.builder import Options, build_model
+    from keras_effnet.network.builder import Options, build_model
+    from keras_effnet.network.table import B0_STAGES, scale
 
     keras.utils.set_random_seed(seed)
     options = Options(

@@ -14,7 +14,7 @@ from keras_effnet import baselines
 from keras_effnet.baselines import EFFICIENTNET_B0, RESNET50, RESNET50_V15, Baseline, Stage, build, cost_of
 from keras_effnet.baselines.keras_weights import copy_weights
 from keras_effnet.baselines.table import Convention, scaled
-from keras_effnet.cost import cost
+from keras_effnet.costs import cost
 from keras_effnet.errors import InvalidInputError, WeightsError
 
 TWINS = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keras_effnet import CompoundScaling, EfficientNet, export
 from keras_effnet.baselines import Baseline, build
-from keras_effnet.cost import cost
+from keras_effnet.costs import cost
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.scaling import fit, single_dimension
 

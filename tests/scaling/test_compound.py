@@ -11,7 +11,7 @@ import pytest
 import keras_effnet
 from keras_effnet import CompoundScaling, EfficientNet
 from keras_effnet.baselines import BASELINES, EFFICIENTNET_B0, MOBILENET_V2, RESNET50, Baseline
-from keras_effnet.cost import cost
+from keras_effnet.costs import cost
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.scaling import single_dimension
 

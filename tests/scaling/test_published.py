@@ -14,8 +14,8 @@ from material import ROOT
 
 from keras_effnet.baselines import build, cost_of
 from keras_effnet.cli import main
-from keras_effnet.cost import cost
-from keras_effnet.cost.members import cost_of_variant
+from keras_effnet.costs import cost
+from keras_effnet.costs.members import cost_of_variant
 from keras_effnet.scaling.published import deviations, table2, table3, table7
 
 # fvcore's count of convolutions and dense layers on timm's PyTorch ports (benchmarks/macs.py)

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.architecture import Architecture, Block
-from keras_effnet.lookup import architecture_of, get_variant
-from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.network.lookup import architecture_of, get_variant
+from keras_effnet.network.table import Architecture, Block
+from keras_effnet.network.variants import VARIANTS, Variant
 
 Layers = dict[str, dict[str, np.ndarray]]
 FORMATS = ("timm", "lukemelas", "torchvision", "safetensors", "tensorflow")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.preprocessing import CONVENTIONS
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.weights.catalog import CATALOG, SET_NAMES, WeightSet, sets_of
 from keras_effnet.weights.table import markdown
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.weights import cache, catalog, sources
 from keras_effnet.weights import download as download_module
 from keras_effnet.weights.download import DownloadError, download

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keras_effnet.errors import EffNetError
-from keras_effnet.variants import Variant
+from keras_effnet.network.variants import Variant
 from keras_effnet.weights.readers import open_checkpoint, torch_legacy
 from tests.weights import foreign
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS
 
 
 @pytest.mark.slow

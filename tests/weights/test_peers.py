@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.preprocessing import preprocess_input
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.conventions import preprocess_input
+from keras_effnet.network.variants import VARIANTS
 from tests.weights.running import outputs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

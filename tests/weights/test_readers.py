@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.weights.readers import open_checkpoint, tf_checkpoint
 from tests.weights import foreign
 

@@ -14,8 +14,8 @@ import pytest
 
 import keras_effnet
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.lookup import get_variant
-from keras_effnet.variants import VARIANTS
+from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.weights import cache, catalog, hashes, sources
 from tests.weights import foreign
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_effnet.architecture import block_name
 from keras_effnet.errors import WeightsError
+from keras_effnet.network.table import block_name
 
 
 def block_names(projections: Mapping[int, int], path: Path) -> list[str]:

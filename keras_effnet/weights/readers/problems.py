@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_effnet.access import system_said
 from keras_effnet.errors import EffNetError, WeightsError
+from keras_effnet.system.access import system_said
 
 # What the libraries below the readers raise on content that is not what it claims to be.
 MALFORMED = (

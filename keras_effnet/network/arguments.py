@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
-from keras_effnet.builder import MIN_SIZE
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.builder import MIN_SIZE
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet.cost.graph import Shape
+from keras_effnet.costs.graph import Shape
 from keras_effnet.errors import InvalidInputError
 
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.examples import Examples
-from keras_effnet.feeding import training_batches, validation_batches
-from keras_effnet.files import staged
-from keras_effnet.hosts import Share, check_agreement, strategy_scope
-from keras_effnet.lookup import get_variant
-from keras_effnet.recipe import Recipe, compile_model, ema_is_too_slow
-from keras_effnet.saving import save_classifier
-from keras_effnet.variants import Variant
+from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.variants import Variant
+from keras_effnet.pretrain.batches import training_batches, validation_batches
+from keras_effnet.pretrain.examples import Examples
+from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
+from keras_effnet.system.devices import Share, check_agreement, strategy_scope
+from keras_effnet.system.files import staged
+from keras_effnet.train.saving import save_classifier
 
 MODEL, SETTINGS, HISTORY = "model.keras", "recipe.json", "history.csv"
 

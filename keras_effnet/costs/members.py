@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from keras_effnet.arguments import check_input_shape
-from keras_effnet.builder import Options, build_model
-from keras_effnet.cost import Cost, cost_of_graph
-from keras_effnet.cost.sketch import Sketch
-from keras_effnet.lookup import architecture_of, get_variant
-from keras_effnet.variants import Variant
+from keras_effnet.costs import Cost, cost_of_graph
+from keras_effnet.costs.sketch import Sketch
+from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.builder import Options, build_model
+from keras_effnet.network.lookup import architecture_of, get_variant
+from keras_effnet.network.variants import Variant
 
 
 def cost_of_variant(

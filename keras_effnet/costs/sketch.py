@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from keras_effnet.cost.graph import Call, Graph, Shape
-from keras_effnet.cost.rules import RULES
+from keras_effnet.costs.graph import Call, Graph, Shape
+from keras_effnet.costs.rules import RULES
 from keras_effnet.errors import unknown_name
 
 _POSITIONAL = {

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.examples import Examples
-from keras_effnet.hosts import Share
-from keras_effnet.preprocessing import crop_fraction
-from keras_effnet.recipe import Recipe
+from keras_effnet.pictures.reading import crop_fraction
+from keras_effnet.pretrain.examples import Examples
+from keras_effnet.pretrain.recipe import Recipe
+from keras_effnet.system.devices import Share
 
 SHUFFLE_RECORDS = 4096  # encoded pictures in memory, about 0.5 GB of ImageNet
 ASPECTS = (3 / 4, 4 / 3)  # of random crops, as in the reference

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.preprocessing import CONVENTIONS
+from keras_effnet.network.conventions import CONVENTIONS
 
 Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 

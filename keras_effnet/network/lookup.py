@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_effnet.architecture import B0_STAGES, MAX_BLOCKS, Architecture, Stage, count_blocks, scale
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.layers import flat_layers
-from keras_effnet.variants import VARIANTS, Variant
+from keras_effnet.network.reader import flat_layers
+from keras_effnet.network.table import B0_STAGES, MAX_BLOCKS, Architecture, Stage, count_blocks, scale
+from keras_effnet.network.variants import VARIANTS, Variant
 
 
 def get_variant(variant: str | Variant) -> Variant:

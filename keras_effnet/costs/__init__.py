@@ -4,23 +4,18 @@
     cost.params, cost.macs, cost.activation_bytes, cost.per_layer
 
 The model is not run and nothing is allocated: its layers are read one by one (`rules`).
-
-`keras_effnet.cost` is a module that can be called, so that the call above and
-`from keras_effnet.cost import Cost` both work, in any order.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
-from keras_effnet.cost.graph import Call, Graph, Shape, values
-from keras_effnet.cost.memory import peak_values
-from keras_effnet.cost.rules import RULES, Counted, Rule
+from keras_effnet.costs.graph import Call, Graph, Shape, values
+from keras_effnet.costs.memory import peak_values
+from keras_effnet.costs.rules import RULES, Counted, Rule
 from keras_effnet.errors import InvalidInputError, unknown_name
 
 __all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph"]
@@ -133,7 +128,7 @@ def cost(
         InvalidInputError: no functional model, an open input size, shapes that are not those of its
             inputs, or a layer that no rule knows; the message names it.
     """
-    from keras_effnet.cost.keras_graph import read_model
+    from keras_effnet.costs.keras_graph import read_model
 
     graph = read_model(model)
     shapes = _input_shapes(model, input_shape)
@@ -234,12 +229,3 @@ def _count(call: Call, counted: Sequence[Counted], rules: Mapping[str, Rule]) ->
 def _block_of(name: str) -> str:
     match = re.match(r"(block\d+[a-z]+|stem|top(?=_conv|_bn|_activation))", name)
     return match.group(1) if match else name
-
-
-class _Callable(ModuleType):
-    """Makes the module itself the function: `keras_effnet.cost(model)`."""
-
-    __call__ = staticmethod(cost)
-
-
-sys.modules[__name__].__class__ = _Callable

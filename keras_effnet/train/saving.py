@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from keras_effnet.files import staged
+from keras_effnet.system.files import staged
 
 
 def save_classifier(model: keras.Model, path: Path, labels: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_effnet.cost.graph import Graph
+from keras_effnet.costs.graph import Graph
 
 
 def peak_values(graph: Graph, values: Sequence[int], free: Sequence[bool]) -> int:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from keras_effnet.architecture import Architecture, Block
-from keras_effnet.preprocessing import get_convention
+from keras_effnet.network.conventions import get_convention
+from keras_effnet.network.table import Architecture, Block
 
 BN_MOMENTUM = 0.99
 PADDINGS = ("same", "symmetric")

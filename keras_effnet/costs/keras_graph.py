@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_effnet.cost.graph import Call, Graph
+from keras_effnet.costs.graph import Call, Graph
 from keras_effnet.errors import InvalidInputError
 
 

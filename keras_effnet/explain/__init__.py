@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.preprocessing import check_pixels
-from keras_effnet.probe import FloatArray, Probe, probe_of
+from keras_effnet.explain.feature_maps import FloatArray, Probe, probe_of
+from keras_effnet.pictures.reading import check_pixels
 
 METHODS = ("cam", "grad-cam")
 _LITTLE, _SOME, _MUCH = "#10104a", "#d8402a", "#fff3a0"  # evidence

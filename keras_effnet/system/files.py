@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_effnet.access import reachable, system_said
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.system.access import reachable, system_said
 
 # of `staged`, also with the ending that Keras asks for, and of the folder that exports are made in
 _STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5)$|^\.export-\w+$")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.layers import flat_layers
-from keras_effnet.preprocessing import CROP_MARGIN, load_image
+from keras_effnet.network.reader import flat_layers
+from keras_effnet.pictures.reading import CROP_MARGIN, load_image
 
 _LAYER = re.compile(r"^crop_margin\.(\d+)$")
 
@@ -56,7 +56,7 @@ def framing_of(model: Any) -> Framing:
         model: a Keras model; models inside it count too. One that does not say has the reference's
             margin, and the interpolation of the published variant with its layers; bicubic if there is none.
     """
-    from keras_effnet.lookup import identify
+    from keras_effnet.network.lookup import identify
 
     variant = identify(model)
     found = [match for layer in flat_layers(model) if (match := _LAYER.match(layer.name))]

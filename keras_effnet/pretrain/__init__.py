@@ -1,0 +1,5 @@
+"""Training from scratch with the reference's recipe: what `keras-effnet pretrain` does, for programs."""
+
+from keras_effnet.pretrain.run import MODEL, pretrain
+
+__all__ = ["MODEL", "pretrain"]
