@@ -12,6 +12,7 @@ from keras_effnet.system.quiet import quiet_native
 
 from . import tflite_metadata
 from .archive import write_out
+from .failures import converting
 from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .options import Options
 
@@ -125,7 +126,7 @@ def convert_float(facts: ModelFacts) -> bytes:
     def serve(image: Any) -> dict[str, Any]:
         return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, converting(facts.info.name, "TFLite"):
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
         try:
@@ -137,10 +138,4 @@ def convert_float(facts: ModelFacts) -> bytes:
             ) from error
         with quiet_native():
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-            try:
-                return bytes(converter.convert())
-            except Exception as error:  # the converter raises classes of its own, one for each failure
-                raise ExportError(
-                    f"Expected {facts.info.name!r} to convert to TFLite without other operators. "
-                    f"The converter said: {str(error).splitlines()[0]}. Build the model from standard layers."
-                ) from error
+            return bytes(converter.convert())
