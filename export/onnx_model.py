@@ -13,21 +13,18 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError, require, unknown_name
-from keras_effnet.export.onnx_batching import BATCHINGS, each_picture
-from keras_effnet.export.recipes import get_recipe
-from keras_effnet.export.subject import (
-    INPUT_NAME,
-    METADATA_KEY,
-    OUTPUT_NAME,
-    Subject,
-    describe,
-    missing_calibration,
-)
 from keras_effnet.system.files import staged
 from keras_effnet.system.quiet import quiet_native
 
+from .onnx_batching import BATCHINGS, each_picture
+from .quantization.fold import UnsupportedModelError
+from .quantization.graph import IntegerNetwork
+from .quantization.prepare import prepare
+from .quantization.to_onnx import OPSET, integer_onnx
+from .recipes import get_recipe
+from .subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe, missing_calibration
+
 LAYOUTS = ("nchw", "nhwc")
-OPSET = 17
 LABELS_KEY = "labels"
 PASSES = (
     "optimize_transpose",
@@ -46,6 +43,7 @@ def to_onnx(
     calibration: Any = None,
     layout: str = "nchw",
     *,
+    network: IntegerNetwork | None = None,
     labels: Sequence[str] | None = None,
     size: int | None = None,
     min_agreement: float | None = None,
@@ -60,7 +58,8 @@ def to_onnx(
         recipe: `float32`, `float16` (kernels stored as float16, arithmetic in float32), or `int8`
             (quantize/dequantize pairs, uint8 activations, int8 weights with a scale per channel; of
             networks with swishes stages 1 to 4 compute in float, which ONNX Runtime does faster).
-        calibration: for `int8`, as in `to_tflite`.
+        calibration: for `int8`: photographs, as in `to_tflite`.
+        network: for `int8`, instead of photographs: an integer network, as in `to_tflite`.
         layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
             `[N, H, W, C]`, which costs one Transpose at the start.
         labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
@@ -86,11 +85,17 @@ def to_onnx(
     subject = describe(model, recipe, labels=labels, size=size, layout=layout)
     if not model.output_shape[-1]:
         raise InvalidInputError(f"Expected a model with a known output. Received: {model.output_shape}.")
-    if chosen.integer and calibration is None:
+    if chosen.integer and calibration is None and network is None:
         raise missing_calibration(subject)
     onnx = require("onnx", "onnx")
     with staged(path, overwrite=overwrite) as temporary:
-        proto = _integer(subject, calibration, min_agreement) if chosen.integer else convert_float(subject)
+        if chosen.integer:
+            network = network or _prepared(subject, calibration, min_agreement)
+            proto = integer_onnx(
+                network, input_name=INPUT_NAME, output_name=OUTPUT_NAME, layout=subject.info.layout
+            )
+        else:
+            proto = convert_float(subject)
         if recipe == "float16":
             _store_float16(proto)
         if batching == "each":
@@ -101,26 +106,12 @@ def to_onnx(
     return Path(path)
 
 
-def _integer(subject: Subject, calibration: Any, min_agreement: float | None) -> Any:
-    """The integer graph, as it is fastest in ONNX Runtime unless another network is given."""
-    from keras_effnet.export.quantization import folding, onnx_file, post_training
-
-    network = calibration
-    if not isinstance(network, post_training.IntegerNetwork):
-        try:
-            network = post_training.network(
-                subject.model, calibration, min_agreement=min_agreement, target="onnx", size=subject.size
-            )
-        except folding.UnsupportedModelError as error:
-            raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    return onnx_file.to_onnx(
-        network.quantized,
-        height=network.height,
-        width=network.width,
-        input_name=INPUT_NAME,
-        output_name=OUTPUT_NAME,
-        layout=subject.info.layout,
-    )
+def _prepared(subject: Subject, calibration: Any, min_agreement: float | None) -> IntegerNetwork:
+    """The integer network that is fastest in ONNX Runtime."""
+    try:
+        return prepare(subject, calibration, target="onnx", min_agreement=min_agreement)
+    except UnsupportedModelError as error:
+        raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
 
 
 def convert_float(subject: Subject) -> Any:

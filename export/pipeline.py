@@ -202,18 +202,16 @@ class _Told:
 
 def _integer_network(job: Job, recipe: Recipe) -> Any:
     """The network of an int8 file; None for a model that cannot be taken apart."""
-    from keras_effnet.export.quantization import folding, post_training
+    from .quantization.fold import UnsupportedModelError
+    from .quantization.prepare import prepare
 
     try:
-        return post_training.network(
-            job.model, job.calibration, min_agreement=job.min_agreement, target=recipe.format
-        )
-    except folding.UnsupportedModelError:
+        return prepare(job.model, job.calibration, min_agreement=job.min_agreement, target=recipe.format)
+    except UnsupportedModelError:
         return None  # the exporter takes the plain path where there is one, and says so
 
 
 def _convert(job: Job, recipe: Recipe, path: Path, network: Any) -> Path:
-    calibration = job.calibration if network is None else network
     # a network that is there has it already
     min_agreement = job.min_agreement if recipe.name == "int8" and network is None else None
     if recipe.format == "saved_model":
@@ -223,7 +221,8 @@ def _convert(job: Job, recipe: Recipe, path: Path, network: Any) -> Path:
             job.model,
             path,
             recipe.name,
-            calibration,
+            job.calibration,
+            network=network,
             labels=job.labels,
             min_agreement=min_agreement,
             input_type=job.input_type,
@@ -233,8 +232,9 @@ def _convert(job: Job, recipe: Recipe, path: Path, network: Any) -> Path:
         job.model,
         path,
         recipe.name,
-        calibration,
+        job.calibration,
         job.layout,
+        network=network,
         labels=job.labels,
         min_agreement=min_agreement,
         batching=job.batching,

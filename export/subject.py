@@ -47,6 +47,11 @@ class Subject:
     info: ArtefactInfo
     labels: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one picture: height, width, channels."""
+        return self.height, self.width, self.channels
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArtefactInfo:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import ExportError, InvalidInputError, require
-from keras_effnet.export import tflite_metadata
-from keras_effnet.export.archive import write_out
-from keras_effnet.export.recipes import Recipe, get_recipe
-from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
-from keras_effnet.system.access import system_said
+from keras_effnet.errors import InvalidInputError, require, unknown_name
 from keras_effnet.system.files import staged
-from keras_effnet.system.quiet import quiet_native
 
-SIGNATURE = "serving_default"
+from . import tflite_metadata
+from .quantization import litert
+from .quantization.fold import UnsupportedModelError
+from .quantization.graph import IntegerNetwork
+from .quantization.prepare import calibration_images, prepare, warn_if_untrained
+from .quantization.to_tflite import integer_tflite, with_ends
+from .quantization.trained import compression, qat
+from .recipes import Recipe, get_recipe
+from .subject import Subject, describe, missing_calibration
+from .tflite_converter import convert_float
+
+INPUT_TYPES = ("uint8", "int8")
+OUTPUT_TYPES = ("int8", "float32")
 
 
 def to_tflite(
@@ -26,6 +32,7 @@ def to_tflite(
     recipe: str = "float32",
     calibration: Any = None,
     *,
+    network: IntegerNetwork | None = None,
     labels: Sequence[str] | None = None,
     size: int | None = None,
     min_agreement: float | None = None,
@@ -45,8 +52,9 @@ def to_tflite(
         recipe: `float32`, `float16`, `weight_int8`, `int8`, `int16x8`, `int8_qat`, `int8_pruned` or
             `int8_clustered`.
         calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
-            iterable of such batches. A hundred are enough; labels are not needed. For `int8` also an
-            `IntegerNetwork` that was prepared from them, so that one calibration serves several files.
+            iterable of such batches. A hundred are enough; labels are not needed.
+        network: for `int8`, instead of photographs: an integer network that `quantization.prepare` made
+            of them, so that one calibration serves several files.
         labels: class names; default: ImageNet's for 1,000 classes.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
@@ -66,25 +74,30 @@ def to_tflite(
     """
     chosen = get_recipe("tflite", recipe)
     subject = describe(model, recipe, labels=labels, size=size)
-    if chosen.integer and calibration is None:
+    if chosen.integer and calibration is None and network is None:
         raise missing_calibration(subject)
     check_options(chosen, min_agreement, input_type, output_type)
     require("ai_edge_litert", "tflite")
+    ends = {"input_type": input_type, "output_type": output_type}
     with staged(path, overwrite=overwrite) as temporary:
-        if chosen.integer:
-            ends = {"input_type": input_type, "output_type": output_type}
-            content = _integer(subject, recipe, calibration, min_agreement, ends)
-        else:
+        if not chosen.integer:
             content = _float(subject, recipe)
+        elif recipe == "int16x8":
+            content = _int16x8(subject, calibration)
+        elif recipe == "int8":
+            content = _int8(subject, calibration, network, min_agreement, ends)
+        else:
+            content = _trained(subject, recipe, calibration, ends)
         tflite_metadata.write(content, temporary, subject)
     return Path(path)
 
 
 def check_options(recipe: Recipe, min_agreement: float | None, input_type: str, output_type: str) -> None:
     """Raise InvalidInputError for an option that an integer recipe cannot follow."""
-    from keras_effnet.export.quantization.post_training import check_types
-
-    check_types(input_type, output_type)
+    if input_type not in INPUT_TYPES:
+        raise unknown_name("input_type", input_type, INPUT_TYPES)
+    if output_type not in OUTPUT_TYPES:
+        raise unknown_name("output_type", output_type, OUTPUT_TYPES)
     if min_agreement is not None and recipe.integer and recipe.name != "int8":
         raise InvalidInputError(
             f"Expected min_agreement with recipe 'int8', the one that can promise it. Received: {recipe.target}. "
@@ -99,64 +112,55 @@ def check_options(recipe: Recipe, min_agreement: float | None, input_type: str, 
 
 def _float(subject: Subject, recipe: str) -> bytes:
     """A file that computes in float."""
-    from keras_effnet.export.quantization import litert
-
-    content = convert_float(subject)
+    content = convert_float(subject.model, subject.shape)
     if recipe == "float16":
         return litert.float16(content)
     return litert.weight_int8(content) if recipe == "weight_int8" else content
 
 
-def _integer(
-    subject: Subject, recipe: str, calibration: Any, min_agreement: float | None, ends: dict[str, str]
-) -> bytes:
-    """A file that computes in integers."""
-    from keras_effnet.export.quantization import compression, post_training, qat
+def _int16x8(subject: Subject, calibration: Any) -> bytes:
+    """A file with int8 weights and int16 activations: for NPUs, and as an accuracy reference.
 
-    model, size = subject.model, subject.size
-    if recipe == "int8_qat":
-        return post_training.to_tflite(qat.train(model, calibration, size=size), **ends)
-    if recipe in compression.RECIPES:
-        network = compression.compress(model, calibration, compression.RECIPES[recipe], size=size)
-        return post_training.to_tflite(network, **ends)
-    if recipe == "int16x8":
-        return post_training.int16x8_tflite(model, calibration, size=size)
-    if isinstance(calibration, post_training.IntegerNetwork):
-        return post_training.to_tflite(calibration, **ends)
-    return post_training.int8_tflite(model, calibration, min_agreement=min_agreement, size=size, **ends)
-
-
-def convert_float(subject: Subject) -> bytes:
-    """The float32 file, with a batch of one.
-
-    Raises:
-        ExportError: the converter failed, or the folder for temporary files is full.
+    65,536 levels hold any channel, so minimum and maximum are good ranges and nothing is corrected. CPUs
+    run it through TFLite's own kernels, not XNNPACK, and about fifty times slower than int8.
     """
-    import keras
-    import tensorflow as tf
+    images = calibration_images(calibration, subject)
+    warn_if_untrained(subject.model)
+    return litert.int16x8(convert_float(subject.model, subject.shape), images)
 
-    model = subject.model
-    shape = (1, subject.height, subject.width, subject.channels)
 
-    def serve(image: Any) -> dict[str, Any]:
-        return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
-
-    with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
-        try:
-            write_out(archive, Path(folder))
-        except OSError as error:
-            raise ExportError(
-                f"Expected room for a SavedModel in {str(Path(folder).parent)!r}, which the converter reads. "
-                f"The system said: {system_said(error)}. Free some space, or set TMPDIR to another disk."
+def _int8(
+    subject: Subject,
+    calibration: Any,
+    network: IntegerNetwork | None,
+    min_agreement: float | None,
+    ends: dict[str, str],
+) -> bytes:
+    """A fully integer file; of a model that cannot be taken apart with ranges from minimum and maximum."""
+    try:
+        network = network or prepare(subject, calibration, min_agreement=min_agreement)
+    except UnsupportedModelError as error:
+        if min_agreement is not None:
+            raise InvalidInputError(
+                f"min_agreement needs a model that can be taken apart. {error}"
             ) from error
-        with quiet_native():
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-            try:
-                return bytes(converter.convert())
-            except Exception as error:  # the converter raises classes of its own, one for each failure
-                raise ExportError(
-                    f"Expected {subject.info.name!r} to convert to TFLite without other operators. "
-                    f"The converter said: {str(error).splitlines()[0]}. Build the model from standard layers."
-                ) from error
+        warnings.warn(
+            f"{error} Taking the plain path: ranges from minimum and maximum.", UserWarning, stacklevel=3
+        )
+        return _plain_int8(subject, calibration, ends)
+    return integer_tflite(network, **ends)
+
+
+def _plain_int8(subject: Subject, calibration: Any, ends: dict[str, str]) -> bytes:
+    """An integer file of any convertible model, ranges from minimum and maximum."""
+    images = calibration_images(calibration, subject)
+    warn_if_untrained(subject.model)
+    content = litert.int8(convert_float(subject.model, subject.shape), images)
+    return with_ends(content, **ends)
+
+
+def _trained(subject: Subject, recipe: str, calibration: Any, ends: dict[str, str]) -> bytes:
+    """An integer file whose weights were trained for it."""
+    if recipe == "int8_qat":
+        return integer_tflite(qat.train(subject, calibration), **ends)
+    return integer_tflite(compression.compress(subject, calibration, compression.RECIPES[recipe]), **ends)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.export.subject import METADATA_KEY, NO_PREPROCESSING, Subject
-from keras_effnet.export.tflite_pack import pack
+from .subject import METADATA_KEY, NO_PREPROCESSING, Subject
+from .tflite_pack import pack
 
 METADATA_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
