@@ -19,7 +19,7 @@ from keras_effnet.system.quiet import quiet_native
 from .onnx_batching import BATCHINGS, each_picture
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
-from .quantization.prepare import prepare
+from .quantization.prepare import check_network, prepare
 from .quantization.to_onnx import OPSET, integer_onnx
 from .recipes import get_recipe
 from .subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe, missing_calibration
@@ -87,6 +87,7 @@ def to_onnx(
         raise InvalidInputError(f"Expected a model with a known output. Received: {model.output_shape}.")
     if chosen.integer and calibration is None and network is None:
         raise missing_calibration(subject)
+    check_network(network, recipe, min_agreement)
     onnx = require("onnx", "onnx")
     with staged(path, overwrite=overwrite) as temporary:
         if chosen.integer:

@@ -15,7 +15,7 @@ from . import tflite_metadata
 from .quantization import litert
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
-from .quantization.prepare import calibration_images, prepare, warn_if_untrained
+from .quantization.prepare import calibration_images, check_network, prepare, warn_if_untrained
 from .quantization.to_tflite import integer_tflite, with_ends
 from .quantization.trained import compression, qat
 from .recipes import Recipe, get_recipe
@@ -77,6 +77,7 @@ def to_tflite(
     if chosen.integer and calibration is None and network is None:
         raise missing_calibration(subject)
     check_options(chosen, min_agreement, input_type, output_type)
+    check_network(network, recipe, min_agreement)
     require("ai_edge_litert", "tflite")
     ends = {"input_type": input_type, "output_type": output_type}
     with staged(path, overwrite=overwrite) as temporary:

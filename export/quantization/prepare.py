@@ -166,6 +166,10 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
     Raises:
         InvalidInputError: empty, of another shape, not finite, without any contrast, or not 0–255.
     """
+    if isinstance(calibration, IntegerNetwork):
+        raise InvalidInputError(
+            "Expected photographs as calibration. Received: an integer network. Pass it as network=."
+        )
     size, channels = (subject.height, subject.width), subject.channels
     is_array = hasattr(calibration, "shape")
     if not is_array and (isinstance(calibration, str) or not isinstance(calibration, Iterable)):
@@ -203,6 +207,21 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
             stacklevel=4,
         )
     return images
+
+
+def check_network(network: IntegerNetwork | None, recipe: str, min_agreement: float | None) -> None:
+    """Raise InvalidInputError unless a network that is given can be what a recipe asks for."""
+    if network is None:
+        return
+    if recipe != "int8":
+        raise InvalidInputError(
+            f"Expected a network only for recipe 'int8', the one that it was prepared for. Received: {recipe!r}. "
+            "Leave one of them out."
+        )
+    if min_agreement is not None:
+        raise InvalidInputError(
+            "Expected either a network or min_agreement. Received: both. Pass min_agreement to prepare()."
+        )
 
 
 def warn_if_untrained(model: Any) -> None:
