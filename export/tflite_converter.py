@@ -11,7 +11,7 @@ from keras_effnet.system.access import system_said
 from keras_effnet.system.quiet import quiet_native
 
 from .archive import write_out
-from .subject import INPUT_NAME, OUTPUT_NAME
+from .model_facts import INPUT_NAME, OUTPUT_NAME
 
 SIGNATURE = "serving_default"
 

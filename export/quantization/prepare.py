@@ -24,7 +24,7 @@ from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.memory import release
 from keras_effnet.system.threads import one_blas_thread
 
-from ..subject import Subject, describe
+from ..model_facts import ModelFacts, facts_of
 from . import equalization
 from .accuracy import lift_until
 from .fold import fold
@@ -61,8 +61,8 @@ def prepare(
     """Quantize a Keras model.
 
     Args:
-        model: an EfficientNet, or another functional model of the same kinds of layers; also a `Subject`
-            where a model is described already.
+        model: an EfficientNet, or another functional model of the same kinds of layers; also its `ModelFacts`
+            where they are known.
         calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
             hundred are enough; labels are not needed.
         target: the format it is made for, `"tflite"` or `"onnx"`: there a network with swishes has none
@@ -93,14 +93,14 @@ def prepare(
         raise InvalidInputError(
             f"Expected min_agreement as a share between 0 and 1. Received: {min_agreement}. Pass for example 0.98."
         )
-    subject = model if isinstance(model, Subject) else describe(model, "int8", size=size)
+    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
     # folded first: it may refuse, and a calibration that is an iterator can be read only once
-    graph = fold(subject.model) if graph is None else graph
-    images = calibration_images(calibration, subject)
+    graph = fold(facts.model) if graph is None else graph
+    images = calibration_images(calibration, facts)
     held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
-    warn_if_untrained(subject.model)
+    warn_if_untrained(facts.model)
     with one_blas_thread():
-        network = _quantized(graph, subject, images[~held_out], share, method)
+        network = _quantized(graph, facts, images[~held_out], share, method)
     return network if min_agreement is None else lift_until(network, images[held_out], min_agreement)
 
 
@@ -116,7 +116,7 @@ def _held_out(count: int) -> Array:
 
 
 def _quantized(
-    graph: Graph, subject: Subject, images: Array, equalize: float, method: Method
+    graph: Graph, facts: ModelFacts, images: Array, equalize: float, method: Method
 ) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
     sizes = map_sizes(graph, images.shape[1:])
@@ -134,8 +134,8 @@ def _quantized(
         reference=graph,
         quantized=quantized,
         floats=quantized.lifted,
-        height=subject.height,
-        width=subject.width,
+        height=facts.height,
+        width=facts.width,
         images=images,
     )
 
@@ -153,12 +153,12 @@ def _affordable(images: Array, largest: int) -> Array:
     return few
 
 
-def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.float32]:
+def calibration_images(calibration: Any, facts: ModelFacts) -> npt.NDArray[np.float32]:
     """Check calibration photographs and collect them.
 
     Args:
         calibration: `[N, H, W, C]`, or an iterable of such batches.
-        subject: the model they are for.
+        facts: of the model they are for.
 
     Returns:
         float32 `[N, H, W, C]`, 0–255.
@@ -170,7 +170,7 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
         raise InvalidInputError(
             "Expected photographs as calibration. Received: an integer network. Pass it as network=."
         )
-    size, channels = (subject.height, subject.width), subject.channels
+    size, channels = (facts.height, facts.width), facts.channels
     is_array = hasattr(calibration, "shape")
     if not is_array and (isinstance(calibration, str) or not isinstance(calibration, Iterable)):
         raise InvalidInputError(
@@ -207,21 +207,6 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
             stacklevel=4,
         )
     return images
-
-
-def check_network(network: IntegerNetwork | None, recipe: str, min_agreement: float | None) -> None:
-    """Raise InvalidInputError unless a network that is given can be what a recipe asks for."""
-    if network is None:
-        return
-    if recipe != "int8":
-        raise InvalidInputError(
-            f"Expected a network only for recipe 'int8', the one that it was prepared for. Received: {recipe!r}. "
-            "Leave one of them out."
-        )
-    if min_agreement is not None:
-        raise InvalidInputError(
-            "Expected either a network or min_agreement. Received: both. Pass min_agreement to prepare()."
-        )
 
 
 def warn_if_untrained(model: Any) -> None:

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders; the first is 1.00"
     )
     parser.add_argument("--batch", type=whole_number(1), default=1, help="pictures per call (default: 1)")
+    parser.add_argument("--size", type=whole_number(1), help="side in pixels, for artefacts that take any")
     parser.add_argument("--rounds", type=whole_number(1), default=30, help="timed rounds (default: 30)")
     parser.add_argument("--threads", type=whole_number(1), default=os.cpu_count(), help="default: all cores")
     add_json(parser)
@@ -27,20 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.export import load
-    from keras_effnet.export.benchmark import median_latencies_ms
-    from keras_effnet.pictures.reading import sample_images
+    from keras_effnet.export.timing import example_pixels, median_latencies_ms
     from keras_effnet.system.files import size_of
 
     runners = [load(path, threads=arguments.threads) for path in arguments.artefacts]
-    sizes = {runner.size for runner in runners}
-    (height, width), *others = sizes
-    if others or height is None or height != width:
+    examples = [example_pixels(runner, arguments.batch, size=arguments.size) for runner in runners]
+    shapes = {images.shape[1:] for images in examples}
+    if len(shapes) > 1:
         raise InvalidInputError(
-            f"Expected artefacts with the same square input. Received: {sorted(map(str, sizes))}. "
+            f"Expected artefacts with the same input. Received: {sorted(map(str, shapes))}. "
             "Time networks of different resolutions separately."
         )
-    images = sample_images(height).repeat(-(-arguments.batch // 8), axis=0)[: arguments.batch]
-    medians = median_latencies_ms(runners, images, rounds=arguments.rounds)
+    medians = median_latencies_ms(runners, examples[0], rounds=arguments.rounds)
     entries = [
         {
             "file": str(path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ from keras_effnet.commands.table import table
 from keras_effnet.system import memory
 
 if TYPE_CHECKING:
+    from keras_effnet.export.options import Options
     from keras_effnet.export.pipeline import Artefact
-    from keras_effnet.export.recipes import Recipe
+    from keras_effnet.export.targets import Target
     from keras_effnet.network.variants import Variant
     from keras_effnet.pictures.framing import Framing
 
@@ -98,30 +100,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export.pipeline import check_paths, final_path
-    from keras_effnet.export.recipes import check_installed, parse_target
     from keras_effnet.export.report import require_html, write_reports
-    from keras_effnet.export.tflite import check_options
+    from keras_effnet.export.targets import check_installed, check_options, parse_target
     from keras_effnet.system.quiet import import_keras
 
     out = Path(arguments.out).expanduser()
     givens = _givens(arguments)
-    recipes = list(dict.fromkeys(parse_target(target) for target in arguments.to))
+    targets = list(dict.fromkeys(parse_target(target) for target in arguments.to))
     check_paths(
-        [final_path(out, given.name, recipe) for given in givens for recipe in recipes],
+        [final_path(out, given.name, target) for given in givens for target in targets],
         overwrite=arguments.force,
     )
-    _check_calibration(recipes, arguments)
-    for recipe in recipes:
-        check_options(recipe, arguments.min_agreement, arguments.input_type, arguments.output_type)
-    check_installed(recipes)
+    _check_calibration(targets, arguments)
+    check_options(targets, _options(arguments))
+    check_installed(targets)
     if not arguments.no_html:
         require_html()
     import_keras()
     artefacts: list[Artefact] = []
-    bar = _progress(len(givens) * (len(recipes) + 3), quiet=arguments.quiet or arguments.json)
+    bar = _progress(len(givens) * (len(targets) + 3), quiet=arguments.quiet or arguments.json)
     with bar:
         for given in givens:
-            done = _export(given, recipes, arguments, out, bar)
+            done = _export(given, targets, arguments, out, bar)
             artefacts += done
             # after each of them, so that a stopped run still has a report of what it finished
             report = write_reports(done, out, html=not arguments.no_html)
@@ -190,15 +190,15 @@ def _givens(arguments: argparse.Namespace) -> list[_Given]:
     return givens
 
 
-def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
-    """Before the first minute of work: is everything there that the recipes need?"""
+def _check_calibration(targets: list[Target], arguments: argparse.Namespace) -> None:
+    """Before the first minute of work: is everything there that the targets need?"""
     from keras_effnet.errors import InvalidInputError
     from keras_effnet.pictures.reading import list_images
 
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
             list_images(Path(directory).expanduser())
-    needing = [recipe.target for recipe in recipes if recipe.integer]
+    needing = [target.name for target in targets if target.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
             f"Expected --calibration DIR for {', '.join(needing)}. Received: none. Pass a folder with about a "
@@ -206,8 +206,20 @@ def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> 
         )
 
 
+def _options(arguments: argparse.Namespace) -> Options:
+    from keras_effnet.export.options import Options
+
+    return Options(
+        layout=arguments.layout,
+        batching=arguments.onnx_batching,
+        min_agreement=arguments.min_agreement,
+        input_type=arguments.input_type,
+        output_type=arguments.output_type,
+    )
+
+
 def _export(
-    given: _Given, recipes: list[Recipe], arguments: argparse.Namespace, out: Path, bar: Any
+    given: _Given, targets: list[Target], arguments: argparse.Namespace, out: Path, bar: Any
 ) -> list[Artefact]:
     import keras
 
@@ -224,15 +236,11 @@ def _export(
     job = Job(
         model=model,
         name=given.name,
-        recipes=recipes,
+        targets=targets,
         out=out,
         images=images,
         calibration=calibration,
-        layout=arguments.layout,
-        batching=arguments.onnx_batching,
-        min_agreement=arguments.min_agreement,
-        input_type=arguments.input_type,
-        output_type=arguments.output_type,
+        options=_options(arguments),
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,
     )
@@ -282,7 +290,7 @@ def _show(
             f"{artefact.bytes / 1e6:.1f} MB",
             f"{artefact.latency_ms:.1f} ms",
             f"{artefact.top1_agreement:.1%}",
-            "exact" if artefact.sqnr_db is None else f"{artefact.sqnr_db:.0f} dB",
+            "exact" if math.isinf(artefact.sqnr_db) else f"{artefact.sqnr_db:.0f} dB",
             f"{artefact.max_abs_error:.1e}",
             "✓" if artefact.ok else "✗",
         ]

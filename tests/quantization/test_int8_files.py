@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export import tflite_pack, to_onnx, to_tflite
+from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.quantization import accuracy
 from keras_effnet.export.quantization import prepare as door
 from keras_effnet.export.quantization.layerwise import Method
@@ -17,7 +18,6 @@ from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.quantization.steps import Input
 from keras_effnet.export.quantization.to_onnx import integer_onnx
 from keras_effnet.export.quantization.to_tflite import integer_tflite
-from keras_effnet.export.subject import describe
 
 pytest.importorskip("litert_quantizer")
 
@@ -272,9 +272,9 @@ def test_calibration_is_rejected_when_it_cannot_be_used(
     ("recipe", "options", "message"),
     [
         ("int8", {}, "photographs as calibration. Received: an integer network. Pass it as network="),
-        ("int16x8", {"network": True}, "a network only for recipe 'int8'.*Received: 'int16x8'"),
-        ("float32", {"network": True}, "a network only for recipe 'int8'.*Received: 'float32'"),
-        ("int8", {"network": True, "min_agreement": 0.9}, "either a network or min_agreement"),
+        ("int16x8", {"network": True}, "a prepared network with recipe 'int8'.*Received: tflite:int16x8"),
+        ("float32", {"network": True}, "a prepared network with recipe 'int8'.*Received: tflite:float32"),
+        ("int8", {"network": True, "min_agreement": 0.9}, "either a prepared network or min_agreement"),
     ],
 )
 def test_network_is_refused_where_it_cannot_be_used(
@@ -328,7 +328,7 @@ def test_calibration_in_unit_range_warns_and_few_pictures_warn(tiny_swish: Any, 
         pytest.warns(UserWarning, match="divided by 255 already"),
         pytest.warns(UserWarning, match="at least 16"),
     ):
-        door.calibration_images(calibration[:4] / 255, describe(tiny_swish, "int8"))
+        door.calibration_images(calibration[:4] / 255, facts_of(tiny_swish))
 
 
 def test_large_networks_say_how_few_photographs_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +347,9 @@ def test_min_agreement_is_refused_with_recipes_that_cannot_promise_it(
 
 
 def test_int16x8_refuses_other_ends(tiny_swish: Any, calibration: Any, tmp_path: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"int16 at both ends. Received: 'uint8' and 'float32'"):
+    with pytest.raises(
+        InvalidInputError, match=r"int16 at both ends.*Received: tflite:int16x8 with output_type='float32'"
+    ):
         to_tflite(tiny_swish, tmp_path / "x.tflite", "int16x8", calibration, output_type="float32")
 
 
@@ -368,7 +370,8 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     tiny_swish: Any, network: Any, held_out: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from keras_effnet.export import pipeline, report
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.options import Options
+    from keras_effnet.export.targets import parse_target
 
     asked: list[float | None] = []
     compare = pipeline.compare
@@ -383,11 +386,11 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     job = pipeline.Job(
         model=tiny_swish,
         name="tiny",
-        recipes=[parse_target("tflite:int8"), parse_target("tflite:float32")],
+        targets=[parse_target("tflite:int8"), parse_target("tflite:float32")],
         out=tmp_path / "out",
         images=held_out,
         calibration=network.images,
-        min_agreement=0.97,
+        options=Options(min_agreement=0.97),
         keep_failed=True,
         rounds=2,
     )
@@ -396,7 +399,7 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     assert (exact.lifted, exact.held_out_agreement) == ((), None)
     assert asked == [0.97, 1.0]
     page = report.render(
-        {"created": "", "machine": report._machine(), "artifacts": [asdict(integer), asdict(exact)]}
+        {"created": "", "machine": report._machine(), "artifacts": [integer.row(), exact.row()]}
     )
     assert (
         page.count("98.0 % top-1 agreement on the calibration photographs held out. In float: stem_conv.")
@@ -424,10 +427,10 @@ def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
 ) -> None:
     onnx = pytest.importorskip("onnx")
     factors = {}
-    for name, source in (("photographs", {"calibration": calibration}), ("network", {"network": network})):
+    for name, source in (("calibration", {"calibration": calibration}), ("network", {"network": network})):
         graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", **source)).graph
         factors[name] = [tensor.name for tensor in graph.initializer if tensor.name.endswith("/gain")]
-    assert not factors["photographs"] and factors["network"]
+    assert not factors["calibration"] and factors["network"]
 
 
 def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
@@ -469,14 +472,14 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
 ) -> None:
     pytest.importorskip("onnx")
     from keras_effnet.export import pipeline
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.targets import parse_target
 
     monkeypatch.setattr(door, "ONNX_FIRST_INTEGER", "block3a")
     job = pipeline.Job(
         model=tiny_swish,
         name="small",
         out=tmp_path,
-        recipes=[parse_target("onnx:int8"), parse_target("tflite:int8")],
+        targets=[parse_target("onnx:int8"), parse_target("tflite:int8")],
         images=held_out,
         calibration=calibration,
         keep_failed=True,

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
 
-from ...subject import Subject, describe
+from ...model_facts import ModelFacts, facts_of
 from ..fold import fold
 from ..graph import Graph, IntegerNetwork
 from ..layerwise import Method
@@ -64,7 +64,8 @@ class Compression:
             raise InvalidInputError(f"Expected clusters from 2 to 128. Received: {self.clusters}.")
 
 
-RECIPES = {"int8_pruned": Compression(sparsity=0.3), "int8_clustered": Compression(clusters=32)}
+# of the recipes `int8_pruned` and `int8_clustered`
+PRUNED, CLUSTERED = Compression(sparsity=0.3), Compression(clusters=32)
 
 
 def compress(
@@ -73,7 +74,7 @@ def compress(
     """Prune or cluster a model and quantize the result.
 
     Args:
-        model: an EfficientNet; also a `Subject` where it is described already.
+        model: an EfficientNet; also a `ModelFacts` where they are known.
         images: photographs, see `prepare`.
         compression: what to do.
         labels: class indices `[N]`, or None to learn from the float model alone.
@@ -85,9 +86,9 @@ def compress(
         ExportError: training failed; what it printed stands above.
     """
     require("tf_keras", "qat")  # tfmot itself would turn this process over to tf_keras
-    subject = model if isinstance(model, Subject) else describe(model, "int8", size=size)
-    pixels = calibration_images(images, subject)
-    float_graph = fold(subject.model)
+    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    pixels = calibration_images(images, facts)
+    float_graph = fold(facts.model)
     sizes = _channel_sizes(float_graph, compression)
     task = handover.Task(
         teacher=float_graph,
@@ -100,7 +101,7 @@ def compress(
         labels=labels,
     )
     trained = handover.train(task, CHILD, title="pruning" if compression.sparsity else "weight clustering")
-    return prepare(subject, pixels, graph=_scaled(trained, sizes), equalize=0.0, method=ROUNDED_ONLY)
+    return prepare(facts, pixels, graph=_scaled(trained, sizes), equalize=0.0, method=ROUNDED_ONLY)
 
 
 def _channel_sizes(graph: Graph, compression: Compression) -> dict[str, Array]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
 
-from ...subject import Subject, describe
+from ...model_facts import ModelFacts, facts_of
 from ..graph import IntegerNetwork
 from ..layerwise import rounded
 from ..prepare import calibration_images, prepare
@@ -53,7 +53,7 @@ def train(
     """Quantize a model and train it in integers.
 
     Args:
-        model: an EfficientNet; also a `Subject` where it is described already.
+        model: an EfficientNet; also a `ModelFacts` where they are known.
         images: photographs, see `prepare`.
         labels: class indices `[N]`, or None to learn from the float model alone.
         training: how long.
@@ -69,13 +69,13 @@ def train(
         ExportError: training failed; what it printed stands above.
     """
     require("tf_keras", "qat")
-    subject = model if isinstance(model, Subject) else describe(model, "int8_qat", size=size)
-    pixels = calibration_images(images, subject)
+    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    pixels = calibration_images(images, facts)
     if labels is not None and len(labels) != len(pixels):
         raise InvalidInputError(
             f"Expected one label for each of {len(pixels)} photographs. Received: {len(labels)}. Pass them in order."
         )
-    network = prepare(subject, pixels, equalize=equalize)
+    network = prepare(facts, pixels, equalize=equalize)
     ranges = {key: value.nudged for key, value in network.quantized.ranges.items()}
     task = handover.Task(
         teacher=network.reference,
