@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from keras_effnet.errors import EffNetError, ExportError
 
@@ -14,6 +16,8 @@ _CALL = re.compile(r"Exception encountered when calling (?P<layer>[^\s()]+)\(\)\
 _RAISED = re.compile(r"^\s*(?P<said>[A-Za-z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
 # of TensorFlow's compiler: 'tf.Complex' op is neither a custom op nor a flex op
 _OPERATOR = re.compile(r"'tf\.(\w+)' op is neither")
+# TensorFlow names its own temporary file first: "{{node SaveV2}} FILE; No space left on device [Op:SaveV2]"
+_DISK = re.compile(r"; (?P<said>[^;\[\n]+)")
 
 
 @contextmanager
@@ -56,3 +60,23 @@ def unknown_operators(name: str, format_: str, operators: Iterable[str]) -> Expo
         f"Expected {name!r} to convert to {format_}. Received: {', '.join(sorted(operators))}, for which "
         f"{format_} has no operator. Build the model without, or export it to saved_model, which has them all."
     )
+
+
+def write_out(archive: Any, path: Path) -> None:
+    """Write a SavedModel to a disk that may be full; what TensorFlow raises about the disk is an OSError, which `staged` understands.
+
+    Args:
+        archive: a `keras.export.ExportArchive` with its endpoints.
+        path: directory to create.
+
+    Raises:
+        OSError: the disk is full or failed; its text is what the system said.
+    """
+    import tensorflow as tf
+
+    try:
+        archive.write_out(str(path), verbose=False)
+    except tf.errors.OpError as error:
+        text = str(error.message)
+        said = _DISK.search(text)
+        raise OSError(said["said"].strip() if said else text.split("\n", maxsplit=1)[0]) from error

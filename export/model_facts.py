@@ -55,15 +55,6 @@ class ModelFacts:
         """The same facts for an artefact of this recipe and this order of axes."""
         return replace(self, info=replace(self.info, recipe=recipe, layout=layout))
 
-    @property
-    def asked_size(self) -> int | None:
-        """The side for functions that are given the model alone; None for one that has its own."""
-        return None if self.model.input_shape[1] else self.height
-
-    def computed_by(self, model: Any) -> ModelFacts:
-        """The same facts of another Keras model that computes the same: one that was rebuilt, say."""
-        return replace(self, model=model)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ArtefactInfo:

@@ -19,8 +19,11 @@ from .failures import converting, unknown_operators
 from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
 from .onnx_batching import each_picture
 from .options import Options
+from .quantization.fold import UnsupportedModelError
+from .quantization.graph import IntegerNetwork
+from .quantization.prepare import prepare
+from .quantization.to_onnx import OPSET, integer_onnx
 
-OPSET = 17
 LABELS_KEY = "labels"
 PASSES = (
     "optimize_transpose",
@@ -52,37 +55,23 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
     Raises:
         ExportError: a model that cannot be taken apart.
     """
-    from .quantization import onnx_file
-    from .quantization.folding import UnsupportedModelError
-
     network = options.network
     if network is None:
         try:
             network = prepare_int8(facts, calibration, options)
         except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    proto = onnx_file.to_onnx(
-        network.quantized,
-        height=network.height,
-        width=network.width,
-        input_name=INPUT_NAME,
-        output_name=OUTPUT_NAME,
-        layout=facts.info.layout,
-    )
+    proto = integer_onnx(network, input_name=INPUT_NAME, output_name=OUTPUT_NAME, layout=facts.info.layout)
     _write(proto, path, facts, options)
 
 
-def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> Any:
+def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> IntegerNetwork:
     """The integer network as it is fastest in ONNX Runtime.
 
     Raises:
         UnsupportedModelError: a model that cannot be taken apart.
     """
-    from .quantization import post_training
-
-    return post_training.network(
-        facts.model, calibration, min_agreement=options.min_agreement, target="onnx", size=facts.asked_size
-    )
+    return prepare(facts, calibration, min_agreement=options.min_agreement, target="onnx")
 
 
 def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:

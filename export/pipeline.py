@@ -195,7 +195,7 @@ def _write_all(
 
 def _prepared(target: Target, facts: ModelFacts, job: Job) -> Any:
     """The network of an int8 file; None for a model that cannot be taken apart."""
-    from .quantization.folding import UnsupportedModelError
+    from .quantization.fold import UnsupportedModelError
 
     if target.prepare is None or job.calibration is None:
         return None  # the writer has the word for it

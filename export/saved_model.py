@@ -8,8 +8,7 @@ from typing import Any
 
 from keras_effnet.pictures.framing import Framing
 
-from .archive import write_out
-from .failures import converting
+from .failures import converting, write_out
 from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
 from .options import Options
 

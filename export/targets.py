@@ -259,6 +259,10 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
     Raises:
         InvalidInputError: an option that a target cannot follow.
     """
+    if {"network", "min_agreement"} <= set(options.asked):
+        raise InvalidInputError(
+            "Expected either a prepared network or min_agreement. Received: both. Pass min_agreement to prepare()."
+        )
     for name in options.asked:
         is_about, words = _ABOUT[name]
         about = [row for row in targets if is_about(row)] or targets
