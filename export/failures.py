@@ -47,7 +47,7 @@ def converting(name: str, format_: str) -> Iterator[None]:
                 "Mend its call, which has to work in a TensorFlow graph with an open batch."
             ) from error
         raised = _RAISED.findall(text)
-        said = raised[-1] if raised else f"{type(error).__name__}: {next(iter(text.splitlines()), '')}"
+        said = raised[-1] if raised else f"{type(error).__name__}: {next(iter(text.splitlines()), 'nothing')}"
         raise ExportError(
             f"Expected {name!r} to convert to {format_}. The converter said: {said.strip().rstrip('.')}. "
             "Build the model from Keras' own layers."

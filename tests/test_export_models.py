@@ -179,8 +179,7 @@ def test_model_leaves_as_it_is_whatever_keras_is_set_to(
     nano: Any, pixels32: Any, tmp_path: Path, other_setting: str, target: str
 ) -> None:
     settings = (keras.config.dtype_policy(), keras.config.image_data_format())
-    out = {"saved_model": "m", "tflite:int8": "m.tflite"}.get(target, "m.onnx")
-    path = write(nano, tmp_path / out, target, pixels32)
+    path = write(nano, tmp_path / f"m{parse_target(target).suffix}", target, pixels32)
     report = export.verify(nano, path, pixels32, raise_on_failure=False)
     assert report.max_abs_error < (1e-5 if "float32" in target or target == "saved_model" else 0.03)
     assert (keras.config.dtype_policy(), keras.config.image_data_format()) == settings
@@ -217,17 +216,18 @@ def legacy() -> Any:
     """A model of Keras 2, as people have from `tf_keras`."""
     layers = pytest.importorskip("tf_keras").layers
     image = layers.Input((32, 32, 3))
-    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(image))
+    x = layers.Conv2D(8, 3, strides=2, activation="swish")(layers.Rescaling(1 / 255)(image))
     outputs = layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x))
     return __import__("tf_keras").Model(image, outputs, name="legacy")
 
 
 @pytest.mark.parametrize("target", ["saved_model", "tflite:float32", "tflite:weight_int8", "onnx:float32"])
 def test_tf_keras_model_leaves_too(legacy: Any, pixels32: Any, tmp_path: Path, target: str) -> None:
-    path = write(legacy, tmp_path / "m", target, pixels32)
+    path = write(legacy, tmp_path / f"m{parse_target(target).suffix}", target, pixels32)
     assert export.verify(legacy, path, pixels32, raise_on_failure=False).max_abs_error < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_tf_keras_model_in_integers_takes_the_plain_path_and_says_what_would_be_better(
     legacy: Any, pixels32: Any, tmp_path: Path
 ) -> None:
@@ -241,3 +241,14 @@ def test_tf_keras_model_in_integers_takes_the_plain_path_and_says_what_would_be_
     legacy.save(tmp_path / "m.h5")
     again = keras.saving.load_model(tmp_path / "m.h5", compile=False)
     export.to_tflite(again, tmp_path / "better.tflite", "int8", pixels32)
+
+
+@pytest.mark.parametrize("first", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
+def test_model_that_divides_by_255_leaves_in_integers(first: Any, pixels32: Any, tmp_path: Path) -> None:
+    image = keras.Input((32, 32, 3))
+    kernel = (8, 3) if first is keras.layers.Conv2D else (3,)
+    x = first(*kernel, strides=2, activation="swish")(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    randomize(model)
+    path = export.to_tflite(model, tmp_path / "m.tflite", "int8", pixels32)
+    assert export.verify(model, path, pixels32, raise_on_failure=False).sqnr_db > 20
