@@ -22,9 +22,8 @@ from keras_effnet.export.runners import load
 from keras_effnet.export.saved_model import to_saved_model
 from keras_effnet.export.tflite import check_options, to_tflite
 from keras_effnet.export.verify import Report, compare, tolerance_for
-from keras_effnet.system.access import reachable
-from keras_effnet.system.files import compressed_size_of, files_of, remove_empty, size_of, staged
-from keras_effnet.system.memory import release
+from keras_effnet.system.files import compressed_size_of, files_of, reachable, remove_empty, size_of, staged
+from keras_effnet.system.resources import release
 
 
 @dataclass(frozen=True, kw_only=True)

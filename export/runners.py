@@ -17,7 +17,7 @@ from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo, info_of
 from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.reading import check_pixels
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
 
 Pixels = npt.NDArray[Any]

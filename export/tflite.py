@@ -13,8 +13,7 @@ from keras_effnet.export import tflite_metadata
 from keras_effnet.export.archive import write_out
 from keras_effnet.export.recipes import Recipe, get_recipe
 from keras_effnet.export.subject import INPUT_NAME, OUTPUT_NAME, Subject, describe, missing_calibration
-from keras_effnet.system.access import system_said
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import staged, system_said
 from keras_effnet.system.quiet import quiet_native
 
 SIGNATURE = "serving_default"

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(_spelled_out(given))
     arguments.given = given
     from keras_effnet.errors import EffNetError, EffNetWarning, VerificationError
-    from keras_effnet.system.access import system_said
+    from keras_effnet.system.files import system_said
     from keras_effnet.system.signals import not_swallowed
 
     try:

@@ -24,8 +24,7 @@ from keras_effnet.export.quantization.sequential import Method, Quantized, quant
 from keras_effnet.export.quantization.tflite_file import write
 from keras_effnet.export.subject import Subject, describe
 from keras_effnet.network.reader import flat_layers
-from keras_effnet.system.memory import release
-from keras_effnet.system.threads import one_blas_thread
+from keras_effnet.system.resources import one_blas_thread, release
 
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")

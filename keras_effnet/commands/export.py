@@ -20,7 +20,7 @@ from keras_effnet.commands.options import (
     whole_number,
 )
 from keras_effnet.commands.table import table
-from keras_effnet.system import memory
+from keras_effnet.system.resources import release
 
 if TYPE_CHECKING:
     from keras_effnet.export.pipeline import Artefact
@@ -239,7 +239,7 @@ def _export(
     artefacts = export_job(job, step)
     del model, job
     keras.backend.clear_session()  # eight variants in one process would otherwise add up
-    memory.release()
+    release()
     return artefacts
 
 

@@ -10,7 +10,7 @@ from keras_effnet.commands.options import weights_of
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.network.variants import Variant
 from keras_effnet.pictures.labels import IMAGENET_CLASSES
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
 
 KERAS_SUFFIX = ".keras"

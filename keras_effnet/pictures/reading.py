@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name, warn
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 CROP_MARGIN = 32  # the reference's evaluation crop keeps size / (size + 32) of the shorter side

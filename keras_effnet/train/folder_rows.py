@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.reading import IMAGE_SUFFIXES
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 from keras_effnet.train.rows import SPLITS, UNDECIDED, LeftOut, Row, split_called
 
 _TRAIN = SPLITS.index("train")
