@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,20 @@ def whole_number(least: int) -> Any:
         return number
 
     return parse
+
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+def amount(text: str) -> float:
+    """An argparse type: a number above 0, with a unit if one likes: `800M`, `0.39G`, `5.3e6`, `16MB`."""
+    found = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kmgt]?)b?", text.strip().lower())
+    number = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 such as 800M, 0.39G or 5.3e6, received {text!r}"
+        )
+    return number
 
 
 def share(text: str) -> float:
