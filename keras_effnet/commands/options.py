@@ -14,6 +14,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.reading import list_images
+from keras_effnet.system.files import reachable
 
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 
@@ -37,6 +38,20 @@ def folder_name(text: str) -> str:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text")
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for 1,000)",
+    )
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size", type=whole_number(32), metavar="N", help="side of the input, where the model leaves it open"
+    )
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +106,21 @@ def weights_of(arguments: argparse.Namespace) -> str | None:
     if given.lower() == "none":
         return None
     return str(Path(given).expanduser()) if given.startswith("~") else given
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Tell before the work, not after it, that an output exists.
+
+    Raises:
+        InvalidInputError: it does, and `--force` is not given.
+    """
+    with reachable(path, "a path that can be written"):
+        taken = path.exists()
+    if taken and not force:
+        raise InvalidInputError(
+            f"Expected a path that does not exist yet. Received: {str(path)!r}, which exists. "
+            "Choose another name, or pass --force to replace it."
+        )
 
 
 def read_directory(

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.access import reachable
-from keras_effnet.system.files import remove, remove_empty, remove_leftovers, staged
+from keras_effnet.system.files import reachable, remove, remove_empty, remove_leftovers, staged
 from keras_effnet.train.listing import SPLITS, Listing
 from keras_effnet.train.settings import Settings
 
