@@ -23,7 +23,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 MAX_PIXELS = 128 * 2**20  # no phone has more (108 million in 2024); 400 MB of RGB
 ENOUGH_ROWS = 0.9  # of a JPEG without its end; a network sees less change than from another crop
-_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners fill
+GRAY_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners fill
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE = 258, 281, 341
 _ADVICE = "Pass a JPEG, PNG or other picture that opens in an image viewer."
@@ -88,7 +88,7 @@ def decode_picture(
             return _in_eight_bits(opened, channels, remarks)
     except UnreadablePictureError:
         raise
-    except _Unusable as error:
+    except _UnusableError as error:
         raise UnreadablePictureError(
             f"Expected {name}. Received {error}. {error.advice}", str(error)
         ) from error
@@ -99,7 +99,7 @@ def decode_picture(
         ) from error
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     """Why a picture that could be decoded is not used, and what to do."""
 
     def __init__(self, reason: str, advice: str) -> None:
@@ -187,12 +187,12 @@ def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> Any:
     try:
         opened = Image.open(stream)
     except Image.DecompressionBombError as error:
-        raise _Unusable(
+        raise _UnusableError(
             "more pixels than Pillow's limit",
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it.",
         ) from error
     if opened.width * opened.height > max_pixels:
-        raise _Unusable(
+        raise _UnusableError(
             f"{opened.width} × {opened.height} pixels, more than the limit of {max_pixels / 1e6:.0f} million",
             "Shrink it, or raise max_pixels of load_image if you trust it.",
         )
@@ -286,9 +286,9 @@ def _from_deep_gray(opened: Any) -> tuple[Any, list[str]]:
         return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)), remarks
     declared = _declared_largest(opened)
     most = max(largest, declared)
-    bits = next((depth for depth in _DEPTHS if most < 2**depth), None)
+    bits = next((depth for depth in GRAY_DEPTHS if most < 2**depth), None)
     if bits is None:
-        raise _Unusable(f"gray values up to {largest:.0f}", "Scale them to 0-65535 and save it again.")
+        raise _UnusableError(f"gray values up to {largest:.0f}", "Scale them to 0-65535 and save it again.")
     remarks = []
     if bits < 16 and largest and not declared:
         remarks = [
