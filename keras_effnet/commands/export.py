@@ -26,8 +26,8 @@ from keras_effnet.commands.progress import steps
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.variants import B_SERIES
+from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
-from keras_effnet.pictures.reading import list_images, sample_paths
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.resources import release
 

@@ -33,9 +33,9 @@ from keras_effnet.commands.options import (
 )
 from keras_effnet.commands.progress import bar
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import numbered_labels
-from keras_effnet.pictures.reading import list_images
 from keras_effnet.system.files import staged
 from keras_effnet.system.quiet import check_backend
 

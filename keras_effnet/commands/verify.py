@@ -28,8 +28,8 @@ from keras_effnet.commands.options import (
     whole_number,
 )
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
-from keras_effnet.pictures.reading import list_images, sample_paths
 from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
