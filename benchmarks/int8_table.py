@@ -144,12 +144,12 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
 
 
 def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qat: bool) -> Iterator[Row]:
+    from keras_effnet.export.model_facts import facts_of
     from keras_effnet.export.quantization import accuracy, post_training
     from keras_effnet.export.quantization.sequential import Method
-    from keras_effnet.export.subject import describe
     from keras_effnet.export.tflite import convert_float
 
-    content = convert_float(describe(model, "float32"))
+    content = convert_float(facts_of(model))
     yield Row(name="float32", content=content, seconds=0.0)
 
     def ours(equalize: float, method: Method = Method()) -> Callable[[], tuple[bytes, float]]:  # noqa: B008

@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.export.archive import write_out
-from keras_effnet.export.encoded_pictures import batch_decoder
-from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
-from keras_effnet.system.files import staged
+from .archive import write_out
+from .encoded_pictures import batch_decoder
+from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
+from .options import Options
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read
 
 
-def to_saved_model(
-    model: Any,
-    path: str | os.PathLike[str],
-    *,
-    labels: Sequence[str] | None = None,
-    size: int | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write a SavedModel.
-
-    Signatures, all with a dynamic batch and the output `probabilities` `[N, classes]` float32:
-
-    - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
-    - `serve_uint8`: the same as uint8
-    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes (without transparency: where
-      `load_image` lays a PNG on white, this shows the colors behind it), takes the central
-      `size / (size + 32)` square (or what the model was trained with, see `transfer.classifier`), resizes as
-      its variant was judged (antialiased) and classifies. EXIF rotation is
-      not applied: TensorFlow has no operator that reads it. Only for three channels.
-
-    Args:
-        model: a Keras model with one image input.
-        path: directory to create.
-        labels: class names; default: ImageNet's for 1,000 classes. Written to
-            `assets.extra/labels.txt`.
-        size: side of the input in pixels, for a model that leaves it open.
-        overwrite: replace an existing directory.
-
-    Returns:
-        The directory.
-
-    Raises:
-        InvalidInputError: a model or path that cannot be used.
-        ExportError: writing failed.
-    """
-    subject = describe(model, "float32", labels=labels, size=size)
-    with staged(path, overwrite=overwrite) as temporary:
-        write_archive(subject, temporary)
-        extra = temporary / EXTRA_ASSETS
-        extra.mkdir()
-        (extra / f"{METADATA_KEY}.json").write_text(subject.info.to_json(), encoding="utf-8")
-        if subject.labels:
-            (extra / "labels.txt").write_text("\n".join(subject.labels) + "\n", encoding="utf-8")
-    return Path(path)
+def write(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write the folder: the graph, and beside it what it says of itself and the labels."""
+    del options, calibration  # it follows none, and computes in float
+    write_archive(facts, path)
+    extra = path / EXTRA_ASSETS
+    extra.mkdir()
+    (extra / f"{METADATA_KEY}.json").write_text(facts.info.to_json(), encoding="utf-8")
+    if facts.labels:
+        (extra / "labels.txt").write_text("\n".join(facts.labels) + "\n", encoding="utf-8")
 
 
-def write_archive(subject: Subject, path: Path) -> None:
+def write_archive(facts: ModelFacts, path: Path) -> None:
     """Write the SavedModel itself.
 
     Raises:
@@ -71,8 +34,8 @@ def write_archive(subject: Subject, path: Path) -> None:
     import keras
     import tensorflow as tf
 
-    model = subject.model
-    shape = (None, subject.height, subject.width, subject.channels)
+    model = facts.model
+    shape = (None, facts.height, facts.width, facts.channels)
     # without track(): the variables are found through the endpoints, and tracking stores them twice
     archive = keras.export.ExportArchive()
 
@@ -84,9 +47,9 @@ def write_archive(subject: Subject, path: Path) -> None:
 
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
     archive.add_endpoint("serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, name=INPUT_NAME)])
-    if subject.channels in (1, 3):
-        framing = replace(subject.info.framing, channels=subject.channels)
-        decode = batch_decoder(subject.height, subject.width, framing)
+    if facts.channels in (1, 3):
+        framing = replace(facts.info.framing, channels=facts.channels)
+        decode = batch_decoder(facts.height, facts.width, framing)
 
         def serve_bytes(image_bytes: Any) -> dict[str, Any]:
             pixels, readable = decode(image_bytes)

@@ -138,7 +138,6 @@ def test_model_that_is_not_square_is_one_clear_line(capsys: Any) -> None:
     command = ["predict", "pictures/a.png", "--model", "wide.keras"]
     assert_refused(command, "'wide.keras' with 32 × 48 pixels", capsys)
     assert_refused(["verify", "wide.keras", "--model", "wide.keras"], "with 32 × 48 pixels", capsys)
-    assert_refused(["benchmark", "wide.keras"], "with 32 × 48 pixels", capsys)
 
 
 def test_labels_of_another_number_are_refused(capsys: Any, tmp_path: Path) -> None:

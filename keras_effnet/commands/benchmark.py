@@ -7,11 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from keras_effnet.commands.models import ARTEFACTS, choose, side_of
+from keras_effnet.commands.models import ARTEFACTS, choose
 from keras_effnet.commands.options import add_json, add_size, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import sample_images
 from keras_effnet.system.files import size_of
 
 NAME = "benchmark"
@@ -38,27 +37,22 @@ def check(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export import load
-    from keras_effnet.export.benchmark import median_latencies_ms
+    from keras_effnet.export.timing import example_pixels, median_latencies_ms
 
     runners = [load(str(choice.path), threads=arguments.threads) for choice in arguments.choices]
-    sides = {
-        side_of(choice.text, runner.size, arguments.size, runner.info and runner.info.variant)
-        for choice, runner in zip(arguments.choices, runners, strict=True)
-    }
-    side, *others = sides
-    if others:
+    examples = [example_pixels(runner, arguments.batch, size=arguments.size) for runner in runners]
+    shapes = {images.shape[1:] for images in examples}
+    if len(shapes) > 1:
         raise InvalidInputError(
-            f"Expected artefacts with the same square input. Received: {sorted(sides)}. "
+            f"Expected artefacts with the same input. Received: {sorted(map(str, shapes))}. "
             "Time networks of different resolutions separately."
         )
-    images = sample_images(side).repeat(-(-arguments.batch // 8), axis=0)[: arguments.batch]
-    medians = median_latencies_ms(runners, images, rounds=arguments.rounds)
+    medians = median_latencies_ms(runners, examples[0], rounds=arguments.rounds)
     entries = [
         {
             "file": choice.text,
             "bytes": size_of(choice.path),
             "batch": arguments.batch,
-            "size": side,
             "threads": arguments.threads,
             "median_ms": median,
             "ratio": median / medians[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.resources import release
 
 if TYPE_CHECKING:
+    from keras_effnet.export.options import Options
     from keras_effnet.export.pipeline import Artefact
 
 NAME = "export"
@@ -110,28 +112,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     from keras_effnet.export.pipeline import check_paths, final_path
-    from keras_effnet.export.recipes import check_installed, parse_target
     from keras_effnet.export.report import require_html
-    from keras_effnet.export.tflite import check_options
+    from keras_effnet.export.targets import check_installed, check_options, parse_target
 
     check_backend(("tensorflow",))
     out = Path(arguments.out).expanduser()
     arguments.choices = _choices(arguments)
-    arguments.recipes = list(dict.fromkeys(parse_target(target) for target in arguments.to))
+    arguments.targets = list(dict.fromkeys(parse_target(target) for target in arguments.to))
     check_paths(
         [
-            final_path(out, choice.name, recipe)
+            final_path(out, choice.name, target)
             for choice in arguments.choices
-            for recipe in arguments.recipes
+            for target in arguments.targets
         ],
         overwrite=arguments.force,
     )
     _check_photographs(arguments)
     if arguments.labels is not None:
         read_labels(arguments.labels)
-    for recipe in arguments.recipes:
-        check_options(recipe, arguments.min_agreement, arguments.input_type, arguments.output_type)
-    check_installed(arguments.recipes)
+    check_options(arguments.targets, _options(arguments))
+    check_installed(arguments.targets)
     if not arguments.no_html:
         require_html()
 
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     out = Path(arguments.out).expanduser()
     artefacts: list[Artefact] = []
-    total = len(arguments.choices) * (len(arguments.recipes) + 3)
+    total = len(arguments.choices) * (len(arguments.targets) + 3)
     with steps(total, quiet=arguments.quiet or arguments.json) as step:
         for choice in arguments.choices:
             done = _export(choice, arguments, out, step)
@@ -173,16 +173,28 @@ def _choices(arguments: argparse.Namespace) -> list[Choice]:
 
 
 def _check_photographs(arguments: argparse.Namespace) -> None:
-    """Is everything there that the recipes need?"""
+    """Is everything there that the targets need?"""
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
             list_images(Path(directory).expanduser())
-    needing = [recipe.target for recipe in arguments.recipes if recipe.integer]
+    needing = [target.name for target in arguments.targets if target.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
             f"Expected --calibration DIR for {', '.join(needing)}. Received: none. Pass a folder with about a "
             "hundred photographs like those the model will see; labels are not needed."
         )
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from keras_effnet.export.options import Options
+
+    return Options(
+        layout=arguments.layout,
+        batching=arguments.onnx_batching,
+        min_agreement=arguments.min_agreement,
+        input_type=arguments.input_type,
+        output_type=arguments.output_type,
+    )
 
 
 def _export(
@@ -198,25 +210,17 @@ def _export(
     model = choice.model(arguments)
     variant = choice.variant or identify(model)
     size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
-    if None in model.input_shape[1:3]:
-        raise InvalidInputError(
-            f"Expected a model with one square input of known size in {choice.text!r}. Received: input "
-            f"{model.input_shape}. Build it with input_shape=(224, 224, 3), or export it in Python with size=."
-        )
     calibration, images = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,
         name=choice.name,
-        recipes=arguments.recipes,
+        targets=arguments.targets,
         out=out,
         images=images,
         calibration=calibration,
         labels=arguments.labels and read_labels(arguments.labels, model.output_shape[-1]),
-        layout=arguments.layout,
-        batching=arguments.onnx_batching,
-        min_agreement=arguments.min_agreement,
-        input_type=arguments.input_type,
-        output_type=arguments.output_type,
+        size=size if None in model.input_shape[1:3] else None,
+        options=_options(arguments),
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,
     )
@@ -248,7 +252,8 @@ def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> 
 def _show(
     artefacts: list[Artefact], out: Path, report: dict[str, Any], arguments: argparse.Namespace
 ) -> None:
-    from keras_effnet.export.verify import INTEGER, shown_agreement
+    from keras_effnet.export.targets import INTEGER
+    from keras_effnet.export.verify import shown_agreement
 
     if arguments.json:
         print(json.dumps(report, indent=2))
@@ -259,7 +264,7 @@ def _show(
             f"{artefact.bytes / 1e6:.1f} MB",
             f"{artefact.latency_ms:.1f} ms",
             f"{artefact.top1_agreement:.1%}",
-            "exact" if artefact.sqnr_db is None else f"{artefact.sqnr_db:.0f} dB",
+            "exact" if math.isinf(artefact.sqnr_db) else f"{artefact.sqnr_db:.0f} dB",
             f"{artefact.max_abs_error:.1e}",
             "✓" if artefact.ok else "✗",
         ]

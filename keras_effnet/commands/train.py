@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     from keras_effnet.system.quiet import import_keras
 
     given = _given(arguments)
-    recipes = _targets(arguments.export)
+    targets = _targets(arguments)
     # everything that can be wrong with the arguments is told before anything slow is imported or written
     settings = _settings(arguments, out, given)
     import_keras()
@@ -154,8 +154,8 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     outcome = train(folder, progress)
     write_report(outcome, _rows(folder))
     artefacts = []
-    if recipes:
-        with progress.bar("exporting", len(recipes) + 3, unit="step") as advance:
+    if targets:
+        with progress.bar("exporting", len(targets) + 3, unit="step") as advance:
             artefacts = export_run(
                 outcome,
                 arguments.export,
@@ -187,15 +187,17 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _targets(targets: list[str]) -> list[Any]:
-    """What to export; wrong names and missing extras are errors now, not after an hour of training."""
-    if not targets:
+def _targets(arguments: argparse.Namespace) -> list[Any]:
+    """What to export; what is wrong with it is an error now, not after an hour of training."""
+    if not arguments.export:
         return []
-    from keras_effnet.export.recipes import check_installed, parse_target
+    from keras_effnet.export.options import Options
+    from keras_effnet.export.targets import check_installed, check_options, parse_target
 
-    recipes = [parse_target(target) for target in targets]
-    check_installed(recipes)
-    return recipes
+    targets = [parse_target(target) for target in arguments.export]
+    check_options(targets, Options(min_agreement=arguments.min_agreement))
+    check_installed(targets)
+    return targets
 
 
 def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:
