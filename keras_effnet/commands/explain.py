@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keras_effnet.commands.models import NETWORKS, choose_network, read_labels, side_of
 from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights, check_free
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.lookup import identify
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.files import staged
 from keras_effnet.system.quiet import check_backend
@@ -72,7 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     choice, out = arguments.choice, Path(arguments.out)
     model = choice.model(arguments)
     from keras_effnet.explain import explain
-    from keras_effnet.network.lookup import identify
 
     variant = identify(model)
     size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
