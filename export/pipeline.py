@@ -13,9 +13,8 @@ from typing import Any
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.access import reachable
-from keras_effnet.system.files import compressed_size_of, files_of, remove_empty, size_of, staged
-from keras_effnet.system.memory import release
+from keras_effnet.system.files import compressed_size_of, files_of, reachable, remove_empty, size_of, staged
+from keras_effnet.system.resources import release
 
 from . import timing
 from .model_facts import ModelFacts, facts_of

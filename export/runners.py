@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.reading import check_pixels
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
 
 from .model_facts import METADATA_KEY, ArtefactInfo, info_of
@@ -59,7 +59,7 @@ class Runner:
     @property
     def framing(self) -> Framing:
         """How photographs are read for it; the reference's way for files that do not say."""
-        return self.info.framing if self.info else Framing()
+        return replace(self.info.framing if self.info else Framing(), channels=self.channels)
 
     def __call__(self, images: Any) -> Outputs:
         """Classify.

@@ -96,14 +96,40 @@ def test_report_survives_json(nano: Any, good: Path, pixels32: Any) -> None:
     assert {"ok", "top1_agreement", "sqnr_db", "max_abs_error", "mean_cosine", "failures"} <= set(fields)
 
 
-def test_integer_tolerance_allows_one_picture_but_not_two() -> None:
+@pytest.mark.parametrize(
+    ("agreement", "images", "remark"),
+    [
+        (7 / 8, 8, " 8 pictures cannot tell a near-tie from a fault: verify on 52 or more."),
+        (50 / 53, 53, ""),
+        (0.949, 1000, ""),
+    ],
+)
+def test_integer_file_fails_below_the_agreement_that_is_promised(
+    agreement: float, images: int, remark: str
+) -> None:
+    from keras_effnet.export.verify import _missed
+
+    figures = {"max_abs_error": 0.3, "sqnr_db": 20.0, "mean_cosine": 1.0, "top1_agreement": agreement}
+    assert _missed(figures, INTEGER, images) == [f"Top-1 agreement {agreement:.3f}, required 0.95.{remark}"]
+
+
+def test_integer_file_passes_with_the_agreement_that_is_promised() -> None:
     from keras_effnet.export.verify import _missed
 
     figures = {"max_abs_error": 0.3, "sqnr_db": 20.0, "mean_cosine": 1.0}
-    assert not _missed({**figures, "top1_agreement": 5 / 6}, INTEGER, 6)
-    assert _missed({**figures, "top1_agreement": 4 / 6}, INTEGER, 6)
-    assert _missed({**figures, "top1_agreement": 0.949}, INTEGER, 1000)
+    for agreement, images in ((1.0, 8), (0.95, 20), (0.96, 1000)):
+        assert not _missed({**figures, "top1_agreement": agreement}, INTEGER, images)
     assert _missed({**figures, "top1_agreement": 0.99}, Tolerance(top1_agreement=1.0), 100)
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "images", "shown"),
+    [(8, 8, 0.747), (7, 8, 0.589), (52, 52, 0.951), (99, 100, 0.956), (0, 8, 0.0)],
+)
+def test_few_pictures_show_little_of_an_agreement(agreeing: int, images: int, shown: float) -> None:
+    from keras_effnet.export.verify import shown_agreement
+
+    assert shown_agreement(agreeing / images, images) == pytest.approx(shown, abs=6e-4)
 
 
 def test_every_target_is_judged_by_what_it_stores() -> None:

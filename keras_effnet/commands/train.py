@@ -8,14 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.table import table
+from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
     from keras_effnet.train import Outcome, RunFolder, Settings
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
+EXAMPLES = """\
+  keras-effnet train photographs/ --out runs/flowers
+  keras-effnet train photographs/ --model b0 --epochs 40 --out runs/b0 --export tflite:int8
+  keras-effnet predict rose.jpg --model runs/flowers"""
 _LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
@@ -111,8 +117,14 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(arguments: argparse.Namespace) -> None:
+    if "variant" in arguments:
+        choose(arguments.variant, (VARIANT,))
+    check_backend()
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.commands.resuming import stopped
     from keras_effnet.system.signals import terminable
 
     out = Path(arguments.out).expanduser()
