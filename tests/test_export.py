@@ -309,7 +309,8 @@ def test_existing_path_is_kept_unless_overwriting(nano: Any, tmp_path: Path, exp
     assert path.read_text() == "precious"
 
 
-def test_overwriting_replaces_a_directory(nano: Any, tmp_path: Path) -> None:
+def test_overwriting_replaces_a_directory(tmp_path: Path) -> None:
+    nano = build_nano(input_shape=(32, 32, 4))  # without `serve_bytes`, which takes seconds to trace
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_text("x")
@@ -318,10 +319,12 @@ def test_overwriting_replaces_a_directory(nano: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_path_with_spaces_and_other_letters_works(nano: Any, pixels32: Any, tmp_path: Path) -> None:
+def test_path_with_spaces_and_other_letters_works(tmp_path: Path) -> None:
+    nano = build_nano(input_shape=(32, 32, 4))  # as above
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 4), np.uint8)
     for target in ("saved_model", "tflite:float32", "onnx:float32"):
         folder = tmp_path / "mit Leerzeichen" / "écran 写真"
-        assert export.verify(nano, write(nano, folder, target), pixels32).ok
+        assert export.verify(nano, write(nano, folder, target), pixels).ok
 
 
 def test_staged_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
