@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.models import NETWORKS, choose_network, read_labels, side_of
+from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
 from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights, check_free
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.lookup import identify
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.files import staged
 from keras_effnet.system.quiet import check_backend
@@ -74,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = choice.model(arguments)
     from keras_effnet.explain import explain
 
-    variant = identify(model)
-    size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
+    size = choice.side_for(model, arguments.size)
     pixels = framing_of(model).read(arguments.image, size)
     labels = choice.labels_for(model, arguments.labels)
     wanted = None if arguments.wanted is None else _class_index(arguments.wanted, labels)

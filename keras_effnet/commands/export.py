@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels, side_of
+from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
@@ -32,7 +32,6 @@ from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job,
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
 from keras_effnet.export.verify import shown_agreement
-from keras_effnet.network.lookup import identify
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
@@ -200,8 +199,7 @@ def _export(
 
     step(f"{choice.name}: building")
     model = choice.model(arguments)
-    variant = choice.variant or identify(model)
-    size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
+    size = choice.side_for(model, arguments.size)
     calibration, images = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,

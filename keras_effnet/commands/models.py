@@ -17,7 +17,7 @@ from typing import Any
 
 from keras_effnet.commands.options import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.lookup import get_variant, identify
 from keras_effnet.network.variants import VARIANTS, Variant
 from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
@@ -84,13 +84,18 @@ class Choice:
             WeightsError: weights that are missing, damaged or of another network.
         """
         import_keras()
-        if self.path is not None:
-            return load_keras(self.path)
+        if self.variant is None:
+            return load_keras(str(self.path))
         from keras_effnet.applications import EfficientNet
 
         weights = weights_of(arguments)
         classes = classes_of(weights)
         return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
+
+    def side_for(self, model: Any, given: int | None) -> int:
+        """The side of the pictures of a Keras model, in pixels; `given` is `--size`. Raises as `side_of` does."""
+        variant = self.variant or identify(model)
+        return side_of(self.text, model.input_shape[1:3], given, variant.name if variant else None)
 
     def labels_for(self, model: Any, file: str | None) -> tuple[str, ...]:
         """Class names for a Keras model: those of `--labels`, else its own, those beside it, or numbers."""

@@ -34,7 +34,6 @@ from keras_effnet.commands.options import (
 from keras_effnet.commands.progress import bar
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
-from keras_effnet.network.lookup import identify
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import numbered_labels
@@ -132,12 +131,11 @@ class _Classifier:
 def _classifier(choice: Choice, arguments: argparse.Namespace) -> _Classifier:
     if choice.format in (VARIANT, KERAS):
         model = choice.model(arguments)
-        variant = choice.variant or identify(model)
-        size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
+        size = choice.side_for(model, arguments.size)
         labels = choice.labels_for(model, arguments.labels)
         return _Classifier(lambda pixels: model.predict(pixels, verbose=0), size, framing_of(model), labels)
     runner = load(str(choice.path))
-    size = side_of(choice.text, runner.size, arguments.size, runner.info and runner.info.variant)
+    size = side_of(choice.text, runner.size, arguments.size, runner.info.variant if runner.info else None)
     classes = len(runner.labels) or int(
         runner(np.zeros((1, size, size, runner.channels), np.uint8)).shape[-1]
     )
