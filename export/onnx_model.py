@@ -63,7 +63,7 @@ def to_onnx(
         calibration: for `int8`, as in `to_tflite`.
         layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
             `[N, H, W, C]`, which costs one Transpose at the start.
-        labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
+        labels: class names; default: the model's own, or ImageNet's. A JSON list in the metadata.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`, as in `to_tflite`.
         batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the

@@ -67,7 +67,7 @@ class Job:
         out: directory for the artefacts.
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
-        labels: class names; None for ImageNet's.
+        labels: class names; None for the model's own, or ImageNet's.
         layout, batching: of ONNX files, see `to_onnx`.
         min_agreement, input_type, output_type: of integer files, see `to_tflite`.
         overwrite: replace existing artefacts.

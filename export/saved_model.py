@@ -39,7 +39,7 @@ def to_saved_model(
     Args:
         model: a Keras model with one image input.
         path: directory to create.
-        labels: class names; default: ImageNet's for 1,000 classes. Written to
+        labels: class names; default: the model's own, or ImageNet's. Written to
             `assets.extra/labels.txt`.
         size: side of the input in pixels, for a model that leaves it open.
         overwrite: replace an existing directory.

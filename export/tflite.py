@@ -47,7 +47,7 @@ def to_tflite(
         calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
             iterable of such batches. A hundred are enough; labels are not needed. For `int8` also an
             `IntegerNetwork` that was prepared from them, so that one calibration serves several files.
-        labels: class names; default: ImageNet's for 1,000 classes.
+        labels: class names; default: the model's own, or ImageNet's.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
             photographs must show; the worst tensors are left in float until they do.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from keras_effnet import EfficientNet, export, transfer
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.class_names import labels_layer_name, labels_of
+from keras_effnet.pictures.labels import labels_layer_name, labels_of
 from keras_effnet.pictures.framing import framing_of
 
 LABELS = ("cat", "t-shirt", "ice cream", "Grüße_1.5", "狗")

@@ -142,8 +142,7 @@ def _side(model: Any, variant: Any, given: int | None) -> int:
 def _labels(model: Any, arguments: argparse.Namespace) -> tuple[str, ...]:
     from keras_effnet.commands.models import KERAS_SUFFIX
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.pictures.class_names import labels_of
-    from keras_effnet.pictures.labels import numbered_labels
+    from keras_effnet.pictures.labels import known_labels, labels_of, numbered_labels
 
     classes = int(model.output_shape[-1])
     carried = labels_of(model)
@@ -153,7 +152,7 @@ def _labels(model: Any, arguments: argparse.Namespace) -> tuple[str, ...]:
     saved = Path(arguments.model).suffix == KERAS_SUFFIX and beside.is_file()
     given = arguments.labels or (str(beside) if saved else None)
     if given is None:
-        return numbered_labels(classes)
+        return known_labels(model) or numbered_labels(classes)
     try:
         lines = Path(given).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -32,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from keras_effnet.pictures.labels import both_sides
+
     classify, size, framing, labels = _classifier(arguments)
     pixels = framing.read_all(arguments.images, size)
-    scores = np.asarray(classify(pixels))
+    scores = both_sides(np.asarray(classify(pixels)), len(labels))
     results = []
     for path, row in zip(arguments.images, scores, strict=True):
         best = np.argsort(row)[::-1][: arguments.top]
@@ -55,7 +57,7 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple
     """A callable from pixels to probabilities, its input size, how photographs are read for it, and its labels."""
     from keras_effnet.commands.models import build, refuse_weights
     from keras_effnet.network.lookup import get_variant
-    from keras_effnet.pictures.labels import numbered_labels
+    from keras_effnet.pictures.labels import known_labels, numbered_labels
     from keras_effnet.system.quiet import import_keras
 
     if Path(arguments.model).exists():
@@ -80,7 +82,8 @@ def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple
     def classify(pixels: Any) -> Any:
         return model.predict(pixels, batch_size=8, verbose=0)
 
-    return classify, variant.resolution, framing_of(model), numbered_labels(model.output_shape[-1])
+    labels = known_labels(model) or numbered_labels(model.output_shape[-1])
+    return classify, variant.resolution, framing_of(model), labels
 
 
 def _classes(runner: Any) -> int:
