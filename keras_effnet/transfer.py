@@ -30,9 +30,8 @@ from keras_effnet.network.arguments import check_activation, check_rate, is_whol
 from keras_effnet.network.lookup import get_variant
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import Variant
-from keras_effnet.pictures.framing import margin_layer_name
+from keras_effnet.pictures.framing import CROP_MARGIN, margin_layer_name
 from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
-from keras_effnet.pictures.reading import CROP_MARGIN
 
 __all__ = ["blocks", "classifier", "freeze", "labels_of", "unfreeze"]
 

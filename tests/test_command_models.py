@@ -14,9 +14,9 @@ from material import assert_refused, randomize
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main
-from keras_effnet.commands.models import _classes_of, load_keras
+from keras_effnet.commands.models import classes_of, load_keras
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import sample_paths
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.weights.convert import convert
 
 CUP = str(next(path for path in sample_paths() if path.name == "cup.jpg"))
@@ -37,15 +37,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["ten.keras", "ten.weights.h5", "ten.safetensors"])
 def test_number_of_classes_is_read_from_the_file(name: str, folder: Path) -> None:
-    assert _classes_of(str(folder / name)) == 10
+    assert classes_of(str(folder / name)) == 10
 
 
 @pytest.mark.parametrize("weights", [None, "imagenet", "absent.h5"])
 def test_number_of_classes_is_imagenets_where_no_file_tells(weights: str | None) -> None:
-    assert _classes_of(weights) == 1000
+    assert classes_of(weights) == 1000
 
 
-def test_verify_builds_the_model_at_the_size_and_with_the_classes_of_the_artefact(
+def test_verify_builds_the_model_at_the_size_and_with_theclasses_of_the_artefact(
     folder: Path, capsys: Any
 ) -> None:
     weights = str(folder / "ten.weights.h5")
@@ -83,9 +83,12 @@ def test_export_takes_a_keras_file_and_names_the_artefact_after_it(tmp_path: Pat
         (["verify", "ten.keras", "--model", "absent.keras"], "'absent.keras', which does not exist"),
         (["export", "ten.keras", "--weights", "none", "--out", "OUT"], "'ten.keras' has its own"),
         (["export", "absent.keras", "--out", "OUT"], "'absent.keras', which does not exist"),
-        (["export", "b0", "b0.keras", "--out", "OUT"], "2 models called 'b0'"),
+        (["export", "b0", "sub/b0.keras", "--out", "OUT"], "2 models called 'b0'"),
         (["export", "b0.keras", "--to", "saved_model", "--out", "OUT"], "It cannot be read"),
-        (["export", "open.keras", "--to", "saved_model", "--out", "OUT"], "one square input of known size"),
+        (
+            ["export", "open.keras", "--to", "saved_model", "--out", "OUT"],
+            "Expected --size N for 'open.keras'",
+        ),
         (["export", "lite0", "--out", ""], "--out: expected a folder, received an empty name"),
         (["export", "lite0", "--out", " "], "--out: expected a folder, received an empty name"),
         (["train", "DATA", "--out", ""], "--out: expected a folder, received an empty name"),
@@ -105,6 +108,8 @@ def test_wrong_use_ends_with_two_and_one_line(
     monkeypatch.chdir(tmp_path)
     shutil.copy(folder / "ten.keras", "ten.keras")
     Path("b0.keras").write_bytes(b"PK nothing")
+    Path("sub").mkdir()
+    shutil.copy(folder / "ten.keras", "sub/b0.keras")
     if "open.keras" in command:
         inputs = keras.Input((None, None, 3))
         keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save("open.keras")

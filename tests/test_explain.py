@@ -314,7 +314,7 @@ def test_explain_of_a_shared_backbone_follows_the_call_that_leads_to_the_output(
     _same(explain(both, pixels64[0], 1, output=0), expected)
     mirrored = explain(alone, pixels64[0][:, ::-1], 1)
     _same(explain(both, pixels64[0], 1, output=1), mirrored)
-    with pytest.raises(InvalidInputError, match="'cls'.*of which there are several"):
+    with pytest.raises(InvalidInputError, match=r"'cls'.*of which there are several"):
         explain(both, pixels64[0], 1, output="cls")
 
 
@@ -330,7 +330,7 @@ def test_explain_refuses_an_average_of_two_passes(tiny_variant: Any, pixels64: A
         explain(keras.Model(picture, late), pixels64[0])
     for method in ("cam", "grad-cam"):
         with pytest.raises(
-            InvalidInputError, match="'top_activation' called 2 times.*Explain the model that is"
+            InvalidInputError, match=r"'top_activation' called 2 times.*Explain the model that is"
         ):
             explain(keras.Model(picture, early), pixels64[0], method=method)
 
@@ -343,7 +343,7 @@ def test_grad_cam_asks_for_the_layer_when_features_of_several_scales_are_joined(
     side = layers.Conv2D(4, 3, name="side")(backbone.get_layer("block5a_project_bn").output)
     pooled = [layers.GlobalAveragePooling2D()(each) for each in (backbone.output, side)]
     model = keras.Model(backbone.input, layers.Dense(3)(layers.Concatenate(name="joined")(pooled)))
-    with pytest.raises(InvalidInputError, match="Received: 'top_activation', 'side'.*layer= and 'grad-cam'"):
+    with pytest.raises(InvalidInputError, match=r"Received: 'top_activation', 'side'.*layer= and 'grad-cam'"):
         explain(model, pixels64[0], method="grad-cam")
     assert grad_cam(model, pixels64[0], 0, layer="side").shape == (64, 64)
     shared = grad_cam(model, pixels64[0], 0, layer="block5a_project_bn")

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from keras_effnet.commands.models import VARIANT, choose
+from keras_effnet.system.quiet import check_backend
+
 NAME = "convert"
 HELP = "convert a weight file or published set to .weights.h5 or .safetensors"
+EXAMPLES = """\
+  keras-effnet convert efficientnet_b0_rwightman-7f5810bc.pth b0.weights.h5
+  keras-effnet convert imagenet lite0.safetensors --model lite0
+  keras-effnet convert efficientnet-b4/ b4.weights.h5 --preprocessing advprop"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epsilon", type=float, help="of batch normalization, if the file does not say")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.system.quiet import import_keras
+def check(arguments: argparse.Namespace) -> None:
+    if arguments.model is not None:
+        choose(arguments.model, (VARIANT,))
+    check_backend()
 
-    import_keras()
+
+def run(arguments: argparse.Namespace) -> int:
+    # `convert` reads its source, and tells what is wrong with it, before it builds a network
     from keras_effnet.weights.convert import convert
 
     path = convert(

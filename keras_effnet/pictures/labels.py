@@ -121,6 +121,13 @@ def known_labels(model: Any) -> tuple[str, ...] | None:
     return labels_of(model) or (imagenet_labels() if _is_imagenet_classifier(model) else None)
 
 
+def classes_of(model: Any) -> int:
+    """How many classes a classifier tells apart: as many as it has outputs, and two with a single sigmoid."""
+    outputs = int(model.output_shape[-1])
+    activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
+    return 2 if outputs == 1 and activation == "sigmoid" else outputs
+
+
 def numbered_labels(classes: int) -> tuple[str, ...]:
     """Labels where nobody knows the names: `class 0` and so on."""
     return tuple(f"class {index}" for index in range(classes))

@@ -18,6 +18,7 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.network.lookup import get_variant
 from keras_effnet.network.variants import Variant
+from keras_effnet.system.quiet import import_keras
 from keras_effnet.weights.arrays import TOP_LAYER, Array, Checkpoint, LayerArrays
 from keras_effnet.weights.assign import assign, guess_variant, short_name
 from keras_effnet.weights.fitting import RGB, STEM_LAYER
@@ -96,6 +97,7 @@ def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
 
 def _model_for(variant: Variant, checkpoint: Checkpoint, provenance: Provenance) -> Any:
     """A model with the file's own classifier and input channels."""
+    import_keras()
     from keras_effnet.applications import EfficientNet
 
     head = checkpoint.layers.get(TOP_LAYER, {})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name
 from keras_effnet.network.variants import Variant
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.weights.assign import guess_variant
 from keras_effnet.weights.cache import MIRROR_VARIABLE, address_of, cache_folder
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.weights.arrays import Checkpoint
 from keras_effnet.weights.readers import (
     keras_archive,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keras_effnet.errors import EffNetError, WeightsError
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 
 # What the libraries below the readers raise on content that is not what it claims to be.
 MALFORMED = (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.weights.arrays import BFLOAT16, Checkpoint, LazyArray, OpenCheckpoint, in_file, opened
 from keras_effnet.weights.naming import tensorflow as tensorflow_naming
 from keras_effnet.weights.readers.problems import damaged, guarded, too_large
