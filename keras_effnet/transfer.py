@@ -30,10 +30,10 @@ from keras_effnet.network.arguments import check_activation, check_rate, is_whol
 from keras_effnet.network.lookup import get_variant
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import Variant
-from keras_effnet.pictures.framing import CROP_MARGIN, margin_layer_name
+from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
 from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
 
-__all__ = ["blocks", "classifier", "freeze", "labels_of", "unfreeze"]
+__all__ = ["blocks", "classifier", "freeze", "labels_of", "reset_classifier", "unfreeze"]
 
 _STEM = "stem_conv"
 _PART = re.compile(
@@ -113,6 +113,50 @@ def classifier(
     if trainable_from is not None:
         unfreeze(model, trainable_from)
     return model
+
+
+def reset_classifier(
+    model: keras.Model,
+    classes: int | Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    dropout_rate: float | None = None,
+    classifier_activation: Any = "auto",
+    name: str | None = None,
+) -> keras.Model:
+    """The backbone of a trained model with a new, zero-initialized head, as many classes as you like.
+
+    For a file there is `classifier(variant, classes, weights=file)`.
+
+    Args:
+        model: an EfficientNet of this package, with or without a classifier. It stays as it is, but shares
+            its backbone with the new model: training the one changes both.
+        classes, labels: as in `classifier`.
+        dropout_rate: before the classifier, 0–1; None for that of `model`.
+        classifier_activation: as in `classifier`.
+        name: of the new model; None for that of `model`.
+
+    Returns:
+        A functional `keras.Model` from pixels to probabilities `[N, classes]`. What was frozen stays frozen.
+
+    Raises:
+        InvalidInputError: no EfficientNet, or one inside another model; or an argument that cannot be used.
+    """
+    ends = [layer for layer in model.layers if layer.name.endswith("top_activation")]
+    if len(ends) != 1:
+        raise InvalidInputError(
+            f"Expected an EfficientNet, whose last convolution ends in 'top_activation'. Received: {model.name!r} with "
+            f"{len(ends)} such layers. Pass the EfficientNet itself, for example model.get_layer('efficientnetb0')."
+        )
+    names, count = _names_and_outputs(classes, labels)
+    activation = _activation(classifier_activation, count)
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
+    else:
+        dropout_rate = next((layer.rate for layer in model.layers if layer.name.endswith("top_dropout")), 0.2)
+    pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", data_format="channels_last")(ends[0].output)
+    x = _head(pooled, count, dropout_rate, activation, names, framing_of(model).margin)
+    return keras.Model(model.input, x, name=name or model.name)
 
 
 def _names_and_outputs(classes: Any, labels: Any) -> tuple[tuple[str, ...] | None, int]:
