@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = int(arguments.output) if (arguments.output or "").isdecimal() else arguments.output
     path = ScorePath(model, output=output)
     variant = identify(model)
-    size = side_of(choice.text, path.size, arguments.size, variant and variant.name)
+    size = side_of(choice.text, path.size, arguments.size, variant.name if variant else None)
     pixels = framing_of(model).read(arguments.image, size)
     known = known_labels(model) if len(model.outputs) == 1 else None
     labels = choice.labels_for(arguments.labels, path.classes, carried=path.labels, known=known)

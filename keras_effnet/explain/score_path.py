@@ -333,8 +333,8 @@ def _feature_map(graph: Graph, path: Sequence[int], layer: str | None) -> Output
     else:
         chosen = [position for position in maps if graph.calls[position].name == layer]
         if not chosen:
-            names = dict.fromkeys(graph.calls[position].name for position in maps)
-            raise unknown_name("layer, with a feature map as its output,", layer, list(names))
+            known = dict.fromkeys(graph.calls[position].name for position in maps)
+            raise unknown_name("layer, with a feature map as its output,", layer, list(known))
     if len(chosen) != 1:
         names = [graph.calls[position].name for position in chosen]
         same = len(set(names)) == 1
