@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
     written = {row["file"] for row in rows}
     kept = [row for row in _earlier(out) if row["file"] not in written and (out / row["file"]).exists()]
     report: dict[str, Any] = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
     }
     report["artifacts"] = [*kept, *rows]

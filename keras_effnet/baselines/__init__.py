@@ -25,7 +25,7 @@ from keras_effnet.baselines.table import (
     scaled,
 )
 from keras_effnet.costs import Cost, cost_of_graph
-from keras_effnet.costs.sketch import Sketch
+from keras_effnet.costs.dry_run import DryRun
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.arguments import check_activation, check_classes, check_input_shape, check_rate
 
@@ -153,9 +153,9 @@ def cost_of(
     """What `build` with the same arguments would cost; the same builder, without weights or Keras."""
     chosen = get_baseline(baseline)
     shape = _shape(chosen, resolution)
-    sketch = Sketch()
+    dry = DryRun()
     network = scaled(chosen, depth=depth, width=width)
-    graph = build_layers(network, options_for(chosen, classes=classes), sketch.Input(shape), keras=sketch)
+    graph = build_layers(network, options_for(chosen, classes=classes), dry.Input(shape), keras=dry)
     return cost_of_graph(graph, shape, batch=batch)
 
 

@@ -44,7 +44,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for 1,000)",
+        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for its classifier)",
     )
 
 

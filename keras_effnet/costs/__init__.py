@@ -8,15 +8,16 @@ The model is not run and nothing is allocated: its layers are read one by one (`
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keras_effnet.costs.graph import Call, Graph, Shape, values
 from keras_effnet.costs.memory import peak_values
-from keras_effnet.costs.rules import RULES, Counted, Rule
+from keras_effnet.costs.rules import RULES, Counted, Rule, Shape
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.reader import INPUT, Call, Graph, read_graph
 
 __all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph"]
 
@@ -128,9 +129,7 @@ def cost(
         InvalidInputError: no functional model, an open input size, shapes that are not those of its
             inputs, or a layer that no rule knows; the message names it.
     """
-    from keras_effnet.costs.keras_graph import read_model
-
-    graph = read_model(model)
+    graph = read_graph(model)
     shapes = _input_shapes(model, input_shape)
     return cost_of_graph(graph, *shapes, batch=batch, bytes_per_value=bytes_per_value, rules=rules)
 
@@ -166,7 +165,7 @@ def cost_of_graph(
     bytes_per_value: int = BYTES,
     rules: Mapping[str, Rule] | None = None,
 ) -> Cost:
-    """As `cost`, for a graph that was read or sketched; one shape for each of its inputs."""
+    """As `cost`, for a graph that was read, or left behind by a `DryRun`; one shape for each input."""
     for label, number in (("batch", batch), ("bytes_per_value", bytes_per_value)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidInputError(
@@ -176,9 +175,9 @@ def cost_of_graph(
     counted: list[Counted] = []
     coming = iter(input_shapes)
     for call in graph.calls:
-        result = Counted(shape=next(coming)) if call.kind == "InputLayer" else _count(call, counted, known)
+        result = Counted(shape=next(coming)) if call.kind == INPUT else _count(call, counted, known)
         counted.append(result)
-    sizes = [values(result.shape) for result in counted]
+    sizes = [math.prod(result.shape) for result in counted]
     free = [result.free for result in counted]
     written = [0 if free_ else size for size, free_ in zip(sizes, free, strict=True)]
     per_value = batch * bytes_per_value
@@ -215,15 +214,24 @@ def _count(call: Call, counted: Sequence[Counted], rules: Mapping[str, Rule]) ->
     if call.kind not in rules:
         reason = unknown_name(f"the class of layer {call.name!r}", call.kind, rules)
         raise InvalidInputError(f"{reason} Pass rules={{{call.kind!r}: …}} to say what it costs.")
-    result = rules[call.kind](
-        {"name": call.name, **call.config}, [counted[index].shape for index in call.inputs]
-    )
+    result = rules[call.kind](_config(call), [counted[source.call].shape for source in call.inputs])
     if not call.first:
         return replace(result, params=0, statistics=0)
-    if call.weights is not None and call.weights != result.params + result.statistics:
+    if hasattr(call.layer, "count_params"):
         # the layer itself knows best, for example one with adapters
-        return replace(result, params=call.weights - result.statistics)
+        return replace(result, params=int(call.layer.count_params()) - result.statistics)
     return result
+
+
+def _config(call: Call) -> dict[str, Any]:
+    """The constructor's arguments; an operation that is no layer has none."""
+    config = dict(call.layer.get_config()) if hasattr(call.layer, "count_params") else {}
+    if config.get("data_format") == "channels_first":
+        raise InvalidInputError(
+            f"Expected layers with data_format='channels_last'. Received: {call.name!r} with "
+            "'channels_first'. Build the model with channels_last to count it."
+        )
+    return {"name": call.name, **config}
 
 
 def _block_of(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_effnet.costs import Cost, cost_of_graph
-from keras_effnet.costs.sketch import Sketch
+from keras_effnet.costs.dry_run import DryRun
 from keras_effnet.network.arguments import check_input_shape
 from keras_effnet.network.builder import Options, build_model
 from keras_effnet.network.lookup import architecture_of, get_variant
@@ -27,7 +27,7 @@ def cost_of_variant(
     chosen = get_variant(variant)
     side = resolution or chosen.resolution
     check_input_shape((side, side, 3))
-    sketch = Sketch()
+    dry = DryRun()
     options = Options(
         include_top=True,
         classes=classes,
@@ -39,6 +39,6 @@ def cost_of_variant(
         epsilon=1e-3,
         name=chosen.name,
     )
-    inputs = sketch.Input((side, side, 3))
-    graph = build_model(architecture_of(chosen), options, inputs, inputs, keras=sketch)
+    inputs = dry.Input((side, side, 3))
+    graph = build_model(architecture_of(chosen), options, inputs, inputs, keras=dry)
     return cost_of_graph(graph, (side, side, 3), batch=batch)

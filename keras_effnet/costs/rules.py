@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet.costs.graph import Shape
 from keras_effnet.errors import InvalidInputError
+
+Shape = tuple[int, ...]
+"""Shape of a tensor for one picture: (H, W, C), or (C,) behind a pooling; no batch axis."""
 
 
 @dataclass(frozen=True, kw_only=True)

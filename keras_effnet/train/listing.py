@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.class_names import check_labels
+from keras_effnet.pictures.labels import check_labels
 from keras_effnet.train.csv_rows import from_csv
 from keras_effnet.train.folder_rows import from_folders
 from keras_effnet.train.rows import SPLITS, UNDECIDED, LeftOut, Row
