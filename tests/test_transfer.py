@@ -270,7 +270,7 @@ def test_exports_carry_the_labels_of_the_model(classifier: Any, tmp_path: Path, 
 
 
 def test_int8_path_understands_the_classifier(classifier: Any) -> None:
-    from keras_effnet.export.quantization.folding import fold
+    from keras_effnet.export.quantization.fold import fold
 
     assert "predictions" in fold(classifier).steps
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.export.quantization.graph import Array
+from ..ranges import Array
 
 HELD_OUT = 4  # one of so many pictures
 CHECKS = 15  # looks at the held-out pictures during training

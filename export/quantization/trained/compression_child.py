@@ -11,7 +11,9 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported: tfmot 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_effnet.errors import require
-from keras_effnet.export.quantization import child, distillation, twin
+
+from ..to_keras import to_trainable, weights_of
+from . import distillation, handover
 
 RAMP = 0.6  # share of the steps after which pruning is complete
 MASKS = 10  # choices of the weights to prune on the way there
@@ -21,7 +23,7 @@ def run(folder: str) -> None:
     """Entry point: read what the parent handed over, train, hand the weights back."""
     import tf_keras
 
-    task = child.read(Path(folder))
+    task = handover.read(Path(folder))
     training, sizes = task.facts["training"], task.facts["sizes"]
     tfmot = require("tensorflow_model_optimization", "qat")
     method: _Pruning | _Clustering = (
@@ -36,10 +38,10 @@ def run(folder: str) -> None:
         back = tf_keras.layers.Rescaling(sizes[layer.name], name=f"{layer.name}_size")
         return lambda x: back(layer(x))
 
-    teacher = twin.build(task.teacher)
+    teacher = to_trainable(task.teacher)
     # tfmot takes its first masks and centroids from weights that are there already
     student = tf_keras.models.clone_model(
-        twin.build(task.student, sized),
+        to_trainable(task.student, sized),
         clone_function=lambda layer: method.wrap(layer) if layer.name in sizes else layer,
     )
     distillation.fit(
@@ -52,7 +54,7 @@ def run(folder: str) -> None:
         eligible_from=method.complete_after,
         before_step=method.before_step(student),
     )
-    child.hand_back(Path(folder), twin.weights_of(task.student, method.strip(student)))
+    handover.hand_back(Path(folder), weights_of(task.student, method.strip(student)))
 
 
 class _Pruning:

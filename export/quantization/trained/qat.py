@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.quantization import child, post_training
-from keras_effnet.export.quantization.graph import WEIGHTED
-from keras_effnet.export.quantization.post_training import IntegerNetwork
-from keras_effnet.export.quantization.sequential import rounded
 
-CHILD = "keras_effnet.export.quantization.qat_child"
+from ...model_facts import ModelFacts, facts_of
+from ..graph import IntegerNetwork
+from ..layerwise import rounded
+from ..prepare import calibration_images, prepare
+from . import handover
+
+CHILD = "keras_effnet.export.quantization.trained.qat_child"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +47,21 @@ def train(
     labels: Any = None,
     *,
     training: Training = Training(),
-    equalize: float = post_training.EQUALIZED_SHARE,
+    equalize: float | None = None,
     size: int | None = None,
 ) -> IntegerNetwork:
     """Quantize a model and train it in integers.
 
     Args:
-        model: an EfficientNet.
-        images: photographs, see `post_training.prepare`.
+        model: an EfficientNet; also a `ModelFacts` where they are known.
+        images: photographs, see `prepare`.
         labels: class indices `[N]`, or None to learn from the float model alone.
         training: how long.
-        equalize: see `post_training.prepare`.
+        equalize: see `prepare`.
         size: side of the input in pixels, for a model that leaves it open.
 
     Returns:
-        The trained integer network; write it with `post_training.to_tflite`.
+        The trained integer network; write it with `to_tflite(..., network=…)`.
 
     Raises:
         InvalidInputError: photographs or labels that cannot be used.
@@ -67,22 +69,21 @@ def train(
         ExportError: training failed; what it printed stands above.
     """
     require("tf_keras", "qat")
-    pixels = post_training.checked_images(model, images, size=size)
+    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    pixels = calibration_images(images, facts)
     if labels is not None and len(labels) != len(pixels):
         raise InvalidInputError(
             f"Expected one label for each of {len(pixels)} photographs. Received: {len(labels)}. Pass them in order."
         )
-    network = post_training.prepare(model, pixels, equalize=equalize, size=size)
+    network = prepare(facts, pixels, equalize=equalize)
     ranges = {key: value.nudged for key, value in network.quantized.ranges.items()}
-    task = child.Task(
+    task = handover.Task(
         teacher=network.reference,
         student=network.quantized.graph,
         facts={"ranges": ranges, "training": asdict(training)},
         images=np.rint(pixels).astype(np.uint8),
         labels=labels,
     )
-    graph = child.train(task, CHILD, title="quantization-aware training")
-    for step in list(graph):
-        if step.kind in WEIGHTED:
-            graph = graph.updated(rounded(step, network.quantized.ranges))
+    graph = handover.train(task, CHILD, title="quantization-aware training")
+    graph = graph.updated(*(rounded(step, network.quantized.ranges) for step in graph.weighted))
     return replace(network, quantized=replace(network.quantized, graph=graph))

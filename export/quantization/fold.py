@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import ExportError
-from keras_effnet.export.quantization.graph import Array, Graph, Step
 
-ACTIVATIONS = {
-    "linear": "linear",
-    "swish": "swish",
-    "silu": "swish",
-    "sigmoid": "sigmoid",
-    "softmax": "softmax",
-}
+from .graph import Graph
+from .ops import ACTIVATIONS, Activation, Linear, Relu6, Softmax
+from .ranges import Array
+from .steps import Affine, Conv, Dense, Depthwise, Input, Mean, Padding, Product, Step, Sum, Weighted
+
 IDENTITIES = ("Dropout", "Identity", "SpatialDropout2D")
 
 
@@ -44,14 +41,30 @@ def fold(model: Any) -> Graph:
             "Expected a functional model with one input and one output. "
             f"Received: {type(model).__name__} with {len(inputs or ())} inputs."
         )
+    if type(inputs[0]).__module__.partition(".")[0] != "keras":
+        raise UnsupportedModelError(
+            f"Expected a model of Keras 3. Received: {model.name!r}, a tf_keras model. Save it as .h5 and load it "
+            "with keras.saving.load_model."
+        )
     reader = _Reader()
-    reader.add(Step(name="image", kind="input"))
+    reader.add(Input(name="image"))
     last = reader.read(model, ["image"])
     if last != next(reversed(reader.steps)):
         raise UnsupportedModelError(
             f"Expected the output to be the last step. Received: {last!r} before others."
         )
+    if pads := [step.name for step in reader.steps.values() if isinstance(step, _Pad)]:
+        raise UnsupportedModelError(
+            f"Expected zero padding in front of convolutions only. Received: {pads[0]!r}."
+        )
     return Graph(steps=reader.steps, input_shape=tuple(inputs[0].shape[1:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pad(Step):
+    """Zeros around a map, until the convolution behind takes them over."""
+
+    padding: Padding
 
 
 class _Reader:
@@ -99,9 +112,8 @@ class _Reader:
     def _rescaling(self, layer: Any, source: str) -> str:
         channels = int(layer.output.shape[-1])
         return self.add(
-            Step(
+            Affine(
                 name=layer.name,
-                kind="affine",
                 inputs=(source,),
                 kernel=_per_channel(layer.scale, channels),
                 bias=_per_channel(layer.offset, channels),
@@ -111,26 +123,25 @@ class _Reader:
     def _conv2d(self, layer: Any, source: str) -> str:
         if layer.groups != 1:
             raise UnsupportedModelError(f"Expected convolutions without groups. Received: {layer.name!r}.")
-        return self._convolution(layer, source, "conv", int(layer.filters))
+        return self._convolution(layer, source, Conv, int(layer.filters))
 
     def _depthwiseconv2d(self, layer: Any, source: str) -> str:
         if layer.depth_multiplier != 1:
             raise UnsupportedModelError(f"Expected depth_multiplier 1. Received: {layer.name!r}.")
-        return self._convolution(layer, source, "depthwise", int(layer.output.shape[-1]))
+        return self._convolution(layer, source, Depthwise, int(layer.output.shape[-1]))
 
-    def _convolution(self, layer: Any, source: str, kind: str, channels: int) -> str:
+    def _convolution(self, layer: Any, source: str, kind: type[Conv], channels: int) -> str:
         if tuple(layer.dilation_rate) != (1, 1) or layer.data_format != "channels_last":
             raise UnsupportedModelError(
                 f"Expected plain channels-last convolutions. Received: {layer.name!r}."
             )
         padding = layer.padding
-        if source in self.steps and self.steps[source].kind == "pad":
-            padding = self.steps[source].padding
-            source = self.steps.pop(source).inputs[0]
+        if isinstance(ahead := self.steps.get(source), _Pad):
+            del self.steps[source]
+            padding, (source,) = ahead.padding, ahead.inputs
         return self.add(
-            Step(
+            kind(
                 name=layer.name,
-                kind=kind,
                 inputs=(source,),
                 kernel=np.asarray(layer.kernel, np.float32),
                 bias=_bias(layer, channels),
@@ -141,20 +152,18 @@ class _Reader:
         )
 
     def _zeropadding2d(self, layer: Any, source: str) -> str:
-        return self.add(Step(name=layer.name, kind="pad", inputs=(source,), padding=layer.padding))
+        return self.add(_Pad(name=layer.name, inputs=(source,), padding=layer.padding))
 
     def _batchnormalization(self, layer: Any, source: str) -> str:
         step = self.steps[source]
-        if step.kind not in ("conv", "depthwise") or step.activation != "linear":
+        if not isinstance(step, Conv) or not isinstance(step.activation, Linear):
             raise UnsupportedModelError(
                 f"Expected {layer.name!r} to follow a convolution. It follows {source!r}."
             )
         scale, offset = _normalization(layer)
-        assert step.kernel is not None and step.bias is not None
-        by_channel = scale[:, None] if step.kind == "depthwise" else scale
         self.steps[source] = replace(
             step,
-            kernel=(step.kernel.astype(np.float64) * by_channel).astype(np.float32),
+            kernel=(step.kernel.astype(np.float64) * step.by_channel(scale)).astype(np.float32),
             bias=(step.bias * scale + offset).astype(np.float32),
         )
         return source
@@ -165,32 +174,31 @@ class _Reader:
     def _relu(self, layer: Any, source: str) -> str:
         if layer.max_value != 6.0 or layer.negative_slope or layer.threshold:
             raise UnsupportedModelError(f"Expected ReLU6. Received: {layer.name!r}.")
-        return self._attach(source, "relu6", layer.name)
+        return self._attach(source, Relu6(), layer.name)
 
     def _softmax(self, layer: Any, source: str) -> str:
-        return self._attach(source, "softmax", layer.name)
+        return self._attach(source, Softmax(), layer.name)
 
-    def _attach(self, source: str, activation: str, name: str) -> str:
+    def _attach(self, source: str, activation: Activation, name: str) -> str:
         step = self.steps[source]
-        if step.kind not in ("conv", "depthwise", "dense") or step.activation != "linear":
+        if not isinstance(step, Weighted) or not isinstance(step.activation, Linear):
             raise UnsupportedModelError(f"Expected {name!r} to follow a convolution. It follows {source!r}.")
         self.steps[source] = replace(step, activation=activation)
         return source
 
     def _globalaveragepooling2d(self, layer: Any, source: str) -> str:
-        return self.add(Step(name=layer.name, kind="mean", inputs=(source,), keepdims=bool(layer.keepdims)))
+        return self.add(Mean(name=layer.name, inputs=(source,), keepdims=bool(layer.keepdims)))
 
     def _multiply(self, layer: Any, *sources: str) -> str:
-        return self.add(Step(name=layer.name, kind="product", inputs=sources))
+        return self.add(Product(name=layer.name, inputs=sources))
 
     def _add(self, layer: Any, *sources: str) -> str:
-        return self.add(Step(name=layer.name, kind="sum", inputs=sources))
+        return self.add(Sum(name=layer.name, inputs=sources))
 
     def _dense(self, layer: Any, source: str) -> str:
         return self.add(
-            Step(
+            Dense(
                 name=layer.name,
-                kind="dense",
                 inputs=(source,),
                 kernel=np.asarray(layer.kernel, np.float32),
                 bias=_bias(layer, int(layer.units)),
@@ -207,7 +215,7 @@ def _bias(layer: Any, channels: int) -> Array:
     return np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(channels, np.float32)
 
 
-def _activation_of(layer: Any) -> str:
+def _activation_of(layer: Any) -> Activation:
     name = getattr(layer.activation, "__name__", str(layer.activation))
     if name not in ACTIVATIONS:
         raise UnsupportedModelError(

@@ -10,19 +10,21 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported: tfmot 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_effnet.errors import require
-from keras_effnet.export.quantization import child, distillation, twin
+
+from ..to_keras import to_trainable, weights_of
+from . import distillation, handover
 
 
 def run(folder: str) -> None:
     """Entry point: read what the parent handed over, train, hand the weights back."""
-    task = child.read(Path(folder))
-    teacher = twin.build(task.teacher)
+    task = handover.read(Path(folder))
+    teacher = to_trainable(task.teacher)
     quantizing = _Quantizing(task.facts["ranges"])
-    student = twin.build(task.student, quantizing.wrap, quantizing.finish)
+    student = to_trainable(task.student, quantizing.wrap, quantizing.finish)
     distillation.fit(
         teacher, student, task.images, task.labels, task.facts["training"], title="int8 training"
     )
-    child.hand_back(Path(folder), twin.weights_of(task.student, student))
+    handover.hand_back(Path(folder), weights_of(task.student, student))
 
 
 class _Quantizing:

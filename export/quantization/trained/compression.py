@@ -16,13 +16,17 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.quantization import child, post_training
-from keras_effnet.export.quantization.folding import fold
-from keras_effnet.export.quantization.graph import Array, Graph, Step
-from keras_effnet.export.quantization.post_training import IntegerNetwork
-from keras_effnet.export.quantization.sequential import Method
 
-CHILD = "keras_effnet.export.quantization.compression_child"
+from ...model_facts import ModelFacts, facts_of
+from ..fold import fold
+from ..graph import Graph, IntegerNetwork
+from ..layerwise import Method
+from ..prepare import calibration_images, prepare
+from ..ranges import Array
+from ..steps import Depthwise, Weighted
+from . import handover
+
+CHILD = "keras_effnet.export.quantization.trained.compression_child"
 ROUNDED_ONLY = Method(weights="bias", rounding="nearest")
 
 
@@ -60,7 +64,8 @@ class Compression:
             raise InvalidInputError(f"Expected clusters from 2 to 128. Received: {self.clusters}.")
 
 
-RECIPES = {"int8_pruned": Compression(sparsity=0.3), "int8_clustered": Compression(clusters=32)}
+# of the recipes `int8_pruned` and `int8_clustered`
+PRUNED, CLUSTERED = Compression(sparsity=0.3), Compression(clusters=32)
 
 
 def compress(
@@ -69,8 +74,8 @@ def compress(
     """Prune or cluster a model and quantize the result.
 
     Args:
-        model: an EfficientNet.
-        images: photographs, see `post_training.prepare`.
+        model: an EfficientNet; also a `ModelFacts` where they are known.
+        images: photographs, see `prepare`.
         compression: what to do.
         labels: class indices `[N]`, or None to learn from the float model alone.
         size: side of the input in pixels, for a model that leaves it open.
@@ -81,10 +86,11 @@ def compress(
         ExportError: training failed; what it printed stands above.
     """
     require("tf_keras", "qat")  # tfmot itself would turn this process over to tf_keras
-    pixels = post_training.checked_images(model, images, size=size)
-    float_graph = fold(model)
+    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    pixels = calibration_images(images, facts)
+    float_graph = fold(facts.model)
     sizes = _channel_sizes(float_graph, compression)
-    task = child.Task(
+    task = handover.Task(
         teacher=float_graph,
         student=_scaled(float_graph, {name: 1 / value for name, value in sizes.items()}),
         facts={
@@ -94,10 +100,8 @@ def compress(
         images=np.rint(pixels).astype(np.uint8),
         labels=labels,
     )
-    trained = child.train(task, CHILD, title="pruning" if compression.sparsity else "weight clustering")
-    return post_training.prepare_graph(
-        _scaled(trained, sizes), model, pixels, equalize=0.0, method=ROUNDED_ONLY, size=size
-    )
+    trained = handover.train(task, CHILD, title="pruning" if compression.sparsity else "weight clustering")
+    return prepare(facts, pixels, graph=_scaled(trained, sizes), equalize=0.0, method=ROUNDED_ONLY)
 
 
 def _channel_sizes(graph: Graph, compression: Compression) -> dict[str, Array]:
@@ -107,12 +111,8 @@ def _channel_sizes(graph: Graph, compression: Compression) -> dict[str, Array]:
     weights of different channels then become equal bytes.
     """
     sizes = {}
-    for step in graph:
-        if (
-            step.kernel is None
-            or step.kind not in ("conv", "dense")
-            or step.kernel.size < compression.smallest
-        ):
+    for step in graph.weighted:
+        if isinstance(step, Depthwise) or step.kernel.size < compression.smallest:
             continue
         channels = step.kernel.reshape(-1, step.channels)
         if compression.clusters is not None:
@@ -124,11 +124,10 @@ def _channel_sizes(graph: Graph, compression: Compression) -> dict[str, Array]:
 
 
 def _scaled(graph: Graph, factors: dict[str, Array]) -> Graph:
-    for name, factor in factors.items():
-        graph = graph.updated(_scaled_step(graph[name], factor))
-    return graph
+    """Kernels and biases of the named steps times factors for their output channels."""
+    steps = [step for step in graph.weighted if step.name in factors]
+    return graph.updated(*(_times(step, factors[step.name]) for step in steps))
 
 
-def _scaled_step(step: Step, factor: Array) -> Step:
-    assert step.kernel is not None and step.bias is not None
+def _times(step: Weighted, factor: Array) -> Weighted:
     return replace(step, kernel=step.kernel * factor, bias=step.bias * factor)
