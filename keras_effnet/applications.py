@@ -18,8 +18,7 @@ from keras_effnet.network.arguments import (
 )
 from keras_effnet.network.builder import PADDINGS, Options, build_model
 from keras_effnet.network.conventions import get_convention
-from keras_effnet.network.lookup import architecture_of, get_variant
-from keras_effnet.network.variants import VARIANTS, Variant
+from keras_effnet.network.variants import VARIANTS, Variant, architecture_of, get_variant
 from keras_effnet.weights import load_planned, plan_weights
 
 Weights = str | os.PathLike[str] | None
@@ -42,6 +41,7 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     preprocessing: str | None = None,
     padding: str = "same",
     epsilon: float = 1e-3,
+    prefix: str = "",
     namespace: Any = None,
 ) -> keras.Model:
     """Build an EfficientNet and load weights into it.
@@ -67,6 +67,8 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
             trained with (without weights: the variant's usual one).
         padding: `"same"`, or `"symmetric"` for weights trained in torchvision.
         epsilon: of batch normalization; torchvision's B0–B4 need 1e-5.
+        prefix: what the names of all layers begin with, for example `"left_"`. Keras wants every name
+            once: two networks on one `input_tensor` that shall become one model need different ones.
         namespace: the Keras to build with: `keras` (default), or `tf_keras` for a legacy twin with
             the same layer names.
 
@@ -93,18 +95,19 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         weights, chosen, preprocessing, include_top=include_top, padding=padding, epsilon=epsilon
     )
     inputs, x = _inputs(keras_, chosen, include_top, input_tensor, input_shape)
-    if plan.preprocessing is not None:
-        get_convention(plan.preprocessing)
+    usual = chosen.baseline.preprocessing
+    convention = usual if plan.preprocessing is None else get_convention(plan.preprocessing)
     options = Options(
         include_top=include_top,
         classes=classes,
         classifier_activation=classifier_activation,
         pooling=pooling,
-        preprocessing=(plan.preprocessing or chosen.preprocessing) if include_preprocessing else None,
+        preprocessing=convention if include_preprocessing else None,
         dropout_rate=chosen.dropout if dropout_rate is None else dropout_rate,
         padding=padding,
         epsilon=epsilon,
         name=name or chosen.title.lower(),
+        prefix=prefix,
     )
     architecture = architecture_of(chosen, drop_connect_rate)
     model = build_model(architecture, options, inputs, x, keras=keras_)
@@ -195,6 +198,7 @@ class Constructor(Protocol):
         preprocessing: str | None = None,
         padding: str = "same",
         epsilon: float = 1e-3,
+        prefix: str = "",
         namespace: Any = None,
     ) -> keras.Model: ...
 
@@ -216,6 +220,7 @@ def _constructor(variant: Variant) -> Constructor:
         preprocessing: str | None = None,
         padding: str = "same",
         epsilon: float = 1e-3,
+        prefix: str = "",
         namespace: Any = None,
     ) -> keras.Model:
         return EfficientNet(
@@ -234,6 +239,7 @@ def _constructor(variant: Variant) -> Constructor:
             preprocessing=preprocessing,
             padding=padding,
             epsilon=epsilon,
+            prefix=prefix,
             namespace=namespace,
         )
 

@@ -26,9 +26,8 @@ import keras
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.arguments import check_activation, check_rate, is_whole
-from keras_effnet.network.lookup import get_variant
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pictures.class_names import check_labels, labels_layer_name, labels_of
 from keras_effnet.pictures.framing import margin_layer_name
 from keras_effnet.pictures.reading import CROP_MARGIN

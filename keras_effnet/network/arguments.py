@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.builder import MIN_SIZE
+from keras_effnet.network.table import MIN_SIZE
 
 
 def is_whole(value: object) -> TypeGuard[int]:

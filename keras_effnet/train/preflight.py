@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from keras_effnet.errors import WeightsError, unknown_name
-from keras_effnet.network.lookup import architecture_of, get_variant
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, architecture_of, get_variant
 from keras_effnet.train.listing import find_data
 from keras_effnet.train.settings import Settings
 

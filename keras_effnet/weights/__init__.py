@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.arguments import check_weights
-from keras_effnet.network.lookup import identify
+from keras_effnet.network.variants import identify
 from keras_effnet.weights.assign import assign
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.fitting import STEM_LAYER

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.network.lookup import identify, variant_of_blocks
+from keras_effnet.network.variants import identify, variant_of_blocks
 from keras_effnet.weights.arrays import TOP_LAYER, LayerArrays, LazyArray
 from keras_effnet.weights.fitting import Shapes, fit
 

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.weights.arrays import TOP_LAYER, Array, Checkpoint, LayerArrays
 from keras_effnet.weights.assign import assign, guess_variant, short_name
 from keras_effnet.weights.fitting import RGB, STEM_LAYER

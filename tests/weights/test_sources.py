@@ -14,8 +14,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import VARIANTS
+from keras_effnet.network.variants import VARIANTS, get_variant
 from keras_effnet.weights import cache, catalog, hashes, sources
 from tests.weights import foreign
 
