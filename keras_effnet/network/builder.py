@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from keras_effnet.network.conventions import get_convention
+from keras_effnet.network.conventions import Preprocessing, get_convention
 from keras_effnet.network.table import Architecture, Block
 
 BN_MOMENTUM = 0.99
@@ -31,7 +31,8 @@ class Options:
         classes: outputs of the classifier.
         classifier_activation: its activation; None for logits.
         pooling: without top: None for the feature map, `"avg"` or `"max"`.
-        preprocessing: a key of `CONVENTIONS`, or None for a network without preprocessing.
+        preprocessing: what `get_convention` takes, or None for a network without preprocessing.
+        rescaling_name: of the layer that does it.
         dropout_rate: before the classifier, 0–1.
         padding: `"same"` as TensorFlow pads, or `"symmetric"` as torchvision does.
         epsilon: of batch normalization; 1e-3 in the reference, 1e-5 in torchvision's B0–B4.
@@ -43,12 +44,13 @@ class Options:
     classes: int
     classifier_activation: Any
     pooling: str | None
-    preprocessing: str | None
+    preprocessing: Preprocessing | None
     dropout_rate: float
     padding: str
     epsilon: float
     name: str
     use_bias: bool = False
+    rescaling_name: str = "rescaling"
 
 
 def build_model(architecture: Architecture, options: Options, inputs: Any, x: Any, *, keras: Any) -> Any:
@@ -138,9 +140,9 @@ class Layers:
         self.options = options
         self.activation = activation
 
-    def preprocess(self, x: Any, convention: str, taken: set[str]) -> Any:
+    def preprocess(self, x: Any, convention: Preprocessing, taken: set[str]) -> Any:
         # people have a Rescaling in front of input_tensor, which Keras calls by the same name
-        name = next(name for name in _numbered("rescaling") if name not in taken)
+        name = next(name for name in _numbered(self.options.rescaling_name) if name not in taken)
         scale, offset = get_convention(convention).for_channels(int(x.shape[-1]))
         return self.layers.Rescaling(scale, offset=offset, dtype="float32", name=name)(x)
 
