@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from material import randomize
 
-from keras_effnet import EfficientNet, preprocess_input
+from keras_effnet import EfficientNet, export, preprocess_input
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.conventions import CONVENTIONS, Convention, convention_with, get_convention
 from keras_effnet.network.reader import composed, convention_of, input_constants
@@ -90,3 +92,19 @@ def test_preprocessing_that_cannot_be_used_is_one_clear_line(
 def test_convention_of_impossible_constants_is_refused(scale: Any, offset: Any) -> None:
     with pytest.raises(InvalidInputError, match="finite scale, not 0, and a finite offset"):
         Convention(scale=scale, offset=offset)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "formula"),
+    [("unit", "x / 255"), ((0.4, 0.2), "x * [0.0196078 0.0196078 0.0196078] + [-2 -2 -2]")],
+    ids=["unit", "own"],
+)
+def test_exported_file_verifies_and_says_what_it_does_to_a_pixel(
+    tmp_path: Path, tiny_variant: Any, pixels64: Any, preprocessing: Any, formula: str
+) -> None:
+    pytest.importorskip("onnx")
+    model = EfficientNet(tiny_variant, weights=None, classes=7, preprocessing=preprocessing)
+    randomize(model)
+    path = export.to_onnx(model, tmp_path / "model.onnx")
+    assert export.verify(model, path, pixels64).ok
+    assert export.load(path).info.preprocessing == formula

@@ -83,7 +83,7 @@ class NetworkFacts:
 
     Attributes:
         preprocessing: what happened to a pixel 0–255 in front of the stem; None where the file is not clear.
-        doubt: why it is not, as half a sentence; empty where it is, or where nothing scales pixels.
+        doubt: why it is not, as half a sentence; empty where it is.
         choices: the conventions that it may mean.
         usual: whether it is most likely the usual one of its variant.
         padding: `"same"` or `"symmetric"`; None where the file does not say.

@@ -71,7 +71,10 @@ def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: s
             )
         scalings.append(scaling)
     if not scalings:
-        return NetworkFacts(**known)
+        return NetworkFacts(
+            doubt="nothing in its network scales pixels (nor in yours, with include_preprocessing=False)",
+            **known,
+        )
     return _composed(scalings, known)
 
 
@@ -144,7 +147,9 @@ def _scaling(kind: str, config: Mapping[str, Any], statistics: Statistics) -> Sc
     if kind == "Rescaling":
         return Scaling(name, (_plain(config.get("scale")), _plain(config.get("offset", 0.0))))
     given = (_plain(config.get("mean")), _plain(config.get("variance")))
-    mean, variance = given if given[0] is not None else statistics.get(name, (None, None))
+    if given[0] is None:  # adapted; files that keep no names have it under another one
+        given = statistics.get(name) or (next(iter(statistics.values())) if len(statistics) == 1 else given)
+    mean, variance = given
     if mean is None or variance is None or config.get("invert"):
         return None
     return Scaling(name, _standardizing(mean, variance))
