@@ -44,7 +44,7 @@ def seeds(folder: Path) -> dict[str, Path]:
     layers = foreign.random_layers_of(tiny, classes=2)
     found = {kind: foreign.write_of(folder, tiny, layers, kind) for kind in (*foreign.FORMATS, "tar")}
     found["torch-legacy"] = folder / "tiny-legacy.pth"
-    foreign.write_torch_legacy(found["torch-legacy"], foreign.state_dict(tiny, layers, "timm"))
+    foreign.write_pytorch(found["torch-legacy"], foreign.state_dict(tiny, layers, "timm"))
     import keras_effnet
 
     model = keras_effnet.EfficientNet(tiny, weights=None, classes=2)
@@ -102,10 +102,10 @@ def work(batch: list[tuple[str, str, int]], seed_files: dict[str, str], pipe: An
             executed.append(event)
 
     from keras_effnet.errors import EffNetError
-    from keras_effnet.weights.readers import open_checkpoint, torch_legacy
+    from keras_effnet.weights.readers import open_checkpoint, pytorch
 
     # the hash would keep every mutant of a legacy file from its reader
-    torch_legacy.recognize = lambda _: "published"  # type: ignore[assignment,return-value]
+    pytorch.recognize = lambda _: "published"  # type: ignore[assignment,return-value]
     for path in seed_files.values():  # load every lazy import before the limits
         with open_checkpoint(path) as checkpoint:
             read_all(checkpoint)

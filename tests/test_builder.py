@@ -18,7 +18,7 @@ from keras_effnet import EfficientNet, export
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.variants import VARIANTS, identify
-from keras_effnet.weights.provenance import built_with
+from keras_effnet.weights.facts import built_with
 
 TRAINABLE = {
     "b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616,
@@ -143,7 +143,7 @@ def test_layer_in_front_may_have_the_name_of_ours(tiny_variant: Any, tiny: Any, 
     model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=x)
     ours = model.get_layer("rescaling_2")
     assert ours.scale == tiny.get_layer("rescaling").scale
-    assert built_with(model)["preprocessing"] == "imagenet"
+    assert built_with(model)["preprocessing"] == CONVENTIONS["imagenet"]
     model.set_weights(tiny.get_weights())
     np.testing.assert_allclose(
         model.predict(pixels64 / 255, verbose=0), tiny.predict(pixels64, verbose=0), atol=1e-5
@@ -177,7 +177,9 @@ def test_two_backbones_on_one_input_become_one_flat_model_that_exports(
 
 def test_backbone_with_a_prefix_loads_published_weights_and_is_recognised(tmp_path: Any) -> None:
     EfficientNet("b0", weights=None, include_top=False).save_weights(tmp_path / "b0.weights.h5")
-    model = EfficientNet("b0", include_top=False, weights=tmp_path / "b0.weights.h5", prefix="left_")
+    model = EfficientNet(
+        "b0", include_top=False, weights=tmp_path / "b0.weights.h5", prefix="left_", preprocessing="imagenet"
+    )
     assert identify(model) is VARIANTS["b0"]
 
 

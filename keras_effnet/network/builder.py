@@ -29,6 +29,7 @@ class Options:
 
     Attributes:
         preprocessing: what happens to pixels 0–255 inside the graph; None for nothing.
+        rescaling_name: of the layer that does it.
         dropout_rate: before the classifier, 0–1.
         padding: `"same"` as TensorFlow pads, or `"symmetric"` as torchvision does.
         epsilon: of batch normalization; 1e-3 in the reference, 1e-5 in torchvision's B0–B4.
@@ -46,6 +47,7 @@ class Options:
     epsilon: float
     name: str
     prefix: str = ""
+    rescaling_name: str = "rescaling"
     include_top: bool = True
     classes: int = 1000
     classifier_activation: Any = "softmax"
@@ -196,7 +198,7 @@ class Layers:
     def preprocess(self, x: Any, convention: Convention, taken: set[str]) -> Any:
         # people have a Rescaling in front of input_tensor, which Keras calls by the same name
         prefix = self.options.prefix
-        name = next(name for name in _numbered("rescaling") if prefix + name not in taken)
+        name = next(name for name in _numbered(self.options.rescaling_name) if prefix + name not in taken)
         scale, offset = convention.for_channels(int(x.shape[-1]))
         return self.layers.Rescaling(scale, offset=offset, dtype="float32", name=name)(x)
 

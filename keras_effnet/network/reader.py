@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.network.conventions import CUSTOM, convention_with
 
 Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 INPUT = "InputLayer"
@@ -248,13 +248,8 @@ def composed(constants: list[Constants]) -> Constants:
 
 def convention_of(constants: Constants) -> str | None:
     """The key of `CONVENTIONS` with this scale and offset, or None."""
-    scale, offset = np.broadcast_arrays(*constants)
-    for name, convention in CONVENTIONS.items():
-        wanted = np.asarray(convention.for_channels(scale.size))
-        # Rescaling keeps its constants as they were given; a saved model may have rounded them
-        if np.allclose([scale, offset], wanted, rtol=1e-5):
-            return name
-    return None
+    name = convention_with(*constants).name
+    return None if name == CUSTOM else name
 
 
 def _constants(layer: Any) -> Constants | None:

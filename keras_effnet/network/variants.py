@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_effnet.errors import unknown_name
-from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.network.conventions import CUSTOM
 from keras_effnet.network.reader import flat_layers
 from keras_effnet.network.table import (
     EFFICIENTNET_B0,
@@ -24,7 +24,7 @@ from keras_effnet.network.table import (
     scaled,
 )
 
-STEM = "stem_conv"
+STEM_LAYER = "stem_conv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,10 @@ class Variant:
     baseline: Baseline = EFFICIENTNET_B0
 
     @property
-    def preprocessing(self) -> str | None:
-        """The name of the input convention of its usual weights; None for constants without a name."""
+    def preprocessing(self) -> str:
+        """The name of the input convention of its usual weights; `"custom"` for constants without a name."""
         own = self.baseline.preprocessing
-        return next((name for name, convention in CONVENTIONS.items() if convention == own), None)
+        return CUSTOM if own is None else own.name
 
     @property
     def lite(self) -> bool:
@@ -162,8 +162,8 @@ def prefix_of(layers: Iterable[Any]) -> str:
 
     Empty where there is no stem among the layers, or stems with several prefixes.
     """
-    stems = {layer.name for layer in layers if layer.name.endswith(STEM)}
-    return str(stems.pop().removesuffix(STEM)) if len(stems) == 1 else ""
+    stems = {layer.name for layer in layers if layer.name.endswith(STEM_LAYER)}
+    return str(stems.pop().removesuffix(STEM_LAYER)) if len(stems) == 1 else ""
 
 
 def variant_of_blocks(projections: Mapping[str, int], *, has_se: bool) -> Variant | None:

@@ -33,12 +33,12 @@ def _check_block(variant: Variant, wanted: str) -> None:
 
 
 def _check_weights(weights: str | None, variant: Variant) -> None:
-    from keras_effnet.weights.assign import guess_variant
-    from keras_effnet.weights.readers import open_checkpoint, tf_archive
+    from keras_effnet.weights.facts import guess_variant
+    from keras_effnet.weights.readers import open_checkpoint, tensorflow
     from keras_effnet.weights.sources import plan_weights
 
     source = plan_weights(weights, variant, include_top=False).source
-    if source is None or tf_archive.matches(source):
+    if source is None or tensorflow.is_archive(source):
         return  # unpacking an archive takes long; what is in it shows when the network is built
     with open_checkpoint(source) as checkpoint:
         found = guess_variant(checkpoint.layers)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.arguments import check_weights
-from keras_effnet.network.variants import identify
+from keras_effnet.network.variants import STEM_LAYER, identify
 from keras_effnet.weights.assign import assign
 from keras_effnet.weights.catalog import SET_NAMES
-from keras_effnet.weights.fitting import STEM_LAYER
-from keras_effnet.weights.provenance import Provenance, check_built_for, provenance_of
+from keras_effnet.weights.checkpoint import TOP_LAYER
+from keras_effnet.weights.facts import WeightFacts, check_built_for, facts_of
 from keras_effnet.weights.readers import open_checkpoint
-from keras_effnet.weights.sources import WeightPlan, find_set, obtain, plan_weights
+from keras_effnet.weights.sources import WeightPlan, check_source, find_set, obtain, plan_weights
 
 __all__ = ["WeightPlan", "load_planned", "load_weights", "plan_weights"]
 
@@ -33,10 +32,10 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
     Raises:
         WeightsError: the file cannot be read, does not fit, or was trained with another
             preprocessing, padding or epsilon than the model has; the model is unchanged.
-        InvalidInputError: a set name for a model that is no published variant, or a model around an
-            EfficientNet.
+        InvalidInputError: neither a set nor a path, a set for a model that is no published variant, or a
+            model around an EfficientNet.
     """
-    check_weights(source)
+    check_source(source, None)
     _check_outermost(model)
     if not (isinstance(source, str) and source in SET_NAMES):
         _load(model, source, None, ema)
@@ -48,16 +47,16 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
             "Pass the path of a file."
         )
     entry = find_set(source, variant)
-    provenance = Provenance.of_set(entry)
-    check_built_for(model, provenance, source)
-    has_top = any(layer.name == "predictions" for layer in model.layers)
-    _load(model, obtain(entry, include_top=has_top), provenance, ema)
+    facts = WeightFacts.of_set(entry)
+    check_built_for(model, facts, source)
+    has_top = any(layer.name.endswith(TOP_LAYER) for layer in model.layers)
+    _load(model, obtain(entry, include_top=has_top), facts, ema)
 
 
 def _check_outermost(model: Any) -> None:
     """Refuse a model around an EfficientNet: the weights belong to the one inside."""
     inner = [layer.name for layer in model.layers if hasattr(layer, "layers")]
-    if inner and not any(layer.name == STEM_LAYER for layer in model.layers):
+    if inner and not any(layer.name.endswith(STEM_LAYER) for layer in model.layers):
         raise InvalidInputError(
             f"Expected an EfficientNet to load weights into. Received: {model.name!r}, a model around "
             f"{inner[0]!r}. Pass model.get_layer({inner[0]!r})."
@@ -71,11 +70,10 @@ def load_planned(model: Any, plan: WeightPlan) -> None:
         WeightsError: as `load_weights`.
     """
     if plan.source is not None:
-        _load(model, plan.source, plan.provenance, ema=True)
+        _load(model, plan.source, plan.facts, ema=True)
 
 
-def _load(model: Any, path: str | os.PathLike[str], provenance: Provenance | None, ema: bool) -> None:
+def _load(model: Any, path: str | os.PathLike[str], facts: WeightFacts | None, ema: bool) -> None:
     with open_checkpoint(path, ema=ema) as checkpoint:
-        known = provenance or provenance_of(Path(path), checkpoint)
-        check_built_for(model, known, os.fspath(path))
-        assign(model, checkpoint.layers, os.fspath(path))
+        check_built_for(model, facts or facts_of(Path(path), checkpoint), os.fspath(path))
+        assign(model, checkpoint, os.fspath(path))

@@ -1,29 +1,37 @@
-"""Strict assignment: every layer filled once, every array used once, or nothing is changed."""
+"""Strict assignment: every layer filled once, every array used once, or nothing is changed.
+
+Before it the arrays are fitted to the model asked for: other channels, another head, no head.
+"""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import WeightsError
-from keras_effnet.network.variants import identify, variant_of_blocks
-from keras_effnet.weights.arrays import TOP_LAYER, LayerArrays, LazyArray
-from keras_effnet.weights.fitting import Shapes, fit
+from keras_effnet.errors import WeightsError, warn
+from keras_effnet.network.variants import STEM_LAYER, identify, prefix_of
+from keras_effnet.pictures.labels import IMAGENET_CLASSES
+from keras_effnet.weights.checkpoint import TOP_LAYER, Array, Checkpoint, LayerArrays, LazyArray
+from keras_effnet.weights.facts import guess_variant
+
+RGB = 3
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
-def assign(model: Any, layers: LayerArrays, source: str) -> None:
+def assign(model: Any, checkpoint: Checkpoint, source: str) -> None:
     """Copy arrays into a model's variables by layer name.
 
-    What may differ is declared in `fitting.fit`. Every array is read before the first variable
+    What may differ is declared in `fit`; what a file has behind its backbone is left out where no classifier
+    is asked for. Every array is read before the first variable
     changes, so a file that breaks off leaves the model as it was.
 
     Args:
         model: a Keras (or tf_keras) model with the layer names of keras.applications.
-        layers: the arrays.
+        checkpoint: the arrays, and what else lies in their file.
         source: for messages.
 
     Raises:
@@ -35,7 +43,9 @@ def assign(model: Any, layers: LayerArrays, source: str) -> None:
         layer: {key: tuple(variable.shape) for key, variable in weights.items()}
         for layer, weights in variables.items()
     }
-    wanted, fitted = fit(shapes, layers, source)
+    if TOP_LAYER in shapes and checkpoint.others:
+        raise _foreign_head(checkpoint, source)
+    wanted, fitted = fit(shapes, checkpoint.layers, source)
     check(wanted, fitted, source, identify(model))
     pending = [
         (variables[layer][key], fitted[layer][key].read())
@@ -48,9 +58,24 @@ def assign(model: Any, layers: LayerArrays, source: str) -> None:
         variable.assign(array if array.dtype == np.float32 else array.astype(np.float32))
 
 
+def _foreign_head(checkpoint: Checkpoint, source: str) -> WeightsError:
+    """The error for the file of a network that ends in other layers than an EfficientNet."""
+    names = ", ".join(map(repr, checkpoint.others[:3])) + (", …" if len(checkpoint.others) > 3 else "")
+    if guess_variant(checkpoint.layers) is None and STEM_LAYER not in checkpoint.layers:
+        return WeightsError(
+            f"Expected an EfficientNet inside {source!r}. Received layers like {names}. Pass a file of an EfficientNet."
+        )
+    return WeightsError(
+        f"Expected an EfficientNet and its classifier inside {source!r}. Received a network with layers of its own: "
+        f"{names}. Take its backbone, with include_top=False or keras_effnet.transfer.classifier, or open the whole "
+        "with keras.saving.load_model."
+    )
+
+
 def _variables(model: Any) -> dict[str, dict[str, Any]]:
+    prefix = prefix_of(model.layers)
     return {
-        layer.name: {short_name(variable): variable for variable in layer.weights}
+        layer.name.removeprefix(prefix): {short_name(variable): variable for variable in layer.weights}
         for layer in model.layers
         if layer.weights
     }
@@ -99,7 +124,10 @@ def _advice(
         return f"These look like {guess} weights."
     if layer == TOP_LAYER and wanted and given:
         classes = given.get("bias", ("?",))[-1]
-        return f"The file has {classes} classes: build the model with classes={classes}."
+        return (
+            f"The file has {classes} classes: build the model with classes={classes}. For a new classifier on its "
+            "backbone there is keras_effnet.transfer.classifier."
+        )
     if layer == TOP_LAYER and wanted:
         return "The file was saved without its classifier: build the model with include_top=False."
     near = difflib.get_close_matches(layer, layers, n=1) if not given else []
@@ -111,15 +139,58 @@ def _text(shapes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items()) or "no such layer"
 
 
-def guess_variant(layers: Mapping[str, Mapping[str, LazyArray]]) -> str | None:
-    """The name of the variant whose blocks these arrays have, or None."""
-    found = {
-        match[1]: arrays["kernel"].shape[-1]
-        for layer, arrays in layers.items()
-        if (match := re.fullmatch(r"(block\d+[a-z]+)_project_conv", layer))
-        and "kernel" in arrays
-        and arrays["kernel"].shape
-    }
-    has_se = any(layer.endswith("_se_reduce") for layer in layers)
-    variant = variant_of_blocks(found, has_se=has_se)
-    return variant.name if variant else None
+def fit(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
+    """Fit a file's arrays to a model's shapes, where there is one meaningful way to.
+
+    - A model without classifier leaves the file's out.
+    - A model with other than 1000 classes keeps its fresh head when the file has ImageNet's 1000;
+      that is a UserWarning.
+    - One input channel: the RGB kernel is summed, so gray gives what three equal channels gave. N
+      channels: the RGB kernels take turns, times 3 / N, so the sum over the channels stays.
+
+    Args:
+        wanted: layer → weight → shape, of the model.
+        layers: the file's arrays.
+        source: for the message.
+
+    Returns:
+        The shapes to fill, and the arrays to fill them with.
+    """
+    wanted, fitted = dict(wanted), dict(layers)
+    if TOP_LAYER not in wanted:
+        fitted.pop(TOP_LAYER, None)
+    elif TOP_LAYER in fitted and _is_fresh_head(wanted[TOP_LAYER], fitted[TOP_LAYER]):
+        classes = wanted.pop(TOP_LAYER)["bias"][-1]
+        del fitted[TOP_LAYER]
+        warn(
+            f"Expected {classes} classes in {source}, as the model has. Received: {IMAGENET_CLASSES}. The model's "
+            "classifier keeps its random initial weights: train it, or begin with "
+            "keras_effnet.transfer.classifier, which is made for that.",
+        )
+    stem = fitted.get(STEM_LAYER, {})
+    if "kernel" in stem and "kernel" in wanted.get(STEM_LAYER, {}):
+        kernel = fit_channels(stem["kernel"], wanted[STEM_LAYER]["kernel"])
+        fitted[STEM_LAYER] = {**stem, "kernel": kernel}
+    return wanted, fitted
+
+
+def _is_fresh_head(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]) -> bool:
+    if "bias" not in wanted or "bias" not in given or not given["bias"].shape:
+        return False
+    return given["bias"].shape[-1] == IMAGENET_CLASSES != wanted["bias"][-1]
+
+
+def fit_channels(kernel: LazyArray, wanted: tuple[int, ...]) -> LazyArray:
+    """The stem kernel `[h, w, 3, out]` for another number of input channels; see `fit`."""
+    if len(kernel.shape) != 4 or kernel.shape[2] != RGB or len(wanted) != 4 or wanted[2] == RGB:
+        return kernel
+    channels = wanted[2]
+    height, width, _, filters = kernel.shape
+
+    def change(rgb: Array) -> Array:
+        if channels == 1:
+            return rgb.sum(axis=2, keepdims=True)
+        scale = rgb.dtype.type(RGB / channels)
+        return rgb[:, :, [index % RGB for index in range(channels)], :] * scale
+
+    return kernel.changed((height, width, channels, filters), change)

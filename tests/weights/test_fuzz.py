@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keras_effnet.errors import EffNetError
 from keras_effnet.network.variants import Variant
-from keras_effnet.weights.readers import open_checkpoint, torch_legacy
+from keras_effnet.weights.readers import open_checkpoint, pytorch
 from tests.weights import foreign
 
 TINY = Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=32, dropout=0.1)
@@ -23,14 +23,14 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     layers = foreign.random_layers_of(TINY, classes=2)
     kinds = ("timm", "lukemelas", "torchvision", "safetensors", "tar")
     found = {kind: foreign.write_of(folder, TINY, layers, kind).read_bytes() for kind in kinds}
-    foreign.write_torch_legacy(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
+    foreign.write_pytorch(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
     return {**found, "legacy": (folder / "legacy").read_bytes()}
 
 
 @pytest.fixture(autouse=True)
 def every_legacy_file_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the hash would keep the mutants from the reader."""
-    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+    monkeypatch.setattr(pytorch, "recognize", lambda _: "published")
 
 
 @pytest.mark.parametrize("kind", ["timm", "lukemelas", "torchvision", "safetensors", "tar", "legacy"])

@@ -20,7 +20,7 @@ from typing import IO, Any, ClassVar, NoReturn
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import BFLOAT16
+from keras_effnet.weights.checkpoint import BFLOAT16
 
 # The description of the largest variant takes 0.4 MB, a training checkpoint's about 1.5 MB. Larger
 # ones are refused: a byte of pickle can cost 64 bytes of memory.
