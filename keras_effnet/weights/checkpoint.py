@@ -26,6 +26,7 @@ from keras_effnet.system.access import system_said
 Array = npt.NDArray[Any]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+MAX_RANK = 8  # of an array; no layer has more than 4
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Reader:
     read: Callable[[Path, bool], OpenCheckpoint]
 
 
-TOP_LAYER = "predictions"
+STEM_LAYER, TOP_LAYER = "stem_conv", "predictions"
 WEIGHT_NAMES = frozenset({"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"})
 
 

@@ -23,7 +23,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     layers = foreign.random_layers_of(TINY, classes=2)
     kinds = ("timm", "lukemelas", "torchvision", "safetensors", "tar")
     found = {kind: foreign.write_of(folder, TINY, layers, kind).read_bytes() for kind in kinds}
-    foreign.write_pytorch(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
+    foreign.write_torch_legacy(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
     return {**found, "legacy": (folder / "legacy").read_bytes()}
 
 

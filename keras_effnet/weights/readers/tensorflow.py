@@ -24,6 +24,7 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.system.access import reachable
 from keras_effnet.weights.checkpoint import (
     BFLOAT16,
+    MAX_RANK,
     Checkpoint,
     LazyArray,
     OpenCheckpoint,
@@ -40,7 +41,6 @@ from keras_effnet.weights.readers.sstable import read_table
 FORMAT = "TensorFlow checkpoint"
 MAX_INDEX_BYTES = 16 * 2**20  # the largest variant's has 1 MB
 MAX_SHARDS = 1024
-MAX_RANK = 8
 # numbers of TensorFlow's DataType
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
