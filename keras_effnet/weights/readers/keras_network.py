@@ -227,9 +227,9 @@ def _ancestors(entry: Mapping[str, Any], entries: Sequence[Any]) -> list[Any] | 
         source = by_name.get(sources.pop())
         if source is None:
             return None
-        chain.insert(0, source)
+        chain.append(source)
         entry = source
-    return chain
+    return chain[::-1]
 
 
 def _sources(nodes: Any) -> set[str]:
