@@ -44,7 +44,7 @@ def seeds(folder: Path) -> dict[str, Path]:
     layers = foreign.random_layers_of(tiny, classes=2)
     found = {kind: foreign.write_of(folder, tiny, layers, kind) for kind in (*foreign.FORMATS, "tar")}
     found["torch-legacy"] = folder / "tiny-legacy.pth"
-    foreign.write_pytorch(found["torch-legacy"], foreign.state_dict(tiny, layers, "timm"))
+    foreign.write_torch_legacy(found["torch-legacy"], foreign.state_dict(tiny, layers, "timm"))
     import keras_effnet
 
     model = keras_effnet.EfficientNet(tiny, weights=None, classes=2)

@@ -20,7 +20,7 @@ PIXELS = np.array([[[0, 128, 255]]], np.uint8)
 @pytest.mark.parametrize(
     ("preprocessing", "expected"),
     [
-        ("imagenet", [-2.1179039, 0.2052138, 2.64]),
+        ("imagenet", [-2.1179039, 0.2051821, 2.64]),
         ("advprop", [-1.0, 0.0039216, 1.0]),
         ("lite", [-0.9921875, 0.0078125, 1.0]),
         ("unit", [0.0, 0.5019608, 1.0]),

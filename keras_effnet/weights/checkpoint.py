@@ -26,6 +26,8 @@ from keras_effnet.system.access import system_said
 Array = npt.NDArray[Any]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+CHUNK_BYTES = 2**20  # read, hashed or written at once
+MAX_RANK = 8  # of an array; no layer has more than 4
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,14 @@ from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.network.conventions import Preprocessing, get_convention
 from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
 from keras_effnet.system.files import check_new, staged
-from keras_effnet.weights.assign import RGB, assign, short_name
 from keras_effnet.weights.catalog import SET_NAMES
-from keras_effnet.weights.checkpoint import METADATA_KEY, TOP_LAYER, Array, Checkpoint, LayerArrays
+from keras_effnet.weights.checkpoint import (
+    METADATA_KEY,
+    TOP_LAYER,
+    Array,
+    Checkpoint,
+    LayerArrays,
+)
 from keras_effnet.weights.facts import (
     WeightFacts,
     content_hash,
@@ -28,6 +33,7 @@ from keras_effnet.weights.facts import (
     guess_variant,
     in_doubt,
 )
+from keras_effnet.weights.loading import RGB, assign, short_name
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_asked, check_source, plan_weights
 

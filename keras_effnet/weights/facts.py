@@ -23,9 +23,8 @@ from keras_effnet.network.conventions import CONVENTIONS, CUSTOM, Convention, co
 from keras_effnet.network.reader import composed, input_constants
 from keras_effnet.network.variants import STEM_LAYER, prefix_of, variant_of_blocks
 from keras_effnet.weights.catalog import CATALOG, Source, WeightSet
-from keras_effnet.weights.checkpoint import Checkpoint, LazyArray
+from keras_effnet.weights.checkpoint import CHUNK_BYTES, Checkpoint, LazyArray
 
-CHUNK_BYTES = 2**20
 FULL_SHA256 = 64
 TORCHVISION_EPSILON = {f"b{index}": 1e-5 if index < 5 else 1e-3 for index in range(8)}
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +15,9 @@ from hypothesis import strategies as st
 
 from keras_effnet.errors import EffNetError
 from keras_effnet.network.variants import Variant
+from keras_effnet.weights.checkpoint import guarded
 from keras_effnet.weights.readers import open_checkpoint, pytorch
+from keras_effnet.weights.readers.keras_network import facts_of_config
 from tests.weights import foreign
 
 TINY = Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=32, dropout=0.1)
@@ -23,7 +30,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     layers = foreign.random_layers_of(TINY, classes=2)
     kinds = ("timm", "lukemelas", "torchvision", "safetensors", "tar")
     found = {kind: foreign.write_of(folder, TINY, layers, kind).read_bytes() for kind in kinds}
-    foreign.write_pytorch(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
+    foreign.write_torch_legacy(folder / "legacy", foreign.state_dict(TINY, layers, "timm"))
     return {**found, "legacy": (folder / "legacy").read_bytes()}
 
 
@@ -60,3 +67,22 @@ def test_mutated_file_is_read_or_refused_with_the_packages_own_error(
                     assert array.read().shape == array.shape
     except EffNetError as error:
         assert str(path) in str(error) or "checkpoint" in str(error)
+
+
+def test_odd_description_of_a_keras_model_is_read_or_refused_with_the_packages_own_error(tiny: Any) -> None:
+    text = tiny.to_json()
+    rng = random.Random(5)
+    odd = ("null", '"x"', "[]", "{}", "-1", "1e999", '[["a", 0, 0, {}]]', "true", '{"config": 3}')
+    values = [
+        found.span() for found in re.finditer(r'(?<=: )("[^"]*"|-?[\d.e-]+|null|true|false|\[\]|\{\})', text)
+    ]
+    clear = 0
+    for _ in range(400):
+        mutant = text
+        for start, end in sorted(rng.sample(values[:400], rng.randint(1, 4)), reverse=True):
+            mutant = mutant[:start] + rng.choice(odd) + mutant[end:]
+        with contextlib.suppress(EffNetError), guarded(Path("m.keras"), "Keras"):
+            facts = facts_of_config(json.loads(mutant), {})
+            clear += facts.preprocessing is not None
+            assert facts.preprocessing is not None or facts.doubt
+    assert 0 < clear < 400

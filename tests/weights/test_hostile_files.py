@@ -244,7 +244,7 @@ def test_legacy_container_over_the_limit_is_refused_without_hashing(tmp_path: Pa
 def test_legacy_container_of_a_published_file_is_read(tmp_path: Path, monkeypatch) -> None:
     layers = foreign.random_layers("lite0", classes=3)
     path = tmp_path / "published.pth"
-    foreign.write_pytorch(path, foreign.state_dict("lite0", layers, "timm"))
+    foreign.write_torch_legacy(path, foreign.state_dict("lite0", layers, "timm"))
     monkeypatch.setattr(pytorch, "recognize", lambda _: "published")
     with open_checkpoint(path) as checkpoint:
         assert foreign.same_layers(layers, checkpoint.layers)

@@ -5,6 +5,7 @@ The reference is always the model that wrote the file: its probabilities, its fe
 
 from __future__ import annotations
 
+import importlib
 import re
 import warnings
 from collections.abc import Callable
@@ -102,6 +103,24 @@ def test_file_saved_behind_imagenets_weights_gives_its_networks_probabilities(
     ours = EfficientNet(tiny_variant, weights=save(finetuned, tmp_path / f"k{ending}"))
     assert_same(ours, finetuned, pictures)
     assert facts.built_with(ours)["preprocessing"] == CONVENTIONS["imagenet"]
+
+
+def test_file_of_tf_keras_gives_its_networks_probabilities(
+    tmp_path: Path, tiny_variant: Any, pictures: np.ndarray
+) -> None:
+    tf_keras = pytest.importorskip("tf_keras")
+    shape = (SIZE, SIZE, 3)
+    build = importlib.import_module("tf_keras.src.applications.efficientnet").EfficientNet
+    model = build(0.25, 0.3, SIZE, dropout_rate=0.1, weights=None, classes=5, input_shape=shape)
+    backbone = tf_keras.Model(model.input, model.get_layer("avg_pool").output)
+    around = tf_keras.Sequential(
+        [tf_keras.Input(shape), tf_keras.layers.RandomFlip(), backbone, tf_keras.layers.Dense(2)]
+    )
+    model.save(tmp_path / "plain.h5")
+    around.save(tmp_path / "around.h5")
+    assert_same(EfficientNet(tiny_variant, weights=tmp_path / "plain.h5", classes=5), model, pictures)
+    ours = EfficientNet(tiny_variant, weights=tmp_path / "around.h5", include_top=False, pooling="avg")
+    assert_same(ours, backbone, pictures)
 
 
 @pytest.mark.parametrize("ending", WHOLE)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
+from keras_effnet.network.variants import STEM_LAYER
 from keras_effnet.weights.checkpoint import (
     METADATA_KEY,
     TOP_LAYER,
@@ -43,7 +44,6 @@ from keras_effnet.weights.readers import hdf5
 from keras_effnet.weights.readers.keras_network import (
     NORMALIZATION,
     RESCALING,
-    STEM,
     facts_of_config,
     facts_of_names,
 )
@@ -114,7 +114,7 @@ class _Found:
 
     def _prefix(self, path: Path) -> str:
         """What the names of the EfficientNet's layers begin with."""
-        stems = [name.removesuffix(STEM) for name in self.layers if name.endswith(STEM)]
+        stems = [name.removesuffix(STEM_LAYER) for name in self.layers if name.endswith(STEM_LAYER)]
         if len(stems) > 1:
             raise WeightsError(
                 f"Expected one EfficientNet inside {str(path)!r}. Received {len(stems)}, whose layers begin with "
@@ -226,7 +226,7 @@ def _walk(root: Any, path: Path) -> _Found:
         if layer and not EFFICIENTNET_LAYER.fullmatch(layer):
             found.others.append(layer)
             continue
-        if layer.endswith(STEM) or layer_group == "conv2d":
+        if layer.endswith(STEM_LAYER) or layer_group == "conv2d":
             found.stem = model
         arrays = [hdf5.lazy(hdf5.child(group, str(index), path), path) for index in range(len(group))]
         weights = _name_weights(arrays)
@@ -332,7 +332,7 @@ def _add_legacy(found: _Found, listed: str, layer: str, members: dict[str, Any],
     if not EFFICIENTNET_LAYER.fullmatch(name):
         found.others.append(layer)
         return
-    if name.endswith(STEM):
+    if name.endswith(STEM_LAYER):
         found.stem = model
     weights: dict[str, LazyArray] = {}
     for full, member in members.items():

@@ -15,9 +15,9 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.conventions import CONVENTIONS, IMAGENET_MEAN, IMAGENET_STD, convention_with
+from keras_effnet.network.variants import STEM_LAYER
 from keras_effnet.weights.checkpoint import NetworkFacts
 
-STEM = "stem_conv"
 RESCALING, NORMALIZATION = "rescaling", "normalization"  # as Keras counts layers of these classes
 STEM_PADDING = "stem_conv_pad"
 STEM_NORMALIZATION = "stem_bn"
@@ -48,9 +48,9 @@ def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: s
         statistics: of the adapted `Normalization` layers.
         prefix: what the names of the EfficientNet's layers begin with.
     """
-    path = _way_to(prefix + STEM, config, 0)
+    path = _way_to(prefix + STEM_LAYER, config, 0)
     if path is None:
-        return NetworkFacts(doubt=f"its description does not show how pixels come to {STEM!r}")
+        return NetworkFacts(doubt=f"its description does not show how pixels come to {STEM_LAYER!r}")
     layers = _all_layers(config, 0)
     normalization = layers.get(prefix + STEM_NORMALIZATION, {})
     padding = layers.get(prefix + STEM_PADDING, {}).get("padding")
@@ -63,7 +63,9 @@ def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: s
         if kind not in ("Rescaling", "Normalization"):
             if NEUTRAL.fullmatch(kind) or (kind == "Activation" and inner.get("activation") == "linear"):
                 continue
-            return NetworkFacts(doubt=f"it has a layer of the class {kind!r} in front of {STEM!r}", **known)
+            return NetworkFacts(
+                doubt=f"it has a layer of the class {kind!r} in front of {STEM_LAYER!r}", **known
+            )
         scaling = _scaling(kind, inner, statistics)
         if scaling is None:
             return NetworkFacts(
@@ -226,9 +228,9 @@ def _ancestors(entry: Mapping[str, Any], entries: Sequence[Any]) -> list[Any] | 
         source = by_name.get(sources.pop())
         if source is None:
             return None
-        chain.insert(0, source)
+        chain.append(source)
         entry = source
-    return chain
+    return chain[::-1]
 
 
 def _sources(nodes: Any) -> set[str]:

@@ -24,6 +24,8 @@ from keras_effnet.errors import WeightsError
 from keras_effnet.system.access import reachable
 from keras_effnet.weights.checkpoint import (
     BFLOAT16,
+    CHUNK_BYTES,
+    MAX_RANK,
     Checkpoint,
     LazyArray,
     OpenCheckpoint,
@@ -40,7 +42,6 @@ from keras_effnet.weights.readers.sstable import read_table
 FORMAT = "TensorFlow checkpoint"
 MAX_INDEX_BYTES = 16 * 2**20  # the largest variant's has 1 MB
 MAX_SHARDS = 1024
-MAX_RANK = 8
 # numbers of TensorFlow's DataType
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -57,7 +58,6 @@ MAX_UNPACKED_BYTES = 12 * 2**30  # L2 with averages and optimizer state
 MAX_RATIO = 20  # trained numbers hardly compress; a bomb does a thousandfold
 FREE_BYTES = 64 * 2**20  # small archives may compress better: graphs are text
 MAX_MEMBERS = 1000
-CHUNK_BYTES = 2**20
 
 
 def is_checkpoint(path: Path) -> bool:
