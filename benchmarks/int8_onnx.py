@@ -75,7 +75,7 @@ def write_files(model: Any, images: Any, others: list[str], folder: Path) -> dic
         networks["the TFLite file's"] = post_training.prepare(model, images)
     files = {"float32": to_onnx(model, folder / "float32.onnx")}
     for name, network in networks.items():
-        files[name] = to_onnx(model, folder / f"{len(files)}.onnx", "int8", network)
+        files[name] = to_onnx(model, folder / f"{len(files)}.onnx", "int8", network=network)
     return files
 
 

@@ -100,7 +100,7 @@ def grown_from_b0(variant: str) -> Any:
     from grown import grown
 
     from keras_effnet import EfficientNet
-    from keras_effnet.system.memory import release
+    from keras_effnet.system.resources import release
 
     large = EfficientNet(variant, weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
     images, _ = photographs(large.input_shape[1], limit=2)
@@ -144,12 +144,12 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
 
 
 def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qat: bool) -> Iterator[Row]:
+    from keras_effnet.export.model_facts import facts_of
     from keras_effnet.export.quantization import accuracy, post_training
     from keras_effnet.export.quantization.sequential import Method
-    from keras_effnet.export.subject import describe
     from keras_effnet.export.tflite import convert_float
 
-    content = convert_float(describe(model, "float32"))
+    content = convert_float(facts_of(model))
     yield Row(name="float32", content=content, seconds=0.0)
 
     def ours(equalize: float, method: Method = Method()) -> Callable[[], tuple[bytes, float]]:  # noqa: B008

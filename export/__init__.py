@@ -5,12 +5,11 @@ Importing this package loads no converter and no runtime; they are imported when
 
 from __future__ import annotations
 
-from keras_effnet.export.latency import latency
-from keras_effnet.export.onnx_model import to_onnx
-from keras_effnet.export.runners import Runner, load
-from keras_effnet.export.saved_model import to_saved_model
-from keras_effnet.export.tflite import to_tflite
-from keras_effnet.export.verify import Report, Tolerance, verify
+from .exporters import to_onnx, to_saved_model, to_tflite
+from .runners import Runner, load
+from .targets import Tolerance
+from .timing import latency
+from .verify import Report, verify
 
 __all__ = [
     "Report",

@@ -11,7 +11,6 @@ from typing import Any
 
 from keras_effnet.errors import require
 
-BATCHINGS = ("whole", "each")
 _PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"
 
 

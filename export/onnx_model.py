@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import ExportError, InvalidInputError, require, unknown_name
-from keras_effnet.export.onnx_batching import BATCHINGS, each_picture
-from keras_effnet.export.recipes import get_recipe
-from keras_effnet.export.subject import (
-    INPUT_NAME,
-    METADATA_KEY,
-    OUTPUT_NAME,
-    Subject,
-    describe,
-    missing_calibration,
-)
-from keras_effnet.system.files import staged
+from keras_effnet.errors import ExportError, require
 from keras_effnet.system.quiet import quiet_native
 
-LAYOUTS = ("nchw", "nhwc")
+from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
+from .onnx_batching import each_picture
+from .options import Options
+
 OPSET = 17
 LABELS_KEY = "labels"
 PASSES = (
@@ -39,91 +31,69 @@ PASSES = (
 CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
 
-def to_onnx(
-    model: Any,
-    path: str | os.PathLike[str],
-    recipe: str = "float32",
-    calibration: Any = None,
-    layout: str = "nchw",
-    *,
-    labels: Sequence[str] | None = None,
-    size: int | None = None,
-    min_agreement: float | None = None,
-    batching: str = "whole",
-    overwrite: bool = False,
-) -> Path:
-    """Write an ONNX file with input `image` (float32 pixels 0–255) and output `probabilities`.
+def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write an ONNX file that stores and computes in float32."""
+    del calibration
+    _write(convert_float(facts), path, facts, options)
 
-    Args:
-        model: a Keras model with one image input.
-        path: file to create.
-        recipe: `float32`, `float16` (kernels stored as float16, arithmetic in float32), or `int8`
-            (quantize/dequantize pairs, uint8 activations, int8 weights with a scale per channel; of
-            networks with swishes stages 1 to 4 compute in float, which ONNX Runtime does faster).
-        calibration: for `int8`, as in `to_tflite`.
-        layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
-            `[N, H, W, C]`, which costs one Transpose at the start.
-        labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
-        size: side of the input in pixels, for a model that leaves it open.
-        min_agreement: for `int8`, as in `to_tflite`.
-        batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the
-            other, which CPUs compute faster. The batch is free in both.
-        overwrite: replace an existing file.
 
-    Returns:
-        The file.
+def write_float16(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write an ONNX file whose kernels are stored in half the bytes."""
+    del calibration
+    proto = convert_float(facts)
+    _store_float16(proto)
+    _write(proto, path, facts, options)
+
+
+def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write an ONNX file of quantize/dequantize pairs: of `options.network`, or of photographs.
 
     Raises:
-        InvalidInputError: unknown recipe, layout or batching, an existing path.
-        MissingExtraError: the extra `onnx` is not installed.
-        ExportError: the converter failed.
+        ExportError: a model that cannot be taken apart.
     """
-    chosen = get_recipe("onnx", recipe)
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
-    if batching not in BATCHINGS:
-        raise unknown_name("batching", batching, BATCHINGS)
-    subject = describe(model, recipe, labels=labels, size=size, layout=layout)
-    if not model.output_shape[-1]:
-        raise InvalidInputError(f"Expected a model with a known output. Received: {model.output_shape}.")
-    if chosen.integer and calibration is None:
-        raise missing_calibration(subject)
-    onnx = require("onnx", "onnx")
-    with staged(path, overwrite=overwrite) as temporary:
-        proto = _integer(subject, calibration, min_agreement) if chosen.integer else convert_float(subject)
-        if recipe == "float16":
-            _store_float16(proto)
-        if batching == "each":
-            proto = each_picture(proto)
-        _annotate(proto, subject)
-        onnx.checker.check_model(proto)
-        onnx.save(proto, str(temporary))
-    return Path(path)
+    from .quantization import onnx_file
+    from .quantization.folding import UnsupportedModelError
 
-
-def _integer(subject: Subject, calibration: Any, min_agreement: float | None) -> Any:
-    """The integer graph, as it is fastest in ONNX Runtime unless another network is given."""
-    from keras_effnet.export.quantization import folding, onnx_file, post_training
-
-    network = calibration
-    if not isinstance(network, post_training.IntegerNetwork):
+    network = options.network
+    if network is None:
         try:
-            network = post_training.network(
-                subject.model, calibration, min_agreement=min_agreement, target="onnx", size=subject.size
-            )
-        except folding.UnsupportedModelError as error:
+            network = prepare_int8(facts, calibration, options)
+        except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    return onnx_file.to_onnx(
+    proto = onnx_file.to_onnx(
         network.quantized,
         height=network.height,
         width=network.width,
         input_name=INPUT_NAME,
         output_name=OUTPUT_NAME,
-        layout=subject.info.layout,
+        layout=facts.info.layout,
+    )
+    _write(proto, path, facts, options)
+
+
+def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> Any:
+    """The integer network as it is fastest in ONNX Runtime.
+
+    Raises:
+        UnsupportedModelError: a model that cannot be taken apart.
+    """
+    from .quantization import post_training
+
+    return post_training.network(
+        facts.model, calibration, min_agreement=options.min_agreement, target="onnx", size=facts.asked_size
     )
 
 
-def convert_float(subject: Subject) -> Any:
+def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
+    onnx = require("onnx", "onnx")
+    if options.batching == "each":
+        proto = each_picture(proto)
+    _annotate(proto, facts)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, str(path))
+
+
+def convert_float(facts: ModelFacts) -> Any:
     """The float32 graph as an `onnx.ModelProto`, simplified.
 
     Raises:
@@ -134,13 +104,13 @@ def convert_float(subject: Subject) -> Any:
     tf2onnx = require("tf2onnx", "onnx")
     onnxslim = require("onnxslim", "onnx")
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    shape = (None, subject.height, subject.width, subject.channels)
-    nchw = subject.info.layout == "nchw"
+    shape = (None, facts.height, facts.width, facts.channels)
+    nchw = facts.info.layout == "nchw"
     with quiet_native():
         try:
             with _without_copies():
                 proto, _ = tf2onnx.convert.from_keras(
-                    _functional(subject.model),
+                    _functional(facts.model),
                     [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
                     opset=OPSET,
                     inputs_as_nchw=[INPUT_NAME] if nchw else None,
@@ -152,7 +122,7 @@ def convert_float(subject: Subject) -> Any:
         except Exception as error:  # tf2onnx raises whatever its handlers meet
             said = next(iter(str(error).splitlines()), "")
             raise ExportError(
-                f"Expected {subject.info.name!r} to convert to ONNX. The converter said: "
+                f"Expected {facts.info.name!r} to convert to ONNX. The converter said: "
                 f"{type(error).__name__}: {said}. Build the model from standard layers."
             ) from error
 
@@ -235,15 +205,15 @@ def _store_float16(proto: Any) -> None:
     graph.initializer.extend(tensor for name, tensor in initializers.items() if name not in stored)
 
 
-def _annotate(proto: Any, subject: Subject) -> None:
+def _annotate(proto: Any, facts: ModelFacts) -> None:
     onnx = require("onnx", "onnx")
     proto.producer_name = "keras_effnet"
-    proto.graph.name = subject.info.name
+    proto.graph.name = facts.info.name
     properties = {
-        METADATA_KEY: subject.info.to_json(),
-        "preprocessing": subject.info.usage,
-        "layout": subject.info.layout,
+        METADATA_KEY: facts.info.to_json(),
+        "preprocessing": facts.info.usage,
+        "layout": facts.info.layout,
     }
-    if subject.labels:
-        properties[LABELS_KEY] = json.dumps(list(subject.labels))
+    if facts.labels:
+        properties[LABELS_KEY] = json.dumps(list(facts.labels))
     onnx.helper.set_model_props(proto, properties)

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +14,41 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.export import benchmark
-from keras_effnet.export.onnx_model import to_onnx
-from keras_effnet.export.precision import in_float32
-from keras_effnet.export.recipes import Recipe
-from keras_effnet.export.runners import load
-from keras_effnet.export.saved_model import to_saved_model
-from keras_effnet.export.tflite import check_options, to_tflite
-from keras_effnet.export.verify import Report, compare, tolerance_for
-from keras_effnet.system.access import reachable
-from keras_effnet.system.files import compressed_size_of, files_of, remove_empty, size_of, staged
-from keras_effnet.system.memory import release
+from keras_effnet.system.files import compressed_size_of, files_of, reachable, remove_empty, size_of, staged
+from keras_effnet.system.resources import release
+
+from . import timing
+from .model_facts import ModelFacts, facts_of
+from .options import Options
+from .runners import load
+from .targets import Target, check_options, write_artefact
+from .verify import REFERENCE_BATCH, Report, compare
+
+Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artefact:
-    """One row of the report.
+class Artefact(Report):
+    """A report, and what else there is to say about the file: one row of `report.json`.
 
-    `latency_ms` is the median of one picture at a time, `compressed_bytes` the size as a zip archive,
-    which is how stores deliver it. `lifted` are the steps of an integer file that stayed float to meet
-    `min_agreement`, `held_out_agreement` what the calibration photographs held out for it showed.
+    Attributes:
+        model: name of the model, first part of the file's.
+        format: of the file.
+        bytes: its size.
+        compressed_bytes: its size as a zip archive, which is how stores deliver it.
+        sha256: see `sha256_of`.
+        latency_ms: median of one picture at a time.
+        kept: whether it has its final name.
+        lifted: steps of an integer file that stayed float to meet `min_agreement`.
+        held_out_agreement: what the calibration photographs held out for that showed.
     """
 
     model: str
-    file: str
     format: str
-    recipe: str
     bytes: int
     compressed_bytes: int
     sha256: str
-    images: int
-    top1_agreement: float
-    sqnr_db: float | None
-    max_abs_error: float
-    mean_cosine: float
     latency_ms: float
-    ok: bool
-    failures: tuple[str, ...]
     kept: bool
     lifted: tuple[str, ...] = ()
     held_out_agreement: float | None = None
@@ -63,13 +61,13 @@ class Job:
     Attributes:
         model: the Keras model.
         name: first part of the file names.
-        recipes: the targets.
+        targets: what to write.
         out: directory for the artefacts.
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for ImageNet's.
-        layout, batching: of ONNX files, see `to_onnx`.
-        min_agreement, input_type, output_type: of integer files, see `to_tflite`.
+        size: side of the input in pixels, for a model that leaves it open.
+        options: for the targets that follow them.
         overwrite: replace existing artefacts.
         keep_failed: leave artefacts that failed verification under their final names.
         rounds: timing rounds.
@@ -77,25 +75,21 @@ class Job:
 
     model: Any
     name: str
-    recipes: Sequence[Recipe]
+    targets: Sequence[Target]
     out: Path
     images: npt.NDArray[Any]
     calibration: npt.NDArray[Any] | None = None
     labels: Sequence[str] | None = None
-    layout: str = "nchw"
-    batching: str = "whole"
-    min_agreement: float | None = None
-    input_type: str = "uint8"
-    output_type: str = "int8"
+    size: int | None = None
+    options: Options = field(default_factory=Options)
     overwrite: bool = False
     keep_failed: bool = False
-    rounds: int = benchmark.ROUNDS
+    rounds: int = timing.ROUNDS
 
 
-def final_path(out: Path, name: str, recipe: Recipe) -> Path:
+def final_path(out: Path, name: str, target: Target) -> Path:
     """Where an artefact ends up: `b0_saved_model`, `b0_int8.tflite`, `b0_float32.onnx`."""
-    stem = "saved_model" if recipe.format == "saved_model" else recipe.name
-    return out / f"{name}_{stem}{recipe.suffix}"
+    return out / f"{name}_{target.recipe if target.suffix else target.format}{target.suffix}"
 
 
 def check_paths(paths: Sequence[Path], *, overwrite: bool) -> None:
@@ -124,27 +118,28 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
         progress: called with the name of each step as it begins.
 
     Returns:
-        One `Artefact` for each recipe, in their order; the failed ones too.
+        One `Artefact` for each target, in their order; the failed ones too.
 
     Raises:
-        InvalidInputError: a path that exists, or calibration that cannot be used.
+        InvalidInputError: a path that exists, an option that no target follows, or calibration that cannot
+            be used.
         ExportError: a converter failed; nothing of this job is left.
     """
-    for recipe in job.recipes:
-        check_options(recipe, job.min_agreement, job.input_type, job.output_type)
-    finals = [final_path(job.out, job.name, recipe) for recipe in job.recipes]
+    check_options(job.targets, job.options)
+    finals = [final_path(job.out, job.name, target) for target in job.targets]
     check_paths(finals, overwrite=job.overwrite)
+    facts = facts_of(job.model, job.size, job.labels)
     with _workspace(job.out) as workspace:
         paths = [workspace / final.name for final in finals]
-        networks = _convert_all(job, paths, progress)
+        held = _write_all(job, facts, paths, progress)
         progress(f"{job.name}: verifying")
-        reports = _verify(job, paths)
+        reports = _verify(job, facts, paths)
         progress(f"{job.name}: timing")
-        runners = [load(path) for path in paths]
-        latencies = benchmark.median_latencies_ms(runners, job.images[:1], rounds=job.rounds)
-        del runners
+        latencies = timing.median_latencies_ms(
+            [load(path) for path in paths], job.images[:1], rounds=job.rounds
+        )
         artefacts = [
-            _artefact(job, *row) for row in zip(job.recipes, paths, reports, latencies, networks, strict=True)
+            _artefact(job, *row) for row in zip(job.targets, paths, reports, latencies, held, strict=True)
         ]
         for artefact, path, final in zip(artefacts, paths, finals, strict=True):
             if artefact.kept:
@@ -173,113 +168,71 @@ def _workspace(out: Path) -> Iterator[Path]:
         remove_empty(missing)
 
 
-def _convert_all(job: Job, paths: Sequence[Path], progress: Callable[[str], None]) -> list[_Told]:
-    """Write all files; for each what its integer network has to tell."""
+def _write_all(
+    job: Job, facts: ModelFacts, paths: Sequence[Path], progress: Callable[[str], None]
+) -> list[Held]:
+    """Write all files; for each what its integer network has to tell.
+
+    A network that is the best for every format is prepared once.
+    """
     network: Any = None
-    told = []
-    for recipe, path in zip(job.recipes, paths, strict=True):
+    held: list[Held] = []
+    for target, path in zip(job.targets, paths, strict=True):
         release()
-        progress(f"{job.name} → {recipe.target}")
-        if recipe.name != "int8":
-            _convert(job, recipe, path, None)
-            told.append(_Told())
-            continue
-        if network is not None and not network.serves_all:
-            network = None  # before the next one takes its memory
-        network = network or _integer_network(job, recipe)
-        _convert(job, recipe, path, network)
-        told.append(_Told() if network is None else _Told(network.lifted, network.agreement))
-    return told
+        progress(f"{job.name} → {target.name}")
+        options = job.options
+        if target.prepare is not None:
+            if network is not None and not network.serves_all:
+                network = None  # before the next one takes its memory
+            network = network or _prepared(target, facts, job)
+            options = replace(options, network=network)
+        write_artefact(target, facts, path, options, job.calibration)
+        told = options.network
+        held.append(((), None) if told is None else (told.lifted, told.agreement))
+    return held
 
 
-@dataclass(frozen=True)
-class _Told:
-    """The few words of an integer network that outlive it."""
-
-    lifted: tuple[str, ...] = ()
-    agreement: float | None = None
-
-
-def _integer_network(job: Job, recipe: Recipe) -> Any:
+def _prepared(target: Target, facts: ModelFacts, job: Job) -> Any:
     """The network of an int8 file; None for a model that cannot be taken apart."""
-    from keras_effnet.export.quantization import folding, post_training
+    from .quantization.folding import UnsupportedModelError
 
+    if target.prepare is None or job.calibration is None:
+        return None  # the writer has the word for it
     try:
-        return post_training.network(
-            job.model, job.calibration, min_agreement=job.min_agreement, target=recipe.format
-        )
-    except folding.UnsupportedModelError:
-        return None  # the exporter takes the plain path where there is one, and says so
+        return target.prepare(facts, job.calibration, job.options)
+    except UnsupportedModelError:
+        return None  # the writer takes the plain path where there is one, and says so
 
 
-def _convert(job: Job, recipe: Recipe, path: Path, network: Any) -> Path:
-    calibration = job.calibration if network is None else network
-    # a network that is there has it already
-    min_agreement = job.min_agreement if recipe.name == "int8" and network is None else None
-    if recipe.format == "saved_model":
-        return to_saved_model(job.model, path, labels=job.labels)
-    if recipe.format == "tflite":
-        return to_tflite(
-            job.model,
-            path,
-            recipe.name,
-            calibration,
-            labels=job.labels,
-            min_agreement=min_agreement,
-            input_type=job.input_type,
-            output_type=job.output_type,
-        )
-    return to_onnx(
-        job.model,
-        path,
-        recipe.name,
-        calibration,
-        job.layout,
-        labels=job.labels,
-        min_agreement=min_agreement,
-        batching=job.batching,
-    )
-
-
-def _verify(job: Job, paths: Sequence[Path]) -> list[Report]:
+def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
     """One file at a time: runtimes keep the memory of the largest batch that they have seen."""
-    reference = np.asarray(
-        in_float32(job.model).predict(job.images, batch_size=8, verbose=0), dtype=np.float32
-    )
+    outputs = facts.model.predict(job.images, batch_size=REFERENCE_BATCH, verbose=0)
+    reference = np.asarray(outputs, dtype=np.float32)
     reports = []
-    for recipe, path in zip(job.recipes, paths, strict=True):
+    for target, path in zip(job.targets, paths, strict=True):
         release()
         runner = load(path)
-        wanted = job.min_agreement if recipe.name == "int8" else None
-        tolerance = tolerance_for(runner.recipe, min_agreement=wanted)
-        reports.append(compare(runner, reference, job.images, tolerance))
+        asked = job.options.min_agreement if "min_agreement" in target.options else None
+        reports.append(compare(runner, reference, job.images, target.tolerance.at_least(asked)))
         del runner
     release()
     return reports
 
 
 def _artefact(
-    job: Job, recipe: Recipe, path: Path, report: Report, latency: float, network: _Told
+    job: Job, target: Target, path: Path, report: Report, latency_ms: float, held: Held
 ) -> Artefact:
     return Artefact(
+        **vars(report),
         model=job.name,
-        file=path.name,
-        format=recipe.format,
-        recipe=recipe.name,
+        format=target.format,
         bytes=size_of(path),
         compressed_bytes=compressed_size_of(path),
         sha256=sha256_of(path),
-        images=report.images,
-        top1_agreement=report.top1_agreement,
-        sqnr_db=report.sqnr_db if np.isfinite(report.sqnr_db) else None,
-        max_abs_error=report.max_abs_error,
-        mean_cosine=report.mean_cosine,
-        latency_ms=latency,
-        ok=report.ok,
-        failures=report.failures,
+        latency_ms=latency_ms,
         kept=report.ok or job.keep_failed,
-        lifted=network.lifted,
-        held_out_agreement=network.agreement,
+        lifted=held[0],
+        held_out_agreement=held[1],
     )
 
 

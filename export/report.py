@@ -7,15 +7,15 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import require
-from keras_effnet.export.pipeline import Artefact
 from keras_effnet.system.files import staged
+
+from .pipeline import Artefact
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 GOOD, BAD = "#2f7d6d", "#c0504d"
@@ -53,7 +53,7 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
     Returns:
         The content of `report.json`.
     """
-    rows = [asdict(artefact) for artefact in artefacts]
+    rows = [artefact.row() for artefact in artefacts]
     written = {row["file"] for row in rows}
     kept = [row for row in _earlier(out) if row["file"] not in written and (out / row["file"]).exists()]
     report: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.export.subject import METADATA_KEY, ArtefactInfo, info_of
 from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.reading import check_pixels
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
+
+from .model_facts import METADATA_KEY, ArtefactInfo, info_of
 
 Pixels = npt.NDArray[Any]
 Outputs = npt.NDArray[np.float32]
@@ -58,7 +59,7 @@ class Runner:
     @property
     def framing(self) -> Framing:
         """How photographs are read for it; the reference's way for files that do not say."""
-        return self.info.framing if self.info else Framing()
+        return replace(self.info.framing if self.info else Framing(), channels=self.channels)
 
     def __call__(self, images: Any) -> Outputs:
         """Classify.
@@ -119,7 +120,7 @@ def _opener(path: Path) -> Callable[[Path, int], Runner]:
 def _saved_model(path: Path, threads: int) -> Runner:
     import tensorflow as tf
 
-    from keras_effnet.export.saved_model import EXTRA_ASSETS
+    from .saved_model import EXTRA_ASSETS
 
     del threads
     with quiet_native():
@@ -153,7 +154,7 @@ def _saved_model(path: Path, threads: int) -> Runner:
 
 
 def _tflite(path: Path, threads: int) -> Runner:
-    from keras_effnet.export import tflite_metadata
+    from . import tflite_metadata
 
     interpreter_module = require("ai_edge_litert.interpreter", "tflite")
     with quiet_native():
@@ -245,7 +246,7 @@ def _keras(path: Path, threads: int) -> Runner:
         size=(height, width),
         channels=channels,
         dynamic_batch=True,
-        info=info_of(model, "float32"),
+        info=info_of(model),
         labels=labels_of(model) or (),
         run=lambda pixels: np.asarray(model(pixels, training=False), dtype=np.float32),
     )

@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.export.archive import write_out
-from keras_effnet.export.subject import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Subject, describe
-from keras_effnet.pictures.framing import Framing
-from keras_effnet.system.files import staged
+from .archive import write_out
+from .encoded_pictures import batch_decoder
+from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
+from .options import Options
 
-KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}  # the resizing operator's names
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read
 
 
-def to_saved_model(
-    model: Any,
-    path: str | os.PathLike[str],
-    *,
-    labels: Sequence[str] | None = None,
-    size: int | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write a SavedModel.
-
-    Signatures, all with a dynamic batch and the output `probabilities` `[N, classes]` float32:
-
-    - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
-    - `serve_uint8`: the same as uint8
-    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes (without transparency: where
-      `load_image` lays a PNG on white, this shows the colors behind it), takes the central
-      `size / (size + 32)` square (or what the model was trained with, see `transfer.classifier`), resizes as
-      its variant was judged (antialiased) and classifies. EXIF rotation is
-      not applied: TensorFlow has no operator that reads it. Only for three channels.
-
-    Args:
-        model: a Keras model with one image input.
-        path: directory to create.
-        labels: class names; default: ImageNet's for 1,000 classes. Written to
-            `assets.extra/labels.txt`.
-        size: side of the input in pixels, for a model that leaves it open.
-        overwrite: replace an existing directory.
-
-    Returns:
-        The directory.
-
-    Raises:
-        InvalidInputError: a model or path that cannot be used.
-        ExportError: writing failed.
-    """
-    subject = describe(model, "float32", labels=labels, size=size)
-    with staged(path, overwrite=overwrite) as temporary:
-        write_archive(subject, temporary)
-        extra = temporary / EXTRA_ASSETS
-        extra.mkdir()
-        (extra / f"{METADATA_KEY}.json").write_text(subject.info.to_json(), encoding="utf-8")
-        if subject.labels:
-            (extra / "labels.txt").write_text("\n".join(subject.labels) + "\n", encoding="utf-8")
-    return Path(path)
+def write(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write the folder: the graph, and beside it what it says of itself and the labels."""
+    del options, calibration  # it follows none, and computes in float
+    write_archive(facts, path)
+    extra = path / EXTRA_ASSETS
+    extra.mkdir()
+    (extra / f"{METADATA_KEY}.json").write_text(facts.info.to_json(), encoding="utf-8")
+    if facts.labels:
+        (extra / "labels.txt").write_text("\n".join(facts.labels) + "\n", encoding="utf-8")
 
 
-def write_archive(subject: Subject, path: Path) -> None:
+def write_archive(facts: ModelFacts, path: Path) -> None:
     """Write the SavedModel itself.
 
     Raises:
@@ -71,8 +34,8 @@ def write_archive(subject: Subject, path: Path) -> None:
     import keras
     import tensorflow as tf
 
-    model = subject.model
-    shape = (None, subject.height, subject.width, subject.channels)
+    model = facts.model
+    shape = (None, facts.height, facts.width, facts.channels)
     # without track(): the variables are found through the endpoints, and tracking stores them twice
     archive = keras.export.ExportArchive()
 
@@ -84,39 +47,15 @@ def write_archive(subject: Subject, path: Path) -> None:
 
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
     archive.add_endpoint("serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, name=INPUT_NAME)])
-    if subject.channels == 3:
-        decode = _decoder(subject.height, subject.width, subject.info.framing)
+    if facts.channels in (1, 3):
+        framing = replace(facts.info.framing, channels=facts.channels)
+        decode = batch_decoder(facts.height, facts.width, framing)
 
         def serve_bytes(image_bytes: Any) -> dict[str, Any]:
-            pixels = tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)
-            return serve(tf.ensure_shape(pixels, shape))
+            pixels, readable = decode(image_bytes)
+            answers = serve(tf.ensure_shape(pixels, shape))[OUTPUT_NAME]
+            return {OUTPUT_NAME: tf.where(readable[:, tf.newaxis], answers, float("nan"))}
 
         spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
         archive.add_endpoint("serve_bytes", serve_bytes, [spec])
     write_out(archive, path)
-
-
-def _decoder(height: int, width: int, framing: Framing) -> Callable[[Any], Any]:
-    """A graph function from one encoded picture to float32 pixels 0–255 `[height, width, 3]`."""
-    import tensorflow as tf
-
-    def decode(encoded: Any) -> Any:
-        # despite its name it reads PNG and GIF too; the accurate DCT is the one that Pillow uses
-        picture = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        sides = tf.cast(tf.shape(picture)[:2], tf.float32)
-        # the crop keeps size / (size + margin) of the shorter side, and the model's aspect ratio
-        target = tf.constant([height, width], tf.float32)
-        zoom = tf.reduce_max((target + framing.margin) / sides)
-        translation = -(sides - target / zoom) / 2 * zoom
-        resized = tf.raw_ops.ScaleAndTranslate(
-            images=picture[tf.newaxis],
-            size=tf.constant([height, width]),
-            scale=tf.stack([zoom, zoom]),
-            translation=translation,
-            kernel_type=KERNELS[framing.interpolation],
-            antialias=True,
-        )[0]
-        # whole numbers, as Pillow returns them
-        return tf.round(tf.clip_by_value(resized, 0.0, 255.0))
-
-    return decode

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.export.subject import METADATA_KEY, NO_PREPROCESSING, Subject
-from keras_effnet.export.tflite_pack import pack
+from .model_facts import METADATA_KEY, NO_PREPROCESSING, ModelFacts
+from .tflite_pack import pack
 
 METADATA_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -26,13 +26,13 @@ _RGB, _GRAYSCALE = 1, 2
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 
-def write(content: bytes, path: Path, subject: Subject) -> None:
+def write(content: bytes, path: Path, facts: ModelFacts) -> None:
     """Write a TFLite model with its metadata and labels.
 
     Args:
         content: the bare model.
         path: where to.
-        subject: what it is.
+        facts: what it is.
     """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
@@ -41,8 +41,8 @@ def write(content: bytes, path: Path, subject: Subject) -> None:
     _inline_buffers(model, content)
     model.description = b"keras_effnet"
     for name, data in (
-        (METADATA_NAME, _model_metadata(subject)),
-        (METADATA_KEY, subject.info.to_json().encode()),
+        (METADATA_NAME, _model_metadata(facts)),
+        (METADATA_KEY, facts.info.to_json().encode()),
     ):
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(data, np.uint8)
@@ -52,11 +52,11 @@ def write(content: bytes, path: Path, subject: Subject) -> None:
         model.buffers.append(buffer)
         model.metadata = [*(model.metadata or []), entry]
     path.write_bytes(pack(model))
-    if subject.labels:
+    if facts.labels:
         with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
             # a fixed time keeps the file the same for the same model
             member = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
-            archive.writestr(member, "\n".join(subject.labels) + "\n")
+            archive.writestr(member, "\n".join(facts.labels) + "\n")
 
 
 def _inline_buffers(model: Any, content: bytes) -> None:
@@ -92,21 +92,21 @@ def read_info(path: Path) -> str | None:
     return None
 
 
-def _model_metadata(subject: Subject) -> bytes:
+def _model_metadata(facts: ModelFacts) -> bytes:
     import flatbuffers
 
     build = flatbuffers.Builder(1024)
     image = _tensor(
         build,
         "image",
-        subject.info.usage,
-        content=_image_content(build, subject),
+        facts.info.usage,
+        content=_image_content(build, facts),
         # raw pixels go in: the normalization that a reader must apply is the identity
         process_unit=_process_unit(build),
         # nobody knows the range of pixels that were preprocessed outside
-        stats=None if subject.info.preprocessing == NO_PREPROCESSING else _stats(build, 0.0, 255.0),
+        stats=None if facts.info.preprocessing == NO_PREPROCESSING else _stats(build, 0.0, 255.0),
     )
-    files = [_associated_file(build)] if subject.labels else []
+    files = [_associated_file(build)] if facts.labels else []
     scores = _tensor(
         build,
         "probabilities",
@@ -119,8 +119,8 @@ def _model_metadata(subject: Subject) -> bytes:
         build,
         8,
         {
-            0: build.CreateString(subject.info.name),
-            1: build.CreateString(f"{subject.info.name}, recipe {subject.info.recipe}"),
+            0: build.CreateString(facts.info.name),
+            1: build.CreateString(f"{facts.info.name}, recipe {facts.info.recipe}"),
             3: _vector(build, [subgraph]),
             7: build.CreateString("1.0.0"),
         },
@@ -150,14 +150,14 @@ def _tensor(
     return _table(build, 7, {slot: offset for slot, offset in fields.items() if offset is not None})
 
 
-def _image_content(build: Any, subject: Subject) -> int:
+def _image_content(build: Any, facts: ModelFacts) -> int:
     size = _table(
         build,
         2,
         {},
-        lambda: (build.PrependUint32Slot(0, subject.width, 0), build.PrependUint32Slot(1, subject.height, 0)),
+        lambda: (build.PrependUint32Slot(0, facts.width, 0), build.PrependUint32Slot(1, facts.height, 0)),
     )
-    color = _GRAYSCALE if subject.channels == 1 else _RGB
+    color = _GRAYSCALE if facts.channels == 1 else _RGB
     properties = _table(build, 2, {1: size}, lambda: build.PrependInt8Slot(0, color, 0))
     return _table(build, 3, {1: properties}, lambda: build.PrependUint8Slot(0, _IMAGE_PROPERTIES, 0))
 

@@ -6,59 +6,22 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, VerificationError
-from keras_effnet.export.precision import in_float32
-from keras_effnet.export.runners import Runner, load
 from keras_effnet.pictures.reading import check_pixels
 
+from .precision import in_float32
+from .runners import Runner, load
+from .targets import Tolerance, tolerance_of
+
 REFERENCE_BATCH = 8
+CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
-    """What an artefact must reach; None where a figure does not decide.
-
-    Attributes:
-        max_abs_error: largest difference of any probability, 0–1.
-        top1_agreement: share of pictures with the same best class, 0–1. Below 1, a single picture may
-            always differ: among a handful, one near-tie says nothing.
-        sqnr_db: signal to quantization noise of the outputs, in dB.
-    """
-
-    max_abs_error: float | None = None
-    top1_agreement: float | None = None
-    sqnr_db: float | None = None
-
-
-# float32: only the order of additions differs, which stays below 1e-5 on B7.
-FLOAT32 = Tolerance(max_abs_error=1e-4, top1_agreement=1.0)
-# float16 rounds each weight by up to 2^-11; two near-equal classes may then change places.
-FLOAT16 = Tolerance(max_abs_error=5e-3)
-# Integer files differ visibly in single probabilities. A good one (Lite0) shows 99 % and 24 dB on
-# photographs, a destroyed one (B0 with min/max ranges) 68 % and 2 dB.
-INTEGER = Tolerance(top1_agreement=0.95, sqnr_db=10.0)
-
-TOLERANCES: dict[str, Tolerance] = {"float32": FLOAT32, "float16": FLOAT16}
-
-
-def tolerance_for(recipe: str, *, min_agreement: float | None = None) -> Tolerance:
-    """The tolerance of a recipe; every recipe but the float ones is judged as integer.
-
-    Args:
-        recipe: its name.
-        min_agreement: top-1 agreement that was asked for, 0–1, if it was.
-    """
-    found = TOLERANCES.get(recipe, INTEGER)
-    if min_agreement is None:
-        return found
-    return replace(found, top1_agreement=max(min_agreement, found.top1_agreement or 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +54,14 @@ class Report:
         """Whether nothing was missed."""
         return not self.failures
 
+    def row(self) -> dict[str, Any]:
+        """All of it for a program, with `ok`; an infinite SQNR becomes None."""
+        exact = not math.isfinite(self.sqnr_db)
+        return asdict(self) | {"ok": self.ok, "sqnr_db": None if exact else self.sqnr_db}
+
     def to_json(self) -> str:
-        """The report as a JSON object; an infinite SQNR becomes null."""
-        fields = asdict(self) | {"ok": self.ok}
-        if not math.isfinite(self.sqnr_db):
-            fields["sqnr_db"] = None
-        return json.dumps(fields)
+        """`row` as a JSON object."""
+        return json.dumps(self.row())
 
     def raise_if_failed(self) -> None:
         """Raise when the artefact is not good.
@@ -129,7 +94,7 @@ def verify(
         path: an artefact of any format.
         images: photographs, uint8 or float32 0–255 `[N, H, W, C]`; for integer artefacts other ones
             than those of the calibration.
-        tolerance: default: the one of the artefact's recipe.
+        tolerance: default: the one of the artefact's target, see `targets`.
         raise_on_failure: False to get the failed report instead of the exception.
 
     Returns:
@@ -143,7 +108,7 @@ def verify(
     pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
     reference = np.asarray(exact.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
-    report = compare(runner, reference, pixels, tolerance or tolerance_for(runner.recipe))
+    report = compare(runner, reference, pixels, tolerance or tolerance_of(runner.format, runner.recipe))
     if raise_on_failure:
         report.raise_if_failed()
     return report
@@ -202,11 +167,33 @@ def _missed(figures: dict[str, float], tolerance: Tolerance, images: int) -> lis
     if tolerance.max_abs_error is not None and not error <= tolerance.max_abs_error:
         missed.append(f"Largest error {error:.2g}, allowed {tolerance.max_abs_error:g}.")
     required = tolerance.top1_agreement
-    if required is not None and agreement < min(required, 1 - 1 / images if required < 1 else 1.0):
-        missed.append(f"Top-1 agreement {agreement:.3f}, required {required:g}.")
+    if required is not None and agreement < required:
+        missed.append(f"Top-1 agreement {agreement:.3f}, required {required:g}.{_too_few(required, images)}")
     if tolerance.sqnr_db is not None and not sqnr >= tolerance.sqnr_db:
         missed.append(f"SQNR {sqnr:.1f} dB, required {tolerance.sqnr_db:g} dB.")
     return missed
+
+
+def shown_agreement(agreement: float, images: int) -> float:
+    """The top-1 agreement on all such pictures that these ones show, with 95 % confidence, 0–1.
+
+    The lower end of Wilson's interval (1927): 8 of 8 show 0.75, 52 of 52 or 99 of 100 show 0.95.
+
+    Args:
+        agreement: share of the pictures that agree, 0–1.
+        images: how many there are.
+    """
+    noise = CONFIDENT**2 / images
+    spread = CONFIDENT * math.sqrt(agreement * (1 - agreement) / images + noise / (4 * images))
+    return (agreement + noise / 2 - spread) / (1 + noise)
+
+
+def _too_few(required: float, images: int) -> str:
+    """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
+    if required >= 1 or images * (1 - required) >= CONFIDENT**2 * required:
+        return ""
+    enough = math.ceil(CONFIDENT**2 * required / (1 - required))
+    return f" {images} pictures cannot tell a near-tie from a fault: verify on {enough} or more."
 
 
 def _as_array(images: Any) -> Any:

@@ -18,25 +18,25 @@ import tensorflow as tf
 import keras_effnet
 from keras_effnet import EfficientNet, export, load_image
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
-from keras_effnet.export.recipes import RECIPES, get_recipe, parse_target
+from keras_effnet.export.targets import TARGETS, get_target, parse_target
 from keras_effnet.system.files import staged
 
 LABELS = [f"kind {index}" for index in range(7)]
 # training in integers has tests of its own
 TRAINED = {f"tflite:{name}" for name in ("int8_qat", "int8_pruned", "int8_clustered")}  # they take minutes
-TARGETS = [target for target in RECIPES if target not in TRAINED]
-TFLITE = [RECIPES[target].name for target in TARGETS if RECIPES[target].format == "tflite"]
+QUICK = [target for target in TARGETS if target not in TRAINED]
+TFLITE = [TARGETS[target].recipe for target in QUICK if TARGETS[target].format == "tflite"]
 FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
 
 
 def write(model: Any, folder: Path, target: str, **options: Any) -> Path:
     """Export to any target."""
-    recipe = parse_target(target)
-    path = folder / f"model_{target.replace(':', '_')}{recipe.suffix}"
-    if recipe.format == "saved_model":
+    row = parse_target(target)
+    path = folder / f"model_{target.replace(':', '_')}{row.suffix}"
+    if row.format == "saved_model":
         return export.to_saved_model(model, path, **options)
-    exporter = export.to_tflite if recipe.format == "tflite" else export.to_onnx
-    return exporter(model, path, recipe.name, **options)
+    exporter = export.to_tflite if row.format == "tflite" else export.to_onnx
+    return exporter(model, path, row.recipe, **options)
 
 
 def partitions(path: Path) -> collections.Counter[str]:
@@ -53,8 +53,8 @@ def artefacts(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     folder = tmp_path_factory.mktemp("artefacts")
     pictures = np.random.default_rng(3).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     made = {}
-    for target in TARGETS:
-        options = {"calibration": pictures} if RECIPES[target].integer else {}
+    for target in QUICK:
+        options = {"calibration": pictures} if TARGETS[target].integer else {}
         made[target] = write(tiny, folder, target, labels=LABELS, **options)
     return made
 
@@ -67,17 +67,17 @@ def test_float_artefact_agrees_with_keras(artefacts: Any, tiny: Any, pixels64: A
     assert report.top1_agreement == 1.0
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", QUICK)
 def test_artefact_carries_labels_recipe_and_preprocessing(artefacts: Any, target: str) -> None:
     runner = export.load(artefacts[target])
     assert runner.labels == tuple(LABELS)
-    assert runner.recipe == RECIPES[target].name
+    assert runner.recipe == TARGETS[target].recipe
     assert runner.info is not None
     assert runner.info.preprocessing == "(x / 255 - [0.485 0.456 0.406]) / [0.229 0.224 0.225]"
     assert runner.size == (64, 64) and runner.channels == 3
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", QUICK)
 def test_runner_takes_uint8_and_float_pixels_alike(artefacts: Any, pixels64: Any, target: str) -> None:
     runner = export.load(artefacts[target])
     from_bytes, from_floats = runner(pixels64), runner(pixels64.astype("float32"))
@@ -215,7 +215,7 @@ def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
 
 
 def test_saved_model_classifies_encoded_pictures(lite0: Any, tmp_path: Path) -> None:
-    from keras_effnet.pictures.reading import list_images
+    from keras_effnet.pictures.folders import list_images
 
     folder = Path(keras_effnet.__file__).parent / "photos"
     path = export.to_saved_model(lite0, tmp_path / "lite0")
@@ -346,16 +346,7 @@ def test_staged_names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_missing_extra_is_reported_with_the_pip_line(
     monkeypatch: pytest.MonkeyPatch, tiny: Any, tmp_path: Path
 ) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tf2onnx"]:
-        monkeypatch.delitem(sys.modules, name)
-
-    class Blocker:
-        @staticmethod
-        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-            if name.partition(".")[0] == "tf2onnx":
-                raise ModuleNotFoundError("No module named 'tf2onnx'", name="tf2onnx")
-
-    monkeypatch.setattr(sys, "meta_path", [Blocker, *sys.meta_path])
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)  # not installed, wherever this runs
     with pytest.raises(MissingExtraError, match=r"pip install 'keras-effnet\[onnx\]'"):
         export.to_onnx(tiny, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
@@ -365,9 +356,9 @@ def test_missing_extra_is_reported_with_the_pip_line(
     ("target", "expected"), [("tflite", "tflite:float32"), ("ONNX:float16", "onnx:float16")]
 )
 def test_parse_target_understands_short_forms(target: str, expected: str) -> None:
-    assert parse_target(target).target == expected
+    assert parse_target(target).name == expected
 
 
-def test_get_recipe_lists_the_recipes_of_the_format() -> None:
+def test_get_target_lists_the_recipes_of_the_format() -> None:
     with pytest.raises(InvalidInputError, match="float32, float16, weight_int8, int8"):
-        get_recipe("tflite", "half")
+        get_target("tflite", "half")

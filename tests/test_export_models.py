@@ -15,8 +15,8 @@ from material import randomize
 
 from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.export.model_facts import facts_of, info_of
 from keras_effnet.export.precision import in_float32
-from keras_effnet.export.subject import describe, info_of
 from keras_effnet.network.reader import flat_layers
 
 EXPORTERS = {".tflite": export.to_tflite, ".onnx": export.to_onnx}
@@ -100,13 +100,13 @@ def test_in_float32_says_what_to_do_with_a_model_that_cannot_be_cloned() -> None
     [("lite", "(x - 127) / 128"), ("advprop", "x * 2 / 255 - 1")],
 )
 def test_nested_model_tells_its_preprocessing(tiny_variant: Any, convention: str, formula: str) -> None:
-    info = info_of(nested(tiny_variant, preprocessing=convention), "float32")
+    info = info_of(nested(tiny_variant, preprocessing=convention))
     assert info.preprocessing == formula
     assert info.usage == f"inside the graph: {formula}; pass RGB pixels 0-255"
 
 
 def test_nested_lite_backbone_keeps_its_variant_and_framing() -> None:
-    info = info_of(nested("lite0"), "float32")
+    info = info_of(nested("lite0"))
     assert (info.variant, info.interpolation) == ("lite0", "bilinear")
 
 
@@ -116,7 +116,7 @@ def test_scaling_in_front_of_the_backbone_is_told_as_well(tiny_variant: Any) -> 
         tiny_variant, weights=None, preprocessing="lite", include_top=False, input_shape=(64, 64, 3)
     )
     outputs = keras.layers.Rescaling(3.0)(base(keras.layers.Rescaling(255.0)(inputs)))
-    told = info_of(keras.Model(inputs, outputs), "float32").preprocessing
+    told = info_of(keras.Model(inputs, outputs)).preprocessing
     assert told == "x * [1.99219 1.99219 1.99219] + [-0.992188 -0.992188 -0.992188]"
 
 
@@ -124,7 +124,7 @@ def test_normalization_layer_counts_as_preprocessing() -> None:
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Normalization(mean=[127.0] * 3, variance=[128.0**2] * 3)(inputs)
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(x))
-    assert info_of(model, "float32").preprocessing == "(x - 127) / 128"
+    assert info_of(model).preprocessing == "(x - 127) / 128"
 
 
 def test_artefact_without_preprocessing_asks_for_preprocessed_pixels(
@@ -143,7 +143,7 @@ def test_load_weights_names_the_model_inside(tiny_variant: Any) -> None:
 
 def test_two_labels_may_be_the_same(tiny: Any) -> None:
     names = ("crane", "crane", *"abcde")  # as in ImageNet, where one is a bird
-    assert describe(tiny, "float32", labels=names).labels == names
+    assert facts_of(tiny, labels=names).labels == names
 
 
 def test_sequential_around_a_backbone_goes_to_onnx(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share
 
+# runs of a few steps cannot have an average that is good for anything; the tests look at other things
+pytestmark = pytest.mark.filterwarnings("ignore:Expected more than:keras_effnet.errors.EffNetWarning")
+
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
 QUICK = Recipe(
     epochs=4,

@@ -13,8 +13,7 @@ import tensorflow as tf
 from full_disk import full_disk
 
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
-from keras_effnet.system.access import system_said
-from keras_effnet.system.files import shown, staged
+from keras_effnet.system.files import shown, staged, system_said
 from keras_effnet.train.checkpoint import Checkpoint
 from keras_effnet.train.faults import plain_errors
 from keras_effnet.train.features import cached_features

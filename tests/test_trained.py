@@ -11,7 +11,7 @@ import pytest
 from keras_effnet import export
 from keras_effnet.errors import VerificationError
 from keras_effnet.export.quantization import accuracy, post_training
-from keras_effnet.export.verify import tolerance_for
+from keras_effnet.export.targets import tolerance_of
 
 FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
 
@@ -73,5 +73,5 @@ def test_full_ranges_destroy_b0_and_verification_says_so(
     path = tmp_path / "b0.tflite"
     path.write_bytes(plain_int8_tflite(trained_b0, pixels[:64:2]))
     with pytest.raises(VerificationError, match=r"Top-1 agreement.*required 0.95.*SQNR"):
-        export.verify(trained_b0, path, pixels[1:64:2], tolerance=tolerance_for("int8"))
+        export.verify(trained_b0, path, pixels[1:64:2], tolerance=tolerance_of("tflite", "int8"))
     assert np.isfinite(export.load(path)(pixels[:1])).all()

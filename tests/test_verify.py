@@ -13,7 +13,7 @@ import pytest
 
 from keras_effnet import export
 from keras_effnet.errors import InvalidInputError, VerificationError
-from keras_effnet.export.verify import FLOAT16, INTEGER, Tolerance, tolerance_for
+from keras_effnet.export.targets import FLOAT16, INTEGER, TARGETS, Tolerance, tolerance_of
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,8 @@ def test_verify_finds_another_number_of_classes(tiny_variant: Any, good: Path, p
 
 def test_verify_tries_a_second_batch_size(tiny: Any, good: Path, pixels64: Any) -> None:
     from keras_effnet.export.runners import load
-    from keras_effnet.export.verify import FLOAT32, compare
+    from keras_effnet.export.targets import FLOAT32
+    from keras_effnet.export.verify import compare
 
     runner = load(good)
     sizes: list[int] = []
@@ -96,21 +97,53 @@ def test_report_survives_json(tiny: Any, good: Path, pixels64: Any) -> None:
     assert {"ok", "top1_agreement", "sqnr_db", "max_abs_error", "mean_cosine", "failures"} <= set(fields)
 
 
-def test_integer_tolerance_allows_one_picture_but_not_two() -> None:
+@pytest.mark.parametrize(
+    ("agreement", "images", "remark"),
+    [
+        (7 / 8, 8, " 8 pictures cannot tell a near-tie from a fault: verify on 52 or more."),
+        (50 / 53, 53, ""),
+        (0.949, 1000, ""),
+    ],
+)
+def test_integer_file_fails_below_the_agreement_that_is_promised(
+    agreement: float, images: int, remark: str
+) -> None:
+    from keras_effnet.export.verify import _missed
+
+    figures = {"max_abs_error": 0.3, "sqnr_db": 20.0, "mean_cosine": 1.0, "top1_agreement": agreement}
+    assert _missed(figures, INTEGER, images) == [f"Top-1 agreement {agreement:.3f}, required 0.95.{remark}"]
+
+
+def test_integer_file_passes_with_the_agreement_that_is_promised() -> None:
     from keras_effnet.export.verify import _missed
 
     figures = {"max_abs_error": 0.3, "sqnr_db": 20.0, "mean_cosine": 1.0}
-    assert not _missed({**figures, "top1_agreement": 5 / 6}, INTEGER, 6)
-    assert _missed({**figures, "top1_agreement": 4 / 6}, INTEGER, 6)
-    assert _missed({**figures, "top1_agreement": 0.949}, INTEGER, 1000)
+    for agreement, images in ((1.0, 8), (0.95, 20), (0.96, 1000)):
+        assert not _missed({**figures, "top1_agreement": agreement}, INTEGER, images)
     assert _missed({**figures, "top1_agreement": 0.99}, Tolerance(top1_agreement=1.0), 100)
 
 
-def test_tolerances_are_those_of_the_recipe() -> None:
-    assert tolerance_for("float32").max_abs_error == 1e-4
-    assert tolerance_for("float32").top1_agreement == 1.0
-    assert tolerance_for("float16") is FLOAT16 and FLOAT16.max_abs_error == 5e-3
-    assert tolerance_for("int8") is tolerance_for("weight_int8") is INTEGER
+@pytest.mark.parametrize(
+    ("agreeing", "images", "shown"),
+    [(8, 8, 0.747), (7, 8, 0.589), (52, 52, 0.951), (99, 100, 0.956), (0, 8, 0.0)],
+)
+def test_few_pictures_show_little_of_an_agreement(agreeing: int, images: int, shown: float) -> None:
+    from keras_effnet.export.verify import shown_agreement
+
+    assert shown_agreement(agreeing / images, images) == pytest.approx(shown, abs=6e-4)
+
+
+def test_every_target_is_judged_by_what_it_stores() -> None:
+    tolerances = {name: target.tolerance for name, target in TARGETS.items()}
+    exact = ("saved_model", "tflite:float32", "onnx:float32")
+    assert {tolerances.pop(name) for name in exact} == {Tolerance(max_abs_error=1e-4, top1_agreement=1.0)}
+    assert {tolerances.pop(name) for name in ("tflite:float16", "onnx:float16")} == {FLOAT16}
+    assert set(tolerances.values()) == {INTEGER} and FLOAT16.max_abs_error == 5e-3
+
+
+def test_files_that_were_not_made_here_are_judged_by_what_they_say() -> None:
+    assert tolerance_of("keras", "float32") is TARGETS["saved_model"].tolerance
+    assert tolerance_of("tflite", "int4_of_tomorrow") is INTEGER
 
 
 @pytest.mark.parametrize(

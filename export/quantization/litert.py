@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from keras_effnet.errors import InvalidInputError, require, warn
-from keras_effnet.export.subject import Subject
+from keras_effnet.export.model_facts import ModelFacts
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.quiet import quiet_native
 
@@ -22,12 +22,12 @@ PIXEL_RANGE = (0.0, 255.0)
 OVERSHOOT = 64.0  # bicubic resizing in float leaves 0–255 by up to a quarter
 
 
-def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.float32]:
+def calibration_images(calibration: Any, facts: ModelFacts) -> npt.NDArray[np.float32]:
     """Check calibration photographs and collect them.
 
     Args:
         calibration: `[N, H, W, C]`, or an iterable of such batches.
-        subject: the model they are for.
+        facts: the model they are for.
 
     Returns:
         float32 `[N, H, W, C]`, 0–255.
@@ -35,7 +35,7 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
     Raises:
         InvalidInputError: empty, of another shape, not finite, without any contrast, or not 0–255.
     """
-    size, channels = (subject.height, subject.width), subject.channels
+    size, channels = (facts.height, facts.width), facts.channels
     is_array = hasattr(calibration, "shape")
     if not is_array and (isinstance(calibration, str) or not isinstance(calibration, Iterable)):
         raise InvalidInputError(

@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, unknown_name, warn
+from keras_effnet.export.model_facts import ModelFacts, facts_of
+from keras_effnet.export.options import INPUT_TYPES, OUTPUT_TYPES
 from keras_effnet.export.quantization import equalization, litert, rebuild, simulate, statistics, tflite_ends
 from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
 from keras_effnet.export.quantization.graph import Array, Graph
 from keras_effnet.export.quantization.sequential import Method, Quantized, quantize
 from keras_effnet.export.quantization.tflite_file import write
-from keras_effnet.export.subject import Subject, describe
 from keras_effnet.network.reader import flat_layers
-from keras_effnet.system.memory import release
-from keras_effnet.system.threads import one_blas_thread
+from keras_effnet.system.resources import one_blas_thread, release
 
-INPUT_TYPES = ("uint8", "int8")
-OUTPUT_TYPES = ("int8", "float32")
 EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 3 << 30
@@ -115,16 +113,16 @@ def prepare_graph(
     """Quantize a folded graph of a model, whose weights may be other ones; see `prepare`."""
     warn_if_untrained(model)
     with one_blas_thread():
-        return _prepare(graph, describe(model, "int8", size=size), images, equalize, method)
+        return _prepare(graph, facts_of(model, size), images, equalize, method)
 
 
 def checked_images(model: Any, calibration: Any, *, size: int | None = None) -> Array:
     """Calibration photographs that fit a model, float32 `[N, H, W, C]`; see `prepare` for errors."""
-    return litert.calibration_images(calibration, describe(model, "int8", size=size))
+    return litert.calibration_images(calibration, facts_of(model, size))
 
 
 def _prepare(
-    graph: Graph, subject: Subject, images: Array, equalize: float, method: Method
+    graph: Graph, facts: ModelFacts, images: Array, equalize: float, method: Method
 ) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
     sizes = simulate.map_sizes(graph, images.shape[1:])
@@ -142,8 +140,8 @@ def _prepare(
         reference=graph,
         quantized=quantized,
         floats=quantized.lifted,
-        height=subject.height,
-        width=subject.width,
+        height=facts.height,
+        width=facts.width,
         images=images,
     )
 
@@ -194,7 +192,7 @@ def to_tflite(network: IntegerNetwork, *, input_type: str = "uint8", output_type
     check_types(input_type, output_type)
     quantized = network.quantized
     rebuilt = rebuild.to_keras(quantized.graph, height=network.height, width=network.width)
-    content = convert_float(describe(rebuilt, "int8"))
+    content = convert_float(facts_of(rebuilt))
     content = write(content, quantized.graph, quantized.ranges, quantized.lifted)
     return with_ends(content, input_type, output_type)
 
@@ -294,7 +292,7 @@ def plain_int8_tflite(
 
     images = checked_images(model, calibration, size=size)
     warn_if_untrained(model)
-    content = litert.int8(convert_float(describe(model, "int8", size=size)), images)
+    content = litert.int8(convert_float(facts_of(model, size)), images)
     return with_ends(content, input_type, output_type)
 
 
@@ -316,4 +314,4 @@ def int16x8_tflite(model: Any, calibration: Any, *, size: int | None = None) -> 
 
     images = checked_images(model, calibration, size=size)
     warn_if_untrained(model)
-    return litert.int16x8(convert_float(describe(model, "int16x8", size=size)), images)
+    return litert.int16x8(convert_float(facts_of(model, size)), images)

@@ -8,10 +8,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.options import folder_name, whole_number
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.quiet import check_backend
 
 NAME = "pretrain"
 HELP = "train from random weights with the reference's recipe (for a few hundred photographs: train)"
+EXAMPLES = """\
+  keras-effnet pretrain imagenet/train --validation imagenet/val --model b0 --out runs/b0
+  keras-effnet pretrain cifar10 --format tfds --size 64 --epochs 30 --out runs/cifar
+  keras-effnet pretrain 'records/train-*' --format tfrecords --classes 100 --out runs/records"""
 FORMATS = ("folders", "tfrecords", "tfds")
 # name of the value in the recipe → type; the recipe's defaults are the reference's
 VALUES = {
@@ -55,6 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_hosts(several)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    choose(arguments.model, (VARIANT,))
+    if arguments.format == "folders":
+        for folder in (arguments.data, arguments.validation):
+            if folder is not None and not Path(folder).expanduser().is_dir():
+                raise InvalidInputError(
+                    f"Expected a directory with a folder for each class. Received: {folder!r}."
+                )
+    check_backend()
+
+
 def add_hosts(parser: Any) -> None:
     """The options of a training command that runs on several hosts; `join_hosts` reads them."""
     parser.add_argument("--hosts", type=whole_number(1), default=1, metavar="N", help="processes (JAX)")
@@ -66,7 +84,6 @@ def add_hosts(parser: Any) -> None:
 
 def join_hosts(arguments: argparse.Namespace) -> Any:
     """The `hosts.Share` of this process. Call it before Keras is imported: several hosts need JAX."""
-    from keras_effnet.errors import InvalidInputError
     from keras_effnet.system.devices import Share, join
 
     if arguments.hosts == 1:
@@ -80,7 +97,7 @@ def join_hosts(arguments: argparse.Namespace) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.commands.resuming import stopped
     from keras_effnet.system.signals import terminable
 
     # of several processes each dies of SIGTERM at once: while they wait for each other in native code, no

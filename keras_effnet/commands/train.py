@@ -8,14 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.table import table
+from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
     from keras_effnet.train import Outcome, RunFolder, Settings
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
+EXAMPLES = """\
+  keras-effnet train photographs/ --out runs/flowers
+  keras-effnet train photographs/ --model b0 --epochs 40 --out runs/b0 --export tflite:int8
+  keras-effnet predict rose.jpg --model runs/flowers"""
 _LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
@@ -111,8 +117,14 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(arguments: argparse.Namespace) -> None:
+    if "variant" in arguments:
+        choose(arguments.variant, (VARIANT,))
+    check_backend()
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.commands.resuming import stopped
     from keras_effnet.system.signals import terminable
 
     out = Path(arguments.out).expanduser()
@@ -127,7 +139,7 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     from keras_effnet.system.quiet import import_keras
 
     given = _given(arguments)
-    recipes = _targets(arguments.export)
+    targets = _targets(arguments)
     # everything that can be wrong with the arguments is told before anything slow is imported or written
     settings = _settings(arguments, out, given)
     import_keras()
@@ -142,8 +154,8 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     outcome = train(folder, progress)
     write_report(outcome, _rows(folder))
     artefacts = []
-    if recipes:
-        with progress.bar("exporting", len(recipes) + 3, unit="step") as advance:
+    if targets:
+        with progress.bar("exporting", len(targets) + 3, unit="step") as advance:
             artefacts = export_run(
                 outcome,
                 arguments.export,
@@ -175,15 +187,17 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _targets(targets: list[str]) -> list[Any]:
-    """What to export; wrong names and missing extras are errors now, not after an hour of training."""
-    if not targets:
+def _targets(arguments: argparse.Namespace) -> list[Any]:
+    """What to export; what is wrong with it is an error now, not after an hour of training."""
+    if not arguments.export:
         return []
-    from keras_effnet.export.recipes import check_installed, parse_target
+    from keras_effnet.export.options import Options
+    from keras_effnet.export.targets import check_installed, check_options, parse_target
 
-    recipes = [parse_target(target) for target in targets]
-    check_installed(recipes)
-    return recipes
+    targets = [parse_target(target) for target in arguments.export]
+    check_options(targets, Options(min_agreement=arguments.min_agreement))
+    check_installed(targets)
+    return targets
 
 
 def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:

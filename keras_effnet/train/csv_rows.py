@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 from keras_effnet.train.rows import UNDECIDED, Row, split_called
 
 

@@ -38,34 +38,36 @@ def export_run(
     Raises:
         ExportError: a converter failed.
     """
+    from keras_effnet.export.options import Options
     from keras_effnet.export.pipeline import Job, export_job, final_path
-    from keras_effnet.export.recipes import parse_target
     from keras_effnet.export.report import write_reports
+    from keras_effnet.export.targets import parse_target
 
     out: Path = outcome.folder.path / "export"
     name = outcome.metrics["model"]["variant"]
-    recipes = [
-        recipe
-        for recipe in dict.fromkeys(parse_target(target) for target in targets)
-        if not final_path(out, name, recipe).exists()
+    missing = [
+        target
+        for target in dict.fromkeys(parse_target(target) for target in targets)
+        if not final_path(out, name, target).exists()
     ]
-    if not recipes:
+    if not missing:
         return []
+    followed = any("min_agreement" in target.options for target in missing)
     listing = outcome.listing
     size = outcome.metrics["model"]["image_size"]
     calibration = None
-    if any(recipe.integer for recipe in recipes):
+    if any(target.integer for target in missing):
         calibration = arrays(listing, listing.of("train"), size, outcome.framing, limit=CALIBRATION)
     images = arrays(listing, listing.of(outcome.judged), size, outcome.framing, limit=VERIFICATION)
     job = Job(
         model=outcome.model,
         name=name,
-        recipes=recipes,
+        targets=missing,
         out=out,
         images=images,
         calibration=calibration,
         labels=tuple(outcome.metrics["model"]["classes"]),
-        min_agreement=min_agreement,
+        options=Options(min_agreement=min_agreement if followed else None),
         keep_failed=keep_failed,
     )
     artefacts = export_job(job, progress)

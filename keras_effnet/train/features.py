@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import ExportError
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 from keras_effnet.train.pictures import in_chunks
 
 CHUNK = 512  # photographs between two writes

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import require
-from keras_effnet.system.threads import one_blas_thread
+from keras_effnet.system.resources import one_blas_thread
 from keras_effnet.train.features import FloatArray
 
 STRENGTHS = tuple(float(value) for value in np.geomspace(1e-3, 10.0, 9))  # scikit-learn's C

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 from keras_effnet.train.listing import Listing
 
 THREADS = 4

@@ -18,6 +18,7 @@ from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.network.conventions import Preprocessing, get_convention
 from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
 from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.quiet import import_keras
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import (
     METADATA_KEY,
@@ -142,6 +143,7 @@ def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
 
 def _model_for(variant: Variant, checkpoint: Checkpoint, facts: WeightFacts) -> Any:
     """A model with the file's own classifier and input channels."""
+    import_keras()
     from keras_effnet.applications import EfficientNet
 
     head = checkpoint.layers.get(TOP_LAYER, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -321,7 +321,9 @@ def test_min_agreement_is_refused_with_recipes_that_cannot_promise_it(
 
 
 def test_int16x8_refuses_other_ends(tiny_swish: Any, calibration: Any, tmp_path: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"int16 at both ends. Received: 'uint8' and 'float32'"):
+    with pytest.raises(
+        InvalidInputError, match=r"int16 at both ends.*Received: tflite:int16x8 with output_type='float32'"
+    ):
         to_tflite(tiny_swish, tmp_path / "x.tflite", "int16x8", calibration, output_type="float32")
 
 
@@ -344,7 +346,8 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     tiny_swish: Any, network: Any, held_out: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from keras_effnet.export import pipeline, report
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.options import Options
+    from keras_effnet.export.targets import parse_target
 
     asked: list[float | None] = []
     compare = pipeline.compare
@@ -359,11 +362,11 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     job = pipeline.Job(
         model=tiny_swish,
         name="tiny",
-        recipes=[parse_target("tflite:int8"), parse_target("tflite:float32")],
+        targets=[parse_target("tflite:int8"), parse_target("tflite:float32")],
         out=tmp_path / "out",
         images=held_out,
         calibration=network.images,
-        min_agreement=0.97,
+        options=Options(min_agreement=0.97),
         keep_failed=True,
         rounds=2,
     )
@@ -372,7 +375,7 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     assert (exact.lifted, exact.held_out_agreement) == ((), None)
     assert asked == [0.97, 1.0]
     page = report.render(
-        {"created": "", "machine": report._machine(), "artifacts": [asdict(integer), asdict(exact)]}
+        {"created": "", "machine": report._machine(), "artifacts": [integer.row(), exact.row()]}
     )
     assert (
         page.count("98.0 % top-1 agreement on the calibration photographs held out. In float: stem_conv.")
@@ -403,10 +406,10 @@ def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
 
     assert any(step.gain is not None for step in network.quantized.graph)
     factors = {}
-    for name, source in (("photographs", calibration), ("network", network)):
-        graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", source)).graph
+    for name, source in (("calibration", calibration), ("network", network)):
+        graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", **{name: source})).graph
         factors[name] = [tensor.name for tensor in graph.initializer if tensor.name.endswith("/gain")]
-    assert not factors["photographs"] and factors["network"]
+    assert not factors["calibration"] and factors["network"]
 
 
 def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
@@ -421,7 +424,7 @@ def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
     monkeypatch.setattr(post_training, "ONNX_FIRST_INTEGER", "block3a")
     mixed = post_training.network(tiny_swish, calibration, target="onnx")
     assert "block2b_project_conv" in mixed.floats and "block3a_expand_conv" not in mixed.floats
-    path = to_onnx(tiny_swish, tmp_path / "mixed.onnx", "int8", mixed)
+    path = to_onnx(tiny_swish, tmp_path / "mixed.onnx", "int8", network=mixed)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     pixels = np.transpose(np.rint(held_out), (0, 3, 1, 2))
     difference = session.run(None, {"image": pixels})[0] - simulated(mixed, held_out)
@@ -450,14 +453,14 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
 ) -> None:
     pytest.importorskip("onnx")
     from keras_effnet.export import pipeline
-    from keras_effnet.export.recipes import parse_target
+    from keras_effnet.export.targets import parse_target
 
     monkeypatch.setattr(post_training, "ONNX_FIRST_INTEGER", "block3a")
     job = pipeline.Job(
         model=tiny_swish,
         name="small",
         out=tmp_path,
-        recipes=[parse_target("onnx:int8"), parse_target("tflite:int8")],
+        targets=[parse_target("onnx:int8"), parse_target("tflite:int8")],
         images=held_out,
         calibration=calibration,
         keep_failed=True,

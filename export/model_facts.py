@@ -1,25 +1,25 @@
-"""What an exporter needs to know about the model it is given, and leaves inside the artefact."""
+"""What an exporter must know about the model it is given, and leaves inside the artefact."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.export.precision import in_float32
 from keras_effnet.network.arguments import is_whole
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.reader import composed, convention_of, input_constants
 from keras_effnet.network.table import MIN_SIZE
 from keras_effnet.network.variants import identify
 from keras_effnet.pictures.class_names import check_lines, labels_of
-from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 from keras_effnet.pictures.labels import default_labels
-from keras_effnet.pictures.reading import CROP_MARGIN
+
+from .precision import in_float32
 
 METADATA_KEY = "keras_effnet"
 INPUT_NAME = "image"
@@ -28,24 +28,40 @@ NO_PREPROCESSING = "none inside the graph"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model on its way out.
+class ModelFacts:
+    """A model on its way out: collected once by `facts_of`, handed through to everything that exports it.
 
     Attributes:
         model: the Keras model, all of it in float32.
-        height, width, channels: of its input, in pixels.
-        size: the side that was asked for, for a model that leaves one open; else None.
-        info: what is written into the artefact.
+        height, width, channels: of its input, in pixels; a size that the model leaves open is chosen here.
         labels: class names in the order of the outputs; empty when nobody knows them.
+        info: what the artefact says of itself; of a float32 one, unless `stored_as` another.
     """
 
     model: Any
     height: int
     width: int
     channels: int
-    size: int | None
-    info: ArtefactInfo
     labels: tuple[str, ...]
+    info: ArtefactInfo
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one picture, (H, W, C)."""
+        return self.height, self.width, self.channels
+
+    def stored_as(self, recipe: str, layout: str = "nhwc") -> ModelFacts:
+        """The same facts for an artefact of this recipe and this order of axes."""
+        return replace(self, info=replace(self.info, recipe=recipe, layout=layout))
+
+    @property
+    def asked_size(self) -> int | None:
+        """The side for functions that are given the model alone; None for one that has its own."""
+        return None if self.model.input_shape[1] else self.height
+
+    def computed_by(self, model: Any) -> ModelFacts:
+        """The same facts of another Keras model that computes the same: one that was rebuilt, say."""
+        return replace(self, model=model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +115,14 @@ class ArtefactInfo:
             ) from error
 
 
-def describe(
-    model: Any,
-    recipe: str,
-    *,
-    labels: Sequence[str] | None = None,
-    size: int | None = None,
-    layout: str = "nhwc",
-) -> Subject:
+def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None = None) -> ModelFacts:
     """Collect what the exporters need.
 
     Args:
         model: a built Keras model with one image input `[N, H, W, C]` and one output.
-        recipe: name of the recipe.
+        size: side of the input in pixels, for a model that leaves it open.
         labels: class names in the order of the outputs; default: those the model carries, else
             ImageNet's for 1,000 classes.
-        size: side of the input in pixels, for a model that leaves it open.
-        layout: `nhwc` or `nchw`.
 
     Raises:
         InvalidInputError: no single image input of known size, another `size` than the model has, or
@@ -136,37 +143,26 @@ def describe(
             "Pass size=, or build the model with input_shape=(height, width, 3)."
         )
     classes = model.output_shape[-1] if len(model.output_shape) == 2 else 0
-    return Subject(
+    return ModelFacts(
         model=in_float32(model),
         height=height,
         width=width,
         channels=shape[2],
-        size=size,
-        info=info_of(model, recipe, layout),
         labels=_labels(labels_of(model) if labels is None else labels, classes),
+        info=info_of(model),
     )
 
 
-def info_of(model: Any, recipe: str, layout: str = "nhwc") -> ArtefactInfo:
-    """What an artefact made from a Keras model says of itself."""
+def info_of(model: Any) -> ArtefactInfo:
+    """What a Keras model itself says, as if it were an artefact."""
     variant, framing = identify(model), framing_of(model)
     return ArtefactInfo(
         name=model.name,
         variant=variant.name if variant else None,
-        recipe=recipe,
+        recipe="float32",
         preprocessing=_preprocessing(model),
-        layout=layout,
         interpolation=framing.interpolation,
         crop_margin=framing.margin,
-    )
-
-
-def missing_calibration(subject: Subject) -> InvalidInputError:
-    """The error for an integer recipe without photographs."""
-    return InvalidInputError(
-        f"Expected calibration photographs for recipe {subject.info.recipe!r}. Received: none. Pass "
-        f"calibration=[N, {subject.height}, {subject.width}, {subject.channels}], or on the command "
-        "line --calibration DIR."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the recipes need is known before the work begins."""
+"""What the targets need is known before the work begins."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from material import ROOT
 
 from keras_effnet.cli import main
 from keras_effnet.errors import MissingExtraError
-from keras_effnet.export.recipes import RECIPES, check_installed
-from keras_effnet.pictures.reading import sample_paths
+from keras_effnet.export.targets import TARGETS, check_installed
+from keras_effnet.pictures.folders import sample_paths
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_missing_package_is_told_with_its_pip_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # not installed, wherever this runs
     with pytest.raises(MissingExtraError) as caught:
-        check_installed([RECIPES["saved_model"], RECIPES[target]])
+        check_installed([TARGETS["saved_model"], TARGETS[target]])
     assert str(caught.value) == (
         f"Expected the package {module!r} to be installed; it is not. "
         f"Install it with: pip install 'keras-effnet[{extra}]'"
@@ -42,16 +42,16 @@ def test_missing_package_is_told_with_its_pip_line(
 
 
 def test_saved_model_needs_no_extra() -> None:
-    assert RECIPES["saved_model"].modules == ()
+    assert TARGETS["saved_model"].modules == ()
 
 
 def test_every_needed_package_is_in_its_extra() -> None:
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     lists = dict(re.findall(r"^([A-Z]+) = \[(.*)\]", setup, re.MULTILINE))
-    for recipe in RECIPES.values():
-        for module, extra in recipe.modules:
+    for target in TARGETS.values():
+        for module, extra in target.modules:
             packages = (lists[extra.upper()] + lists["THREADS"]).replace("-", "_")
-            assert f'"{module}>=' in packages, (recipe.target, module)
+            assert f'"{module}>=' in packages, (target.name, module)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""The three exporters: one function for each format, which differ in what may be asked of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .model_facts import facts_of
+from .options import Batching, InputType, Layout, OnnxRecipe, Options, OutputType, TFLiteRecipe
+from .targets import (
+    ONNX,
+    SAVED_MODEL,
+    TFLITE,
+    Target,
+    check_options,
+    check_path,
+    get_target,
+    write_artefact,
+)
+
+
+def to_saved_model(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    size: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a SavedModel.
+
+    Signatures, all with a dynamic batch and the output `probabilities` `[N, classes]` float32:
+
+    - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
+    - `serve_uint8`: the same as uint8
+    - `serve_bytes`: `image_bytes`, encoded pictures `[N]`: JPEG, PNG, WebP (no animation), GIF (its first
+      picture, if it fills the canvas) and BMP (8, 24 or 32 bits, not compressed). It sees what
+      `load_image(…, model)` sees: upright, over white, with the crop and interpolation of its variant (or what
+      the model was trained with, see `transfer.classifier`). A picture that is damaged, of another kind
+      or of more than 134 million pixels costs only its own row, which is NaN; N may be 0. Only for models of
+      three channels or one.
+
+    Args:
+        model: a Keras model with one image input.
+        path: directory to create.
+        labels: class names; default: ImageNet's for 1,000 classes. Written to
+            `assets.extra/labels.txt`.
+        size: side of the input in pixels, for a model that leaves it open.
+        overwrite: replace an existing directory.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InvalidInputError: a model or path that cannot be used, as `to_tflite`.
+        ExportError: writing failed.
+    """
+    target = get_target(SAVED_MODEL, "float32")
+    return _export(target, model, path, Options(), None, labels, size, overwrite)
+
+
+def to_tflite(
+    model: Any,
+    path: str | os.PathLike[str],
+    recipe: TFLiteRecipe = "float32",
+    calibration: Any = None,
+    *,
+    labels: Sequence[str] | None = None,
+    size: int | None = None,
+    min_agreement: float | None = None,
+    input_type: InputType = "uint8",
+    output_type: OutputType = "int8",
+    network: Any = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a TFLite file with the signature `serving_default`: `image` → `probabilities`.
+
+    The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
+    pixels as they are and return int8 with the scale and zero point that the file states. A static
+    batch lets XNNPACK take the whole graph as one partition, except in `int16x8`.
+
+    Args:
+        model: a Keras model with one image input.
+        path: file to create.
+        recipe: `float32`, `float16`, `weight_int8`, `int8`, `int16x8`, `int8_qat`, `int8_pruned` or
+            `int8_clustered`.
+        calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
+            iterable of such batches. A hundred are enough; labels are not needed. The others have no use
+            for them.
+        labels: class names; default: ImageNet's for 1,000 classes.
+        size: side of the input in pixels, for a model that leaves it open.
+        min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
+            photographs must show; the worst tensors are left in float until they do.
+        input_type: of integer files: `uint8` (a pixel is its own value) or `int8` (pixel - 128). `int16x8`
+            has int16 at both ends.
+        output_type: of integer files: `int8` or `float32`.
+        network: for `int8`, instead of `calibration`: an `IntegerNetwork` that was prepared already, so that
+            one calibration serves several files.
+        overwrite: replace an existing file.
+
+    Returns:
+        The file.
+
+    Raises:
+        InvalidInputError: unknown recipe, an option that it cannot follow, a missing or unusable calibration,
+            a path that exists or whose ending belongs to another format.
+        MissingExtraError: the extra `tflite` is not installed.
+        ExportError: the converter failed.
+    """
+    options = Options(
+        min_agreement=min_agreement, input_type=input_type, output_type=output_type, network=network
+    )
+    target = get_target(TFLITE, recipe)
+    return _export(target, model, path, options, calibration, labels, size, overwrite)
+
+
+def to_onnx(
+    model: Any,
+    path: str | os.PathLike[str],
+    recipe: OnnxRecipe = "float32",
+    calibration: Any = None,
+    layout: Layout = "nchw",
+    *,
+    labels: Sequence[str] | None = None,
+    size: int | None = None,
+    min_agreement: float | None = None,
+    batching: Batching = "whole",
+    network: Any = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an ONNX file with input `image` (float32 pixels 0–255) and output `probabilities`.
+
+    Args:
+        model: a Keras model with one image input.
+        path: file to create.
+        recipe: `float32`, `float16` (kernels stored as float16, arithmetic in float32), or `int8`
+            (quantize/dequantize pairs, uint8 activations, int8 weights with a scale per channel; of
+            networks with swishes stages 1 to 4 compute in float, which ONNX Runtime does faster).
+        calibration: for `int8`, as in `to_tflite`.
+        layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
+            `[N, H, W, C]`, which costs one Transpose at the start.
+        labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
+        size: side of the input in pixels, for a model that leaves it open.
+        min_agreement: for `int8`, as in `to_tflite`.
+        batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the
+            other, which CPUs compute faster. The batch is free in both.
+        network: for `int8`, as in `to_tflite`.
+        overwrite: replace an existing file.
+
+    Returns:
+        The file.
+
+    Raises:
+        InvalidInputError: as `to_tflite`.
+        MissingExtraError: the extra `onnx` is not installed.
+        ExportError: the converter failed.
+    """
+    target = get_target(ONNX, recipe)
+    options = Options(layout=layout, batching=batching, min_agreement=min_agreement, network=network)
+    return _export(target, model, path, options, calibration, labels, size, overwrite)
+
+
+def _export(
+    target: Target,
+    model: Any,
+    path: str | os.PathLike[str],
+    options: Options,
+    calibration: Any,
+    labels: Sequence[str] | None,
+    size: int | None,
+    overwrite: bool,
+) -> Path:
+    check_options([target], options)
+    check_path(target, path)
+    facts = facts_of(model, size, labels)
+    return write_artefact(target, facts, Path(path), options, calibration, overwrite=overwrite)

@@ -1,0 +1,335 @@
+"""The targets: one row for each way to store a network, with what writes it and how close it must come.
+
+A new target is a row here and a writer beside the others of its format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.errors import InvalidInputError, require_installed, unknown_name
+from keras_effnet.system.files import staged
+
+from . import onnx_model, saved_model, tflite
+from .model_facts import ModelFacts
+from .options import Options
+
+SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
+
+Writer = Callable[[ModelFacts, Path, Options, Any], None]
+Prepare = Callable[[ModelFacts, Any, Options], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What an artefact must reach; None where a figure does not decide.
+
+    Attributes:
+        max_abs_error: largest difference of any probability, 0–1.
+        top1_agreement: share of pictures with the same best class, 0–1.
+        sqnr_db: signal to quantization noise of the outputs, in dB.
+    """
+
+    max_abs_error: float | None = None
+    top1_agreement: float | None = None
+    sqnr_db: float | None = None
+
+    def at_least(self, agreement: float | None) -> Tolerance:
+        """This one, and the top-1 agreement that was asked for, 0–1, if it was."""
+        if agreement is None:
+            return self
+        return replace(self, top1_agreement=max(agreement, self.top1_agreement or 0.0))
+
+
+# float32: only the order of additions differs, which stays below 1e-5 on B7.
+FLOAT32 = Tolerance(max_abs_error=1e-4, top1_agreement=1.0)
+# float16 rounds each weight by up to 2^-11; two near-equal classes may then change places.
+FLOAT16 = Tolerance(max_abs_error=5e-3)
+# Integer files differ visibly in single probabilities. A good one (Lite0) shows 99 % and 24 dB on
+# photographs, a destroyed one (B0 with min/max ranges) 68 % and 2 dB.
+INTEGER = Tolerance(top1_agreement=0.95, sqnr_db=10.0)
+
+# what converts, runs and verifies, by the extra that brings it
+_TFLITE = (("ai_edge_litert", "tflite"),)
+_TFLITE_QUANTIZED = (*_TFLITE, ("litert_quantizer", "tflite"))
+_TFLITE_INTEGER = (*_TFLITE_QUANTIZED, ("threadpoolctl", "tflite"))
+_TFLITE_TRAINED = (*_TFLITE_INTEGER, ("tf_keras", "qat"), ("tensorflow_model_optimization", "qat"))
+_ONNX = tuple((module, "onnx") for module in ("onnx", "tf2onnx", "onnxslim", "onnxruntime"))
+_ONNX_INTEGER = (*_ONNX, ("threadpoolctl", "onnx"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One way to store a network in one format.
+
+    Attributes:
+        format: `saved_model`, `tflite` or `onnx`.
+        recipe: which numbers it computes with.
+        purpose: what it is for, in a few words.
+        write: what writes it: takes the facts of a model, a path that does not exist yet, the options and
+            the calibration photographs.
+        tolerance: how close to the model it must come.
+        suffix: of the file.
+        integer: whether it computes in integers, for which photographs choose the ranges.
+        prepare: what makes the integer network that `write` takes as an option, for targets that can share
+            one; None for a model that has none.
+        options: names of the `Options` that it follows.
+        modules: what must be installed to make and verify it, each with the extra that brings it.
+    """
+
+    format: str
+    recipe: str
+    purpose: str
+    write: Writer
+    tolerance: Tolerance
+    suffix: str = ""
+    integer: bool = False
+    prepare: Prepare | None = None
+    options: frozenset[str] = frozenset()
+    modules: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it: `tflite:int8`."""
+        return self.format if self.format == SAVED_MODEL else f"{self.format}:{self.recipe}"
+
+
+_LAID_OUT, _ENDS, _SHARED = (
+    {"layout", "batching"},
+    {"input_type", "output_type"},
+    {"min_agreement", "network"},
+)
+_tflite = partial(Target, format=TFLITE, suffix=".tflite", modules=_TFLITE, tolerance=INTEGER)
+_integer_tflite = partial(_tflite, integer=True, modules=_TFLITE_INTEGER, options=frozenset(_ENDS))
+_trained_tflite = partial(_integer_tflite, modules=_TFLITE_TRAINED)
+_onnx = partial(Target, format=ONNX, suffix=".onnx", modules=_ONNX, options=frozenset(_LAID_OUT))
+
+_ROWS = (
+    Target(
+        format=SAVED_MODEL,
+        recipe="float32",
+        purpose="TensorFlow Serving; pixels or JPEG bytes in",
+        write=saved_model.write,
+        tolerance=FLOAT32,
+    ),
+    _tflite(
+        recipe="float32",
+        purpose="phones: exact, the reference for the others",
+        write=tflite.write_float32,
+        tolerance=FLOAT32,
+    ),
+    _tflite(
+        recipe="float16",
+        purpose="phones with a GPU: half the size, practically exact",
+        write=tflite.write_float16,
+        tolerance=FLOAT16,
+    ),
+    _tflite(
+        recipe="weight_int8",
+        purpose="small downloads: a quarter of the size, computes in float",
+        write=tflite.write_weight_int8,
+        modules=_TFLITE_QUANTIZED,
+    ),
+    _integer_tflite(
+        recipe="int8",
+        purpose="phones without a GPU, NPUs: a quarter of the size, integer only",
+        write=tflite.write_int8,
+        prepare=tflite.prepare_int8,
+        options=frozenset(_ENDS | _SHARED),
+    ),
+    _integer_tflite(
+        recipe="int16x8",
+        purpose="NPUs with 16-bit activations; an accuracy reference, slow on CPUs",
+        write=tflite.write_int16x8,
+        options=frozenset(),
+    ),
+    _trained_tflite(
+        recipe="int8_qat",
+        purpose="as int8, and trained in integers for some minutes",
+        write=tflite.write_int8_qat,
+    ),
+    _trained_tflite(
+        recipe="int8_pruned",
+        purpose="as int8, with zeros among the weights: compresses further",
+        write=tflite.write_int8_pruned,
+    ),
+    _trained_tflite(
+        recipe="int8_clustered",
+        purpose="as int8, with few different weights: compresses further",
+        write=tflite.write_int8_clustered,
+    ),
+    _onnx(
+        recipe="float32",
+        purpose="servers: ONNX Runtime, OpenVINO, TensorRT",
+        write=onnx_model.write_float32,
+        tolerance=FLOAT32,
+    ),
+    _onnx(
+        recipe="float16",
+        purpose="servers: half the size, as fast as float32",
+        write=onnx_model.write_float16,
+        tolerance=FLOAT16,
+    ),
+    _onnx(
+        recipe="int8",
+        purpose="servers: a quarter of the size, integer convolutions",
+        write=onnx_model.write_int8,
+        prepare=onnx_model.prepare_int8,
+        integer=True,
+        tolerance=INTEGER,
+        options=frozenset(_LAID_OUT | _SHARED),
+        modules=_ONNX_INTEGER,
+    ),
+)
+TARGETS: dict[str, Target] = {row.name: row for row in _ROWS}
+
+# which targets an option is about, and the words for it; of these, a target may still not follow it
+_ABOUT: dict[str, tuple[Callable[[Target], bool], str]] = {
+    "layout": (lambda row: row.format == ONNX, "layout with ONNX files"),
+    "batching": (lambda row: row.format == ONNX, "batching with ONNX files"),
+    "min_agreement": (
+        lambda row: row.integer,
+        "min_agreement with recipe 'int8', the one that can promise it",
+    ),
+    "network": (lambda row: row.integer, "a prepared network with recipe 'int8'"),
+    "input_type": (
+        lambda row: row.format == TFLITE and row.integer,
+        "input_type with integer TFLite files ('int16x8' has int16 at both ends)",
+    ),
+    "output_type": (
+        lambda row: row.format == TFLITE and row.integer,
+        "output_type with integer TFLite files ('int16x8' has int16 at both ends)",
+    ),
+}
+# endings by which readers know a format: another one under them would not be found again
+_ENDINGS = {
+    ".tflite": TFLITE,
+    ".lite": TFLITE,
+    ".onnx": ONNX,
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+    ".pb": "frozen graph",
+}
+
+
+def get_target(format_: str, recipe: str) -> Target:
+    """The target of a format with this recipe.
+
+    Raises:
+        InvalidInputError: no such recipe for this format; the message lists those there are.
+    """
+    rows = {row.recipe: row for row in TARGETS.values() if row.format == format_}
+    if recipe not in rows:
+        raise unknown_name(f"recipe for {format_}", recipe, rows)
+    return rows[recipe]
+
+
+def parse_target(text: str) -> Target:
+    """The target that `tflite:int8`, `saved_model` or plain `onnx` (float32) means.
+
+    Raises:
+        InvalidInputError: no such target.
+    """
+    key = text.strip().lower()
+    wanted = tuple(key.split(":")) if ":" in key else (key, "float32")
+    for row in TARGETS.values():
+        if (row.format, row.recipe) == wanted:
+            return row
+    raise unknown_name("target", text, TARGETS)
+
+
+def tolerance_of(format_: str, recipe: str) -> Tolerance:
+    """How close an artefact must come, also one that was not made here: an unknown recipe counts as integer."""
+    alike = [row for row in TARGETS.values() if row.recipe == recipe]
+    exact = [row for row in alike if row.format == format_]
+    return next((row.tolerance for row in (*exact, *alike)), INTEGER)
+
+
+def check_options(targets: Sequence[Target], options: Options) -> None:
+    """Make sure that what was asked for is followed by every target that it is about, and by one at least.
+
+    Raises:
+        InvalidInputError: an option that a target cannot follow.
+    """
+    for name in options.asked:
+        is_about, words = _ABOUT[name]
+        about = [row for row in targets if is_about(row)] or targets
+        refused = [row.name for row in about if name not in row.options]
+        if refused:
+            value = getattr(options, name)
+            given = "one" if name == "network" else f"{name}={value!r}"
+            raise InvalidInputError(
+                f"Expected {words}. Received: {', '.join(refused)} with {given}. Leave one of them out."
+            )
+
+
+def check_path(target: Target, path: str | os.PathLike[str]) -> None:
+    """Make sure that the ending of a path does not promise another format.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    ending = Path(path).suffix.lower()
+    promised = _ENDINGS.get(ending, target.format)
+    if promised != target.format:
+        wanted = f"a path that ends in {target.suffix}" if target.suffix else "the name of a folder"
+        raise InvalidInputError(
+            f"Expected {wanted} for {target.name}. Received: {os.fspath(path)!r}, whose ending belongs to another "
+            f"format. Rename it{f', for example {Path(path).stem}{target.suffix}' if target.suffix else ''}."
+        )
+
+
+def check_installed(targets: Iterable[Target]) -> None:
+    """Make sure, before the first minute of work, that everything is there that these targets need.
+
+    Raises:
+        MissingExtraError: something is not; the message has the pip line.
+    """
+    for target in targets:
+        for module, extra in target.modules:
+            require_installed(module, extra)
+
+
+def write_artefact(
+    target: Target,
+    facts: ModelFacts,
+    path: Path,
+    options: Options,
+    calibration: Any = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write one artefact, whole or not at all; its options and path are checked already.
+
+    Args:
+        target: what to write.
+        facts: of the model.
+        path: file or folder to create.
+        options: those that the target does not follow are left alone.
+        calibration: photographs, for integer targets without a prepared network.
+        overwrite: replace what is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidInputError: an integer target without photographs, or a path that is taken.
+        MissingExtraError: the converter is not installed.
+        ExportError: the converter failed.
+    """
+    if target.integer and calibration is None and options.network is None:
+        raise InvalidInputError(
+            f"Expected calibration photographs for recipe {target.recipe!r}. Received: none. Pass "
+            f"calibration=[N, {', '.join(map(str, facts.shape))}], or on the command line --calibration DIR."
+        )
+    check_installed([target])
+    stored = facts.stored_as(target.recipe, options.layout if "layout" in target.options else "nhwc")
+    with staged(path, overwrite=overwrite) as temporary:
+        target.write(stored, temporary, options, calibration)
+    return path

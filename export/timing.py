@@ -1,0 +1,107 @@
+"""How long artefacts take, measured fairly on a noisy machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError
+
+from .model_facts import facts_of
+from .options import Options
+from .runners import Runner, load
+from .targets import parse_target, write_artefact
+
+ROUNDS = 30
+WARM_UP = 3
+
+
+def latency(
+    target: str = "tflite:float32", *, size: int | None = None, threads: int = 1, rounds: int = ROUNDS
+) -> Callable[[Any], float]:
+    """A function from a Keras model to the median milliseconds of its exported file: what
+    `fit(max_latency_ms=…)` measures when asked.
+
+    Args:
+        target: `saved_model`, or one that needs no calibration, such as `tflite:float32`.
+        size: side of the input in pixels, for models that leave it open.
+        threads: threads that the runtime may use (TFLite and ONNX).
+        rounds: timed calls with one picture each, after a warm-up.
+
+    Raises:
+        InvalidInputError: no such target, or one that needs photographs to calibrate.
+    """
+    chosen = parse_target(target)
+    if chosen.integer:
+        raise InvalidInputError(
+            f"Expected a target that needs no calibration. Received: {target!r}. "
+            "Measure another one, or pass a function of your own that exports with your photographs."
+        )
+
+    def measure(model: Any) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model{chosen.suffix}"
+            write_artefact(chosen, facts_of(model, size), path, Options())
+            runner = load(path, threads=threads)
+            return median_latencies_ms([runner], example_pixels(runner), rounds=rounds)[0]
+
+    return measure
+
+
+def median_latencies_ms(
+    runners: Sequence[Runner], images: npt.NDArray[Any], *, rounds: int = ROUNDS
+) -> list[float]:
+    """Median time of one call, for each artefact.
+
+    The artefacts take turns, so a machine that slows down slows all of them.
+
+    Args:
+        runners: open artefacts.
+        images: what to call them with, `[N, H, W, C]`.
+        rounds: how often each is timed, after a warm-up.
+
+    Returns:
+        Milliseconds per call, in the order of `runners`.
+    """
+    times: list[list[float]] = [[] for _ in runners]
+    for turn in range(WARM_UP + rounds):
+        for runner, spent in zip(runners, times, strict=True):
+            start = time.perf_counter()
+            runner(images)
+            if turn >= WARM_UP:
+                spent.append((time.perf_counter() - start) * 1e3)
+    return [float(np.median(spent)) for spent in times]
+
+
+def example_pixels(runner: Runner, batch: int = 1, *, size: int | None = None) -> npt.NDArray[np.uint8]:
+    """Pictures to time an artefact with: any will do, the arithmetic is the same.
+
+    Args:
+        runner: an open artefact.
+        batch: how many.
+        size: side in pixels, for an artefact that takes any.
+
+    Returns:
+        uint8 `[batch, H, W, C]`.
+
+    Raises:
+        InvalidInputError: an artefact that takes any size and no `size`, or one of another size.
+    """
+    height, width = (side or size for side in runner.size)
+    if height is None or width is None:
+        raise InvalidInputError(
+            f"Expected a size for {str(runner.path)!r}, which takes pictures of any. Received: none. "
+            "Pass size= (--size), for example 224."
+        )
+    if size is not None and (height, width) != (size, size):
+        raise InvalidInputError(
+            f"Expected no size for {str(runner.path)!r}, which takes {height} × {width} pixels. Received: {size}. "
+            "Leave it out."
+        )
+    return np.random.default_rng(0).integers(0, 256, (batch, height, width, runner.channels), np.uint8)
