@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
-from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights, check_free
+from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import known_labels
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check(arguments: argparse.Namespace) -> None:
         arguments.out = f"{Path(arguments.image).stem}_cam.png"
     if Path(arguments.out).suffix.lower() != ".png":
         raise InvalidInputError(f"Expected --out as a .png file. Received: {arguments.out!r}.")
-    check_free(Path(arguments.out), force=arguments.force)
+    check_new(Path(arguments.out), overwrite=arguments.force)
     Framing().read(arguments.image, 32)
     if arguments.labels is not None:
         read_labels(arguments.labels)

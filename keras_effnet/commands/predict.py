@@ -28,7 +28,6 @@ from keras_effnet.commands.options import (
     add_quiet,
     add_size,
     add_weights,
-    check_free,
     whole_number,
 )
 from keras_effnet.commands.progress import bar
@@ -37,7 +36,7 @@ from keras_effnet.export import load
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import both_sides, classes_of, known_labels, labels_of, numbered_labels
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.quiet import check_backend
 
 NAME = "predict"
@@ -84,7 +83,7 @@ def check(arguments: argparse.Namespace) -> None:
             raise InvalidInputError(
                 f"Expected --out as a file that ends in {' or '.join(OUTPUTS)}. Received: {arguments.out!r}."
             )
-        check_free(Path(arguments.out).expanduser(), force=arguments.force)
+        check_new(Path(arguments.out).expanduser(), overwrite=arguments.force)
     if arguments.labels is not None:
         read_labels(arguments.labels)
     arguments.choice = choose_network(arguments, ALL)

@@ -14,8 +14,7 @@ import numpy as np
 
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, warn
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
