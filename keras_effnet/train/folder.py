@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,38 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.access import reachable
 from keras_effnet.system.files import remove, remove_empty, remove_leftovers, staged
 from keras_effnet.train.listing import SPLITS, Listing
 from keras_effnet.train.settings import Settings
 
-SKIPPED = "skipped.csv"
+MODEL, LABELS, SKIPPED = "model.keras", "labels.txt", "skipped.csv"
+SETTINGS = ("run.json", "recipe.json")  # what `train` and `pretrain` were told; either shows a run's folder
 _ADVICE = "Choose another --out, or pass --resume to go on with it."
+
+
+def trained_model(folder: str | os.PathLike[str]) -> tuple[Path, Path] | None:
+    """The classifier that a run of `train` or `pretrain` has left in its folder, and its class names.
+
+    Args:
+        folder: any path.
+
+    Returns:
+        The `.keras` file, and the text file with a class name per line; None if `folder` holds no run.
+
+    Raises:
+        InvalidInputError: a run that has no model yet.
+    """
+    place = Path(folder)
+    with reachable(place, "a folder that can be read"):
+        if not any((place / name).is_file() for name in SETTINGS):
+            return None
+        if not (place / MODEL).is_file():
+            raise InvalidInputError(
+                f"Expected a finished run in {str(place)!r}. Received: one that has no {MODEL} yet. "
+                "Let it finish: give its command again, with --resume."
+            )
+    return place / MODEL, place / LABELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +139,7 @@ class RunFolder:
     @property
     def model(self) -> Path:
         """The trained classifier."""
-        return self.path / "model.keras"
+        return self.path / MODEL
 
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
