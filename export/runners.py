@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Runner:
     @property
     def framing(self) -> Framing:
         """How photographs are read for it; the reference's way for files that do not say."""
-        return self.info.framing if self.info else Framing()
+        return replace(self.info.framing if self.info else Framing(), channels=self.channels)
 
     def __call__(self, images: Any) -> Outputs:
         """Classify.

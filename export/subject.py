@@ -17,9 +17,8 @@ from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.lookup import identify
 from keras_effnet.network.reader import composed, convention_of, input_constants
 from keras_effnet.pictures.class_names import check_lines, labels_of
-from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 from keras_effnet.pictures.labels import default_labels
-from keras_effnet.pictures.reading import CROP_MARGIN
 
 METADATA_KEY = "keras_effnet"
 INPUT_NAME = "image"

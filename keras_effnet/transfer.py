@@ -30,8 +30,7 @@ from keras_effnet.network.lookup import get_variant
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import Variant
 from keras_effnet.pictures.class_names import check_labels, labels_layer_name, labels_of
-from keras_effnet.pictures.framing import margin_layer_name
-from keras_effnet.pictures.reading import CROP_MARGIN
+from keras_effnet.pictures.framing import CROP_MARGIN, margin_layer_name
 
 __all__ = ["blocks", "classifier", "freeze", "head_layers", "labels_of", "unfreeze"]
 

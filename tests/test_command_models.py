@@ -16,7 +16,7 @@ from keras_effnet import EfficientNet
 from keras_effnet.cli import main
 from keras_effnet.commands.models import _classes_of, load_keras
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import sample_paths
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.weights.convert import convert
 
 CUP = str(next(path for path in sample_paths() if path.name == "cup.jpg"))

@@ -215,7 +215,7 @@ def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
 
 
 def test_saved_model_classifies_encoded_pictures(lite0: Any, tmp_path: Path) -> None:
-    from keras_effnet.pictures.reading import list_images
+    from keras_effnet.pictures.folders import list_images
 
     folder = Path(keras_effnet.__file__).parent / "photos"
     path = export.to_saved_model(lite0, tmp_path / "lite0")

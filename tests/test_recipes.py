@@ -13,7 +13,7 @@ from material import ROOT
 from keras_effnet.cli import main
 from keras_effnet.errors import MissingExtraError
 from keras_effnet.export.recipes import RECIPES, check_installed
-from keras_effnet.pictures.reading import sample_paths
+from keras_effnet.pictures.folders import sample_paths
 
 
 @pytest.mark.parametrize(

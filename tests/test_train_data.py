@@ -235,7 +235,9 @@ def test_listing_names_a_folder_that_it_may_not_read(tmp_path: Path, monkeypatch
         return real(place)
 
     monkeypatch.setattr("os.scandir", scandir)
-    with pytest.raises(InvalidInputError, match=r"b' \(Permission denied\)\. Change its permissions"):
+    with pytest.raises(
+        InvalidInputError, match=r"b'\. The system said: Permission denied\. Change its permissions"
+    ):
         read_listing(tmp_path)
 
 

@@ -193,7 +193,7 @@ def _givens(arguments: argparse.Namespace) -> list[_Given]:
 def _check_calibration(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
     """Before the first minute of work: is everything there that the recipes need?"""
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.pictures.reading import list_images
+    from keras_effnet.pictures.folders import list_images
 
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
@@ -245,7 +245,7 @@ def _export(
 
 def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
-    from keras_effnet.pictures.reading import sample_paths
+    from keras_effnet.pictures.folders import sample_paths
 
     calibration = images = None
     if arguments.calibration is not None:

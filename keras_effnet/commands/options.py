@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.reading import list_images
 
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 

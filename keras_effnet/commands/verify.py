@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.export import load, verify
+    from keras_effnet.pictures.folders import sample_paths
     from keras_effnet.pictures.framing import framing_of
-    from keras_effnet.pictures.reading import sample_paths
     from keras_effnet.system.quiet import import_keras
 
     import_keras()

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import crop_fraction
+from keras_effnet.pictures.framing import crop_fraction
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.reading import IMAGE_SUFFIXES
+from keras_effnet.pictures.folders import IMAGE_SUFFIXES
 
 ENCODED, LABEL = "image/encoded", "image/class/label"  # ImageNet's own names
 DECODABLE = IMAGE_SUFFIXES - {".tif", ".tiff", ".webp"}  # by tf.io.decode_image

@@ -7,36 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import IMAGE_SUFFIXES
-from keras_effnet.system.access import system_said
+from keras_effnet.pictures.folders import (
+    IMAGE_SUFFIXES,
+    KINDS,
+    OTHER_PICTURES,
+    entries,
+    suffix_of,
+    walk_pictures,
+)
 from keras_effnet.train.rows import SPLITS, UNDECIDED, LeftOut, Row, split_called
 
 _TRAIN = SPLITS.index("train")
-_KINDS = " ".join(sorted(IMAGE_SUFFIXES))
-# what cameras and programs also call pictures; people are told that these were left out
-_OTHER_PICTURES = frozenset(
-    [
-        ".arw",
-        ".avif",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jp2",
-        ".jxl",
-        ".nef",
-        ".orf",
-        ".pgm",
-        ".ppm",
-        ".psd",
-        ".raf",
-        ".rw2",
-        ".svg",
-        ".tga",
-    ]
-)
 
 
 def from_folders(root: Path, wanted: set[str], left_out: list[LeftOut]) -> Iterator[Row]:
@@ -111,67 +92,23 @@ def _from_classes(
         if wanted and name not in wanted:
             continue
         empty, before = True, len(left_out)
-        for file in _pictures(root, os.path.join(folder, name), left_out):  # noqa: PTH118
+        for file in walk_pictures(root, os.path.join(folder, name), left_out=left_out):  # noqa: PTH118
             empty = False
             yield file, name, split
         if empty:
             others = f", and {len(left_out) - before} that cannot be used" if left_out[before:] else ""
             raise InvalidInputError(
                 f"Expected photographs in every class folder. Received: {str(place / name)!r}, which has "
-                f"none ({_KINDS}){others}. Remove the folder or fill it."
+                f"none ({KINDS}){others}. Remove the folder or fill it."
             )
 
 
 def _folders(place: Path) -> list[str]:
-    return [name for name, is_folder in _entries(place) if is_folder]
-
-
-def _entries(place: Path) -> list[tuple[str, bool]]:
-    """Names in a folder, sorted, and whether each is a folder; hidden ones are left out."""
-    try:
-        with os.scandir(place) as entries:
-            return sorted((item.name, _is_folder(item)) for item in entries if not item.name.startswith("."))
-    except OSError as error:
-        raise InvalidInputError(
-            f"Expected a folder that can be read. Received: {str(place)!r} ({system_said(error)}). "
-            "Change its permissions, or move it elsewhere."
-        ) from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+    return [name for name, is_folder in entries(place) if is_folder]
 
 
 def _loose(root: Path, folder: str) -> Iterator[LeftOut]:
     """The pictures that lie where only class folders should."""
-    for name, is_folder in _entries(root / folder):
-        if not is_folder and _suffix(name) in IMAGE_SUFFIXES | _OTHER_PICTURES:
+    for name, is_folder in entries(root / folder):
+        if not is_folder and suffix_of(name) in IMAGE_SUFFIXES | OTHER_PICTURES:
             yield os.path.join(folder, name), "in no class folder"  # noqa: PTH118
-
-
-def _pictures(
-    root: Path, folder: str, left_out: list[LeftOut], above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[str]:
-    """The pictures below a folder, sorted within each of its folders, relative to `root`."""
-    place = root / folder
-    found = _entries(place)
-    status = place.stat()
-    here = status.st_dev, status.st_ino
-    if here in above:
-        left_out.append((folder, "a link to a folder that it lies in"))
-        return
-    for name, is_folder in found:
-        inner = os.path.join(folder, name)  # noqa: PTH118
-        if is_folder:
-            yield from _pictures(root, inner, left_out, above | {here})
-        elif _suffix(name) in IMAGE_SUFFIXES:
-            yield inner
-        elif _suffix(name) in _OTHER_PICTURES:
-            left_out.append((inner, f"not one of {_KINDS}; convert it"))
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path per picture is slow

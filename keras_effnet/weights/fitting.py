@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from keras_effnet.errors import warn
 from keras_effnet.pictures.labels import IMAGENET_CLASSES
 from keras_effnet.weights.arrays import TOP_LAYER, Array, LayerArrays, LazyArray
 
@@ -38,12 +38,10 @@ def fit(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, Layer
     elif TOP_LAYER in fitted and _is_fresh_head(wanted[TOP_LAYER], fitted[TOP_LAYER]):
         classes = wanted.pop(TOP_LAYER)["bias"][-1]
         del fitted[TOP_LAYER]
-        warnings.warn(
+        warn(
             f"Expected {classes} classes in {source}, as the model has. Received: {IMAGENET_CLASSES}. The model's "
             "classifier keeps its random initial weights: train it, or begin with "
             "keras_effnet.transfer.classifier, which is made for that.",
-            UserWarning,
-            stacklevel=6,  # whoever called EfficientNet
         )
     stem = fitted.get(STEM_LAYER, {})
     if "kernel" in stem and "kernel" in wanted.get(STEM_LAYER, {}):
