@@ -13,12 +13,11 @@ from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.train.augmentation import augmentation
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.listing import SPLITS, read_listing
-from keras_effnet.train.pictures import evaluation_batches, scan, training_batches
+from keras_effnet.pictures.listing import SPLITS, read_listing
+from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
+from keras_effnet.train.checkpoints import Checkpoint
+from keras_effnet.train.data import class_weights, imbalance, scan, split_listing
 from keras_effnet.train.settings import Settings
-from keras_effnet.train.splits import class_weights, imbalance, split_listing
 
 
 def _picture(path: Path, value: int = 100) -> Path:
@@ -65,7 +64,7 @@ def test_listing_reads_csv_with_and_without_splits(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(text)
     listing = split_listing(read_listing(tmp_path / "data.csv"), validation=0.2, test=0.2, seed=0)
     assert [len(listing.of(split)) for split in SPLITS] == [2, 2, 0]
-    assert scan(listing) == []
+    assert scan(listing).broken == ()
     (tmp_path / "data.csv").write_text("file,label\npics/a.png,x\npics/b.png,y\n")
     assert set(read_listing(tmp_path / "data.csv").splits) == {-1}
 
@@ -107,7 +106,7 @@ def test_scan_finds_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b" / "empty.png").write_bytes(b"")
     listing = read_listing(tmp_path)
     (tmp_path / "b" / "000.png").unlink()
-    broken = {listing.files[index]: reason for index, reason in scan(listing)}
+    broken = {listing.files[index]: reason for index, reason in scan(listing).broken}
     assert set(broken) == {"a/cut.jpg", "b/text.png", "b/empty.png", "b/000.png"}
     assert broken["b/000.png"] == "no such file"
     assert broken["b/text.png"] == "no picture in it, or of a kind that cannot be read"

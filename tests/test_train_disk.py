@@ -15,9 +15,9 @@ from full_disk import full_disk
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
 from keras_effnet.system.access import system_said
 from keras_effnet.system.files import shown, staged
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.faults import plain_errors
-from keras_effnet.train.features import cached_features
+from keras_effnet.train.checkpoints import Checkpoint
+from keras_effnet.train.head import cached_features
+from keras_effnet.train.run import plain_errors
 
 pytest.importorskip("tensorboard")
 LIMIT = 3000  # bytes

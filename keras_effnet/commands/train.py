@@ -131,10 +131,10 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     # everything that can be wrong with the arguments is told before anything slow is imported or written
     settings = _settings(arguments, out, given)
     import_keras()
+    from keras_effnet.system.progress import Progress
     from keras_effnet.train import RunFolder, train
-    from keras_effnet.train.exporting import export_run
-    from keras_effnet.train.progress import Progress
     from keras_effnet.train.report import check_extras, write_report
+    from keras_effnet.train.results import export_run
 
     check_extras()
     folder = RunFolder(path=out, settings=settings) if arguments.resume else RunFolder.create(out, settings)
@@ -189,7 +189,7 @@ def _targets(targets: list[str]) -> list[Any]:
 def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:
     """Those of the run in `out`, or those of a new one once they are known to work."""
     from keras_effnet.train import RunFolder, Settings
-    from keras_effnet.train.preflight import check
+    from keras_effnet.train.settings import check
 
     if arguments.resume:
         return RunFolder.resume(out, given).settings

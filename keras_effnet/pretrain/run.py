@@ -21,7 +21,7 @@ from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
 from keras_effnet.system.devices import Share, check_agreement, strategy_scope
 from keras_effnet.system.files import staged
-from keras_effnet.train.saving import save_classifier
+from keras_effnet.train.checkpoints import save_classifier
 
 MODEL, SETTINGS, HISTORY = "model.keras", "recipe.json", "history.csv"
 

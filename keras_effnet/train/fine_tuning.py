@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.train.augmentation import augmentation
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.listing import Listing
-from keras_effnet.train.pictures import evaluation_batches, training_batches
+from keras_effnet.pictures.listing import Listing
+from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
+from keras_effnet.train.checkpoints import Checkpoint
 from keras_effnet.train.settings import Settings
 from keras_effnet.transfer import unfreeze
 
@@ -83,6 +82,7 @@ def fine_tune(
                 if len(validation)
                 else None,
                 callbacks=[*averaging, checkpoint, *callbacks],
+                shuffle=False,  # by Keras, which would warn that it cannot
                 verbose=verbose,
             )
     checkpoint.finish()

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.pictures.listing import Listing
 from keras_effnet.system.files import shown, staged
-from keras_effnet.train.evaluation import Mistake, worst_mistakes
-from keras_effnet.train.listing import Listing
-from keras_effnet.train.run import Outcome
+from keras_effnet.train.results import Mistake, Outcome, worst_mistakes
 
 MISTAKES = 12
 THUMB = 224  # pixels
