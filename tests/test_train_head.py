@@ -74,7 +74,7 @@ def test_head_is_trained_in_batches_when_solving_would_take_long(monkeypatch: py
     assert affordable([rows], 3) and not affordable([np.broadcast_to(np.float32(0), (10**6, 1280))], 10)
     image = keras.Input((24,))
     model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="predictions")(image))
-    arguments: dict[str, Any] = {"class_weights": None, "epochs": 40, "seed": 0}
+    arguments: dict[str, Any] = {"class_weights": None, "epochs": 120, "seed": 0}
     solved = head.train_head(model, [rows], labels, features(3, 90, 1), **arguments)
     exact = model.get_weights()
     monkeypatch.setattr(head, "AFFORDABLE", 0)

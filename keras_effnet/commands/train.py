@@ -204,6 +204,8 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[str, Any]]) -> None:
+    from keras_effnet.train.results import reason_for_result
+
     if arguments.json:
         print(json.dumps(outcome.metrics | {"artifacts": artefacts}, indent=1))
         return
@@ -220,5 +222,12 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     print(
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
     )
+    print(f"kept: {reason_for_result(metrics)}")
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")
+    for row in artefacts:
+        kept = "" if row["ok"] else ", failed verification" + ("" if row["kept"] else " and was not kept")
+        print(
+            f"export: {outcome.folder.path / 'export' / row['file']}: the model's class for "
+            f"{row['top1_agreement']:.1%} of {row['images']} {judged} photographs{kept}"
+        )

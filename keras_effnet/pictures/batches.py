@@ -7,6 +7,8 @@ batches are made by threads of Python's own, a few ahead, and TensorFlow asks fo
 
 from __future__ import annotations
 
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-READERS = 4  # threads that decode; Pillow lets go of Python's lock while it works
+# threads that decode; Pillow lets go of Python's lock while it works
+READERS = min(16, max(4, os.cpu_count() or 4))
 AHEAD = 2  # batches made before they are asked for
 _END = object()
+_OURS = re.compile(r"(InvalidInputError|UnreadablePictureError): (?P<message>.+)")
 
 Batch = tuple[npt.NDArray[Any], ...]
 
@@ -54,6 +58,12 @@ def mapped_in_threads(
 ) -> npt.NDArray[Any]:
     """`function` of each item, several at a time, as one array."""
     return np.stack(list(readers.map(function, *items)))
+
+
+def error_of_ours(error: Exception) -> str | None:
+    """The message of an error of this package that `make` raised and TensorFlow has wrapped; None for others."""
+    found = _OURS.search(str(error))
+    return found["message"].strip() if found else None
 
 
 class _Following:

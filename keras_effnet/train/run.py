@@ -19,6 +19,7 @@ import numpy.typing as npt
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.lookup import get_variant
+from keras_effnet.pictures.batches import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.system.devices import strategy_scope
@@ -35,10 +36,6 @@ from keras_effnet.train.results import Outcome, measure
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
 VALIDATED = "work/validated.json"
-
-
-# a photograph is read by Python code that TensorFlow calls and whose errors it wraps
-_OURS = re.compile(r"(InvalidInputError|UnreadablePictureError): (?P<message>.+)")
 # of TensorBoard's writer: "…}} FILE; File too large\n\tFailed to flush 2 events to FILE"
 _EVENTS = re.compile(r"}} (?P<file>[^\n]+); (?P<said>[^\n]+)\n.*(events file|Failed to flush)", re.DOTALL)
 
@@ -306,9 +303,9 @@ def plain_errors() -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         text = str(error.message)
-        if ours := _OURS.search(text):
+        if ours := error_of_ours(error):
             raise InvalidInputError(
-                f"{ours['message'].strip()} It could be read when the run began; put it back and resume."
+                f"{ours} It could be read when the run began; put it back and resume."
             ) from error
         if events := _EVENTS.search(text):
             raise ExportError(
