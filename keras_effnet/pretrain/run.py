@@ -72,11 +72,7 @@ def pretrain(
     recipe, share, folder = recipe or Recipe(), share or Share(), Path(out)
     chosen = get_variant(variant)
     side = size or chosen.resolution
-    if validation is not None and validation.labels != train.labels:
-        raise InvalidInputError(
-            f"Expected the same classes for validation as for training, {_some(train.labels)}. "
-            f"Received: {_some(validation.labels)}."
-        )
+    _check_classes(train, validation)
     settings = {
         "variant": chosen.name,
         "size": side,
@@ -111,6 +107,14 @@ def pretrain(
         save_classifier(model, folder / MODEL, train.labels)
     shutil.rmtree(checkpoint.folder, ignore_errors=True)
     return model
+
+
+def _check_classes(train: Examples, validation: Examples | None) -> None:
+    if validation is not None and validation.labels != train.labels:
+        raise InvalidInputError(
+            f"Expected the same classes for validation as for training, {_some(train.labels)}. "
+            f"Received: {_some(validation.labels)}."
+        )
 
 
 def _fit(

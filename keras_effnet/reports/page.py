@@ -50,7 +50,7 @@ def axes(title: str, width: float = WIDTH, height: float = 2.6) -> Any:
     from matplotlib.figure import Figure
 
     found = Figure(figsize=(width, height)).add_subplot()
-    found.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    found.figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
     found.tick_params(labelsize=9)
     found.spines[["top", "right"]].set_visible(False)
     return found
@@ -76,7 +76,6 @@ def bars(
     made.set_yticks(range(len(names)), names)
     made.invert_yaxis()
     made.bar_label(drawn, texts, padding=4, fontsize=9)
-    made.set_title(title, loc="left", x=0, fontsize=11, fontweight="bold")
     made.set_xlim(0, max(values, default=0) * 1.25 or 1)
     made.tick_params(axis="both", length=0)
     made.xaxis.set_visible(False)
