@@ -106,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    _check(arguments)
     share = join_hosts(arguments)
     from keras_effnet.system.quiet import import_keras
 
@@ -116,13 +117,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from keras_effnet.system.progress import Progress
     from keras_effnet.train.folder import MODEL
 
-    variant = get_variant(arguments.model)
     given = {name: getattr(arguments, name) for name in VALUES}
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     progress = Progress(quiet=arguments.quiet)
     train, validation = _examples(arguments)
     pretrain(
-        variant,
+        get_variant(arguments.model),
         train,
         validation,
         out=arguments.out,
@@ -138,6 +138,24 @@ def _run(arguments: argparse.Namespace) -> int:
     if share.writes:
         print(Path(arguments.out) / MODEL)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Tell what can be told to be wrong before anything slow is imported."""
+    from keras_effnet.errors import InvalidInputError
+    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.pictures.listing import find_data
+
+    get_variant(arguments.model)
+    named = [arguments.image_feature, arguments.label_feature, arguments.label_offset]
+    if arguments.format != "tfrecords" and named != [None] * 3:
+        raise InvalidInputError(
+            "Expected --format tfrecords with --image-feature, --label-feature and --label-offset. Received: "
+            f"{arguments.format}."
+        )
+    if arguments.format == "folders":
+        for place in filter(None, (arguments.data, arguments.validation)):
+            find_data(place)
 
 
 def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -166,8 +184,7 @@ def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _features(arguments: argparse.Namespace) -> Any:
-    """What the records are said to hold; an error where there are none."""
-    from keras_effnet.errors import InvalidInputError
+    """What the parts of a record are said to be called."""
     from keras_effnet.pretrain.examples import RecordFeatures
 
     given = {
@@ -175,10 +192,4 @@ def _features(arguments: argparse.Namespace) -> Any:
         "label": arguments.label_feature,
         "offset": arguments.label_offset,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    if given and arguments.format != "tfrecords":
-        raise InvalidInputError(
-            "Expected --format tfrecords with --image-feature, --label-feature and --label-offset. Received: "
-            f"{arguments.format}."
-        )
-    return RecordFeatures(**given)
+    return RecordFeatures(**{name: value for name, value in given.items() if value is not None})

@@ -101,7 +101,7 @@ def pretrain(
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)
     checkpoint.restore(model)
-    more = [*_callbacks(folder, recipe, share, validated=checks is not None), checkpoint, *callbacks]
+    more = [checkpoint, *_callbacks(folder, recipe, share, validated=checks is not None), *callbacks]
     _fit(model, batches, checks, recipe, first, more, verbose=verbose if share.writes else 0)
     if share.writes:
         save_classifier(model, folder / MODEL, train.labels)
