@@ -23,7 +23,6 @@ from keras_effnet.commands.options import (
     share,
     whole_number,
 )
-from keras_effnet.commands.progress import steps
 from keras_effnet.commands.table import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError
@@ -35,6 +34,7 @@ from keras_effnet.export.verify import shown_agreement
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.resources import release
 
@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out).expanduser()
     artefacts: list[Artefact] = []
     total = len(arguments.choices) * (len(arguments.targets) + 3)
-    with steps(total, quiet=arguments.quiet or arguments.json) as step:
+    with Progress(quiet=arguments.quiet or arguments.json).steps(total) as step:
         for choice in arguments.choices:
             done = _export(choice, arguments, out, step)
             artefacts += done
@@ -192,7 +192,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _export(
-    choice: Choice, arguments: argparse.Namespace, out: Path, step: Callable[[str], None]
+    choice: Choice, arguments: argparse.Namespace, out: Path, step: Callable[[str], Any]
 ) -> list[Artefact]:
     import_keras(("tensorflow",))
     import keras

@@ -30,13 +30,13 @@ from keras_effnet.commands.options import (
     add_weights,
     whole_number,
 )
-from keras_effnet.commands.progress import bar
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import both_sides, classes_of, known_labels, labels_of, numbered_labels
 from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend
 
 NAME = "predict"
@@ -170,7 +170,8 @@ def _check_readable(paths: Sequence[Path]) -> None:
 def _results(classifier: _Classifier, arguments: argparse.Namespace) -> Iterator[Result]:
     """What is on each picture, in their order; or why it cannot be read, which is also told."""
     shown = arguments.json or arguments.out is not None  # else the guesses themselves appear as they come
-    with bar(len(arguments.paths), "picture", quiet=arguments.quiet or not shown) as advance:
+    progress = Progress(quiet=arguments.quiet or not shown)
+    with progress.bar("classifying", len(arguments.paths)) as advance:
         for start in range(0, len(arguments.paths), BATCH):
             pixels, results = [], []
             for path in arguments.paths[start : start + BATCH]:
@@ -187,7 +188,7 @@ def _results(classifier: _Classifier, arguments: argparse.Namespace) -> Iterator
                 if "error" not in result:
                     result["predictions"] = _guesses(next(scores), classifier.labels, arguments.top)
                 yield result
-                advance()
+                advance(1)
 
 
 def _guesses(scores: Any, labels: Sequence[str], top: int) -> list[dict[str, Any]]:

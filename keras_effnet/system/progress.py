@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,17 @@ class Progress:
         disable = True if self.quiet else None
         with tqdm(total=total, desc=name, unit=unit, disable=disable, leave=False, file=sys.stderr) as bar:
             yield bar.update
+
+    @contextmanager
+    def steps(self, total: int) -> Iterator[Callable[[str], object]]:
+        """Named steps: a bar on a terminal, a line for each elsewhere; yields what to call as each begins."""
+        if sys.stderr.isatty():
+            with self.bar("", total, unit="step") as advance:
+                bar = advance.__self__  # type: ignore[attr-defined]
+                yield lambda name: (bar.set_description(name), advance(1))
+            return
+        count = itertools.count(1)
+        yield lambda name: self.say(f"[{next(count)}/{total}] {name}")
 
     @property
     def fit_verbosity(self) -> int:
