@@ -192,7 +192,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _export(
-    choice: Choice, arguments: argparse.Namespace, out: Path, step: Callable[[str], Any]
+    choice: Choice, arguments: argparse.Namespace, out: Path, step: Callable[[str], None]
 ) -> list[Artefact]:
     import_keras(("tensorflow",))
     import keras

@@ -36,12 +36,18 @@ class Progress:
             yield bar.update
 
     @contextmanager
-    def steps(self, total: int) -> Iterator[Callable[[str], object]]:
+    def steps(self, total: int) -> Iterator[Callable[[str], None]]:
         """Named steps: a bar on a terminal, a line for each elsewhere; yields what to call as each begins."""
         if sys.stderr.isatty():
-            with self.bar("", total, unit="step") as advance:
-                bar = advance.__self__  # type: ignore[attr-defined]
-                yield lambda name: (bar.set_description(name), advance(1))
+            from tqdm import tqdm
+
+            with tqdm(total=total, unit="step", disable=self.quiet, leave=False, file=sys.stderr) as bar:
+
+                def move(name: str) -> None:
+                    bar.set_description(name)
+                    bar.update()
+
+                yield move
             return
         count = itertools.count(1)
         yield lambda name: self.say(f"[{next(count)}/{total}] {name}")
