@@ -332,7 +332,7 @@ def test_prefix_of_the_layers_is_no_part_of_the_weights(
     both = keras.layers.Concatenate()([left.output, right.output])
     keras.Model(inputs, both).save(tmp_path / "both.keras")
     with pytest.raises(
-        WeightsError, match="Received 2, whose layers begin with '(left_', 'right_|right_', 'left_)'"
+        WeightsError, match=r"Received 2, whose layers begin with '(left_', 'right_|right_', 'left_)'"
     ):
         EfficientNet(tiny_variant, weights=tmp_path / "both.keras", **options)
 
