@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.errors import InvalidInputError, require, warn
 from keras_effnet.export.subject import Subject
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.quiet import quiet_native
@@ -65,11 +65,9 @@ def calibration_images(calibration: Any, subject: Subject) -> npt.NDArray[np.flo
         )
     images = np.clip(images, *PIXEL_RANGE)
     if len(images) < ENOUGH_IMAGES:
-        warnings.warn(
+        warn(
             f"Expected at least {ENOUGH_IMAGES} calibration photographs. Received {len(images)}; "
             "the integer ranges may not fit other pictures.",
-            UserWarning,
-            stacklevel=4,
         )
     return images
 

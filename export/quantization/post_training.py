@@ -11,13 +11,12 @@ deliver, and rounds weights with compensation.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError, unknown_name, warn
 from keras_effnet.export.quantization import equalization, litert, rebuild, simulate, statistics, tflite_ends
 from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
 from keras_effnet.export.quantization.graph import Array, Graph
@@ -153,11 +152,9 @@ def _affordable(images: Array, largest: int) -> Array:
     """As many photographs as the walk can hold of a network whose largest map has `largest` values."""
     few = _some(images, WALK_BYTES // (4 * 4 * largest))
     if len(few) < litert.ENOUGH_IMAGES < len(images):
-        warnings.warn(
+        warn(
             f"Uses {len(few)} of {len(images)} calibration photographs: the maps of a network this large would "
             f"exceed {WALK_BYTES >> 30} GiB with more.",
-            UserWarning,
-            stacklevel=5,
         )
     return few
 
@@ -174,11 +171,9 @@ def warn_if_untrained(model: Any) -> None:
         layer.moving_mean for layer in flat_layers(model) if type(layer).__name__ == "BatchNormalization"
     ]
     if means and all(not np.any(np.asarray(mean)) for mean in means):
-        warnings.warn(
+        warn(
             "Expected a trained model. Received one whose batch normalizations are as they were "
             "initialized: random weights quantize, but what that gives says nothing. Load weights first.",
-            UserWarning,
-            stacklevel=3,
         )
 
 
@@ -253,9 +248,7 @@ def int8_tflite(
             raise InvalidInputError(
                 f"min_agreement needs a model that can be taken apart. {error}"
             ) from error
-        warnings.warn(
-            f"{error} Taking the plain path: ranges from minimum and maximum.", UserWarning, stacklevel=2
-        )
+        warn(f"{error} Taking the plain path: ranges from minimum and maximum.")
         return plain_int8_tflite(
             model, calibration, input_type=input_type, output_type=output_type, size=size
         )
