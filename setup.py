@@ -23,6 +23,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "build",
+    "import-linter>=2.5",
     "mypy>=1.15",
     "ruff>=0.11",
     *PRETRAIN,
@@ -48,6 +49,7 @@ setup(
     package_data={
         "keras_effnet": ["py.typed", "*.pyi", "photos/*"],
         "keras_effnet.export": ["templates/*"],
+        "keras_effnet.reports": ["templates/*"],
         "keras_effnet.train": ["templates/*"],
     },
     install_requires=[
@@ -62,6 +64,7 @@ setup(
         "pooch>=1.8",
         "requests>=2.32",
         "safetensors>=0.5",
+        "shtab>=1.7",
     ],
     extras_require={
         "tflite": [*TFLITE, *REPORT],

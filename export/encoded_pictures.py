@@ -8,6 +8,7 @@ transparent pixels are laid on white, and the crop is resized along one axis aft
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keras_effnet.pictures.decoding import ENOUGH_ROWS, GRAY_DEPTHS, MAX_PIXELS
@@ -33,7 +34,9 @@ def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], 
     import tensorflow as tf
 
     shape = (height, width, framing.channels)
-    nothing = tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
+
+    def nothing() -> Any:  # made where it is used, so that no graph holds what belongs to another
+        return tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
 
     plainly = tf.autograph.experimental.do_not_convert  # no Python to be translated, which would take long
 
@@ -46,7 +49,7 @@ def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], 
     def one(encoded: Any) -> Any:
         # a graph cannot catch an error; a data set can leave out the element that failed
         decoded = tf.data.Dataset.from_tensors(encoded).map(decode).ignore_errors()
-        return decoded.concatenate(nothing).take(1)
+        return decoded.concatenate(nothing()).take(1)
 
     @plainly
     def decode_batch(encoded: Any) -> tuple[Any, Any]:
@@ -54,7 +57,7 @@ def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], 
             one, cycle_length=8, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         count = tf.shape(encoded, out_type=tf.int64)[0]
-        whole = pictures.concatenate(nothing).batch(count + 1)  # never empty, as one element must be
+        whole = pictures.concatenate(nothing()).batch(count + 1)  # never empty, as one element must be
         pixels, found = whole.get_single_element()
         return tf.cast(pixels[:-1], tf.float32), found[:-1]
 
@@ -69,33 +72,33 @@ class _Bytes:
 
         self.content = tf.io.decode_raw(encoded, tf.uint8)
         self.count = tf.size(self.content, out_type=tf.int64)
-        self._padded = tf.pad(self.content, [[0, 1]])
+        self._padded = tf.pad(self.content, [[0, 64]])  # headers are looked at whether they are there or not
 
-    def number(self, start: Any, length: int, *, little: Any) -> Any:
-        """The number of `length` bytes at `start`; int64."""
+    def _at(self, start: Any, length: int) -> Any:
         import tensorflow as tf
 
-        digits = tf.cast(self._at(start, length), tf.int64)
-        digits = tf.where(little, digits[::-1], digits)
-        return tf.reduce_sum(digits * [256**place for place in reversed(range(length))])
+        if isinstance(start, int):
+            return self._padded[start : start + length]
+        return tf.slice(self._padded, [tf.clip_by_value(start, 0, self.count)], [length])
 
     def big(self, start: Any, length: int) -> Any:
-        return self.number(start, length, little=False)
+        """The number of `length` bytes at `start` whose first byte counts most; int64."""
+        return self._number(start, [256**place for place in reversed(range(length))])
 
     def little(self, start: Any, length: int) -> Any:
-        return self.number(start, length, little=True)
+        """The number of `length` bytes at `start` whose last byte counts most; int64."""
+        return self._number(start, [256**place for place in range(length)])
+
+    def _number(self, start: Any, weights: list[int]) -> Any:
+        import tensorflow as tf
+
+        return tf.reduce_sum(tf.cast(self._at(start, len(weights)), tf.int64) * weights)
 
     def have(self, start: Any, text: bytes) -> Any:
         """Whether `text` stands at `start`."""
         import tensorflow as tf
 
         return tf.reduce_all(self._at(start, len(text)) == list(text))
-
-    def _at(self, start: Any, length: int) -> Any:
-        import tensorflow as tf
-
-        places = tf.clip_by_value(tf.range(length, dtype=tf.int64) + start, 0, self.count)
-        return tf.gather(self._padded, places)
 
     def first(self, text: bytes) -> Any:
         """Where `text` stands first; -1 for nowhere."""
@@ -131,13 +134,12 @@ def _upright(encoded: Any, channels: int) -> Any:
     kind = tf.argmax(tf.stack([found for found, _ in kinds]), output_type=tf.int32)
     known = tf.reduce_any(tf.stack([found for found, _ in kinds]))
     checked = _if_true(known, encoded, "a JPEG, PNG, GIF, BMP or WebP")
-    branches = [lambda read=read: read(checked, file) for _, read in kinds]  # type: ignore[misc]
-    rgb, orientation = tf.switch_case(kind, branches)
+    rgb, exif = tf.switch_case(kind, [partial(read, checked, file) for _, read in kinds])
     rgb = tf.ensure_shape(rgb, (None, None, 3))
     if channels == 1:
         luma = tf.reduce_sum(tf.cast(rgb, tf.int32) * _LUMA, axis=-1, keepdims=True)
         rgb = tf.cast((luma + 32768) // 65536, tf.uint8)
-    return _turned(rgb, orientation)
+    return _turned(rgb, _orientation(file, exif))
 
 
 def _if_true(condition: Any, value: Any, expected: str) -> Any:
@@ -162,18 +164,12 @@ def _jpeg(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     scan = file.last(b"\xff\xda")
     cut = file.last(b"\xff\xd9") < scan
     encoded = tf.where(cut, tf.strings.join([encoded, b"\xff\xd9"]), encoded)
-    picture = tf.io.decode_jpeg(
-        encoded, channels=3, dct_method="INTEGER_ACCURATE"
-    )  # the one that Pillow uses
+    picture = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's way
     # the same rule as for `load_image`
     components = file.big(scan + 4, 1)
     refines = file.big(scan + 7 + 2 * components, 1) >= 16
-    has_pixels = refines | (
-        ~progressive & (components == sides[2]) & (_missing_rows(picture) <= 1 - ENOUGH_ROWS)
-    )
-    return _if_true(~cut | has_pixels, picture, "a JPEG with nine tenths of its rows"), _orientation(
-        file, exif
-    )
+    has_rows = ~progressive & (components == sides[2]) & (_missing_rows(picture) <= 1 - ENOUGH_ROWS)
+    return _if_true(~cut | refines | has_rows, picture, "a JPEG with nine tenths of its rows"), exif
 
 
 def _missing_rows(picture: Any) -> Any:
@@ -225,7 +221,7 @@ def _png(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     found = file.first(b"eXIf")
     which = tf.where(is_gray & (bits == 16), 0, tf.where(is_gray & (bits < 8), 1, 2))
     picture = tf.switch_case(which, [deep_gray, shallow_gray, shallow])
-    return picture, _orientation(file, tf.where(found < 0, found, found + 4))
+    return picture, tf.where(found < 0, found, found + 4)
 
 
 def _from_deep_gray(values: Any) -> Any:
@@ -267,7 +263,7 @@ def _bmp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
         ]  # from blue, green, red, unused
         return tf.gather(colors, tf.cast(picture[..., 0], tf.int32))
 
-    return tf.cond(bits == 8, from_palette, lambda: picture[..., :3]), tf.constant(1, tf.int64)
+    return tf.cond(bits == 8, from_palette, lambda: picture[..., :3]), tf.constant(-1, tf.int64)
 
 
 def _webp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
@@ -287,7 +283,7 @@ def _webp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     has_alpha = tf.shape(picture)[-1] == 4
     picture = tf.cond(has_alpha, lambda: _over_white(picture), lambda: picture[..., :3])
     found = file.first(b"EXIF")
-    return picture, _orientation(file, tf.where(found < 0, found, found + 8))
+    return picture, tf.where(found < 0, found, found + 8)
 
 
 def _gif(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
@@ -296,7 +292,12 @@ def _gif(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
 
     width, height = file.little(6, 2), file.little(8, 2)
     control, picture, end = _first_of_gif(file)
-    fills = (picture >= 0) & (file.little(picture + 1, 4) == 0) & _fills_canvas(file, picture)
+    # its corner is at 0, 0 and its sides are those of the canvas
+    fills = (
+        (picture >= 0)
+        & (file.little(picture + 1, 4) == 0)
+        & (file.little(picture + 5, 4) == file.little(6, 4))
+    )
     encoded = _if_small(width, height, _if_true(fills, encoded, "a GIF whose first picture fills the canvas"))
     # what is transparent gets the palette's color, which is made white
     flags = file.big(picture + 9, 1)
@@ -308,12 +309,7 @@ def _gif(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     whitened = _replaced(_replaced(first, control + 3, b"\0"), color, b"\xff\xff\xff")
     first = tf.where(transparent, whitened, first)
     frames = tf.io.decode_gif(tf.strings.join([first, b";"]))
-    return frames[0], tf.constant(1, tf.int64)
-
-
-def _fills_canvas(file: _Bytes, picture: Any) -> Any:
-    """Whether a GIF's picture is as large as its canvas."""
-    return file.little(picture + 5, 4) == file.little(6, 4)
+    return frames[0], tf.constant(-1, tf.int64)
 
 
 def _part(text: Any, start: Any, end: Any) -> Any:
@@ -375,9 +371,9 @@ def _orientation(file: _Bytes, start: Any) -> Any:
     start = tf.where(file.have(start, b"Exif\0\0"), start + 6, start)
     little = file.have(start, b"II*\0")
     valid = (start >= 0) & (little | file.have(start, b"MM\0*"))
-    table = start + file.number(start + 4, 4, little=little)
+    table = start + tf.where(little, file.little(start + 4, 4), file.big(start + 4, 4))
     room = tf.maximum((file.count - table - 2) // 12, 0)
-    count = tf.where(valid, tf.minimum(file.number(table, 2, little=little), room), 0)
+    count = tf.where(valid, tf.minimum(tf.where(little, file.little(table, 2), file.big(table, 2)), room), 0)
     entries = tf.reshape(tf.cast(file.content[table + 2 : table + 2 + 12 * count], tf.int64), [-1, 12])
     # read as if the first byte of each number counted most
     pairs = tf.reshape(entries, [-1, 6, 2])

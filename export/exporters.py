@@ -35,11 +35,12 @@ def to_saved_model(
 
     - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
     - `serve_uint8`: the same as uint8
-    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes (without transparency: where
-      `load_image` lays a PNG on white, this shows the colors behind it), takes the central
-      `size / (size + 32)` square (or what the model was trained with, see `transfer.classifier`), resizes as
-      its variant was judged (antialiased) and classifies. EXIF rotation is
-      not applied: TensorFlow has no operator that reads it. Only for three channels.
+    - `serve_bytes`: `image_bytes`, encoded pictures `[N]`: JPEG, PNG, WebP (no animation), GIF (its first
+      picture, if it fills the canvas) and BMP (8, 24 or 32 bits, not compressed). It sees what
+      `load_image(…, model)` sees: upright, over white, with the crop and interpolation of its variant (or what
+      the model was trained with, see `transfer.classifier`). A picture that is damaged, of another kind
+      or of more than 134 million pixels costs only its own row, which is NaN; N may be 0. Only for models of
+      three channels or one.
 
     Args:
         model: a Keras model with one image input.

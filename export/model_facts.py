@@ -11,10 +11,10 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.network.arguments import is_whole
-from keras_effnet.network.builder import MIN_SIZE
 from keras_effnet.network.conventions import CONVENTIONS
-from keras_effnet.network.lookup import identify
-from keras_effnet.network.reader import composed, convention_of, input_constants
+from keras_effnet.network.reader import composed, convention_of, flat_layers, input_constants
+from keras_effnet.network.table import MIN_SIZE
+from keras_effnet.network.variants import identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 from keras_effnet.pictures.labels import check_lines, known_labels
 
@@ -52,15 +52,6 @@ class ModelFacts:
     def stored_as(self, recipe: str, layout: str = "nhwc") -> ModelFacts:
         """The same facts for an artefact of this recipe and this order of axes."""
         return replace(self, info=replace(self.info, recipe=recipe, layout=layout))
-
-    @property
-    def asked_size(self) -> int | None:
-        """The side for functions that are given the model alone; None for one that has its own."""
-        return None if self.model.input_shape[1] else self.height
-
-    def computed_by(self, model: Any) -> ModelFacts:
-        """The same facts of another Keras model that computes the same: one that was rebuilt, say."""
-        return replace(self, model=model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +162,13 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
         raise InvalidInputError(
             "Expected a built model with one image input [N, height, width, channels]. "
             f"Received: input shape {shape}."
+        )
+    ordered = next((layer for layer in flat_layers(model) if hasattr(layer, "data_format")), None)
+    if ordered is not None and ordered.data_format == "channels_first":
+        raise InvalidInputError(
+            "Expected a built model with one image input [N, height, width, channels]. "
+            f"Received: {ordered.name!r}, which has its channels first. Build it under "
+            "keras.config.set_image_data_format('channels_last') and load its weights."
         )
     return shape[1:]
 

@@ -27,9 +27,9 @@ import keras
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.arguments import check_activation, check_rate, is_whole
-from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.conventions import Preprocessing
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
 from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
 
@@ -53,7 +53,7 @@ def classifier(
     dropout_rate: float | None = None,
     drop_connect_rate: float = 0.2,
     classifier_activation: Any = "auto",
-    preprocessing: str | None = None,
+    preprocessing: Preprocessing | None = None,
     trainable_from: str | None = None,
     crop_margin: int = CROP_MARGIN,
     name: str | None = None,

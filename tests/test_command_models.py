@@ -16,6 +16,7 @@ from keras_effnet import EfficientNet
 from keras_effnet.cli import main
 from keras_effnet.commands.models import classes_of, load_keras
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.export import load
 from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.weights.convert import convert
 
@@ -62,15 +63,25 @@ def test_predict_takes_a_weight_file_of_other_classes(folder: Path, capsys: Any)
     assert sorted(guess["label"] for guess in result["predictions"]) == [f"class {i}" for i in range(10)]
 
 
-def test_export_takes_a_keras_file_and_names_the_artefact_after_it(tmp_path: Path, capsys: Any) -> None:
-    inputs = keras.Input((32, 32, 3))
+def test_export_takes_a_keras_file_and_says_what_it_does_in_a_log(tmp_path: Path, capsys: Any) -> None:
+    inputs = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "mine.keras")
-    command = ["export", str(tmp_path / "mine.keras"), "--to", "saved_model", "--no-html", "--out"]
-    assert main([*command, str(tmp_path / "out"), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["artifacts"]
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    command = ["export", str(tmp_path / "mine.keras"), "--to", "saved_model", "--no-html", "--size", "32"]
+    out = tmp_path / "out"
+    assert main([*command, "--labels", str(tmp_path / "names.txt"), "--out", str(out)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "[1/4] mine: building",
+        "[2/4] mine → saved_model",
+        "[3/4] mine: verifying",
+        "[4/4] mine: timing",
+    ]
+    (row,) = json.loads((out / "report.json").read_text(encoding="utf-8"))["artifacts"]
     assert row["file"] == "mine_saved_model" and row["model"] == "mine" and row["ok"]
-    assert (tmp_path / "out" / "mine_saved_model" / "saved_model.pb").is_file()
+    runner = load(out / "mine_saved_model")
+    assert (runner.size, runner.labels) == ((32, 32), ("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +97,7 @@ def test_export_takes_a_keras_file_and_names_the_artefact_after_it(tmp_path: Pat
         (["export", "b0", "sub/b0.keras", "--out", "OUT"], "2 models called 'b0'"),
         (["export", "b0.keras", "--to", "saved_model", "--out", "OUT"], "It cannot be read"),
         (
-            ["export", "open.keras", "--to", "saved_model", "--out", "OUT"],
+            ["export", "open.keras", "--to", "saved_model", "--out", "OUT", "--quiet"],
             "Expected --size N for 'open.keras'",
         ),
         (["export", "lite0", "--out", ""], "--out: expected a folder, received an empty name"),

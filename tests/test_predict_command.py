@@ -160,18 +160,38 @@ def test_weight_file_tells_its_variant_and_its_classes(tmp_path: Path, capsys: A
     assert_refused(refused, "which are of lite1. Pass other --weights, or --model lite1.", capsys)
 
 
-def test_predict_computes_on_jax_too(place: Path) -> None:
-    pytest.importorskip("jax")
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_predict_computes_on_either_backend_without_chatter(backend: str, place: Path) -> None:
+    pytest.importorskip(backend)
     ran = subprocess.run(
         [sys.executable, "-m", "keras_effnet", "predict", "pictures/a.png", "--model", "run", "--json"],
         capture_output=True,
         text=True,
         cwd=place,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
+        env=os.environ | {"KERAS_BACKEND": backend},
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert json.loads(ran.stdout)[0]["predictions"][0]["label"] == "bright"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gray_model_gets_gray_pictures(channels: int, tmp_path: Path, capsys: Any) -> None:
+    _brightness((32, 32, channels)).save(tmp_path / "m.keras")
+    assert main(["predict", "pictures/a.png", "--model", str(tmp_path / "m.keras"), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["predictions"][0]["class_index"] == 1
+
+
+def test_gray_model_is_exported_and_verified_on_gray_pictures(tmp_path: Path, capsys: Any) -> None:
+    _brightness((32, 32, 1)).save(tmp_path / "gray.keras")
+    model, out = str(tmp_path / "gray.keras"), str(tmp_path / "out")
+    command = ["export", model, "--to", "saved_model", "--images", "pictures/more", "--no-html", "--out", out]
+    assert_refused([*command, "--quiet"], "'pictures/more/empty.png'", capsys)
+    assert main(["export", model, "--to", "saved_model", "--no-html", "--out", out]) == 0
+    assert main(["verify", f"{out}/gray_saved_model", "--model", model]) == 0
+    assert main(["predict", "pictures/b.png", "--model", f"{out}/gray_saved_model", "--top", "1"]) == 0
+    assert "class 0" in capsys.readouterr().out
 
 
 def test_predict_of_a_single_sigmoid_names_either_class(tmp_path: Path, capsys: Any) -> None:

@@ -270,7 +270,7 @@ def test_exports_carry_the_labels_of_the_model(classifier: Any, tmp_path: Path, 
 
 
 def test_int8_path_understands_the_classifier(classifier: Any) -> None:
-    from keras_effnet.export.quantization.folding import fold
+    from keras_effnet.export.quantization.fold import fold
 
     assert "predictions" in fold(classifier).steps
 
@@ -343,3 +343,14 @@ def test_reset_classifier_takes_a_backbone_and_refuses_a_model_around_one(tiny_v
         transfer.reset_classifier(around, 3)
     with pytest.raises(InvalidInputError, match="at least two classes"):
         transfer.reset_classifier(backbone, 0)
+
+
+def test_classifier_makes_a_new_head_on_a_trained_file_of_as_many_classes(
+    tmp_path: Path, tiny: Any, tiny_variant: Any
+) -> None:
+    tiny.save(tmp_path / "trained.keras")
+    model = transfer.classifier(tiny_variant, 7, weights=tmp_path / "trained.keras")
+    assert not model.get_layer("predictions").get_weights()[0].any()
+    assert np.array_equal(
+        model.get_layer("top_conv").get_weights()[0], tiny.get_layer("top_conv").get_weights()[0]
+    )

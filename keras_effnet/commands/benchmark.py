@@ -11,6 +11,8 @@ from keras_effnet.commands.models import ARTEFACTS, choose
 from keras_effnet.commands.options import add_json, add_size, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.export import load
+from keras_effnet.export.timing import example_pixels, median_latencies_ms
 from keras_effnet.system.files import size_of
 
 NAME = "benchmark"
@@ -36,9 +38,6 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.export import load
-    from keras_effnet.export.timing import example_pixels, median_latencies_ms
-
     runners = [load(str(choice.path), threads=arguments.threads) for choice in arguments.choices]
     examples = [example_pixels(runner, arguments.batch, size=arguments.size) for runner in runners]
     shapes = {images.shape[1:] for images in examples}

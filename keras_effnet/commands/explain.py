@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.models import NETWORKS, choose_network, read_labels, side_of
-from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights, check_free
+from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
+from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import known_labels
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check(arguments: argparse.Namespace) -> None:
         arguments.out = f"{Path(arguments.image).stem}_cam.png"
     if Path(arguments.out).suffix.lower() != ".png":
         raise InvalidInputError(f"Expected --out as a .png file. Received: {arguments.out!r}.")
-    check_free(Path(arguments.out), force=arguments.force)
+    check_new(Path(arguments.out), overwrite=arguments.force)
     Framing().read(arguments.image, 32)
     if arguments.labels is not None:
         read_labels(arguments.labels)
@@ -77,12 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
     model = choice.model(arguments)
     from keras_effnet.explain import explain
     from keras_effnet.explain.score_path import ScorePath
-    from keras_effnet.network.lookup import identify
 
     output = int(arguments.output) if (arguments.output or "").isdecimal() else arguments.output
     path = ScorePath(model, output=output)
-    variant = identify(model)
-    size = side_of(choice.text, path.size, arguments.size, variant.name if variant else None)
+    size = choice.side_for(model, path.size, arguments.size)
     pixels = framing_of(model).read(arguments.image, size)
     known = known_labels(model) if len(model.outputs) == 1 else None
     labels = choice.labels_for(arguments.labels, path.classes, carried=path.labels, known=known)

@@ -8,9 +8,9 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels, side_of
+from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
@@ -25,16 +25,18 @@ from keras_effnet.commands.options import (
 )
 from keras_effnet.commands.progress import steps
 from keras_effnet.commands.table import table
+from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.export.options import Options
+from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
+from keras_effnet.export.report import require_html, write_reports
+from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
+from keras_effnet.export.verify import shown_agreement
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.resources import release
-
-if TYPE_CHECKING:
-    from keras_effnet.export.options import Options
-    from keras_effnet.export.pipeline import Artefact
 
 NAME = "export"
 HELP = "export variants or Keras files to SavedModel, TFLite and ONNX, each file verified against the Keras model"
@@ -111,10 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    from keras_effnet.export.pipeline import check_paths, final_path
-    from keras_effnet.export.report import require_html
-    from keras_effnet.export.targets import check_installed, check_options, parse_target
-
     check_backend(("tensorflow",))
     out = Path(arguments.out).expanduser()
     arguments.choices = _choices(arguments)
@@ -137,8 +135,6 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.export.report import write_reports
-
     out = Path(arguments.out).expanduser()
     artefacts: list[Artefact] = []
     total = len(arguments.choices) * (len(arguments.targets) + 3)
@@ -186,8 +182,6 @@ def _check_photographs(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from keras_effnet.export.options import Options
-
     return Options(
         layout=arguments.layout,
         batching=arguments.onnx_batching,
@@ -203,13 +197,9 @@ def _export(
     import_keras(("tensorflow",))
     import keras
 
-    from keras_effnet.export.pipeline import Job, export_job
-    from keras_effnet.network.lookup import identify
-
     step(f"{choice.name}: building")
     model = choice.model(arguments)
-    variant = choice.variant or identify(model)
-    size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
+    size = choice.side_for(model, model.input_shape[1:3], arguments.size)
     calibration, images = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,
@@ -252,9 +242,6 @@ def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> 
 def _show(
     artefacts: list[Artefact], out: Path, report: dict[str, Any], arguments: argparse.Namespace
 ) -> None:
-    from keras_effnet.export.targets import INTEGER
-    from keras_effnet.export.verify import shown_agreement
-
     if arguments.json:
         print(json.dumps(report, indent=2))
         return
@@ -287,7 +274,7 @@ def _show(
             )
     pictures = {artefact.images for artefact in artefacts}
     print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
-    judged = [artefact for artefact in artefacts if artefact.recipe not in ("float32", "float16")]
+    judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
     if judged:
         shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)
         print(

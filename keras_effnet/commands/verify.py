@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,13 +28,12 @@ from keras_effnet.commands.options import (
     whole_number,
 )
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.export import Report, load, verify
+from keras_effnet.export.runners import Runner
+from keras_effnet.export.verify import shown_agreement
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
-from keras_effnet.system.quiet import check_backend
-
-if TYPE_CHECKING:
-    from keras_effnet.export import Report
-    from keras_effnet.export.runners import Runner
+from keras_effnet.system.quiet import check_backend, import_keras
 
 NAME = "verify"
 HELP = "compare exported files with the Keras model on photographs"
@@ -46,6 +45,8 @@ Exit code 0 says that on these photographs every figure was within its tolerance
 not. For float files eight photographs are enough: the numbers themselves are compared. Whether an integer file
 picks the same class in 95 % of all photographs only many can show: with 8 that all agree it may still be three
 quarters on others, with 52 that all agree, or 100 of which 99 do, it is 95 % (with 95 % confidence)."""
+
+COMPARED_BY_NUMBERS = ("float32", "float16")  # recipes whose outputs themselves are judged
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,16 +86,13 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.export import load, verify
-    from keras_effnet.system.quiet import import_keras
-
     import_keras()
     reports = []
     for text in arguments.artefacts:
         artefact = choose(text, ARTEFACTS, flag="ARTEFACT")
         runner = load(str(artefact.path))
         model = _model(arguments, artefact, runner)
-        variant = runner.info and runner.info.variant
+        variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)
         framing = framing_of(model)
         if arguments.images is None:
@@ -135,18 +133,16 @@ def _sides(runner: Runner, model: Any) -> tuple[int | None, int | None]:
     return height, width
 
 
-def _shown(report: Report) -> float:
-    from keras_effnet.export.verify import shown_agreement
-
-    return shown_agreement(report.top1_agreement, report.images)
-
-
 def _show(reports: list[Report], *, as_json: bool) -> None:
+    shown = [shown_agreement(report.top1_agreement, report.images) for report in reports]
     if as_json:
-        rows = [json.loads(report.to_json()) | {"shown_agreement": _shown(report)} for report in reports]
+        rows = [
+            json.loads(report.to_json()) | {"shown_agreement": share}
+            for report, share in zip(reports, shown, strict=True)
+        ]
         print(json.dumps(rows, indent=2))
         return
-    for report in reports:
+    for report, share in zip(reports, shown, strict=True):
         agreeing = round(report.top1_agreement * report.images)
         sqnr = "exact" if np.isinf(report.sqnr_db) else f"SQNR {report.sqnr_db:.0f} dB"
         print(
@@ -154,8 +150,8 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
             f"{report.images} photographs ({report.top1_agreement:.1%}), {sqnr}, largest error "
             f"{report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
         )
-        if report.recipe not in ("float32", "float16"):
+        if report.recipe not in COMPARED_BY_NUMBERS:
             print(
-                f"  On photographs like these, {agreeing} of {report.images} show an agreement of at least "
-                f"{_shown(report):.0%} (95 % confidence); --images DIR with more shows more."
+                f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
+                "(95 % confidence); --images DIR with more photographs shows more."
             )

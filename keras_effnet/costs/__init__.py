@@ -14,12 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from keras_effnet.costs.dry_run import DryRun
 from keras_effnet.costs.memory import peak_values
 from keras_effnet.costs.rules import RULES, Counted, Rule, Shape
+from keras_effnet.costs.time_distributed import StepCall, unrolled
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.builder import Options, build_model
 from keras_effnet.network.reader import INPUT, Call, Graph, read_graph
+from keras_effnet.network.variants import Variant, architecture_of, get_variant
 
-__all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph"]
+__all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph", "cost_of_variant"]
 
 BYTES = 4  # of a float32
 _SUMMED = ("params", "macs", "activation_bytes", "statistics", "file_bytes")  # what blocks add up
@@ -87,8 +92,8 @@ class Cost:
     def per_block(self) -> tuple[LayerCost, ...]:
         """The layers added up by block: `input`, `stem`, `block1a`, …, `top`, `predictions`.
 
-        A layer belongs to the block that its name begins with, as in `block2a_expand_conv`; one
-        that names no block is its own.
+        A layer belongs to the block that its name begins with, as in `block2a_expand_conv` (or behind
+        a prefix, as in `left_block2a_expand_conv`); one that names no block is its own.
         """
         blocks: dict[str, LayerCost] = {}
         for layer in self.per_layer:
@@ -129,7 +134,7 @@ def cost(
         InvalidInputError: no functional model, an open input size, shapes that are not those of its
             inputs, or a layer that no rule knows; the message names it.
     """
-    graph = read_graph(model)
+    graph = unrolled(read_graph(model))
     shapes = _input_shapes(model, input_shape)
     return cost_of_graph(graph, *shapes, batch=batch, bytes_per_value=bytes_per_value, rules=rules)
 
@@ -156,6 +161,35 @@ def _input_shapes(model: Any, given: Sequence[Any] | None) -> list[Shape]:
             f"Received: {said}. Pass input_shape={example}."
         )
     return shapes
+
+
+def cost_of_variant(
+    variant: str | Variant, *, resolution: int | None = None, classes: int = 1000, batch: int = 1
+) -> Cost:
+    """What a network costs, from its row of the table: in milliseconds and without Keras.
+
+    Args:
+        variant: its name, or a `Variant` of your own.
+        resolution: side of the input in pixels; None for the variant's own.
+        classes: outputs of the classifier.
+        batch: pictures per call.
+
+    Returns:
+        The same as `cost` of the built model.
+
+    Raises:
+        InvalidInputError: no such variant, or a size that it cannot take.
+    """
+    chosen = get_variant(variant)
+    side = resolution or chosen.resolution
+    shape = (side, side, 3)
+    check_input_shape(shape)
+    dry = DryRun()
+    inputs = dry.Input(shape)
+    graph = build_model(
+        architecture_of(chosen), Options.of(chosen, classes=classes), inputs, inputs, keras=dry
+    )
+    return cost_of_graph(graph, shape, batch=batch)
 
 
 def cost_of_graph(
@@ -214,13 +248,24 @@ def _count(call: Call, counted: Sequence[Counted], rules: Mapping[str, Rule]) ->
     if call.kind not in rules:
         reason = unknown_name(f"the class of layer {call.name!r}", call.kind, rules)
         raise InvalidInputError(f"{reason} Pass rules={{{call.kind!r}: …}} to say what it costs.")
-    result = rules[call.kind](_config(call), [counted[source.call].shape for source in call.inputs])
+    shapes = [counted[source.call].shape for source in call.inputs]
+    result = (
+        _for_each_step(call, shapes, rules)
+        if isinstance(call, StepCall)
+        else rules[call.kind](_config(call), shapes)
+    )
     if not call.first:
         return replace(result, params=0, statistics=0)
     if hasattr(call.layer, "count_params"):
         # the layer itself knows best, for example one with adapters
         return replace(result, params=int(call.layer.count_params()) - result.statistics)
     return result
+
+
+def _for_each_step(call: Call, shapes: Sequence[Shape], rules: Mapping[str, Rule]) -> Counted:
+    steps = shapes[0][0]
+    one = rules[call.kind](_config(call), [shape[1:] for shape in shapes])
+    return replace(one, shape=(steps, *one.shape), macs=steps * one.macs, normalized=steps * one.normalized)
 
 
 def _config(call: Call) -> dict[str, Any]:
@@ -235,5 +280,5 @@ def _config(call: Call) -> dict[str, Any]:
 
 
 def _block_of(name: str) -> str:
-    match = re.match(r"(block\d+[a-z]+|stem|top(?=_conv|_bn|_activation))", name)
-    return match.group(1) if match else name
+    match = re.match(r"(?:.*[/_])?(?:block\d+[a-z]+|stem|top(?=_conv|_bn|_activation))(?=_)", name)
+    return match.group() if match else name

@@ -15,19 +15,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.network.conventions import CUSTOM, convention_with
 
 Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 INPUT = "InputLayer"
 
 
-class Output(NamedTuple):
+@dataclass(frozen=True)
+class Output:
     """What a call reads: output number `index` of the call at position `call` of the graph.
 
     Almost every layer has one output, whose index is 0.
@@ -248,13 +249,8 @@ def composed(constants: list[Constants]) -> Constants:
 
 def convention_of(constants: Constants) -> str | None:
     """The key of `CONVENTIONS` with this scale and offset, or None."""
-    scale, offset = np.broadcast_arrays(*constants)
-    for name, convention in CONVENTIONS.items():
-        wanted = np.asarray(convention.for_channels(scale.size))
-        # Rescaling keeps its constants as they were given; a saved model may have rounded them
-        if np.allclose([scale, offset], wanted, rtol=1e-5):
-            return name
-    return None
+    name = convention_with(*constants).name
+    return None if name == CUSTOM else name
 
 
 def _constants(layer: Any) -> Constants | None:

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.lookup import identify
 from keras_effnet.network.reader import flat_layers
+from keras_effnet.network.variants import identify
 
 IMAGENET_CLASSES = 1000
 _PREFIX = "labels."
