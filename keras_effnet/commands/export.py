@@ -199,7 +199,7 @@ def _export(
 
     step(f"{choice.name}: building")
     model = choice.model(arguments)
-    size = choice.side_for(model, arguments.size)
+    size = choice.side_for(model, model.input_shape[1:3], arguments.size)
     calibration, images = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,

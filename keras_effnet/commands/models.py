@@ -18,7 +18,6 @@ from typing import Any
 from keras_effnet.commands.options import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
-from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
@@ -91,20 +90,32 @@ class Choice:
         classes = classes_of(weights)
         return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
 
-    def side_for(self, model: Any, given: int | None) -> int:
-        """The side of the pictures of a Keras model, in pixels; `given` is `--size`. Raises as `side_of` does."""
+    def side_for(self, model: Any, size: tuple[int | None, int | None], given: int | None) -> int:
+        """The side of the pictures of a Keras model whose input is `size`; see `side_of`, also for what it raises."""
         variant = self.variant or identify(model)
-        return side_of(self.text, model.input_shape[1:3], given, variant.name if variant else None)
+        return side_of(self.text, size, given, variant.name if variant else None)
 
-    def labels_for(self, model: Any, file: str | None) -> tuple[str, ...]:
-        """Class names for a Keras model: those of `--labels`, else its own, those beside it, or numbers."""
-        classes = int(model.output_shape[-1])
+    def labels_for(
+        self,
+        file: str | None,
+        classes: int,
+        *,
+        carried: tuple[str, ...] | None,
+        known: tuple[str, ...] | None,
+    ) -> tuple[str, ...]:
+        """Class names for a Keras model.
+
+        Args:
+            file: of `--labels`, or None.
+            classes: how many there are.
+            carried: those that the model has inside; they come before a file that lies beside it.
+            known: those that it has where nobody gave any, ImageNet's.
+        """
         if file is not None:
             return read_labels(file, classes)
-        carried = labels_of(model)
         if carried is None and self.labels is not None:
             return read_labels(self.labels, classes)
-        return carried or numbered_labels(classes)
+        return carried or known or numbered_labels(classes)
 
 
 def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:

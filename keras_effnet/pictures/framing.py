@@ -2,7 +2,7 @@
 
 The published networks were judged on a central crop that leaves a margin out. A network trained on
 somebody's own photographs may have seen them whole. Whoever classifies with it later must do the same, so
-a model says it in the name of a `keras.layers.Identity`, as it does its class names (see `class_names`),
+a model says it in the name of a `keras.layers.Identity`, as it does its class names (see `labels`),
 and every exported file in its metadata.
 """
 

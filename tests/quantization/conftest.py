@@ -96,13 +96,13 @@ def held_out() -> Any:
 @pytest.fixture(scope="session")
 def network(tiny_swish: Any, calibration: Any) -> Any:
     """The tiny swish network, quantized by the default method."""
-    from keras_effnet.export.quantization.post_training import prepare
+    from keras_effnet.export.quantization.prepare import prepare
 
     return prepare(tiny_swish, calibration)
 
 
 @pytest.fixture(scope="session")
 def graph(tiny_swish: Any) -> Any:
-    from keras_effnet.export.quantization.folding import fold
+    from keras_effnet.export.quantization.fold import fold
 
     return fold(tiny_swish)
