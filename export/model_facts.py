@@ -14,7 +14,7 @@ from keras_effnet.network.arguments import is_whole
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.reader import composed, convention_of, flat_layers, input_constants
 from keras_effnet.network.table import MIN_SIZE
-from keras_effnet.network.variants import identify
+from keras_effnet.network.variants import Variant, identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 from keras_effnet.pictures.labels import check_lines, known_labels
 
@@ -139,13 +139,17 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
         width=width,
         channels=shape[2],
         labels=_labels(known_labels(model) if labels is None else labels, classes),
-        info=info_of(model),
+        info=_told(model, variant),
     )
 
 
 def info_of(model: Any) -> ArtefactInfo:
     """What a Keras model itself says, as if it were an artefact."""
-    variant, framing = identify(model), framing_of(model)
+    return _told(model, identify(model))
+
+
+def _told(model: Any, variant: Variant | None) -> ArtefactInfo:
+    framing = framing_of(model)
     return ArtefactInfo(
         name=model.name,
         variant=variant.name if variant else None,

@@ -55,7 +55,8 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
         def serve_bytes(image_bytes: Any) -> dict[str, Any]:
             pixels, readable = decode(image_bytes)
             answers = serve(tf.ensure_shape(pixels, shape))[OUTPUT_NAME]
-            return {OUTPUT_NAME: tf.where(readable[:, tf.newaxis], answers, float("nan"))}
+            ok = tf.reshape(readable, [-1] + [1] * (answers.shape.rank - 1))
+            return {OUTPUT_NAME: tf.where(ok, answers, float("nan"))}
 
         spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
         archive.add_endpoint("serve_bytes", serve_bytes, [spec])

@@ -17,6 +17,7 @@ from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.model_facts import facts_of, info_of
 from keras_effnet.export.options import Options
+from keras_effnet.export.pipeline import Job, export_job
 from keras_effnet.export.precision import in_float32
 from keras_effnet.export.targets import parse_target, write_artefact
 from keras_effnet.network.reader import flat_layers
@@ -179,14 +180,14 @@ def other_setting(request: pytest.FixtureRequest) -> Iterator[str]:
         keras.config.set_image_data_format(before)
 
 
-@pytest.mark.parametrize("target", ["saved_model", "tflite:int8", "onnx:float32", "onnx:int8"])
+@pytest.mark.parametrize("target", ["tflite:int8", "onnx:float32", "onnx:int8"])
 def test_model_leaves_as_it_is_whatever_keras_is_set_to(
     nano: Any, pixels32: Any, tmp_path: Path, other_setting: str, target: str
 ) -> None:
     settings = (keras.config.dtype_policy(), keras.config.image_data_format())
     path = write(nano, tmp_path / f"m{parse_target(target).suffix}", target, pixels32)
     report = export.verify(nano, path, pixels32, raise_on_failure=False)
-    assert report.max_abs_error < (1e-5 if "float32" in target or target == "saved_model" else 0.03)
+    assert report.max_abs_error < (1e-5 if "float32" in target else 0.03)
     assert (keras.config.dtype_policy(), keras.config.image_data_format()) == settings
 
 
@@ -257,3 +258,77 @@ def test_model_that_divides_by_255_leaves_in_integers(first: Any, pixels32: Any,
     randomize(model)
     path = export.to_tflite(model, tmp_path / "m.tflite", "int8", pixels32)
     assert export.verify(model, path, pixels32, raise_on_failure=False).sqnr_db > 20
+
+
+@pytest.fixture(scope="module")
+def two_in_one() -> Any:
+    """Two backbones in one flat model, their features side by side."""
+    image = keras.Input((32, 32, 3))
+
+    def features(prefix: str) -> Any:
+        def renamed(layer: Any) -> Any:
+            return type(layer).from_config(layer.get_config() | {"name": f"{prefix}{layer.name}"})
+
+        branch = keras.models.clone_model(build_nano(), input_tensors=image, clone_function=renamed)
+        return branch.get_layer(f"{prefix}avg_pool").output
+
+    joined = keras.layers.Concatenate()([features("left_"), features("right_")])
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(joined), name="both")
+    randomize(model)
+    return model
+
+
+@pytest.mark.parametrize("target", ["tflite:float32", "onnx:float32"])
+def test_two_backbones_in_one_flat_model_leave_together(
+    two_in_one: Any, pixels32: Any, tmp_path: Path, target: str
+) -> None:
+    path = write(two_in_one, tmp_path / f"m{parse_target(target).suffix}", target, pixels32)
+    assert export.verify(two_in_one, path, pixels32).ok
+
+
+def test_two_backbones_in_integers_take_the_plain_path_or_get_a_word(
+    two_in_one: Any, pixels32: Any, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="a Concatenate.*plain path"):
+        path = export.to_tflite(two_in_one, tmp_path / "m.tflite", "int8", pixels32)
+    assert export.verify(two_in_one, path, pixels32, raise_on_failure=False).max_abs_error < 0.05
+    with pytest.raises(ExportError, match=r"a Concatenate.*Use onnx:float32, or tflite:int8"):
+        export.to_onnx(two_in_one, tmp_path / "m.onnx", "int8", pixels32)
+
+
+def test_saved_model_of_feature_maps_reads_encoded_pictures(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    image = keras.Input((32, 32, 3))
+    path = export.to_saved_model(keras.Model(image, keras.layers.Conv2D(4, 3)(image)), tmp_path / "m")
+    picture = tf.io.encode_png(np.zeros((32, 32, 3), np.uint8))
+    signature = tf.saved_model.load(str(path)).signatures["serve_bytes"]
+    (maps,) = signature(image_bytes=tf.stack([picture] * 2)).values()
+    assert maps.shape == (2, 30, 30, 4) and np.isfinite(maps).all()
+
+
+def test_model_is_described_once_for_all_its_files(
+    nano: Any, pixels32: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identified = []
+    monkeypatch.setattr("keras_effnet.export.model_facts.identify", identified.append)
+    job = Job(
+        model=nano,
+        name="nano",
+        targets=[
+            parse_target(name) for name in ("tflite:float32", "tflite:int8", "onnx:float32", "onnx:int8")
+        ],
+        out=tmp_path,
+        images=pixels32,
+        calibration=pixels32,
+        keep_failed=True,
+        rounds=1,
+    )
+    artefacts = export_job(job)
+    assert identified == [nano]
+    assert [artefact.file for artefact in artefacts] == [
+        "nano_float32.tflite",
+        "nano_int8.tflite",
+        "nano_float32.onnx",
+        "nano_int8.onnx",
+    ]
