@@ -131,7 +131,9 @@ def pooled(tiny_variant: Any) -> Any:
     from keras_effnet import EfficientNet
 
     keras.utils.set_random_seed(5)
-    model = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg")
+    model = EfficientNet(
+        tiny_variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3)
+    )
     randomize(model)
     return model
 

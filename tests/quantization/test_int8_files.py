@@ -369,7 +369,7 @@ def test_features_in_integers_keep_their_shape(tiny_swish: Any, calibration: Any
 def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     tiny_swish: Any, network: Any, held_out: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from keras_effnet.export import pipeline, report
+    from keras_effnet.export import pipeline, report, tflite
     from keras_effnet.export.options import Options
     from keras_effnet.export.targets import parse_target
 
@@ -382,7 +382,7 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
 
     monkeypatch.setattr(pipeline, "compare", watched)
     met = replace(network, quantized=network.quantized.lift("stem_conv"), agreement=0.98)
-    monkeypatch.setattr(door, "prepare", lambda *_, **__: met)
+    monkeypatch.setattr(tflite, "prepare", lambda *_, **__: met)
     job = pipeline.Job(
         model=tiny_swish,
         name="tiny",
