@@ -14,7 +14,7 @@ from keras_effnet.network.arguments import is_whole
 from keras_effnet.network.builder import MIN_SIZE
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.lookup import identify
-from keras_effnet.network.reader import composed, convention_of, input_constants
+from keras_effnet.network.reader import composed, convention_of, flat_layers, input_constants
 from keras_effnet.pictures.class_names import check_lines, labels_of
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import default_labels
@@ -164,6 +164,13 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
         raise InvalidInputError(
             "Expected a built model with one image input [N, height, width, channels]. "
             f"Received: input shape {shape}."
+        )
+    ordered = next((layer for layer in flat_layers(model) if hasattr(layer, "data_format")), None)
+    if ordered is not None and ordered.data_format == "channels_first":
+        raise InvalidInputError(
+            "Expected a built model with one image input [N, height, width, channels]. "
+            f"Received: {ordered.name!r}, which has its channels first. Build it under "
+            "keras.config.set_image_data_format('channels_last') and load its weights."
         )
     return shape[1:]
 

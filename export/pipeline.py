@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
@@ -21,9 +20,10 @@ from keras_effnet.system.memory import release
 from . import timing
 from .model_facts import ModelFacts, facts_of
 from .options import Options
+from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import REFERENCE_BATCH, Report, compare
+from .verify import Report, compare, reference_outputs
 
 Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
 
@@ -200,15 +200,15 @@ def _prepared(target: Target, facts: ModelFacts, job: Job) -> Any:
     if target.prepare is None or job.calibration is None:
         return None  # the writer has the word for it
     try:
-        return target.prepare(facts, job.calibration, job.options)
+        with plain_keras():
+            return target.prepare(facts, job.calibration, job.options)
     except UnsupportedModelError:
         return None  # the writer takes the plain path where there is one, and says so
 
 
 def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
     """One file at a time: runtimes keep the memory of the largest batch that they have seen."""
-    outputs = facts.model.predict(job.images, batch_size=REFERENCE_BATCH, verbose=0)
-    reference = np.asarray(outputs, dtype=np.float32)
+    reference = reference_outputs(facts.model, job.images)
     reports = []
     for target, path in zip(job.targets, paths, strict=True):
         release()

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_effnet.pictures.framing import Framing
 
-from .archive import write_out
+from .failures import converting, write_out
 from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
 from .options import Options
 
@@ -19,7 +19,8 @@ EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph doe
 def write(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write the folder: the graph, and beside it what it says of itself and the labels."""
     del options, calibration  # it follows none, and computes in float
-    write_archive(facts, path)
+    with converting(facts.info.name, "SavedModel"):
+        write_archive(facts, path)
     extra = path / EXTRA_ASSETS
     extra.mkdir()
     (extra / f"{METADATA_KEY}.json").write_text(facts.info.to_json(), encoding="utf-8")

@@ -18,6 +18,7 @@ from keras_effnet.system.files import staged
 from . import onnx_model, saved_model, tflite
 from .model_facts import ModelFacts
 from .options import Options
+from .precision import plain_keras
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 
@@ -335,6 +336,6 @@ def write_artefact(
         )
     check_installed([target])
     stored = facts.stored_as(target.recipe, options.layout if "layout" in target.options else "nhwc")
-    with staged(path, overwrite=overwrite) as temporary:
+    with staged(path, overwrite=overwrite) as temporary, plain_keras():
         target.write(stored, temporary, options, calibration)
     return path

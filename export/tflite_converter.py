@@ -10,7 +10,7 @@ from keras_effnet.errors import ExportError
 from keras_effnet.system.access import system_said
 from keras_effnet.system.quiet import quiet_native
 
-from .archive import write_out
+from .failures import converting, write_out
 from .model_facts import INPUT_NAME, OUTPUT_NAME
 
 SIGNATURE = "serving_default"
@@ -32,7 +32,7 @@ def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
     def serve(image: Any) -> dict[str, Any]:
         return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, converting(model.name, "TFLite"):
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME)])
         try:
@@ -44,10 +44,4 @@ def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
             ) from error
         with quiet_native():
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-            try:
-                return bytes(converter.convert())
-            except Exception as error:  # the converter raises classes of its own, one for each failure
-                raise ExportError(
-                    f"Expected {model.name!r} to convert to TFLite without other operators. "
-                    f"The converter said: {str(error).splitlines()[0]}. Build the model from standard layers."
-                ) from error
+            return bytes(converter.convert())

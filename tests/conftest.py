@@ -72,6 +72,32 @@ def tiny(tiny_variant: Any) -> Any:
     return model
 
 
+@pytest.fixture(scope="session")
+def nano() -> Any:
+    """Three layers with weights, for tests that export and do not care what: every target in seconds."""
+    import keras
+
+    keras.utils.set_random_seed(11)
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255, name="rescaling")(image)
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
+    x = keras.layers.Activation("swish", name="stem_activation")(
+        keras.layers.BatchNormalization(name="stem_bn")(x)
+    )
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    model = keras.Model(
+        image, keras.layers.Dense(3, activation="softmax", name="predictions")(x), name="nano"
+    )
+    randomize(model)
+    return model
+
+
+@pytest.fixture
+def pixels32() -> Any:
+    """Random pictures for the nano network, uint8 `[16, 32, 32, 3]`: enough to calibrate too."""
+    return np.random.default_rng(2).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+
+
 @pytest.fixture
 def pixels64() -> Any:
     """Random pictures for the tiny network, uint8 `[6, 64, 64, 3]`."""

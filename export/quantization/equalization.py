@@ -128,7 +128,8 @@ def importance(graph: Graph, samples: Samples) -> dict[str, Array]:
 def absorb_preprocessing(graph: Graph) -> Graph:
     """Move the factors of `affine` steps into the convolution behind: x·a + b = (x + b/a)·a.
 
-    What is left is one sum, in pixel values: on the 8-bit grid that the pixels themselves are on.
+    What is left is one sum, in pixel values: on the 8-bit grid that the pixels themselves are on. Without a
+    summand nothing is left.
     """
     for step in list(graph):
         if not isinstance(step, Affine) or step.kernel is None:
@@ -137,7 +138,10 @@ def absorb_preprocessing(graph: Graph) -> Graph:
         if len(readers) != 1 or not isinstance(readers[0], Conv) or isinstance(readers[0], Depthwise):
             continue
         bias = (step.bias / step.kernel).astype(np.float32)
-        graph = _push(graph.updated(replace(step, kernel=None, bias=bias)), step.name, step.kernel)
+        rest = replace(step, kernel=None, bias=bias)
+        graph = _push(graph.updated(rest), step.name, step.kernel)
+        if not bias.any():
+            graph = graph.without(rest)
     return graph
 
 

@@ -41,6 +41,11 @@ def fold(model: Any) -> Graph:
             "Expected a functional model with one input and one output. "
             f"Received: {type(model).__name__} with {len(inputs or ())} inputs."
         )
+    if type(inputs[0]).__module__.partition(".")[0] != "keras":
+        raise UnsupportedModelError(
+            f"Expected a model of Keras 3. Received: {model.name!r}, a tf_keras model. Save it as .h5 and load it "
+            "with keras.saving.load_model."
+        )
     reader = _Reader()
     reader.add(Input(name="image"))
     last = reader.read(model, ["image"])

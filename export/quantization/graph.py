@@ -56,6 +56,16 @@ class Graph:
         """The same graph with some steps replaced."""
         return replace(self, steps={**self.steps, **{step.name: step for step in changed}})
 
+    def without(self, step: Step) -> Graph:
+        """The same graph, whose steps read what `step` reads instead of what it gives."""
+        (source,) = step.inputs
+        readers = [
+            replace(reader, inputs=tuple(source if name == step.name else name for name in reader.inputs))
+            for reader in self.consumers(step.name)
+        ]
+        rest = {name: kept for name, kept in self.steps.items() if name != step.name}
+        return replace(self, steps=rest).updated(*readers)
+
     def walk(self, value_of: Callable[[Step, list[Value]], Value]) -> Iterator[tuple[Step, Value]]:
         """Compute a value for every step, in order.
 

@@ -99,7 +99,7 @@ class Affine(Step):
         (x,) = tensors
         if self.kernel is not None:
             x = file.note(file.after("MUL", x), self.key("scaled"))
-        return int(file.after("ADD", x))
+        return int(file.after("ADD", x)) if self.bias.any() else x  # the converter leaves out a sum with 0
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         """In float: the pixels arrive as float anyway, and are rounded once."""
