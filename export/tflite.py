@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, warn
 
 from . import tflite_metadata
 from .model_facts import ModelFacts
@@ -59,9 +58,7 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
             raise InvalidInputError(
                 f"min_agreement needs a model that can be taken apart. {error}"
             ) from error
-        warnings.warn(
-            f"{error} Taking the plain path: ranges from minimum and maximum.", UserWarning, stacklevel=2
-        )
+        warn(f"{error} Taking the plain path: ranges from minimum and maximum.")
         content = litert.int8(_float32(facts), _photographs(facts, calibration))
         content = with_ends(content, options.input_type, options.output_type)
         tflite_metadata.write(content, path, facts)

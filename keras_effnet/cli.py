@@ -82,13 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(_spelled_out(given))
     arguments.given = given
-    from keras_effnet.errors import EffNetError, VerificationError
+    from keras_effnet.errors import EffNetError, EffNetWarning, VerificationError
     from keras_effnet.system.access import system_said
     from keras_effnet.system.signals import not_swallowed
 
-    warnings.showwarning = _show_warning
     try:
-        with not_swallowed():
+        with warnings.catch_warnings(), not_swallowed():
+            # ours belong to what a command has to say; how the libraries' are filtered stays as it was
+            warnings.simplefilter("default", EffNetWarning)
+            warnings.showwarning = _show_warning
             return int(arguments.run(arguments))
     except VerificationError as error:
         return _say(error, FAILED_VERIFICATION)
@@ -127,7 +129,9 @@ def _say(error: Exception, code: int) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Our own warnings in one line; those of the libraries not at all."""
-    if category is UserWarning and str(message).startswith("Expected"):
+    from keras_effnet.errors import EffNetWarning
+
+    if issubclass(category, EffNetWarning):
         print(f"keras-effnet: warning: {message}", file=sys.stderr)
 
 

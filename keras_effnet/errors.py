@@ -1,4 +1,4 @@
-"""The errors of this package.
+"""The errors and the warnings of this package.
 
     EffNetError
     ├── InvalidInputError   (also ValueError)    an argument, a picture or an array that cannot be used
@@ -6,6 +6,7 @@
     ├── MissingExtraError   (also ImportError)   a target needs an extra that is not installed
     ├── ExportError         (also RuntimeError)  a converter failed
     └── VerificationError   (also RuntimeError)  an artefact does not agree with its model
+    EffNetWarning           (a UserWarning)      what goes on, but perhaps not as you meant it
 
 Every message says what was expected, what came, and what to do.
 """
@@ -15,6 +16,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
+import warnings
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -49,6 +52,19 @@ class VerificationError(EffNetError, RuntimeError):
     def __init__(self, message: str, report: object = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+class EffNetWarning(UserWarning):
+    """A warning that this package gives on purpose; the command line shows it."""
+
+
+def warn(message: str) -> None:
+    """Give an `EffNetWarning` that points at the line which called this package, however deep the call is."""
+    package = __name__.partition(".")[0]
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, EffNetWarning, stacklevel=level)
 
 
 def unknown_name(kind: str, given: object, known: Iterable[str]) -> InvalidInputError:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet import decode_predictions, load_image, preprocess_input
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import EffNetWarning, InvalidInputError
 from keras_effnet.pictures.labels import imagenet_labels, imagenet_wnids
 from keras_effnet.pictures.reading import check_pixels, list_images, sample_images
 
@@ -80,7 +80,7 @@ def test_load_image_warns_about_float_values_that_come_out_black(
     values = np.linspace(0, largest, 64 * 64, dtype=np.float32).reshape(64, 64)
     Image.fromarray(values).save(tmp_path / "a.tiff")
     load_image(tmp_path / "a.tiff", 32)
-    said = [str(warning.message) for warning in recwarn if warning.category is UserWarning]
+    said = [str(warning.message) for warning in recwarn if warning.category is EffNetWarning]
     assert ["a.tiff" in text and "Multiply them by 255" in text for text in said] == [True] * warns
 
 

@@ -11,14 +11,13 @@ deliver, and rounds weights with compensation.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError, unknown_name, warn
 from keras_effnet.network.reader import flat_layers
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.memory import release
@@ -144,11 +143,9 @@ def _affordable(images: Array, largest: int) -> Array:
     """As many photographs as the walk can hold of a network whose largest map has `largest` values."""
     few = _some(images, WALK_BYTES // (4 * 4 * largest))
     if len(few) < ENOUGH_IMAGES < len(images):
-        warnings.warn(
+        warn(
             f"Uses {len(few)} of {len(images)} calibration photographs: the maps of a network this large would "
             f"exceed {WALK_BYTES >> 30} GiB with more.",
-            UserWarning,
-            stacklevel=5,
         )
     return few
 
@@ -200,11 +197,9 @@ def calibration_images(calibration: Any, facts: ModelFacts) -> npt.NDArray[np.fl
         )
     images = np.clip(images, PIXELS.low, PIXELS.high)
     if len(images) < ENOUGH_IMAGES:
-        warnings.warn(
+        warn(
             f"Expected at least {ENOUGH_IMAGES} calibration photographs. Received {len(images)}; "
             "the integer ranges may not fit other pictures.",
-            UserWarning,
-            stacklevel=4,
         )
     return images
 
@@ -215,11 +210,9 @@ def warn_if_untrained(model: Any) -> None:
         layer.moving_mean for layer in flat_layers(model) if type(layer).__name__ == "BatchNormalization"
     ]
     if means and all(not np.any(np.asarray(mean)) for mean in means):
-        warnings.warn(
+        warn(
             "Expected a trained model. Received one whose batch normalizations are as they were "
             "initialized: random weights quantize, but what that gives says nothing. Load weights first.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

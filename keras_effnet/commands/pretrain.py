@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from keras_effnet.system.quiet import import_keras
 
     import_keras()
-    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import get_variant
     from keras_effnet.pretrain import MODEL, pretrain
     from keras_effnet.pretrain.recipe import Recipe
 

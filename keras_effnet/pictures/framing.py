@@ -56,7 +56,7 @@ def framing_of(model: Any) -> Framing:
         model: a Keras model; models inside it count too. One that does not say has the reference's
             margin, and the interpolation of the published variant with its layers; bicubic if there is none.
     """
-    from keras_effnet.network.lookup import identify
+    from keras_effnet.network.variants import identify
 
     variant = identify(model)
     found = [match for layer in flat_layers(model) if (match := _LAYER.match(layer.name))]

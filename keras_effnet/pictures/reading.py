@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from numbers import Integral
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError, unknown_name, warn
 from keras_effnet.system.access import reachable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -75,12 +74,10 @@ def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> Non
         and float(pixels.max()) <= 1.0
         and float(pixels.min()) >= -1.0
     ):
-        warnings.warn(
+        warn(
             f"Expected {what} with pixels 0-255; all values lie between "
             f"{float(pixels.min()):.3g} and {float(pixels.max()):.3g}, which looks like pictures that "
             "were divided by 255 already. The preprocessing is inside the graph: pass raw pixels.",
-            UserWarning,
-            stacklevel=3,
         )
 
 
@@ -171,11 +168,9 @@ def _from_deep_gray(picture: Any, path: Path) -> Any:
     if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
         values = values / 257.0  # 65535 → 255
     elif 0 < values.max(initial=0) <= 1:
-        warnings.warn(
+        warn(
             f"Expected gray values 0-255 in {str(path)!r}. Received values of at most {values.max():.3g}, which "
             "look like a picture that was divided by 255, and come out black. Multiply them by 255.",
-            UserWarning,
-            stacklevel=4,
         )
     gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return Image.fromarray(gray, mode="L").convert("RGB")

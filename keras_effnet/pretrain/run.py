@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import keras
 import numpy as np
 
 from keras_effnet.applications import EfficientNet
-from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import Variant
+from keras_effnet.errors import InvalidInputError, warn
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
@@ -98,11 +96,9 @@ def pretrain(
         _begin(folder, settings, share)
     check_agreement(first, share, "epoch to resume from")
     if ema_is_too_slow(recipe, steps * recipe.epochs):
-        warnings.warn(
+        warn(
             f"Expected more than {steps * recipe.epochs} steps for an average of the weights with decay "
             f"{recipe.ema}: the result will still hold the random start. Pass a smaller ema, or 0 for none.",
-            UserWarning,
-            stacklevel=2,
         )
     keras.utils.set_random_seed(seed + first)  # again: what came before took numbers
     with strategy_scope(strategy):

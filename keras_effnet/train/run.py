@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import shown, staged

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.errors import EffNetWarning, InvalidInputError, WeightsError
 from keras_effnet.weights.convert import convert
 from tests.weights import foreign
 from tests.weights.running import outputs
@@ -41,7 +41,7 @@ def test_other_class_count_keeps_the_fresh_head_and_says_so_once(lite0: Path, bu
     before = layer_values(model, "predictions")
     with pytest.warns(UserWarning, match=r"^Expected 7 classes in .* Received: 1000\. .*train it") as said:
         keras_effnet.load_weights(model, lite0)
-    assert len([warning for warning in said if warning.category is UserWarning]) == 1
+    assert len([warning for warning in said if warning.category is EffNetWarning]) == 1
     assert all(np.array_equal(a, b) for a, b in zip(before, layer_values(model, "predictions"), strict=True))
     assert np.array_equal(
         layer_values(model, "top_conv")[0], foreign.random_layers("lite0")["top_conv"]["kernel"]
