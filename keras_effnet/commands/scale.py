@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from keras_effnet.commands import searches
 from keras_effnet.commands.options import add_json, folder_name, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.quiet import import_keras, quiet_native
 
 NAME = "scale"
 HELP = "compound scaling: members, budgets, grid search, the paper's tables and figures"
@@ -208,31 +211,22 @@ def _member_fields(member: Any) -> dict[str, Any]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from keras_effnet.system.quiet import import_keras
-
     if arguments.threads is not None and not arguments.latency_of.startswith(THREADED):
         raise InvalidInputError(
             f"Expected --threads with the latency of a tflite or onnx file. Received: --latency-of "
             f"{arguments.latency_of}, which uses TensorFlow's threads. Leave --threads out."
         )
-    import_keras()
-    from keras_effnet.scaling import fit
-
-    measure = None
-    if arguments.max_latency is not None and arguments.latency_of != "keras":
-        from keras_effnet.export import latency
-
-        measure = latency(arguments.latency_of, threads=arguments.threads or 1)
-    found = fit(
-        _rule(arguments),
-        max_macs=arguments.max_macs,
-        max_params=arguments.max_params,
-        max_memory=arguments.max_memory,
-        max_latency_ms=arguments.max_latency,
-        dimension=arguments.dimension,
-        classes=arguments.classes,
-        measure=measure,
-    )
+    # Keras is imported when the first network is built; most mistakes are told before
+    with quiet_native():
+        found = _rule(arguments).fit(
+            max_macs=arguments.max_macs,
+            max_params=arguments.max_params,
+            max_memory=arguments.max_memory,
+            max_latency_ms=arguments.max_latency,
+            dimension=arguments.dimension,
+            classes=arguments.classes,
+            measure=_stopwatch(arguments.latency_of, arguments.threads or 1),
+        )
     cost = found.cost
     if arguments.json:
         fields = {
@@ -256,6 +250,26 @@ def _fit(arguments: argparse.Namespace) -> int:
         + f"\nphi {found.next_phi:g} breaks {', '.join(found.exceeded)}"
     )
     return 0
+
+
+def _stopwatch(latency_of: str, threads: int) -> Callable[[Any], float]:
+    """From a Keras model to milliseconds; what it times with is imported when the first model is there."""
+
+    @functools.cache
+    def timer() -> Callable[[Any], float]:
+        import_keras()
+        if latency_of == "keras":
+            from keras_effnet.scaling.budget import call_latency_ms
+
+            return call_latency_ms
+        from keras_effnet import export
+
+        return export.latency(latency_of, threads=threads)
+
+    def measure(model: Any) -> float:
+        return timer()(model)
+
+    return measure
 
 
 def _figures(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 INPUT = "InputLayer"
 
 
-class Output(NamedTuple):
+@dataclass(frozen=True)
+class Output:
     """What a call reads: output number `index` of the call at position `call` of the graph.
 
     Almost every layer has one output, whose index is 0.

@@ -185,6 +185,21 @@ def test_latency_limit_on_the_command_line(monkeypatch: pytest.MonkeyPatch, caps
     assert "Expected --threads with the latency of a tflite or onnx file" in capsys.readouterr().err
 
 
+def test_mistakes_in_a_budget_are_told_before_tensorflow_is_loaded() -> None:
+    code = (
+        "import sys; from keras_effnet.cli import main\n"
+        "mistakes = ['--max-macs 10', '--max-macs 1e9 --dimension height', '--max-latency 5 --dimension height']\n"
+        "print([main(['scale', 'fit', *mistake.split()]) for mistake in mistakes], 'keras' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[2,", "2,", "2]", "False"]
+    assert [line.split(".")[0] for line in done.stderr.splitlines()] == [
+        "keras-effnet: Expected limits that the smallest network, phi -12, meets",
+        "keras-effnet: Expected dimension to be one of compound, depth, width, resolution",
+        "keras-effnet: Expected dimension to be one of compound, depth, width, resolution",
+    ]
+
+
 def test_figures_are_drawn_from_the_counts(tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image
