@@ -102,6 +102,14 @@ def network(tiny_swish: Any, calibration: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
+def lite_network(tiny_lite: Any, calibration: Any) -> Any:
+    """The tiny ReLU6 network, quantized for ONNX, with every swish equalized: it has none."""
+    from keras_effnet.export.quantization.prepare import prepare
+
+    return prepare(tiny_lite, calibration, target="onnx", equalize=1.0)
+
+
+@pytest.fixture(scope="session")
 def graph(tiny_swish: Any) -> Any:
     from keras_effnet.export.quantization.fold import fold
 
