@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import encoded, exif
+from material import as_stored, encoded, exif
 from PIL import Image
 
 from keras_effnet import EfficientNet, load_image
@@ -20,26 +20,12 @@ from keras_effnet.errors import EffNetWarning, InvalidInputError
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.framing import Framing
 
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}  # how an upright picture is stored by a camera that was held otherwise
-
 
 @pytest.fixture(scope="module")
 def scene() -> Any:
     """Smooth colors, different in every corner, 120 × 96."""
     corners = np.random.default_rng(3).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(corners).resize((120, 96), Image.Resampling.BICUBIC)
-
-
-def as_stored(picture: Any, orientation: int) -> Any:
-    return picture.transpose(TURNS[orientation]) if orientation > 1 else picture
 
 
 def test_load_image_takes_a_path_bytes_and_open_files(scene: Any, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from material import as_stored, encoded, exif
 from PIL import Image
 
-from keras_effnet import export, load_image, transfer
+from keras_effnet import decode_predictions, export, load_image, transfer
 from keras_effnet.cli import main
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 
 LABELS = ["left", "right", "both"]
@@ -91,3 +93,33 @@ def test_predict_command_reads_photographs_as_the_network_was_trained(
     expected = whole.predict(load_image(photograph, 64, margin=0)[None], verbose=0)[0]
     told = {guess["label"]: guess["probability"] for guess in found["predictions"]}
     assert told == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-4)
+
+
+def test_readme_session_gives_the_answer_of_the_predict_command(
+    lite0: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cat = next(path for path in sample_paths() if path.name == "cat.jpg")
+    assert main(["predict", str(cat), "--json", "--top", "3"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    (decoded,) = decode_predictions(lite0.predict(load_image(cat, lite0)[None], verbose=0), top=3)
+    assert [guess["label"] for guess in found["predictions"]] == [label for _, label, _ in decoded]
+    told = [guess["probability"] for guess in found["predictions"]]
+    assert told == pytest.approx([probability for _, _, probability in decoded], abs=1e-5)
+
+
+def test_predict_command_turns_photographs_upright(
+    whole: Any, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole.save(tmp_path / "a.keras")
+    with Image.open(photograph) as upright:
+        for orientation in range(1, 9):
+            for order in "<>":
+                tags = exif(orientation, order=order, malformed=True)
+                stored = encoded(as_stored(upright, orientation), "PNG", exif=tags)
+                (tmp_path / f"{orientation}{'i' if order == '<' else 'm'}.png").write_bytes(stored)
+    files = [str(photograph), *map(str, sorted(tmp_path.glob("*.png")))]
+    assert main(["predict", *files, "--model", str(tmp_path / "a.keras"), "--json"]) == 0
+    answers = [answer["predictions"] for answer in json.loads(capsys.readouterr().out)]
+    assert len(answers) == 17 and all(answer[0]["label"] == answers[0][0]["label"] for answer in answers)
+    for answer in answers:
+        assert answer[0]["probability"] == pytest.approx(answers[0][0]["probability"], abs=1e-5)
