@@ -217,5 +217,5 @@ def test_list_images_leaves_hidden_files_out_and_ends_at_a_loop(tmp_path: Path, 
 
 def test_list_images_says_what_it_found_instead(tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(b"heic")
-    with pytest.raises(InvalidInputError, match="holds none, but 1 that cannot be used, 'IMG_1.HEIC' say"):
+    with pytest.raises(InvalidInputError, match=r"holds none, but 1 that cannot be used, 'IMG_1\.HEIC' say"):
         list_images(tmp_path)
