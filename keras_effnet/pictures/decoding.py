@@ -270,7 +270,7 @@ def _turn(opened: Any) -> Any:
         6: turns.ROTATE_270,
         7: turns.TRANSVERSE,
         8: turns.ROTATE_90,
-    }.get(orientation if isinstance(orientation, int) else None)
+    }.get(orientation if isinstance(orientation, int) else 1)
 
 
 def _from_deep_gray(opened: Any) -> tuple[Any, list[str]]:

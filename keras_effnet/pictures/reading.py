@@ -129,7 +129,7 @@ def load_image(
 
 def _wanted(size: Any) -> tuple[int, Framing]:
     """The side of the result, and how a model's photographs are read."""
-    if isinstance(size, Integral) and size > 0:
+    if isinstance(size, Integral) and int(size) > 0:
         return int(size), Framing()
     if not hasattr(size, "layers"):
         raise InvalidInputError(
