@@ -203,8 +203,9 @@ def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any,
         opened.draft(None, (at_least, at_least))
     has_deep_colors = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
     opened.load()
+    ranges: Any = opened.getextrema() if has_deep_colors else ()
     remarks = []
-    if has_deep_colors and max(most for _, most in opened.getextrema()[:3]) < 2**4:
+    if ranges and max(most for _, most in ranges[:3]) < 2**4:
         # Pillow keeps the upper byte alone, so that there is nothing left to brighten
         remarks = ["has 16-bit colors of at most 12 bits and comes out nearly black. Save it with 8 bits"]
     return opened, remarks
