@@ -17,8 +17,10 @@ from int8_table import subject_of
 
 
 def main() -> None:
-    from keras_effnet.export.quantization import accuracy, post_training
-    from keras_effnet.export.quantization.compression import Compression, compress
+    from keras_effnet.export.quantization import accuracy
+    from keras_effnet.export.quantization.prepare import prepare
+    from keras_effnet.export.quantization.to_tflite import integer_tflite
+    from keras_effnet.export.quantization.trained.compression import Compression, compress
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -28,12 +30,12 @@ def main() -> None:
     model, calibration, held_out, labels = subject_of("b0")
     images = held_out.astype(np.float32)
     start = time.perf_counter()
-    plain = post_training.prepare(model, calibration)
+    plain = prepare(model, calibration)
     goal = plain.logits(images, integer=False)
-    zipped = len(zlib.compress(post_training.to_tflite(plain)))
+    zipped = len(zlib.compress(integer_tflite(plain)))
 
     def show(name: str, network: Any, seconds: float) -> None:
-        content, logits = post_training.to_tflite(network), network.logits(images)
+        content, logits = integer_tflite(network), network.logits(images)
         print(
             f"| {name} | {np.mean(logits.argmax(1) == goal.argmax(1)):.3f} "
             f"| {np.mean(logits.argmax(1) == labels):.3f} | {accuracy.sqnr_db(goal, logits):.1f} "

@@ -20,8 +20,9 @@ SEARCHED = 20  # calibration photographs on which tensors are ranked
 
 
 def main() -> None:
-    from keras_effnet.export.quantization import accuracy, post_training
-    from keras_effnet.export.quantization.sequential import Method
+    from keras_effnet.export.quantization import accuracy
+    from keras_effnet.export.quantization.layerwise import Method
+    from keras_effnet.export.quantization.prepare import prepare
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -39,9 +40,9 @@ def main() -> None:
 
     print("| network | logits SQNR dB | agreement |")
     print("|---|---|---|")
-    network = post_training.prepare(model, calibration)
+    network = prepare(model, calibration)
     show("int8", network)
-    show("weights not rounded", post_training.prepare(model, calibration, method=Method(rounding="none")))
+    show("weights not rounded", prepare(model, calibration, method=Method(rounding="none")))
     ranked = most_sensitive(network)
     for count in (1, 2, 4):
         show(f"not rounded: {', '.join(ranked[:count])}", without(network, *ranked[:count]))

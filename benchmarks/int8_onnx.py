@@ -61,18 +61,16 @@ def runtimes() -> dict[str, Callable[[Path], Runner]]:
 def write_files(model: Any, images: Any, others: list[str], folder: Path) -> dict[str, Path]:
     """The float32 file and the integer files."""
     from keras_effnet.export import to_onnx
-    from keras_effnet.export.quantization import post_training
-    from keras_effnet.export.quantization.sequential import Method
+    from keras_effnet.export.quantization.layerwise import Method
+    from keras_effnet.export.quantization.prepare import prepare
 
-    networks = {"int8": post_training.network(model, images, target="onnx")}
+    networks = {"int8": prepare(model, images, target="onnx")}
     if not networks["int8"].serves_all:
         for first in others:
             method = Method(first_integer=first)
-            networks[f"int8 from {first} on"] = post_training.prepare(
-                model, images, equalize=0.0, method=method
-            )
-        networks["all in integers"] = post_training.prepare(model, images, equalize=0.0)
-        networks["the TFLite file's"] = post_training.prepare(model, images)
+            networks[f"int8 from {first} on"] = prepare(model, images, equalize=0.0, method=method)
+        networks["all in integers"] = prepare(model, images, equalize=0.0)
+        networks["the TFLite file's"] = prepare(model, images)
     files = {"float32": to_onnx(model, folder / "float32.onnx")}
     for name, network in networks.items():
         files[name] = to_onnx(model, folder / f"{len(files)}.onnx", "int8", network=network)

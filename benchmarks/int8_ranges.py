@@ -15,8 +15,8 @@ def main() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from keras_effnet.export.quantization import equalization, statistics
-    from keras_effnet.export.quantization.folding import fold
+    from keras_effnet.export.quantization import equalization
+    from keras_effnet.export.quantization.fold import fold
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="docs/int8_ranges.png")
@@ -24,10 +24,10 @@ def main() -> None:
     pixels, _ = photographs(224)
     images = pixels[:32:2].astype(np.float32)
     graph = equalization.absorb_preprocessing(fold(trained_b0()))
-    samples = statistics.sample(graph, images)
+    samples = equalization.sample(graph, images)
     names = equalization.swishes(graph)[:3]
-    equal = equalization.equalize_swishes(graph, samples, statistics.importance(graph, samples), names)
-    after = statistics.sample(equal, images)
+    equal = equalization.equalize_swishes(graph, samples, equalization.importance(graph, samples), names)
+    after = equalization.sample(equal, images)
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(names), sharex="col")

@@ -144,20 +144,21 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
 
 
 def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qat: bool) -> Iterator[Row]:
-    from keras_effnet.export.model_facts import facts_of
-    from keras_effnet.export.quantization import accuracy, post_training
-    from keras_effnet.export.quantization.sequential import Method
-    from keras_effnet.export.tflite import convert_float
+    from keras_effnet.export.quantization import accuracy
+    from keras_effnet.export.quantization.layerwise import Method
+    from keras_effnet.export.quantization.prepare import prepare
+    from keras_effnet.export.quantization.to_tflite import integer_tflite
+    from keras_effnet.export.tflite_converter import convert_float
 
-    content = convert_float(facts_of(model))
+    content = convert_float(model, images.shape[1:])
     yield Row(name="float32", content=content, seconds=0.0)
 
     def ours(equalize: float, method: Method = Method()) -> Callable[[], tuple[bytes, float]]:  # noqa: B008
         def make() -> tuple[bytes, float]:
-            network = post_training.prepare(model, images, equalize=equalize, method=method)
+            network = prepare(model, images, equalize=equalize, method=method)
             goal = network.logits(held_out, integer=False)
             sqnr = accuracy.sqnr_db(goal, network.logits(held_out))
-            return post_training.to_tflite(network), sqnr
+            return integer_tflite(network), sqnr
 
         return make
 
@@ -183,12 +184,13 @@ def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qa
 
 def quantization_aware(model: Any, images: Any, held_out: Any) -> tuple[bytes, float]:
     """`int8_qat` without labels."""
-    from keras_effnet.export.quantization import accuracy, post_training
-    from keras_effnet.export.quantization import qat as aware
+    from keras_effnet.export.quantization import accuracy
+    from keras_effnet.export.quantization.to_tflite import integer_tflite
+    from keras_effnet.export.quantization.trained import qat as aware
 
     network = aware.train(model, images)
     sqnr = accuracy.sqnr_db(network.logits(held_out, integer=False), network.logits(held_out))
-    return post_training.to_tflite(network), sqnr
+    return integer_tflite(network), sqnr
 
 
 def predict(content: bytes, images: Any) -> tuple[Any, Any]:

@@ -11,13 +11,12 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.network.arguments import is_whole
-from keras_effnet.network.builder import MIN_SIZE
 from keras_effnet.network.conventions import CONVENTIONS
-from keras_effnet.network.lookup import identify
-from keras_effnet.network.reader import composed, convention_of, input_constants
-from keras_effnet.pictures.class_names import check_lines, labels_of
+from keras_effnet.network.reader import composed, convention_of, flat_layers, input_constants
+from keras_effnet.network.table import MIN_SIZE
+from keras_effnet.network.variants import identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
-from keras_effnet.pictures.labels import default_labels
+from keras_effnet.pictures.labels import check_lines, known_labels
 
 from .precision import in_float32
 
@@ -53,15 +52,6 @@ class ModelFacts:
     def stored_as(self, recipe: str, layout: str = "nhwc") -> ModelFacts:
         """The same facts for an artefact of this recipe and this order of axes."""
         return replace(self, info=replace(self.info, recipe=recipe, layout=layout))
-
-    @property
-    def asked_size(self) -> int | None:
-        """The side for functions that are given the model alone; None for one that has its own."""
-        return None if self.model.input_shape[1] else self.height
-
-    def computed_by(self, model: Any) -> ModelFacts:
-        """The same facts of another Keras model that computes the same: one that was rebuilt, say."""
-        return replace(self, model=model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +111,8 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
     Args:
         model: a built Keras model with one image input `[N, H, W, C]` and one output.
         size: side of the input in pixels, for a model that leaves it open.
-        labels: class names in the order of the outputs; default: those the model carries, else
-            ImageNet's for 1,000 classes.
+        labels: class names in the order of the outputs; default: those the model carries, or
+            ImageNet's for its classifier. Two for a single sigmoid, the negative class first.
 
     Raises:
         InvalidInputError: no single image input of known size, another `size` than the model has, or
@@ -148,7 +138,7 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
         height=height,
         width=width,
         channels=shape[2],
-        labels=_labels(labels_of(model) if labels is None else labels, classes),
+        labels=_labels(known_labels(model) if labels is None else labels, classes),
         info=info_of(model),
     )
 
@@ -173,6 +163,13 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
             "Expected a built model with one image input [N, height, width, channels]. "
             f"Received: input shape {shape}."
         )
+    ordered = next((layer for layer in flat_layers(model) if hasattr(layer, "data_format")), None)
+    if ordered is not None and ordered.data_format == "channels_first":
+        raise InvalidInputError(
+            "Expected a built model with one image input [N, height, width, channels]. "
+            f"Received: {ordered.name!r}, which has its channels first. Build it under "
+            "keras.config.set_image_data_format('channels_last') and load its weights."
+        )
     return shape[1:]
 
 
@@ -195,9 +192,9 @@ def _open_size(size: Any, sides: tuple[int | None, ...]) -> int | None:
 
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if labels is None:
-        return default_labels(classes) or ()
+        return ()
     names = check_lines(labels)
-    if len(names) != classes:
+    if len(names) != classes and (len(names), classes) != (2, 1):  # a single sigmoid decides between two
         raise InvalidInputError(
             f"Expected {classes} labels, one for each output. Received: {len(names)}. Pass one name per class."
         )

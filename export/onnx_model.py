@@ -15,11 +15,15 @@ import numpy as np
 from keras_effnet.errors import ExportError, require
 from keras_effnet.system.quiet import quiet_native
 
+from .failures import converting, unknown_operators
 from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
 from .onnx_batching import each_picture
 from .options import Options
+from .quantization.fold import UnsupportedModelError
+from .quantization.graph import IntegerNetwork
+from .quantization.prepare import prepare
+from .quantization.to_onnx import OPSET, integer_onnx
 
-OPSET = 17
 LABELS_KEY = "labels"
 PASSES = (
     "optimize_transpose",
@@ -51,37 +55,23 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
     Raises:
         ExportError: a model that cannot be taken apart.
     """
-    from .quantization import onnx_file
-    from .quantization.folding import UnsupportedModelError
-
     network = options.network
     if network is None:
         try:
             network = prepare_int8(facts, calibration, options)
         except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    proto = onnx_file.to_onnx(
-        network.quantized,
-        height=network.height,
-        width=network.width,
-        input_name=INPUT_NAME,
-        output_name=OUTPUT_NAME,
-        layout=facts.info.layout,
-    )
+    proto = integer_onnx(network, input_name=INPUT_NAME, output_name=OUTPUT_NAME, layout=facts.info.layout)
     _write(proto, path, facts, options)
 
 
-def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> Any:
+def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> IntegerNetwork:
     """The integer network as it is fastest in ONNX Runtime.
 
     Raises:
         UnsupportedModelError: a model that cannot be taken apart.
     """
-    from .quantization import post_training
-
-    return post_training.network(
-        facts.model, calibration, min_agreement=options.min_agreement, target="onnx", size=facts.asked_size
-    )
+    return prepare(facts, calibration, min_agreement=options.min_agreement, target="onnx")
 
 
 def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
@@ -106,25 +96,24 @@ def convert_float(facts: ModelFacts) -> Any:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     shape = (None, facts.height, facts.width, facts.channels)
     nchw = facts.info.layout == "nchw"
-    with quiet_native():
-        try:
-            with _without_copies():
-                proto, _ = tf2onnx.convert.from_keras(
-                    _functional(facts.model),
-                    [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-                    opset=OPSET,
-                    inputs_as_nchw=[INPUT_NAME] if nchw else None,
-                    optimizers=_passes(),
-                )
-                _name_ends(proto)
-                # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
-                return onnxslim.slim(proto)
-        except Exception as error:  # tf2onnx raises whatever its handlers meet
-            said = next(iter(str(error).splitlines()), "")
-            raise ExportError(
-                f"Expected {facts.info.name!r} to convert to ONNX. The converter said: "
-                f"{type(error).__name__}: {said}. Build the model from standard layers."
-            ) from error
+    with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
+        proto, _ = tf2onnx.convert.from_keras(
+            _functional(facts.model),
+            [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
+            opset=OPSET,
+            inputs_as_nchw=[INPUT_NAME] if nchw else None,
+            optimizers=_passes(),
+        )
+        if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
+            raise unknown_operators(facts.info.name, "ONNX", unknown)
+        _name_ends(proto)
+        # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
+        return onnxslim.slim(proto)
+
+
+def _unknown_operators(proto: Any) -> set[str]:
+    known = require("onnx", "onnx").defs.has
+    return {node.op_type for node in proto.graph.node if not known(node.op_type, node.domain)}
 
 
 def _functional(model: Any) -> Any:

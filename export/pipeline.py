@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
@@ -20,9 +19,10 @@ from keras_effnet.system.resources import release
 from . import timing
 from .model_facts import ModelFacts, facts_of
 from .options import Options
+from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import REFERENCE_BATCH, Report, compare
+from .verify import Report, compare, reference_outputs
 
 Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
 
@@ -65,7 +65,7 @@ class Job:
         out: directory for the artefacts.
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
-        labels: class names; None for ImageNet's.
+        labels: class names; None for the model's own, or ImageNet's.
         size: side of the input in pixels, for a model that leaves it open.
         options: for the targets that follow them.
         overwrite: replace existing artefacts.
@@ -194,20 +194,20 @@ def _write_all(
 
 def _prepared(target: Target, facts: ModelFacts, job: Job) -> Any:
     """The network of an int8 file; None for a model that cannot be taken apart."""
-    from .quantization.folding import UnsupportedModelError
+    from .quantization.fold import UnsupportedModelError
 
     if target.prepare is None or job.calibration is None:
         return None  # the writer has the word for it
     try:
-        return target.prepare(facts, job.calibration, job.options)
+        with plain_keras():
+            return target.prepare(facts, job.calibration, job.options)
     except UnsupportedModelError:
         return None  # the writer takes the plain path where there is one, and says so
 
 
 def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
     """One file at a time: runtimes keep the memory of the largest batch that they have seen."""
-    outputs = facts.model.predict(job.images, batch_size=REFERENCE_BATCH, verbose=0)
-    reference = np.asarray(outputs, dtype=np.float32)
+    reference = reference_outputs(facts.model, job.images)
     reports = []
     for target, path in zip(job.targets, paths, strict=True):
         release()

@@ -1,11 +1,13 @@
-"""A float32 twin of a model that computes in half precision: what every exporter converts.
+"""Everything leaves in float32 with its channels last, whatever the process or the model had in training.
 
-Mixed precision keeps the weights in float32 and computes in float16 or bfloat16. That is a choice of the
-machine that trains; the recipe of an artefact is another one, and converters refuse half-precision graphs.
+Half precision is a choice of the machine that trains; the recipe of an artefact is another one, and converters
+refuse half-precision graphs. An exporter rebuilds layers, for which Keras' global settings would count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from keras_effnet.errors import ExportError
@@ -49,3 +51,18 @@ def _float32_layer(layer: Any) -> Any:
     if _compute_dtype(layer) in FLOATS:
         config["dtype"] = "float32"
     return type(layer).from_config(config)
+
+
+@contextmanager
+def plain_keras() -> Iterator[None]:
+    """Within the block new layers compute in float32 and have their channels last, whatever was set globally."""
+    import keras
+
+    policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.config.set_image_data_format(data_format)

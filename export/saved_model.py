@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .archive import write_out
 from .encoded_pictures import batch_decoder
+from .failures import converting, write_out
 from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
 from .options import Options
 
@@ -17,7 +17,8 @@ EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph doe
 def write(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write the folder: the graph, and beside it what it says of itself and the labels."""
     del options, calibration  # it follows none, and computes in float
-    write_archive(facts, path)
+    with converting(facts.info.name, "SavedModel"):
+        write_archive(facts, path)
     extra = path / EXTRA_ASSETS
     extra.mkdir()
     (extra / f"{METADATA_KEY}.json").write_text(facts.info.to_json(), encoding="utf-8")

@@ -18,6 +18,7 @@ from keras_effnet.system.files import staged
 from . import onnx_model, saved_model, tflite
 from .model_facts import ModelFacts
 from .options import Options
+from .precision import plain_keras
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 
@@ -257,6 +258,10 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
     Raises:
         InvalidInputError: an option that a target cannot follow.
     """
+    if {"network", "min_agreement"} <= set(options.asked):
+        raise InvalidInputError(
+            "Expected either a prepared network or min_agreement. Received: both. Pass min_agreement to prepare()."
+        )
     for name in options.asked:
         is_about, words = _ABOUT[name]
         about = [row for row in targets if is_about(row)] or targets
@@ -330,6 +335,6 @@ def write_artefact(
         )
     check_installed([target])
     stored = facts.stored_as(target.recipe, options.layout if "layout" in target.options else "nhwc")
-    with staged(path, overwrite=overwrite) as temporary:
+    with staged(path, overwrite=overwrite) as temporary, plain_keras():
         target.write(stored, temporary, options, calibration)
     return path

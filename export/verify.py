@@ -15,7 +15,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError, VerificationError
 from keras_effnet.pictures.reading import check_pixels
 
-from .precision import in_float32
+from .precision import in_float32, plain_keras
 from .runners import Runner, load
 from .targets import Tolerance, tolerance_of
 
@@ -107,11 +107,17 @@ def verify(
     runner = load(path)
     pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
-    reference = np.asarray(exact.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
+    reference = reference_outputs(exact, pixels)
     report = compare(runner, reference, pixels, tolerance or tolerance_of(runner.format, runner.recipe))
     if raise_on_failure:
         report.raise_if_failed()
     return report
+
+
+def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What the Keras model itself says, float32 `[N, classes]`."""
+    with plain_keras():
+        return np.asarray(model.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
 
 
 def compare(

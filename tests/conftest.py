@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import SHARED, randomize
+from material import SHARED, build_nano, randomize
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -70,6 +70,18 @@ def tiny(tiny_variant: Any) -> Any:
     model = EfficientNet(tiny_variant, weights=None, classes=7)
     randomize(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def nano() -> Any:
+    """Three layers with weights, for tests that export and do not care what: every target in seconds."""
+    return build_nano()
+
+
+@pytest.fixture
+def pixels32() -> Any:
+    """Random pictures for the nano network, uint8 `[16, 32, 32, 3]`: enough to calibrate too."""
+    return np.random.default_rng(2).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
 
 
 @pytest.fixture

@@ -47,6 +47,22 @@ def assert_refused(command: list[str], message: str, capsys: Any) -> None:
     assert error.count("\n") == 1 and "Traceback" not in error
 
 
+def build_nano(*, input_shape: tuple[int | None, int | None, int] = (32, 32, 3), classes: int = 3) -> Any:
+    """Three layers with weights, for tests that export and do not care what: every target in seconds."""
+    import keras
+
+    layers = keras.layers
+    image = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255, name="rescaling")(image)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
+    x = layers.Activation("swish", name="stem_activation")(layers.BatchNormalization(name="stem_bn")(x))
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="predictions")(x)
+    model = keras.Model(image, outputs, name="nano")
+    randomize(model)
+    return model
+
+
 def encoded(picture: Any, kind: str, **options: Any) -> bytes:
     """The bytes of a file that Pillow writes from a picture."""
     file = io.BytesIO()

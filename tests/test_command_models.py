@@ -97,7 +97,7 @@ def test_export_takes_a_keras_file_and_says_what_it_does_in_a_log(tmp_path: Path
         (["export", "b0", "sub/b0.keras", "--out", "OUT"], "2 models called 'b0'"),
         (["export", "b0.keras", "--to", "saved_model", "--out", "OUT"], "It cannot be read"),
         (
-            ["export", "open.keras", "--to", "saved_model", "--out", "OUT"],
+            ["export", "open.keras", "--to", "saved_model", "--out", "OUT", "--quiet"],
             "Expected --size N for 'open.keras'",
         ),
         (["export", "lite0", "--out", ""], "--out: expected a folder, received an empty name"),

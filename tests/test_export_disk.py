@@ -12,7 +12,7 @@ from full_disk import full_disk
 
 from keras_effnet.errors import ExportError
 from keras_effnet.export import to_saved_model, to_tflite
-from keras_effnet.export.archive import write_out
+from keras_effnet.export.failures import write_out
 
 LIMIT = 3000  # bytes
 

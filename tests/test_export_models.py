@@ -11,12 +11,14 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from material import randomize
+from material import build_nano, randomize
 
 from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.model_facts import facts_of, info_of
+from keras_effnet.export.options import Options
 from keras_effnet.export.precision import in_float32
+from keras_effnet.export.targets import parse_target, write_artefact
 from keras_effnet.network.reader import flat_layers
 
 EXPORTERS = {".tflite": export.to_tflite, ".onnx": export.to_onnx}
@@ -44,24 +46,35 @@ def nested(variant: Any, **options: Any) -> Any:
     return model
 
 
+def write(model: Any, path: Path, target: str, calibration: Any) -> Path:
+    """Export to any target."""
+    row = parse_target(target)
+    return write_artefact(row, facts_of(model), path, Options(), calibration)
+
+
 def names(model: Any) -> list[str]:
     """Of the layers; Keras gives a clone's inputs names of their own."""
     return [layer.name for layer in flat_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
 
 
 @pytest.fixture(scope="module")
-def half(tiny_variant: Any) -> Any:
+def half() -> Any:
+    """In mixed precision, and a model inside a model."""
     with policy("mixed_float16"):
-        return nested(tiny_variant)
+        base = build_nano()
+        image = keras.Input((32, 32, 3))
+        model = keras.Model(image, keras.layers.Dense(7, dtype="float32")(base(image)), name="mine")
+    randomize(model)
+    return model
 
 
 @pytest.mark.parametrize("ending", EXPORTERS)
 def test_mixed_precision_model_leaves_in_float32(
-    half: Any, pixels64: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str
+    half: Any, pixels32: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str
 ) -> None:
     path = EXPORTERS[ending](half, tmp_path / f"model{ending}")
     assert "error" not in capfd.readouterr().err
-    report = export.verify(half, path, pixels64)
+    report = export.verify(half, path, pixels32)
     assert report.ok and report.max_abs_error <= 1e-5  # float16 arithmetic is off by a hundred times that
 
 
@@ -153,3 +166,94 @@ def test_sequential_around_a_backbone_goes_to_onnx(tiny_variant: Any, pixels64: 
     path = export.to_onnx(model, tmp_path / "row.onnx")
     assert export.verify(model, path, pixels64).ok
     assert export.load(path).info.name == "row"
+
+
+@pytest.fixture(params=["channels_first", "bfloat16"])
+def other_setting(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A global setting of Keras that a person has for something else."""
+    name, before = request.param, keras.config.image_data_format()
+    with policy("float32" if name == "channels_first" else name):
+        if name == "channels_first":
+            keras.config.set_image_data_format(name)
+        yield name
+        keras.config.set_image_data_format(before)
+
+
+@pytest.mark.parametrize("target", ["saved_model", "tflite:int8", "onnx:float32", "onnx:int8"])
+def test_model_leaves_as_it_is_whatever_keras_is_set_to(
+    nano: Any, pixels32: Any, tmp_path: Path, other_setting: str, target: str
+) -> None:
+    settings = (keras.config.dtype_policy(), keras.config.image_data_format())
+    path = write(nano, tmp_path / f"m{parse_target(target).suffix}", target, pixels32)
+    report = export.verify(nano, path, pixels32, raise_on_failure=False)
+    assert report.max_abs_error < (1e-5 if "float32" in target or target == "saved_model" else 0.03)
+    assert (keras.config.dtype_policy(), keras.config.image_data_format()) == settings
+
+
+def test_model_with_channels_first_is_refused(tmp_path: Path) -> None:
+    image = keras.Input((3, 32, 32))
+    x = keras.layers.Conv2D(4, 3, data_format="channels_first", name="stem")(image)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(data_format="channels_first")(x))
+    with pytest.raises(
+        InvalidInputError, match=r"\[N, height, width, channels\].*'stem', which has its channels"
+    ):
+        export.to_onnx(model, tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("ending", EXPORTERS)
+def test_keras_file_of_a_bfloat16_policy_leaves_in_float32(
+    pixels32: Any, tmp_path: Path, ending: str
+) -> None:
+    with policy("bfloat16"):
+        trained = build_nano()
+    trained.save(tmp_path / "trained.keras")
+    model = keras.saving.load_model(tmp_path / "trained.keras", compile=False)
+    assert model.get_layer("stem_conv").variable_dtype == "bfloat16"
+    exact = build_nano()
+    exact.set_weights(trained.get_weights())
+    path = EXPORTERS[ending](model, tmp_path / f"model{ending}")
+    for judge in (model, exact):
+        assert export.verify(judge, path, pixels32).max_abs_error <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def legacy() -> Any:
+    """A model of Keras 2, as people have from `tf_keras`."""
+    layers = pytest.importorskip("tf_keras").layers
+    image = layers.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2, activation="swish")(layers.Rescaling(1 / 255)(image))
+    outputs = layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    return __import__("tf_keras").Model(image, outputs, name="legacy")
+
+
+@pytest.mark.parametrize("target", ["saved_model", "tflite:float32", "tflite:weight_int8", "onnx:float32"])
+def test_tf_keras_model_leaves_too(legacy: Any, pixels32: Any, tmp_path: Path, target: str) -> None:
+    path = write(legacy, tmp_path / f"m{parse_target(target).suffix}", target, pixels32)
+    assert export.verify(legacy, path, pixels32, raise_on_failure=False).max_abs_error < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_tf_keras_model_in_integers_takes_the_plain_path_and_says_what_would_be_better(
+    legacy: Any, pixels32: Any, tmp_path: Path
+) -> None:
+    with pytest.warns(
+        UserWarning, match=r"'legacy', a tf_keras model. Save it as .h5.*Taking the plain path"
+    ):
+        path = export.to_tflite(legacy, tmp_path / "m.tflite", "int8", pixels32)
+    assert export.load(path)(pixels32).shape == (16, 3)
+    with pytest.raises(ExportError, match=r"'legacy', a tf_keras model. Save it as .h5"):
+        export.to_onnx(legacy, tmp_path / "m.onnx", "int8", pixels32)
+    legacy.save(tmp_path / "m.h5")
+    again = keras.saving.load_model(tmp_path / "m.h5", compile=False)
+    export.to_tflite(again, tmp_path / "better.tflite", "int8", pixels32)
+
+
+@pytest.mark.parametrize("first", [keras.layers.Conv2D, keras.layers.DepthwiseConv2D])
+def test_model_that_divides_by_255_leaves_in_integers(first: Any, pixels32: Any, tmp_path: Path) -> None:
+    image = keras.Input((32, 32, 3))
+    kernel = (8, 3) if first is keras.layers.Conv2D else (3,)
+    x = first(*kernel, strides=2, activation="swish")(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    randomize(model)
+    path = export.to_tflite(model, tmp_path / "m.tflite", "int8", pixels32)
+    assert export.verify(model, path, pixels32, raise_on_failure=False).sqnr_db > 20

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from material import ROOT
 
+from keras_effnet import export
 from keras_effnet.cli import main
-from keras_effnet.errors import MissingExtraError
-from keras_effnet.export.targets import TARGETS, check_installed
+from keras_effnet.errors import InvalidInputError, MissingExtraError
+from keras_effnet.export.options import OnnxRecipe, Options, TFLiteRecipe
+from keras_effnet.export.targets import TARGETS, check_installed, check_options
 from keras_effnet.pictures.folders import sample_paths
 
 
@@ -76,3 +78,93 @@ def test_command_tells_a_missing_package_before_it_builds_anything(
     error = capsys.readouterr().err
     assert "pip install 'keras-effnet[onnx]'" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("format_", "names"), [("tflite", TFLiteRecipe), ("onnx", OnnxRecipe)])
+def test_type_of_the_recipe_argument_lists_every_recipe(format_: str, names: Any) -> None:
+    assert list(get_args(names)) == [row.recipe for row in TARGETS.values() if row.format == format_]
+
+
+@pytest.mark.parametrize(
+    ("call", "received"),
+    [
+        (lambda m, p: export.to_tflite(m, p, min_agreement=0.9), "tflite:float32 with min_agreement=0.9"),
+        (
+            lambda m, p: export.to_tflite(m, p, "float16", output_type="float32"),
+            "tflite:float16 with output_type",
+        ),
+        (
+            lambda m, p: export.to_onnx(m, p, "float16", min_agreement=0.9),
+            "onnx:float16 with min_agreement=0.9",
+        ),
+        (lambda m, p: export.to_onnx(m, p, network=object()), "onnx:float32 with one"),
+    ],
+)
+def test_option_that_a_recipe_cannot_follow_is_refused(
+    nano: Any, tmp_path: Path, call: Any, received: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=f"(recipe 'int8'|integer TFLite).*Received: {received}"):
+        call(nano, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "refused"),
+    [
+        (["tflite:float32", "tflite:int8"], {"min_agreement": 0.9}, None),
+        (["tflite:float32", "saved_model"], {"min_agreement": 0.9}, "tflite:float32, saved_model with min"),
+        (["tflite:int8", "tflite:int8_qat"], {"min_agreement": 0.9}, "Received: tflite:int8_qat with min"),
+        (["saved_model", "onnx:float32"], {"layout": "nhwc"}, None),
+        (["saved_model", "tflite:int8"], {"layout": "nhwc"}, "tflite:int8 with layout='nhwc'"),
+        (["onnx:int8", "tflite:int8"], {"output_type": "float32"}, None),
+        (
+            ["tflite:int8", "tflite:int16x8"],
+            {"output_type": "float32"},
+            "Received: tflite:int16x8 with output",
+        ),
+    ],
+)
+def test_options_of_several_targets_go_to_those_that_they_are_about(
+    names: list[str], options: dict[str, Any], refused: str | None
+) -> None:
+    targets, asked = [TARGETS[name] for name in names], Options(**options)
+    if refused is None:
+        check_options(targets, asked)
+    else:
+        with pytest.raises(InvalidInputError, match=refused):
+            check_options(targets, asked)
+
+
+@pytest.mark.parametrize("command", ["export", "train"])
+def test_command_refuses_an_agreement_that_no_target_can_promise(
+    command: str, tmp_path: Path, capsys: Any
+) -> None:
+    words = {
+        "export": ["export", "lite0", "--to", "tflite:float32"],
+        "train": ["train", str(sample_paths()[0].parent), "--export", "tflite:float32"],
+    }[command]
+    assert main([*words, "--min-agreement", "0.9", "--out", str(tmp_path / "out")]) == 2
+    assert (
+        "Received: tflite:float32 with min_agreement=0.9. Leave one of them out." in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("exporter", "name", "wanted"),
+    [
+        (export.to_tflite, "x.onnx", r"ends in \.tflite for tflite:float32.*for example x\.tflite"),
+        (export.to_tflite, "x.keras", r"ends in \.tflite"),
+        (export.to_onnx, "x.tflite", r"ends in \.onnx for onnx:float32.*for example x\.onnx"),
+        (export.to_onnx, "X.H5", r"ends in \.onnx"),
+        (export.to_saved_model, "x.tflite", "the name of a folder for saved_model"),
+        (export.to_saved_model, "x.onnx", "the name of a folder for saved_model"),
+        (export.to_saved_model, "x.keras", "the name of a folder for saved_model"),
+    ],
+)
+def test_path_whose_ending_belongs_to_another_format_is_refused(
+    nano: Any, tmp_path: Path, exporter: Any, name: str, wanted: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=f"Expected .*{wanted}"):
+        exporter(nano, tmp_path / name)
+    assert not list(tmp_path.iterdir())

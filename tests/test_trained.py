@@ -10,8 +10,10 @@ import pytest
 
 from keras_effnet import export
 from keras_effnet.errors import VerificationError
-from keras_effnet.export.quantization import accuracy, post_training
+from keras_effnet.export.quantization import accuracy, litert
+from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.targets import tolerance_of
+from keras_effnet.export.tflite_converter import convert_float
 
 FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
 
@@ -55,10 +57,10 @@ def test_lite0_int8_agrees_on_photographs_it_was_not_calibrated_with(
 
 def test_trained_b0_keeps_its_accuracy_in_int8(trained_b0: Any, photos: Any, tmp_path: Path) -> None:
     pixels, classes = photos
-    network = post_training.prepare(trained_b0, pixels[::2])
+    network = prepare(trained_b0, pixels[::2])
     unseen = pixels[1::2].astype(np.float32)
     assert accuracy.sqnr_db(network.logits(unseen, integer=False), network.logits(unseen)) >= 18
-    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", network)
+    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", network=network)
     report = export.verify(trained_b0, path, pixels[1::2])
     assert report.top1_agreement >= 0.98 and report.sqnr_db >= 18
     assert _top1(export.load(path)(pixels[1::2]), classes[1::2]) >= 0.86
@@ -67,11 +69,9 @@ def test_trained_b0_keeps_its_accuracy_in_int8(trained_b0: Any, photos: Any, tmp
 def test_full_ranges_destroy_b0_and_verification_says_so(
     trained_b0: Any, photos: Any, tmp_path: Path
 ) -> None:
-    from keras_effnet.export.quantization.post_training import plain_int8_tflite
-
     pixels, _ = photos
     path = tmp_path / "b0.tflite"
-    path.write_bytes(plain_int8_tflite(trained_b0, pixels[:64:2]))
+    path.write_bytes(litert.int8(convert_float(trained_b0, (224, 224, 3)), pixels[:64:2].astype(np.float32)))
     with pytest.raises(VerificationError, match=r"Top-1 agreement.*required 0.95.*SQNR"):
         export.verify(trained_b0, path, pixels[1:64:2], tolerance=tolerance_of("tflite", "int8"))
     assert np.isfinite(export.load(path)(pixels[:1])).all()

@@ -1,4 +1,4 @@
-"""Which steps of a network suffer most from integers, and an export that keeps a promised accuracy."""
+"""Which steps of a network suffer most from integers, and how many must stay float for a promised accuracy."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from keras_effnet.errors import ExportError, InvalidInputError, require
-from keras_effnet.export.quantization import post_training
-from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
-from keras_effnet.export.quantization.post_training import IntegerNetwork
-from keras_effnet.export.quantization.ranges import Range
-from keras_effnet.export.quantization.sequential import Method, Quantized, rounded
+from keras_effnet.errors import ExportError, require
+
+from .graph import Graph, IntegerNetwork, Quantized
+from .layerwise import rounded
+from .ops import step_of
+from .ranges import Array, Range
+from .steps import Input, Step, Weighted
 
 SENSITIVITY_IMAGES = 8
-HELD_OUT = 4  # one of so many calibration photographs checks the result
-FEWEST_HELD_OUT = 8
 LARGEST_SHARE = 0.5  # of the steps: with more of them in float, float16 is the better recipe
 
 
@@ -58,26 +56,19 @@ class Sensitivity:
         return Path(path)
 
 
-def sensitivity(model: Any, calibration: Any, *, size: int | None = None) -> Sensitivity:
-    """Measure each step of a model on its own.
+def sensitivity(network: IntegerNetwork) -> Sensitivity:
+    """Measure each step of a network on its own.
 
     Args:
-        model: an EfficientNet.
-        calibration: photographs, see `post_training.prepare`.
-        size: side of the input in pixels, for a model that leaves it open.
+        network: from `prepare`.
 
     Returns:
         The signal to noise ratio of the logits for each step.
     """
-    return of_network(post_training.prepare(model, calibration, size=size))
-
-
-def of_network(network: IntegerNetwork) -> Sensitivity:
-    """The sensitivity of a network that is quantized already."""
     few = network.images[:: max(1, len(network.images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
     goal = network.logits(few, integer=False)
     found: dict[str, float] = {}
-    steps = [step for step in network.reference if step.kind != "input"]
+    steps = [step for step in network.reference if not isinstance(step, Input)]
     for step in tqdm(steps, desc="sensitivity", unit="step", disable=None, leave=False):
         alone = _alone(network.reference, step, network.quantized.ranges)
         found[step.name] = sqnr_db(goal, replace(network, quantized=alone).logits(few))
@@ -86,8 +77,8 @@ def of_network(network: IntegerNetwork) -> Sensitivity:
 
 def _alone(graph: Graph, step: Step, ranges: Mapping[str, Range]) -> Quantized:
     """The float network with one step in integers."""
-    own = {key: value for key, value in ranges.items() if key.split("/")[0] == step.name}
-    if step.kind in WEIGHTED:
+    own = {key: value for key, value in ranges.items() if step_of(key) == step.name}
+    if isinstance(step, Weighted):
         graph = graph.updated(rounded(step, ranges))
     return Quantized(graph=graph, ranges=own)
 
@@ -98,49 +89,20 @@ def sqnr_db(goal: Array, values: Array) -> float:
     return 10 * np.log10(float(np.sum(goal.astype(np.float64) ** 2)) / noise) if noise else np.inf
 
 
-def prepare(
-    model: Any,
-    calibration: Any,
-    min_agreement: float,
-    *,
-    equalize: float = post_training.EQUALIZED_SHARE,
-    method: Method = post_training.DEFAULT_METHOD,
-    size: int | None = None,
-) -> IntegerNetwork:
-    """Quantize a model and lift its most sensitive steps to float until it agrees with the original.
+def lift_until(network: IntegerNetwork, images: Array, wanted: float) -> IntegerNetwork:
+    """Lift the most sensitive steps to float until a network agrees with the float one.
 
     Args:
-        model: an EfficientNet.
-        calibration: photographs; a quarter of them is held out to measure agreement on.
-        min_agreement: share of held-out photographs on which the best class must be the float model's.
-        equalize, method: see `post_training.prepare`.
-        size: side of the input in pixels, for a model that leaves it open.
+        network: from the other photographs.
+        images: held-out photographs.
+        wanted: share of them on which the best class must be the float model's.
 
     Returns:
         The network; its `lifted` and `agreement` say what it took.
 
     Raises:
-        InvalidInputError: a share outside 0–1, or too few photographs to hold some out.
         ExportError: half of the steps in float is still not enough.
     """
-    if not 0.0 < min_agreement <= 1.0:
-        raise InvalidInputError(
-            f"Expected min_agreement as a share between 0 and 1. Received: {min_agreement}. Pass for example 0.98."
-        )
-    images = post_training.checked_images(model, calibration, size=size)
-    if len(images) < 2 * FEWEST_HELD_OUT:
-        raise InvalidInputError(
-            f"Expected at least {2 * FEWEST_HELD_OUT} calibration photographs with min_agreement, which holds "
-            f"some out to check the result. Received: {len(images)}. Pass more photographs."
-        )
-    held_out = np.arange(len(images)) % HELD_OUT == 0
-    if held_out.sum() < FEWEST_HELD_OUT:
-        held_out = np.arange(len(images)) % 2 == 0
-    network = post_training.prepare(model, images[~held_out], equalize=equalize, method=method, size=size)
-    return _lift_until(network, images[held_out], min_agreement)
-
-
-def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> IntegerNetwork:
     goal = network.logits(images, integer=False)
     reached = _agreement(goal, network.logits(images))
     if reached >= wanted:
@@ -148,7 +110,7 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
     steps = network.reference.steps
     limit = int(LARGEST_SHARE * (len(steps) - len(network.floats)))
     ends = _ends(network.reference)
-    for name in of_network(network).worst(len(steps)):
+    for name in sensitivity(network).worst(len(steps)):
         lifted = network.quantized.lift(*set(_with_readers(network.reference, name)) - ends)
         if lifted.lifted == network.quantized.lifted:  # float already, as a neighbour or for its speed
             continue
@@ -161,7 +123,8 @@ def _lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Intege
             return replace(network, agreement=now)
     raise ExportError(
         f"Expected {wanted:.1%} top-1 agreement, {math.ceil(wanted * len(images))} of {len(images)} held-out "
-        f"photographs. Reached {reached:.1%}, {round(reached * len(images))} of them, with {limit} of {len(steps) - len(network.floats)} steps in float. Pass more calibration photographs, ask for less, or "
+        f"photographs. Reached {reached:.1%}, {round(reached * len(images))} of them, with {limit} of "
+        f"{len(steps) - len(network.floats)} steps in float. Pass more calibration photographs, ask for less, or "
         "train with recipe 'int8_qat'."
     )
 
@@ -173,7 +136,9 @@ def _with_readers(graph: Graph, name: str) -> list[str]:
 
 def _ends(graph: Graph) -> set[str]:
     """The steps at the ends, which stay integers: there the file has the types that were asked for."""
-    first = {reader.name for step in graph if step.kind == "input" for reader in graph.consumers(step.name)}
+    first = {
+        reader.name for step in graph if isinstance(step, Input) for reader in graph.consumers(step.name)
+    }
     return first | {graph.output}
 
 

@@ -1,4 +1,4 @@
-"""Transformations that are exact in float and make every tensor use its one integer scale well.
+"""What the float network's channels look like, and transformations that balance them, exact in float.
 
 A tensor has one scale for all its channels, so a channel with a hundredth of the largest channel's
 range keeps 2 or 3 of 256 levels. Dividing channels by factors of their own and multiplying the weights
@@ -13,28 +13,135 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from keras_effnet.export.quantization.graph import WEIGHTED, Array, Graph, Step
-from keras_effnet.export.quantization.ranges import Range, integer_sigmoid, sigmoid
-from keras_effnet.export.quantization.statistics import Samples
+from .graph import Graph
+from .ops import OUTPUT, PRE, Operator, Swish
+from .ranges import Array, Range, integer_sigmoid, sigmoid
+from .steps import Affine, Conv, Depthwise, Input, Mean, Samples, Step, Weighted
 
+SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of them
+SAMPLE_BYTES = 1 << 30  # of all samples together: B7 has half a million channels
+SAMPLED = (OUTPUT, PRE)
 SATURATION = 8.0  # sigmoid(-8) is 0.0003: below it, swish is 0 to within an eighth of an int8 sigmoid's step
 LEVELS = 255  # of an int8 constant whose smallest value is 0
 PERCENTILES = (100.0, 99.95, 99.9, 99.5, 99.0)
 SEARCH_ROWS = 600
 
 
+def sample(graph: Graph, images: Array, *, per_channel: int = SAMPLES) -> dict[str, Array]:
+    """Draw values of every tensor of the float network.
+
+    Args:
+        graph: the network.
+        images: float32 `[N, H, W, C]`, 0–255.
+        per_channel: how many values of a channel to keep, from places spread over all pictures; fewer
+            where the network has so many channels that the samples would exceed `SAMPLE_BYTES`.
+
+    Returns:
+        `[values, channels]` by key: of outputs, and of what enters an activation. The same rows are
+        taken from both. The extremes of each channel are always among them, in the first two rows,
+        which are theirs alone.
+    """
+    per_channel = min(per_channel, SAMPLE_BYTES // (4 * _all_channels(graph)))
+    places = -(-per_channel // len(images))
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[Array]] = {}
+    extremes: dict[str, tuple[Array, Array]] = {}
+
+    def note(key: str, value: Array, index: Array) -> None:
+        flat = value.reshape(-1, value.shape[-1])
+        rows.setdefault(key, []).append(flat[index])
+        low, high = flat.min(0), flat.max(0)
+        if key in extremes:
+            low, high = np.minimum(low, extremes[key][0]), np.maximum(high, extremes[key][1])
+        extremes[key] = (low, high)
+
+    for image in tqdm(images, desc="measuring the float network", unit="image", disable=None, leave=False):
+
+        def measured(step: Step, sources: list[Array], image: Array = image) -> Array:
+            tensors = _tensors(step, sources) if sources else {OUTPUT: image[np.newaxis]}
+            value = tensors[OUTPUT]
+            count = value.size // value.shape[-1]
+            index = rng.permutation(count)[:places] if count > places else np.arange(count)
+            for tensor in SAMPLED:
+                if tensor in tensors:
+                    note(step.key(tensor), tensors[tensor], index)
+            return value
+
+        for _ in graph.walk(measured):
+            pass
+    return {
+        key: np.concatenate([*(side[np.newaxis] for side in extremes[key]), *parts])
+        for key, parts in rows.items()
+    }
+
+
+def _tensors(step: Step, sources: list[Array]) -> dict[str, Array]:
+    """The tensors of a step in float."""
+    seen: dict[str, Array] = {}
+
+    def do(operator: Operator, *values: Array, tensor: str | None = OUTPUT) -> Array:
+        value = np.asarray(operator.tensorflow(*values))
+        if tensor is not None:
+            seen[tensor] = value
+        return value
+
+    step.compute(do, *sources)
+    return seen
+
+
+def _all_channels(graph: Graph) -> int:
+    """Channels of everything that `sample` draws from."""
+    widths: dict[str, int] = {}
+    total = 0
+    for step in graph:
+        sources = [widths[name] for name in step.inputs]
+        widths[step.name] = (
+            int(graph.input_shape[2] or 0) if isinstance(step, Input) else step.channels_of(sources)
+        )
+        twice = isinstance(step, Weighted) and step.activation.entry == PRE
+        total += widths[step.name] * (2 if twice else 1)
+    return total
+
+
+def importance(graph: Graph, samples: Samples) -> dict[str, Array]:
+    """How strongly an error in each channel of each step's output reaches the network's output.
+
+    To first order and as if the errors of channels were independent: squared weights, summed along
+    every path, slopes of activations averaged over the samples.
+
+    Returns:
+        By step name, one weight per channel, mean 1.
+    """
+    weights: dict[str, Array] = {}
+    for step in reversed(list(graph)):
+        parts = [
+            reader.error_behind(weights[reader.name], step.name, samples)
+            for reader in graph.consumers(step.name)
+        ]
+        channels = samples[step.name].shape[1]
+        weights[step.name] = np.sum(parts, axis=0) if parts else np.ones(channels)
+    return {name: value / max(float(value.mean()), 1e-30) for name, value in weights.items()}
+
+
 def absorb_preprocessing(graph: Graph) -> Graph:
     """Move the factors of `affine` steps into the convolution behind: x·a + b = (x + b/a)·a.
 
-    What is left is one sum, in pixel values: on the 8-bit grid that the pixels themselves are on.
+    What is left is one sum, in pixel values: on the 8-bit grid that the pixels themselves are on. Without a
+    summand nothing is left.
     """
     for step in list(graph):
-        consumers = graph.consumers(step.name)
-        if step.kind != "affine" or step.kernel is None or [c.kind for c in consumers] != ["conv"]:
+        if not isinstance(step, Affine) or step.kernel is None:
+            continue
+        readers = graph.consumers(step.name)
+        if len(readers) != 1 or not isinstance(readers[0], Conv) or isinstance(readers[0], Depthwise):
             continue
         bias = (step.bias / step.kernel).astype(np.float32)
-        graph = _push(graph.updated(replace(step, kernel=None, bias=bias)), step.name, step.kernel)
+        rest = replace(step, kernel=None, bias=bias)
+        graph = _push(graph.updated(rest), step.name, step.kernel)
+        if not bias.any():
+            graph = graph.without(rest)
     return graph
 
 
@@ -54,8 +161,9 @@ def equalize_swishes(
     """
     for name in names:
         step = graph[name]
-        gains = choose_gains(samples[f"{name}/pre"], weights[name])
-        graph = graph.updated(replace(divide_output(step, gains), gain=gains))
+        assert isinstance(step, Weighted)
+        gains = choose_gains(samples[step.key(PRE)], weights[name])
+        graph = graph.updated(replace(divide_output(step, gains), activation=Swish(gain=gains)))
         graph = _push(graph, name, gains)
     return graph
 
@@ -98,32 +206,25 @@ def _swish_loss(u: Array, gains: Array, weights: Array, ratio: float) -> float:
     return float(error @ weights)
 
 
-def divide_output(step: Step, factors: Array) -> Step:
+def divide_output(step: Weighted, factors: Array) -> Weighted:
     """A step whose output channels come out divided by `factors`, in front of its activation."""
-    assert step.kernel is not None and step.bias is not None
-    by_channel = factors[:, np.newaxis] if step.kind == "depthwise" else factors
     return replace(
         step,
-        kernel=(step.kernel / by_channel).astype(np.float32),
+        kernel=(step.kernel / step.by_channel(factors)).astype(np.float32),
         bias=(step.bias / factors).astype(np.float32),
     )
 
 
 def _push(graph: Graph, name: str, factors: Array) -> Graph:
     """Multiply by `factors` what the consumers of `name` do with its channels."""
-    for consumer in graph.consumers(name):
-        if consumer.kind in WEIGHTED:
-            graph = graph.updated(_times_input(consumer, factors))
-        elif consumer.kind in ("mean", "product"):
-            graph = _push(graph, consumer.name, factors)
+    for reader in graph.consumers(name):
+        if isinstance(reader, Weighted):
+            graph = graph.updated(reader.times_input(factors))
+        elif reader.passes_factors:
+            graph = _push(graph, reader.name, factors)
         else:
-            raise ValueError(f"A {consumer.kind} cannot take the factors of {name!r}.")
+            raise ValueError(f"A {type(reader).__name__} cannot take the factors of {name!r}.")
     return graph
-
-
-def _times_input(step: Step, factors: Array) -> Step:
-    assert step.kernel is not None
-    return replace(step, kernel=(step.kernel * factors[:, np.newaxis]).astype(np.float32))
 
 
 def swishes(graph: Graph) -> list[str]:
@@ -132,20 +233,25 @@ def swishes(graph: Graph) -> list[str]:
     Squeeze-and-excite's are a single pixel and not worth it. A sum behind a swish, which only networks
     far narrower than B0 have, would need the same factors on its other side.
     """
-    pooled = {step.name for step in graph if step.kind == "mean"}
+    pooled = {step.name for step in graph if isinstance(step, Mean)}
     return [
         step.name
-        for step in graph
-        if step.activation == "swish" and not pooled.intersection(step.inputs) and _can_push(graph, step.name)
+        for step in graph.weighted
+        if isinstance(step.activation, Swish)
+        and not pooled.intersection(step.inputs)
+        and _can_push(graph, step.name)
     ]
 
 
 def _can_push(graph: Graph, name: str) -> bool:
-    """Whether everything that reads a step can take factors for its channels."""
-    return all(
-        consumer.kind in WEIGHTED
-        or (consumer.kind in ("mean", "product") and _can_push(graph, consumer.name))
-        for consumer in graph.consumers(name)
+    """Whether everything that reads a step can take factors for its channels, and something does.
+
+    What nobody reads leaves the network, and nothing would multiply the factors back.
+    """
+    readers = graph.consumers(name)
+    return bool(readers) and all(
+        isinstance(reader, Weighted) or (reader.passes_factors and _can_push(graph, reader.name))
+        for reader in readers
     )
 
 

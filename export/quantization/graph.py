@@ -1,62 +1,19 @@
-"""A network as the list of its arithmetic steps: what quantization sees of a Keras model.
-
-A step is what one integer kernel group computes: a convolution with batch normalization folded into
-it and the activation behind it, a mean, a product, a sum. The steps are few enough that every method
-here is a loop over them, and they know nothing of Keras, TFLite or ONNX.
-
-Tensors are `[N, H, W, C]` (`[N, C]` behind a mean without kept dimensions). Kernels: `conv`
-`[h, w, in, out]`, `depthwise` `[h, w, channels, 1]`, `dense` `[in, out]`, as Keras stores them.
-"""
+"""A network as the list of its steps, in float and in integers, and what it computes in either."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy.typing as npt
+import numpy as np
 
-Array = npt.NDArray[Any]
-Padding = str | tuple[tuple[int, int], tuple[int, int]]
+from .ops import LINEAR, OUTPUT, PRE, Activation, Operator, in_float, key_of, step_of
+from .ranges import SIGMOID_STEPS, Array, Range
+from .steps import Input, Step, Weighted
 
-WEIGHTED = frozenset({"conv", "depthwise", "dense"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step of a network.
-
-    Attributes:
-        name: unique; that of the Keras layer that holds the weights or does the arithmetic.
-        kind: `input`, `affine` (x · kernel + bias per channel), `conv`, `depthwise`, `dense`, `mean`
-            (over height and width), `product`, `sum`.
-        inputs: names of the steps it reads.
-        kernel: weights, see the module; for `affine` one factor per channel.
-        bias: one summand per output channel.
-        strides: of a convolution, vertical and horizontal.
-        padding: `"same"`, `"valid"`, or zeros to add ((top, bottom), (left, right)).
-        activation: `linear`, `swish`, `relu6`, `sigmoid` or `softmax`.
-        gain: factors s of an equalized swish, which computes u · sigmoid(s · u); None for 1.
-        keepdims: of `mean`.
-    """
-
-    name: str
-    kind: str
-    inputs: tuple[str, ...] = ()
-    kernel: Array | None = None
-    bias: Array | None = None
-    strides: tuple[int, int] = (1, 1)
-    padding: Padding = "same"
-    activation: str = "linear"
-    gain: Array | None = None
-    keepdims: bool = True
-
-    @property
-    def channels(self) -> int:
-        """Output channels of a step with weights."""
-        if self.bias is None:
-            raise ValueError(f"Step {self.name!r} of kind {self.kind!r} has no channels of its own.")
-        return int(self.bias.shape[0])
+Ranges = Mapping[str, Range]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +39,14 @@ class Graph:
         return next(reversed(self.steps))
 
     @property
-    def has_swish(self) -> bool:
-        """Whether any step is activated by a swish."""
-        return any(step.activation == "swish" for step in self)
+    def weighted(self) -> list[Weighted]:
+        """The steps with a kernel, in order."""
+        return [step for step in self if isinstance(step, Weighted)]
+
+    @property
+    def slow_in_onnxruntime(self) -> bool:
+        """Whether any step is activated by something that ONNX Runtime computes faster in float."""
+        return any(step.activation.slow_in_onnxruntime for step in self.weighted)
 
     def consumers(self, name: str) -> list[Step]:
         """The steps that read `name`, in order."""
@@ -93,3 +55,212 @@ class Graph:
     def updated(self, *changed: Step) -> Graph:
         """The same graph with some steps replaced."""
         return replace(self, steps={**self.steps, **{step.name: step for step in changed}})
+
+    def without(self, step: Step) -> Graph:
+        """The same graph, whose steps read what `step` reads instead of what it gives."""
+        (source,) = step.inputs
+        readers = [
+            replace(reader, inputs=tuple(source if name == step.name else name for name in reader.inputs))
+            for reader in self.consumers(step.name)
+        ]
+        rest = {name: kept for name, kept in self.steps.items() if name != step.name}
+        return replace(self, steps=rest).updated(*readers)
+
+    def walk(self, value_of: Callable[[Step, list[Value]], Value]) -> Iterator[tuple[Step, Value]]:
+        """Compute a value for every step, in order.
+
+        Args:
+            value_of: the value of a step, given those of the steps it reads.
+
+        Yields:
+            Each step with its value. Values are forgotten after their last use.
+        """
+        last_use = {name: step.name for step in self for name in step.inputs}
+        values: dict[str, Value] = {}
+        for step in self:
+            values[step.name] = value_of(step, [values[name] for name in step.inputs])
+            yield step, values[step.name]
+            for name in step.inputs:
+                if last_use[name] == step.name:
+                    values.pop(name, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """An integer network.
+
+    Attributes:
+        graph: its steps; weights lie on their 8-bit grids.
+        ranges: of its tensors, by key (see `ops.key_of`).
+        lifted: names of steps that compute in float. What passes between two of them is float too.
+    """
+
+    graph: Graph
+    ranges: dict[str, Range]
+    lifted: frozenset[str] = frozenset()
+
+    @property
+    def between(self) -> frozenset[str]:
+        """The lifted steps that only lifted ones read: what they pass on is float."""
+        return frozenset(
+            name
+            for name in self.lifted
+            if (readers := self.graph.consumers(name)) and self.lifted.issuperset(r.name for r in readers)
+        )
+
+    def lift(self, *names: str) -> Quantized:
+        """The same network with further steps in float."""
+        more = replace(self, lifted=self.lifted.union(names))
+        inner = {key for key in self.ranges if key != step_of(key) and step_of(key) in more.lifted}
+        dropped = inner | more.between
+        return replace(more, ranges={key: value for key, value in self.ranges.items() if key not in dropped})
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerNetwork:
+    """What `prepare` makes of a model.
+
+    Attributes:
+        reference: the float network, preprocessing absorbed, equalized.
+        quantized: the integer network.
+        height, width: of the input, in pixels.
+        images: the calibration photographs.
+        floats: names of steps that compute in float because that is faster, see `prepare`.
+        agreement: top-1 agreement with the float network on held-out photographs, or None.
+    """
+
+    reference: Graph
+    quantized: Quantized
+    height: int
+    width: int
+    images: Array = field(repr=False)
+    floats: frozenset[str] = frozenset()
+    agreement: float | None = None
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
+        return not self.quantized.graph.slow_in_onnxruntime
+
+    @property
+    def lifted(self) -> tuple[str, ...]:
+        """Steps that were left in float to meet an accuracy (see `accuracy`)."""
+        return tuple(sorted(self.quantized.lifted - self.floats))
+
+    def logits(self, images: Array, *, integer: bool = True) -> Array:
+        """Outputs in front of the last activation, `[N, classes]`, simulated."""
+        graph = self.quantized.graph if integer else self.reference
+        last = graph[graph.output]
+        if isinstance(last, Weighted):
+            graph = graph.updated(replace(last, activation=LINEAR))
+        ranges = self.quantized.ranges if integer else None
+        return run(graph, images, ranges)[graph.output]
+
+
+class InIntegers:
+    """The `do` of integer arithmetic: operators of TensorFlow, their results rounded.
+
+    A tensor without a range stays float. A step whose tensor in front of the activation has none is
+    lifted: its sigmoid is not rounded either.
+    """
+
+    def __init__(self, name: str, ranges: Ranges) -> None:
+        self.name = name
+        self.ranges = ranges
+        self.in_integers = key_of(name, PRE) in ranges
+
+    def __call__(self, operator: Operator, *values: Any, tensor: str | None = OUTPUT) -> Any:
+        import tensorflow as tf
+
+        value = operator.tensorflow(*values)
+        if operator.fixed and self.in_integers:
+            return tf.minimum(tf.round(value * SIGMOID_STEPS), SIGMOID_STEPS - 1) / SIGMOID_STEPS
+        return value if tensor is None else rounded(value, self.ranges.get(key_of(self.name, tensor)))
+
+
+def rounded(x: Any, chosen: Range | None) -> Any:
+    """`x` as its integer tensor holds it; unchanged when the tensor has no range (it stays float)."""
+    import tensorflow as tf
+
+    if chosen is None:
+        return x
+    low, high = chosen.nudged
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, high)
+
+
+def activate_samples(
+    activation: Activation, name: str, u: Array, ranges: Ranges, seen: dict[str, Array] | None = None
+) -> Array:
+    """An activation in integers, for samples of what enters it, in NumPy.
+
+    Args:
+        activation: of the step `name`.
+        name: of the step.
+        u: samples `[values, channels]`.
+        ranges: as far as they are known; tensors without one are not rounded.
+        seen: takes each tensor before it is rounded.
+    """
+
+    def hold(value: Array, tensor: str) -> Array:
+        if seen is not None:
+            seen[tensor] = value
+        chosen = ranges.get(key_of(name, tensor))
+        return value if chosen is None else chosen.round(value)
+
+    def do(operator: Operator, *values: Any, tensor: str = OUTPUT) -> Array:
+        value = operator.numpy(*values)
+        if operator.fixed:
+            return np.minimum(np.rint(value * SIGMOID_STEPS), SIGMOID_STEPS - 1) / np.float32(SIGMOID_STEPS)
+        return hold(value, tensor)
+
+    return np.asarray(activation.compute(do, hold(u, PRE)))
+
+
+def evaluate(step: Step, sources: list[Any], ranges: Ranges | None) -> Any:
+    """The output of a step that is not the input; in float when there are no ranges."""
+    return step.compute(in_float if ranges is None else InIntegers(step.name, ranges), *sources)
+
+
+def run(
+    graph: Graph,
+    images: Array,
+    ranges: Ranges | None = None,
+    *,
+    batch: int = 8,
+    keep: Callable[[str], bool] | None = None,
+) -> dict[str, Array]:
+    """Run a graph on pictures.
+
+    Args:
+        graph: the network.
+        images: float32 `[N, H, W, C]`, 0–255.
+        ranges: None to compute in float, else the integer tensors' ranges.
+        batch: pictures at a time.
+        keep: which tensors to return besides the output; default none.
+
+    Returns:
+        Arrays by step name, with all pictures.
+    """
+    collected: dict[str, list[Array]] = {}
+    for start in range(0, len(images), batch):
+        for step, value in _walk(graph, images[start : start + batch], ranges):
+            if step.name == graph.output or (keep is not None and keep(step.name)):
+                collected.setdefault(step.name, []).append(np.asarray(value))
+    return {name: np.concatenate(parts) for name, parts in collected.items()}
+
+
+def map_sizes(graph: Graph, shape: tuple[int, ...]) -> dict[str, int]:
+    """Values of each step's output for one picture of the given (height, width, channels)."""
+    image = np.zeros((1, *shape), np.float32)
+    return {step.name: int(np.prod(value.shape)) for step, value in _walk(graph, image, None)}
+
+
+def _walk(graph: Graph, images: Array, ranges: Ranges | None) -> Iterator[tuple[Step, Any]]:
+    """Every step with its output, in order."""
+
+    def value_of(step: Step, sources: list[Any]) -> Any:
+        if isinstance(step, Input):
+            return images if ranges is None else rounded(images, ranges.get(step.name))
+        return evaluate(step, sources, ranges)
+
+    return graph.walk(value_of)

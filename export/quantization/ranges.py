@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from keras_effnet.export.quantization.graph import Array
+Array = npt.NDArray[Any]
 
 SIGMOID_STEPS = 256  # LOGISTIC and SOFTMAX have a fixed scale of 1/256 in TFLite's int8 kernels
 # candidate limits as shares of the largest value seen; every choice among them is by measured error
@@ -47,6 +48,9 @@ class Range:
         """`x` as the integer tensor would hold it."""
         low, high = self.nudged
         return (np.rint(np.clip(x, low, high) / self.scale) * self.scale).astype(np.float32)
+
+
+PIXELS = Range(low=0.0, high=255.0)
 
 
 def covering(values: Array) -> Range:

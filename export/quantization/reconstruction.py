@@ -17,13 +17,13 @@ from functools import cached_property
 
 import numpy as np
 
-from keras_effnet.export.quantization.graph import Array
+from .ops import LARGEST
+from .ranges import Array
 
 RIDGES = (1e-3, 3e-2, 1.0)  # relative to the diagonal; the held-out half of the samples chooses
 ITERATIONS = 6
 TRIAL_ITERATIONS = 2
 DAMPING = 1e-2  # of the rounding's quadratic form, relative to the mean diagonal (GPTQ's own default)
-LARGEST = 127
 BIAS_LIMIT = 1 << 29  # a fourth of int32: the walk may still make a bias larger
 MANY = 1 << 30  # multiply-adds from which on all cores are worth it
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.export.quantization import accuracy, post_training
-from keras_effnet.export.quantization.compression import Compression, compress
+from keras_effnet.export.quantization import accuracy
+from keras_effnet.export.quantization.prepare import prepare
+from keras_effnet.export.quantization.steps import Depthwise
+from keras_effnet.export.quantization.to_tflite import integer_tflite
+from keras_effnet.export.quantization.trained.compression import Compression, compress
 
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("litert_quantizer")
@@ -22,7 +25,7 @@ SMALLEST = 256  # the tiny network's kernels are small
 def compressed(tiny_swish: Any, calibration: Any) -> dict[str, Any]:
     short = {"smallest": SMALLEST, "steps": 20, "batch": 4}
     return {
-        "plain": post_training.prepare(tiny_swish, calibration, equalize=0.0),
+        "plain": prepare(tiny_swish, calibration, equalize=0.0),
         "pruned": compress(tiny_swish, calibration, Compression(sparsity=0.4, **short)),
         "clustered": compress(tiny_swish, calibration, Compression(clusters=8, **short)),
     }
@@ -30,7 +33,7 @@ def compressed(tiny_swish: Any, calibration: Any) -> dict[str, Any]:
 
 def kernels(network: Any) -> list[Any]:
     """Those that were large enough, without the stem's."""
-    steps = [step for step in network.quantized.graph if step.kind in ("conv", "dense")][1:]
+    steps = [step for step in network.quantized.graph.weighted if not isinstance(step, Depthwise)][1:]
     return [step.kernel for step in steps if step.kernel.size >= SMALLEST]
 
 
@@ -56,7 +59,7 @@ def test_compressed_network_still_knows_its_classes_and_zips_smaller(
     network, plain = compressed[name], compressed["plain"]
     goal = plain.logits(held_out, integer=False)
     assert accuracy.sqnr_db(goal, network.logits(held_out)) > 3
-    sizes = [len(zlib.compress(post_training.to_tflite(each))) for each in (network, plain)]
+    sizes = [len(zlib.compress(integer_tflite(each))) for each in (network, plain)]
     assert sizes[0] < sizes[1]
 
 

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from material import randomize
 
-from keras_effnet.export.quantization import equalization, rebuild, simulate, statistics
-from keras_effnet.export.quantization.folding import UnsupportedModelError, fold
-from keras_effnet.export.quantization.graph import Graph
+from keras_effnet.export.quantization import equalization
+from keras_effnet.export.quantization.accuracy import sqnr_db
+from keras_effnet.export.quantization.fold import UnsupportedModelError, fold
+from keras_effnet.export.quantization.graph import Graph, run
+from keras_effnet.export.quantization.prepare import prepare
+from keras_effnet.export.quantization.to_keras import to_keras
 
 
 def outputs(graph: Graph, images: Any) -> Any:
-    return simulate.run(graph, images)[graph.output]
+    return run(graph, images)[graph.output]
 
 
 def test_folded_graph_equals_model(tiny_swish: Any, graph: Any, held_out: Any) -> None:
@@ -51,14 +55,14 @@ def test_equalized_network_equals_the_original(
     choice: str, graph: Any, calibration: Any, held_out: Any
 ) -> None:
     absorbed = equalization.absorb_preprocessing(graph)
-    samples = statistics.sample(absorbed, calibration)
-    weights = statistics.importance(absorbed, samples)
+    samples = equalization.sample(absorbed, calibration)
+    weights = equalization.importance(absorbed, samples)
     names = equalization.swishes(absorbed)
     equalized = equalization.equalize_swishes(
         absorbed, samples, weights, names if choice == "all" else names[:1]
     )
     assert np.abs(outputs(equalized, held_out) - outputs(graph, held_out)).max() < 1e-4
-    assert all(equalized[name].gain is not None for name in names[:1])
+    assert all(equalized[name].activation.gain is not None for name in names[:1])
 
 
 def test_gains_bring_channels_to_one_range() -> None:
@@ -82,11 +86,11 @@ def test_absorbed_preprocessing_leaves_one_sum_in_pixel_values(graph: Any) -> No
 
 
 def test_rebuilt_model_equals_the_graph(graph: Any, calibration: Any, held_out: Any) -> None:
-    samples = statistics.sample(graph, calibration)
+    samples = equalization.sample(graph, calibration)
     equalized = equalization.equalize_swishes(
-        graph, samples, statistics.importance(graph, samples), equalization.swishes(graph)
+        graph, samples, equalization.importance(graph, samples), equalization.swishes(graph)
     )
-    model = rebuild.to_keras(equalized, height=64, width=64)
+    model = to_keras(equalized, height=64, width=64)
     assert np.abs(model.predict(held_out, verbose=0) - outputs(equalized, held_out)).max() < 1e-4
 
 
@@ -96,7 +100,7 @@ def test_importance_ignores_channels_that_nobody_reads(graph: Any, calibration: 
     kernel = dense.kernel.copy()
     kernel[0] = 0
     silent = graph.updated(replace(dense, kernel=kernel))
-    weights = statistics.importance(silent, statistics.sample(silent, calibration[:4], per_channel=50))
+    weights = equalization.importance(silent, equalization.sample(silent, calibration[:4], per_channel=50))
     assert weights[step.name][0] == 0
     assert weights[step.name][1:].min() > 0
 
@@ -117,3 +121,30 @@ def test_fold_refuses_a_layer_that_is_used_twice() -> None:
     twice = keras.layers.Conv2D(3, 1, name="twice")
     with pytest.raises(UnsupportedModelError, match="'twice' to be used once"):
         fold(keras.Model(image, twice(twice(image))))
+
+
+@pytest.fixture(scope="module")
+def pooled(tiny_variant: Any) -> Any:
+    """A network whose last swish leaves it through the mean: nobody multiplies factors back."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    keras.utils.set_random_seed(5)
+    model = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg")
+    randomize(model)
+    return model
+
+
+def test_equalized_network_equals_keras_when_it_ends_in_pooled_features(
+    pooled: Any, calibration: Any, held_out: Any
+) -> None:
+    network = prepare(pooled, calibration, equalize=1.0)
+    expected = pooled.predict(held_out, verbose=0)
+    error = np.abs(network.logits(held_out, integer=False) - expected).max()
+    assert error < 1e-4 * np.abs(expected).max()
+    equalized = [
+        s.name for s in network.reference.weighted if getattr(s.activation, "gain", None) is not None
+    ]
+    assert "stem_conv" in equalized and "top_conv" not in equalized
+    assert sqnr_db(expected, network.logits(held_out)) > 10

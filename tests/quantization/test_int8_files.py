@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.export import tflite_pack, to_tflite
-from keras_effnet.export.quantization import accuracy, onnx_file, post_training
-from keras_effnet.export.quantization.sequential import Method
+from keras_effnet.export import tflite_pack, to_onnx, to_tflite
+from keras_effnet.export.model_facts import facts_of
+from keras_effnet.export.quantization import accuracy
+from keras_effnet.export.quantization import prepare as door
+from keras_effnet.export.quantization.layerwise import Method
+from keras_effnet.export.quantization.prepare import prepare
+from keras_effnet.export.quantization.steps import Input
+from keras_effnet.export.quantization.to_onnx import integer_onnx
+from keras_effnet.export.quantization.to_tflite import integer_tflite
 
 pytest.importorskip("litert_quantizer")
 
@@ -41,7 +47,7 @@ def predict(content: bytes, images: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def content(network: Any) -> bytes:
-    return post_training.to_tflite(network)
+    return integer_tflite(network)
 
 
 def simulated(network: Any, images: Any) -> Any:
@@ -72,7 +78,7 @@ def test_uint8_input_takes_pixels_as_they_are(content: bytes) -> None:
 def test_ends_do_not_change_what_the_file_says(
     input_type: str, output_type: str, content: bytes, network: Any, held_out: Any
 ) -> None:
-    other = post_training.to_tflite(network, input_type=input_type, output_type=output_type)
+    other = integer_tflite(network, input_type=input_type, output_type=output_type)
     assert np.abs(predict(other, held_out) - predict(content, held_out)).max() < 0.01
     assert interpreter(other).get_output_details()[0]["dtype"] == np.dtype(output_type)
 
@@ -102,17 +108,17 @@ def test_error_ranges_beat_minimum_and_maximum(tiny_swish: Any, calibration: Any
     goal = None
     noise = []
     for method in (stock, Method()):
-        network = post_training.prepare(tiny_swish, calibration, equalize=1.0, method=method)
+        network = prepare(tiny_swish, calibration, equalize=1.0, method=method)
         goal = network.logits(held_out, integer=False)
         noise.append(float(np.sum((network.logits(held_out) - goal) ** 2)))
     assert noise[1] < noise[0]
 
 
 def test_lite_needs_no_swish(tiny_lite: Any, calibration: Any, held_out: Any) -> None:
-    network = post_training.prepare(tiny_lite, calibration, equalize=1.0)
+    network = prepare(tiny_lite, calibration, equalize=1.0)
     goal = network.logits(held_out, integer=False)
     assert accuracy.sqnr_db(goal, network.logits(held_out)) > 10
-    assert predict(post_training.to_tflite(network), held_out).shape == (len(held_out), 4)
+    assert predict(integer_tflite(network), held_out).shape == (len(held_out), 4)
 
 
 def test_constant_survives_when_the_weights_of_its_channel_have_died(
@@ -132,10 +138,10 @@ def test_constant_survives_when_the_weights_of_its_channel_have_died(
     shift = normalization.gamma * normalization.moving_mean / np.sqrt(normalization.moving_variance + 1e-3)
     normalization.beta.assign(np.concatenate([constants + shift[:3], normalization.beta[3:]]))
 
-    network = post_training.prepare(model, calibration)
+    network = prepare(model, calibration)
     bias = network.quantized.graph["stem_conv"].bias
     assert bias is not None and bias[:3] == pytest.approx(constants, rel=0.05)
-    opened = interpreter(post_training.to_tflite(network))
+    opened = interpreter(integer_tflite(network))
     stem_operator = next(op for op in opened._get_ops_details() if op["op_name"] == "CONV_2D")
     stored = next(d for d in opened.get_tensor_details() if d["index"] == stem_operator["inputs"][2])
     scales = stored["quantization_parameters"]["scales"]
@@ -146,7 +152,7 @@ def test_onnx_file_computes_what_was_simulated(network: Any, held_out: Any) -> N
     onnxruntime = pytest.importorskip("onnxruntime")
     results = []
     for layout, images in (("nhwc", held_out), ("nchw", np.transpose(held_out, (0, 3, 1, 2)))):
-        proto = onnx_file.to_onnx(network.quantized, height=64, width=64, layout=layout)
+        proto = integer_onnx(network, input_name="image", output_name="probabilities", layout=layout)
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         results.append(session.run(None, {"image": np.rint(images)})[0])
     assert np.array_equal(*results)
@@ -154,8 +160,8 @@ def test_onnx_file_computes_what_was_simulated(network: Any, held_out: Any) -> N
 
 
 def test_sensitivity_has_a_figure_for_each_step_and_a_plot(network: Any, tmp_path: Any) -> None:
-    found = accuracy.of_network(network)
-    assert list(found.sqnr_db) == [step.name for step in network.reference if step.kind != "input"]
+    found = accuracy.sensitivity(network)
+    assert list(found.sqnr_db) == [step.name for step in network.reference if not isinstance(step, Input)]
     assert found.sqnr_db[found.worst(1)[0]] == min(found.sqnr_db.values())
     assert found.plot(tmp_path / "steps.png").stat().st_size > 5000
 
@@ -164,10 +170,10 @@ def test_lifted_steps_bring_agreement(network: Any, held_out: Any) -> None:
     goal = network.logits(held_out, integer=False)
     before = accuracy._agreement(goal, network.logits(held_out))
     wanted = before + 0.05
-    lifted = accuracy._lift_until(network, held_out, wanted)
+    lifted = accuracy.lift_until(network, held_out, wanted)
     assert lifted.lifted
     assert lifted.agreement is not None and lifted.agreement >= wanted
-    content = post_training.to_tflite(lifted)
+    content = integer_tflite(lifted)
     assert np.sqrt(np.mean((predict(content, held_out) - simulated(lifted, held_out)) ** 2)) < 0.06
     (given,), (taken,) = interpreter(content).get_input_details(), interpreter(content).get_output_details()
     assert (given["dtype"], taken["dtype"]) == (np.uint8, np.int8)
@@ -196,7 +202,7 @@ def test_lifting_a_step_leaves_only_its_operators_in_float(
     name: str, operators: list[str], network: Any
 ) -> None:
     lifted = replace(network, quantized=network.quantized.lift(name))
-    assert float_operators(post_training.to_tflite(lifted)) == operators
+    assert float_operators(integer_tflite(lifted)) == operators
 
 
 def test_ends_are_never_lifted(network: Any, held_out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +220,7 @@ def test_ends_are_never_lifted(network: Any, held_out: Any, monkeypatch: pytest.
         lambda self, *names: (found := lift(self, *names), tried.append(found.lifted))[0],
     )
     with pytest.raises(ExportError):
-        accuracy._lift_until(network, held_out[:8], 1.0)
+        accuracy.lift_until(network, held_out[:8], 1.0)
     steps = list(network.reference)
     assert len(tried[-1]) == len(steps) - 3  # the input itself, what reads it, and the output
     assert network.reference.output not in tried[-1]
@@ -222,7 +228,7 @@ def test_ends_are_never_lifted(network: Any, held_out: Any, monkeypatch: pytest.
 
 def test_min_agreement_fails_clearly_when_it_cannot_be_met(network: Any, held_out: Any) -> None:
     with pytest.raises(ExportError, match=r"Expected 110.0% top-1 agreement, 53 of 48 held-out.*Reached"):
-        accuracy._lift_until(network, held_out, 1.1)
+        accuracy.lift_until(network, held_out, 1.1)
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 98.0])
@@ -230,7 +236,7 @@ def test_min_agreement_is_rejected_when_it_is_no_share(
     share: float, tiny_swish: Any, calibration: Any
 ) -> None:
     with pytest.raises(InvalidInputError, match="min_agreement as a share between 0 and 1"):
-        accuracy.prepare(tiny_swish, calibration, share)
+        prepare(tiny_swish, calibration, min_agreement=share)
 
 
 def test_min_agreement_asks_for_more_photographs_when_there_are_few(
@@ -240,7 +246,7 @@ def test_min_agreement_asks_for_more_photographs_when_there_are_few(
         pytest.raises(InvalidInputError, match="at least 16 calibration photographs with min_agreement"),
         pytest.warns(UserWarning, match="at least 16"),
     ):
-        accuracy.prepare(tiny_swish, calibration[:8], 0.9)
+        prepare(tiny_swish, calibration[:8], min_agreement=0.9)
 
 
 @pytest.mark.parametrize(
@@ -254,25 +260,47 @@ def test_min_agreement_asks_for_more_photographs_when_there_are_few(
         (np.linspace(0, 4000, 16 * 64 * 64 * 3).reshape(16, 64, 64, 3), "0-255.*0 to 4000"),
     ],
 )
-def test_calibration_is_rejected_when_it_cannot_be_used(images: Any, message: str, tiny_swish: Any) -> None:
+def test_calibration_is_rejected_when_it_cannot_be_used(
+    images: Any, message: str, tiny_swish: Any, tmp_path: Any
+) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        post_training.int8_tflite(tiny_swish, images)
+        to_tflite(tiny_swish, tmp_path / "x.tflite", "int8", images)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("int8", {}, "photographs as calibration. Received: an integer network. Pass it as network="),
+        ("int16x8", {"network": True}, "a prepared network with recipe 'int8'.*Received: tflite:int16x8"),
+        ("float32", {"network": True}, "a prepared network with recipe 'int8'.*Received: tflite:float32"),
+        ("int8", {"network": True, "min_agreement": 0.9}, "either a prepared network or min_agreement"),
+    ],
+)
+def test_network_is_refused_where_it_cannot_be_used(
+    recipe: str, options: dict[str, Any], message: str, tiny_swish: Any, network: Any, tmp_path: Any
+) -> None:
+    given = {"network": network} if "network" in options else {"calibration": network}
+    with pytest.raises(InvalidInputError, match=message):
+        to_tflite(tiny_swish, tmp_path / "x.tflite", recipe, **{**options, **given})
 
 
 @pytest.mark.parametrize("option", ["input_type", "output_type"])
-def test_types_are_rejected_when_unknown(option: str, tiny_swish: Any, calibration: Any) -> None:
+def test_types_are_rejected_when_unknown(
+    option: str, tiny_swish: Any, calibration: Any, tmp_path: Any
+) -> None:
     with pytest.raises(InvalidInputError, match=f"Expected {option} to be one of .*Received: 'int4'"):
-        post_training.int8_tflite(tiny_swish, calibration, **{option: "int4"})
+        to_tflite(tiny_swish, tmp_path / "x.tflite", "int8", calibration, **{option: "int4"})
 
 
 def test_untrained_model_warns(tiny_variant: Any) -> None:
     from keras_effnet import EfficientNet
 
     with pytest.warns(UserWarning, match="Expected a trained model"):
-        post_training.warn_if_untrained(EfficientNet(tiny_variant, weights=None, classes=2))
+        door.warn_if_untrained(EfficientNet(tiny_variant, weights=None, classes=2))
 
 
-def test_other_models_take_the_plain_path_and_say_so(calibration: Any) -> None:
+def test_other_models_take_the_plain_path_and_say_so(calibration: Any, tmp_path: Any) -> None:
     import keras
 
     keras.utils.set_random_seed(0)
@@ -281,15 +309,13 @@ def test_other_models_take_the_plain_path_and_say_so(calibration: Any) -> None:
     x = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
     model = keras.Model(image, x)
     with pytest.warns(UserWarning, match="a MaxPooling2D.*plain path"):
-        content = post_training.int8_tflite(model, iter([calibration[:20], calibration[20:]]))
+        path = to_tflite(model, tmp_path / "x.tflite", "int8", iter([calibration[:20], calibration[20:]]))
     expected = model.predict(np.rint(calibration), verbose=0)
-    assert np.abs(predict(content, calibration) - expected).max() < 0.05
+    assert np.abs(predict(path.read_bytes(), calibration) - expected).max() < 0.05
 
 
 def test_onnx_says_what_to_do_when_a_model_cannot_be_taken_apart(calibration: Any, tmp_path: Any) -> None:
     import keras
-
-    from keras_effnet.export import to_onnx
 
     image = keras.Input((64, 64, 3))
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
@@ -302,14 +328,14 @@ def test_calibration_in_unit_range_warns_and_few_pictures_warn(tiny_swish: Any, 
         pytest.warns(UserWarning, match="divided by 255 already"),
         pytest.warns(UserWarning, match="at least 16"),
     ):
-        post_training.checked_images(tiny_swish, calibration[:4] / 255)
+        door.calibration_images(calibration[:4] / 255, facts_of(tiny_swish))
 
 
 def test_large_networks_say_how_few_photographs_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(post_training, "WALK_BYTES", 16 * 9 * 100)
+    monkeypatch.setattr(door, "WALK_BYTES", 16 * 9 * 100)
     images = np.zeros((40, 2, 2, 3), np.float32)
     with pytest.warns(UserWarning, match="Uses 9 of 40 calibration photographs"):
-        assert len(post_training._affordable(images, 100)) == 9
+        assert len(door._affordable(images, 100)) == 9
 
 
 @pytest.mark.parametrize("recipe", ["int8_qat", "int8_pruned", "int8_clustered", "int16x8"])
@@ -331,8 +357,6 @@ def test_features_in_integers_keep_their_shape(tiny_swish: Any, calibration: Any
     import keras
 
     onnxruntime = pytest.importorskip("onnxruntime")
-    from keras_effnet.export import to_onnx
-
     features = keras.Model(tiny_swish.input, tiny_swish.get_layer("block1a_project_bn").output)
     path = to_onnx(features, tmp_path / "x.onnx", "int8", calibration)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -358,7 +382,7 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
 
     monkeypatch.setattr(pipeline, "compare", watched)
     met = replace(network, quantized=network.quantized.lift("stem_conv"), agreement=0.98)
-    monkeypatch.setattr(post_training, "network", lambda *_, **__: met)
+    monkeypatch.setattr(door, "prepare", lambda *_, **__: met)
     job = pipeline.Job(
         model=tiny_swish,
         name="tiny",
@@ -383,9 +407,9 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     )
 
 
-def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: Any) -> None:
-    content = post_training.int16x8_tflite(tiny_swish, calibration)
-    opened = interpreter(content)
+def test_int16x8_is_nearly_exact(tiny_swish: Any, calibration: Any, held_out: Any, tmp_path: Any) -> None:
+    path = to_tflite(tiny_swish, tmp_path / "x.tflite", "int16x8", calibration)
+    opened = interpreter(path.read_bytes())
     (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
     assert given["dtype"] == np.int16
     results = []
@@ -402,12 +426,9 @@ def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
     tiny_swish: Any, network: Any, calibration: Any, tmp_path: Any
 ) -> None:
     onnx = pytest.importorskip("onnx")
-    from keras_effnet.export import to_onnx
-
-    assert any(step.gain is not None for step in network.quantized.graph)
     factors = {}
-    for name, source in (("calibration", calibration), ("network", network)):
-        graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", **{name: source})).graph
+    for name, source in (("calibration", {"calibration": calibration}), ("network", {"network": network})):
+        graph = onnx.load(to_onnx(tiny_swish, tmp_path / f"{name}.onnx", "int8", **source)).graph
         factors[name] = [tensor.name for tensor in graph.initializer if tensor.name.endswith("/gain")]
     assert not factors["calibration"] and factors["network"]
 
@@ -417,12 +438,10 @@ def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
 ) -> None:
     """Stages 1 to 4 of a B0; the small network has three and keeps two."""
     onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
-    from keras_effnet.export import to_onnx
-
-    everywhere = post_training.network(tiny_swish, calibration, target="onnx")
+    everywhere = prepare(tiny_swish, calibration, target="onnx")
     assert not everywhere.floats
-    monkeypatch.setattr(post_training, "ONNX_FIRST_INTEGER", "block3a")
-    mixed = post_training.network(tiny_swish, calibration, target="onnx")
+    monkeypatch.setattr(door, "ONNX_FIRST_INTEGER", "block3a")
+    mixed = prepare(tiny_swish, calibration, target="onnx")
     assert "block2b_project_conv" in mixed.floats and "block3a_expand_conv" not in mixed.floats
     path = to_onnx(tiny_swish, tmp_path / "mixed.onnx", "int8", network=mixed)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -443,7 +462,7 @@ def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
 def test_network_serves_every_format_only_without_swish(
     network: Any, tiny_lite: Any, calibration: Any
 ) -> None:
-    lite = post_training.network(tiny_lite, calibration, target="onnx")
+    lite = prepare(tiny_lite, calibration, target="onnx")
     assert lite.serves_all and not lite.floats
     assert not network.serves_all
 
@@ -455,7 +474,7 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
     from keras_effnet.export import pipeline
     from keras_effnet.export.targets import parse_target
 
-    monkeypatch.setattr(post_training, "ONNX_FIRST_INTEGER", "block3a")
+    monkeypatch.setattr(door, "ONNX_FIRST_INTEGER", "block3a")
     job = pipeline.Job(
         model=tiny_swish,
         name="small",

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.export.quantization import accuracy, post_training, qat
+from keras_effnet.export.quantization import accuracy
+from keras_effnet.export.quantization.prepare import prepare
+from keras_effnet.export.quantization.to_tflite import integer_tflite
+from keras_effnet.export.quantization.trained import qat
 
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("litert_quantizer")
@@ -22,14 +25,14 @@ def test_training_changes_weights_and_keeps_the_network(
 ) -> None:
     labels = np.arange(len(calibration)) % 4
     short = qat.Training(steps=4, batch=4, learning_rate=1e-5)
-    before = post_training.prepare(tiny_swish, calibration)
+    before = prepare(tiny_swish, calibration)
     after = qat.train(tiny_swish, calibration, labels, training=short)
     goal = after.logits(held_out, integer=False)
     assert (
         accuracy.sqnr_db(goal, after.logits(held_out)) > accuracy.sqnr_db(goal, before.logits(held_out)) - 1
     )
     assert after.quantized.ranges == before.quantized.ranges
-    assert len(post_training.to_tflite(after)) == len(post_training.to_tflite(before))
+    assert len(integer_tflite(after)) == len(integer_tflite(before))
 
 
 def test_labels_are_rejected_when_some_are_missing(tiny_swish: Any, calibration: Any) -> None:
@@ -41,7 +44,7 @@ def test_killed_child_is_reported_and_leaves_nothing(
     network: Any, tiny_swish: Any, calibration: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(post_training, "prepare", lambda *args, **options: network)
+    monkeypatch.setattr(qat, "prepare", lambda *args, **options: network)
 
     def killed(command: Any, **options: Any) -> Any:
         assert list(tmp_path.iterdir()), "the pictures were handed over"

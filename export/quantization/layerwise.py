@@ -1,0 +1,256 @@
+"""One walk through the network that turns it into integers, step by step.
+
+Two copies of every tensor are carried along: what the float network computes, and what the integer
+network computes with everything decided so far. Each step gets weights and ranges that bring the
+second as close to the first as possible; what a step cannot repair, the next one sees and may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from . import reconstruction
+from .graph import Graph, Quantized, activate_samples, evaluate
+from .ops import OUTPUT, PRE, in_float
+from .ranges import PIXELS, SEARCH_ELEMENTS, SIGMOID_STEPS, Array, Range, best_range, covering
+from .steps import Affine, Depthwise, Input, Step, Weighted
+
+BATCH = 4
+ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output
+DEPTHWISE_ROWS = 1024  # a depthwise output has 9 or 25 weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What the walk does; the defaults are what measurement favoured.
+
+    Attributes:
+        ranges: `"error"` (smallest output error) or `"minmax"`.
+        weights: `"refit"` (least squares), `"bias"` (correct means only) or `"keep"`.
+        rounding: `"compensated"`, `"nearest"`, or `"none"` to measure what rounding costs; a network
+            that is not rounded cannot be written to a file.
+        first_integer: of a network with swishes, what the name of the first step begins with that computes
+            in integers; those before it stay float. Empty: all compute in integers.
+    """
+
+    ranges: str = "error"
+    weights: str = "refit"
+    rounding: str = "compensated"
+    first_integer: str = ""
+
+
+def quantize(
+    graph: Graph,
+    images: Array,
+    importance: Mapping[str, Array],
+    method: Method = Method(),
+) -> Quantized:
+    """Choose weights and ranges for all steps.
+
+    Args:
+        graph: the float network, equalized or not.
+        images: calibration photographs, float32 `[N, H, W, C]`, 0–255.
+        importance: of the channels, by step.
+        method: what to do.
+
+    Returns:
+        The integer network.
+    """
+    walk = _Walk(graph, images, importance, method)
+    steps = graph.walk(walk.take)
+    for _ in tqdm(steps, total=len(graph.steps), desc="quantizing", unit="step", disable=None, leave=False):
+        pass
+    return Quantized(graph=walk.graph, ranges=walk.ranges, lifted=walk.floats)
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """A tensor as the float network computes it, and as the integer network does."""
+
+    exact: Array
+    integer: Array
+
+
+class _Walk:
+    """The state of the walk: the graph and the ranges so far."""
+
+    def __init__(self, graph: Graph, images: Array, importance: Mapping[str, Array], method: Method) -> None:
+        self.graph = graph
+        self.images = images
+        self.importance = importance
+        self.method = method
+        self.ranges: dict[str, Range] = {}
+        self.floats = _before(graph, method.first_integer)
+        self.rng = np.random.default_rng(0)
+
+    def take(self, step: Step, sources: list[_Copies]) -> _Copies:
+        """Decide everything about one step and compute its output in both copies."""
+        if isinstance(step, Input):
+            self.ranges[step.name] = PIXELS
+            return _Copies(self.images, self.images)
+        decided = step
+        if isinstance(step, Weighted):
+            decided = self._fit(step, sources[0])
+        elif not isinstance(step, Affine):
+            self._fit_plain(step, sources)
+        elif step.name not in self.floats:
+            decided = self._fit_affine(step)
+        self.graph = self.graph.updated(decided)
+        if step.name in self.floats:
+            self.ranges = Quantized(graph=self.graph, ranges=self.ranges).lift(*self.floats).ranges
+        return self._computed(step, decided, sources)
+
+    def _computed(self, float_step: Step, step: Step, sources: list[_Copies]) -> _Copies:
+        exact, integer = [], []
+        for start in range(0, len(self.images), BATCH):
+            part = slice(start, start + BATCH)
+            exact.append(np.asarray(evaluate(float_step, [source.exact[part] for source in sources], None)))
+            inputs = [source.integer[part] for source in sources]
+            integer.append(np.asarray(evaluate(step, inputs, self.ranges)))
+        return _Copies(np.concatenate(exact), np.concatenate(integer))
+
+    def _fit_affine(self, step: Affine) -> Affine:
+        """Preprocessing: one constant of 8 bits, and a range that holds every pixel value."""
+        ends = np.array([PIXELS.low, PIXELS.high])[:, np.newaxis]
+        if step.kernel is not None:
+            step = replace(step, kernel=covering(step.kernel).round(step.kernel))
+            ends = ends * step.kernel
+            self.ranges[step.key("scaled")] = covering(ends)
+        rounded_bias = covering(step.bias).round(step.bias)
+        self.ranges[step.name] = covering(ends + rounded_bias)
+        return replace(step, bias=rounded_bias)
+
+    def _fit_plain(self, step: Step, sources: list[_Copies]) -> None:
+        """A step without weights: only the range of its output is open."""
+        copies = [source.integer for source in sources], [source.exact for source in sources]
+        result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
+        self.ranges[step.name] = self._output_range(step, result, target)
+
+    def _fit(self, step: Weighted, source: _Copies) -> Weighted:
+        """New weights, then the ranges of the step's tensors."""
+        fit = self._regression(step, source)
+        weights = self._weights(fit)
+        bias = reconstruction.best_bias(fit, weights) if self.method.weights != "keep" else fit.bias
+        step = replace(step.with_grouped(weights), bias=bias.reshape(-1).astype(np.float32))
+        self._activation_ranges(step, _flat(fit.inputs @ weights + bias), _flat(fit.targets))
+        return step
+
+    def _regression(self, step: Weighted, source: _Copies) -> reconstruction.Fit:
+        inputs, exact_inputs = self._rows(step, source)
+        weights, bias = step.grouped(), step.grouped_bias()
+        targets = exact_inputs @ weights + bias
+        relevance = None
+        if step.activation.weighs_samples and self.method.weights != "keep":
+            both = (step.activation.relevance(_flat(values)) for values in (targets, inputs @ weights + bias))
+            relevance = _unflat(np.maximum(*both), targets.shape)
+        return reconstruction.Fit(
+            inputs=inputs,
+            targets=targets,
+            weights=weights,
+            bias=bias,
+            least=reconstruction.least_scales(bias, _input_scale(self.ranges, step)),
+            relevance=relevance,
+        )
+
+    def _weights(self, fit: reconstruction.Fit) -> Array:
+        weights = reconstruction.refit(fit) if self.method.weights == "refit" else fit.weights
+        if self.method.rounding == "none":
+            return weights
+        if self.method.rounding == "compensated":
+            return reconstruction.round_compensated(weights, fit.gram, fit.least)
+        return reconstruction.round_nearest(weights, fit.least)
+
+    def _rows(self, step: Weighted, source: _Copies) -> tuple[Array, Array]:
+        """Inputs of the layer at random places of all pictures, integer and exact."""
+        fan_in = int(np.prod(step.kernel.shape[:-1]))
+        wanted = DEPTHWISE_ROWS if isinstance(step, Depthwise) else max(ROWS, 4 * fan_in)
+        places = -(-wanted // len(self.images))
+        state = self.rng.integers(2**31)
+        integer, exact = (
+            step.grouped_rows(step.seen_at(copy, places, np.random.default_rng(state)))
+            for copy in (source.integer, source.exact)
+        )
+        return integer, exact
+
+    def _activation_ranges(self, step: Weighted, u: Array, target: Array) -> None:
+        """Ranges of a weighted step's tensors, from samples of what enters its activation."""
+        keep = max(1, min(len(u), SEARCH_ELEMENTS // u.shape[1]))
+        rows = np.linspace(0, len(u) - 1, keep).astype(int)
+        u, target = u[rows], target[rows]
+        goal = np.asarray(step.activation.compute(in_float, target))
+        if step.activation.entry != PRE:
+            result = np.asarray(step.activation.compute(in_float, u))
+            self.ranges[step.name] = self._output_range(step, result, goal)
+            return
+        for tensor in step.activation.tensors:
+            seen: dict[str, Array] = {}
+            activate_samples(step.activation, step.name, u, self.ranges, seen)
+            self.ranges[step.key(tensor)] = self._tensor_range(step, tensor, seen[tensor], u, goal)
+
+    def _tensor_range(self, step: Weighted, tensor: str, values: Array, u: Array, goal: Array) -> Range:
+        """The range of one tensor of an activation, those before it decided."""
+        if tensor == OUTPUT:
+            return self._output_range(step, values, goal)
+        if self.method.ranges == "minmax":
+            return covering(values)
+
+        def loss(candidate: Range) -> float:
+            tried = {**self.ranges, step.key(tensor): candidate}
+            return self._error(step, activate_samples(step.activation, step.name, u, tried), goal)
+
+        return step.activation.choose(tensor, values, loss)
+
+    def _output_range(self, step: Step, values: Array, goal: Array) -> Range:
+        if self.method.ranges == "minmax":
+            return covering(values)
+        return best_range(values, lambda candidate: self._error(step, candidate.round(values), goal))
+
+    def _error(self, step: Step, values: Array, goal: Array) -> float:
+        squares = np.square(values - goal)
+        axes = tuple(range(squares.ndim - 1))
+        return float(squares.mean(axis=axes) @ self.importance[step.name])
+
+
+def _before(graph: Graph, first: str) -> frozenset[str]:
+    """The steps before the first whose name begins with `first`, of a network that needs some in float."""
+    names = list(graph.steps)
+    places = [place for place, name in enumerate(names) if first and name.startswith(first)]
+    return frozenset(names[: places[0]]) if places and graph.slow_in_onnxruntime else frozenset()
+
+
+def rounded(step: Weighted, ranges: Mapping[str, Range]) -> Weighted:
+    """A step with each of its weights at the nearest place of its 8-bit grid."""
+    least = reconstruction.least_scales(step.grouped_bias(), _input_scale(ranges, step))
+    return step.with_grouped(reconstruction.round_nearest(step.grouped(), least))
+
+
+def _input_scale(ranges: Mapping[str, Range], step: Weighted) -> float:
+    """The scale of the tensor that a step with weights reads; that of a sigmoid's output is fixed."""
+    (name,) = step.inputs
+    return ranges[name].scale if name in ranges else 1 / SIGMOID_STEPS
+
+
+def _some(values: list[Array]) -> list[Array]:
+    """The same pixels of the same pictures from each tensor: enough to choose a range by."""
+    shape = max((value.shape for value in values), key=np.prod)
+    if len(shape) != 4 or all(value.shape[1:3] == (1, 1) for value in values):
+        return values
+    count = max(1, SEARCH_ELEMENTS // (len(values[0]) * shape[3]))
+    chosen = np.random.default_rng(0).permutation(shape[1] * shape[2])[:count]
+    flat = [value.reshape(len(value), -1, shape[3]) for value in values]
+    return [(value if value.shape[1] == 1 else value[:, chosen])[:, :, np.newaxis] for value in flat]
+
+
+def _flat(values: Array) -> Array:
+    """`[groups, samples, outputs]` as `[samples, channels]`."""
+    return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)
+
+
+def _unflat(values: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `_flat`."""
+    groups, samples, outputs = shape
+    return np.moveaxis(values.reshape(samples, groups, outputs), 1, 0)

@@ -1,0 +1,221 @@
+"""The one door to an integer network: from a float Keras model and photographs.
+
+    network = prepare(model, photographs)                one calibration …
+    to_tflite(model, path, "int8", network=network)      … for TFLite
+    to_onnx(model, path, "int8", network=network)        … and for ONNX
+
+The way there: fold → preprocessing into the stem → equalize (where asked for) → one walk, layer by layer,
+that chooses ranges by output error, refits weights and biases to what the integer layers before them
+deliver, and rounds weights with compensation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError, unknown_name, warn
+from keras_effnet.network.reader import flat_layers
+from keras_effnet.pictures.reading import check_pixels
+from keras_effnet.system.resources import one_blas_thread, release
+
+from ..model_facts import ModelFacts, facts_of
+from . import equalization
+from .accuracy import lift_until
+from .fold import fold
+from .graph import Graph, IntegerNetwork, map_sizes
+from .layerwise import Method, quantize
+from .ranges import PIXELS, Array
+
+TARGETS = ("tflite", "onnx")
+EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
+# of activations held during a walk: each map twice (float and integer), with the one it came from
+WALK_BYTES = 3 << 30
+# ONNX Runtime's CPU kernels have no cheap form of an equalized swish, compute a plain one in two passes where
+# the float one is one, and a squeeze-and-excite product on one thread. So the large maps of the first stages,
+# which have few weights, are faster in float (benchmarks/int8_onnx.py --first-integer).
+ONNX_FIRST_INTEGER = "block5"
+SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
+HELD_OUT = 4  # one of so many calibration photographs checks a promised accuracy
+FEWEST_HELD_OUT = 8
+ENOUGH_IMAGES = 16  # fewer photographs leave many channels at ranges they exceed in use
+OVERSHOOT = 64.0  # bicubic resizing in float leaves 0–255 by up to a quarter
+
+
+def prepare(
+    model: Any,
+    calibration: Any,
+    *,
+    target: str = "tflite",
+    min_agreement: float | None = None,
+    equalize: float | None = None,
+    method: Method | None = None,
+    size: int | None = None,
+    graph: Graph | None = None,
+) -> IntegerNetwork:
+    """Quantize a Keras model.
+
+    Args:
+        model: an EfficientNet, or another functional model of the same kinds of layers; also its `ModelFacts`
+            where they are known.
+        calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
+            hundred are enough; labels are not needed.
+        target: the format it is made for, `"tflite"` or `"onnx"`: there a network with swishes has none
+            of them equalized, and its stages before `ONNX_FIRST_INTEGER` in float.
+        min_agreement: share of photographs on which the best class must be the float model's, 0–1. A
+            quarter of them is then held out to measure it on, and the most sensitive steps are lifted to
+            float until it is reached.
+        equalize: share of the values that go through a swish, 0–1, that may be equalized; each costs
+            one product at run time. Earlier layers come first: their errors pass through everything.
+            None for what suits the target.
+        method: what the walk does; None likewise.
+        size: side of the input in pixels, for a model that leaves it open.
+        graph: steps of the model whose weights stand in for its own; None to fold the model.
+
+    Raises:
+        UnsupportedModelError: a model with other layers; recipe `int8` may still do.
+        InvalidInputError: calibration photographs or an option that cannot be used.
+        ExportError: half of the steps in float is not enough for `min_agreement`.
+    """
+    if target not in TARGETS:
+        raise unknown_name("target", target, TARGETS)
+    share = (EQUALIZED_SHARE if target == "tflite" else 0.0) if equalize is None else equalize
+    if method is None:
+        method = Method() if target == "tflite" else Method(first_integer=ONNX_FIRST_INTEGER)
+    if not 0.0 <= share <= 1.0:
+        raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {share}.")
+    if min_agreement is not None and not 0.0 < min_agreement <= 1.0:
+        raise InvalidInputError(
+            f"Expected min_agreement as a share between 0 and 1. Received: {min_agreement}. Pass for example 0.98."
+        )
+    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    # folded first: it may refuse, and a calibration that is an iterator can be read only once
+    graph = fold(facts.model) if graph is None else graph
+    images = calibration_images(calibration, facts)
+    held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
+    warn_if_untrained(facts.model)
+    with one_blas_thread():
+        network = _quantized(graph, facts, images[~held_out], share, method)
+    return network if min_agreement is None else lift_until(network, images[held_out], min_agreement)
+
+
+def _held_out(count: int) -> Array:
+    """Which of so many photographs check the result."""
+    if count < 2 * FEWEST_HELD_OUT:
+        raise InvalidInputError(
+            f"Expected at least {2 * FEWEST_HELD_OUT} calibration photographs with min_agreement, which holds "
+            f"some out to check the result. Received: {count}. Pass more photographs."
+        )
+    held_out = np.arange(count) % HELD_OUT == 0
+    return held_out if held_out.sum() >= FEWEST_HELD_OUT else np.arange(count) % 2 == 0
+
+
+def _quantized(
+    graph: Graph, facts: ModelFacts, images: Array, equalize: float, method: Method
+) -> IntegerNetwork:
+    graph = equalization.absorb_preprocessing(graph)
+    sizes = map_sizes(graph, images.shape[1:])
+    images = _affordable(images, max(sizes.values()))
+    samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
+    weights = equalization.importance(graph, samples)
+    if names := equalization.affordable(graph, sizes, equalize):
+        graph = equalization.equalize_swishes(graph, samples, weights, names)
+        few = _some(images, SAMPLED_IMAGES // 2)
+        weights = equalization.importance(graph, equalization.sample(graph, few, per_channel=500))
+    del samples  # a gigabyte that the walk can use
+    release()
+    quantized = quantize(graph, images, weights, method)
+    return IntegerNetwork(
+        reference=graph,
+        quantized=quantized,
+        floats=quantized.lifted,
+        height=facts.height,
+        width=facts.width,
+        images=images,
+    )
+
+
+def _affordable(images: Array, largest: int) -> Array:
+    """As many photographs as the walk can hold of a network whose largest map has `largest` values."""
+    few = _some(images, WALK_BYTES // (4 * 4 * largest))
+    if len(few) < ENOUGH_IMAGES < len(images):
+        warn(
+            f"Uses {len(few)} of {len(images)} calibration photographs: the maps of a network this large would "
+            f"exceed {WALK_BYTES >> 30} GiB with more.",
+        )
+    return few
+
+
+def calibration_images(calibration: Any, facts: ModelFacts) -> npt.NDArray[np.float32]:
+    """Check calibration photographs and collect them.
+
+    Args:
+        calibration: `[N, H, W, C]`, or an iterable of such batches.
+        facts: of the model they are for.
+
+    Returns:
+        float32 `[N, H, W, C]`, 0–255.
+
+    Raises:
+        InvalidInputError: empty, of another shape, not finite, without any contrast, or not 0–255.
+    """
+    if isinstance(calibration, IntegerNetwork):
+        raise InvalidInputError(
+            "Expected photographs as calibration. Received: an integer network. Pass it as network=."
+        )
+    size, channels = (facts.height, facts.width), facts.channels
+    is_array = hasattr(calibration, "shape")
+    if not is_array and (isinstance(calibration, str) or not isinstance(calibration, Iterable)):
+        raise InvalidInputError(
+            f"Expected calibration photographs as an array [N, {size[0]}, {size[1]}, {channels}] or an iterable of "
+            f"such batches. Received: {calibration!r}. Read them with keras_effnet.load_image and stack them."
+        )
+    batches: Iterable[Any] = [calibration] if is_array else calibration
+    checked = [
+        check_pixels(batch, size=size, channels=channels, what="calibration photographs").astype(np.float32)
+        for batch in batches
+    ]
+    if not checked:
+        check_pixels(
+            np.zeros((0, *size, channels)), size=size, channels=channels, what="calibration photographs"
+        )
+    images = np.concatenate(checked)
+    if float(np.ptp(images)) == 0:
+        raise InvalidInputError(
+            f"Expected calibration photographs. Received pictures in which every pixel is {images.flat[0]:g}. "
+            "Pass real photographs like those the model will see."
+        )
+    low, high = float(images.min()), float(images.max())
+    if low < -OVERSHOOT or high > PIXELS.high + OVERSHOOT or (low < 0 and high < OVERSHOOT):
+        raise InvalidInputError(
+            f"Expected calibration photographs with pixels 0-255. Received values from {low:.4g} to {high:.4g}, "
+            "as if they had been normalized. The preprocessing is inside the graph: pass raw pixels."
+        )
+    images = np.clip(images, PIXELS.low, PIXELS.high)
+    if len(images) < ENOUGH_IMAGES:
+        warn(
+            f"Expected at least {ENOUGH_IMAGES} calibration photographs. Received {len(images)}; "
+            "the integer ranges may not fit other pictures.",
+        )
+    return images
+
+
+def warn_if_untrained(model: Any) -> None:
+    """Warn about a model whose batch normalizations have never seen a picture."""
+    means = [
+        layer.moving_mean for layer in flat_layers(model) if type(layer).__name__ == "BatchNormalization"
+    ]
+    if means and all(not np.any(np.asarray(mean)) for mean in means):
+        warn(
+            "Expected a trained model. Received one whose batch normalizations are as they were "
+            "initialized: random weights quantize, but what that gives says nothing. Load weights first.",
+        )
+
+
+def _some(images: Array, count: int) -> Array:
+    """At most `count` photographs, but eight, from all over the set."""
+    count = max(8, int(count))
+    return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]

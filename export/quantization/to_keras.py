@@ -1,0 +1,105 @@
+"""From a `Graph` back to a Keras model: one for TFLite's converter, one for training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .graph import Graph
+from .ops import OUTPUT, Operator, Softmax, key_of
+from .ranges import Array
+from .steps import Input, Step, Weighted
+
+Wrap = Callable[[Any, str, str], Any]  # a layer, the key of its output's range, its kernel's attribute
+
+
+def to_keras(graph: Graph, *, height: int, width: int) -> Any:
+    """The network that a graph describes, in the form that integer kernels run fastest.
+
+    Args:
+        graph: the steps.
+        height, width: of the input, in pixels.
+
+    Returns:
+        A `keras.Model` from pixels 0–255 `[N, height, width, C]` to what the graph's last step gives.
+    """
+    import keras
+
+    image = keras.Input(shape=(height, width, graph.input_shape[2]), name="image")
+
+    def built(step: Step, sources: list[Any]) -> Any:
+        def do(operator: Operator, *values: Any, tensor: str | None = OUTPUT) -> Any:
+            return operator.keras(keras, step.name, *values)
+
+        return image if isinstance(step, Input) else step.compute(do, *sources)
+
+    *_, (_, output) = graph.walk(built)
+    return keras.Model(image, output, name="quantizable")
+
+
+def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any], Any] | None = None) -> Any:
+    """The logits of a graph as a tf_keras model, which tfmot can train: only child processes call this.
+
+    `tensorflow_model_optimization` knows `tf_keras` only and turns a whole process over to it.
+
+    Args:
+        graph: steps with their weights.
+        wrap: puts something around each layer; the key and the attribute are "" where there is none.
+        finish: turns the wrapped model into the one to train.
+    """
+    import tf_keras
+
+    wrapped = wrap or (lambda layer, output, kernel: layer)
+    image = tf_keras.Input(shape=graph.input_shape)
+
+    def built(step: Step, sources: list[Any]) -> Any:
+        def do(operator: Operator, *values: Any, tensor: str | None = OUTPUT) -> Any:
+            if isinstance(operator, Softmax):
+                return values[0]
+            x = values[0] if len(values) == 1 else list(values)
+            if (ahead := operator.ahead(tf_keras.layers, step.name)) is not None:
+                x = wrapped(ahead, "", "")(x)
+            key = "" if tensor is None else key_of(step.name, tensor)
+            return wrapped(operator.layer(tf_keras.layers, step.name), key, operator.kernel_name)(x)
+
+        return image if isinstance(step, Input) else step.compute(do, *sources)
+
+    *_, (_, logits) = graph.walk(built)
+    model = tf_keras.Model(image, logits)
+    if finish is not None:
+        model = finish(model)
+    for step in graph.weighted:
+        variables = _variables(model, step)
+        variables["kernel"].assign(step.kernel)
+        variables["bias"].assign(step.bias)
+    return model
+
+
+def weights_of(graph: Graph, model: Any) -> dict[str, Array]:
+    """Trained kernels and biases, by step."""
+    return {
+        f"{step.name}:{key}": variable.numpy()
+        for step in graph.weighted
+        for key, variable in _variables(model, step).items()
+    }
+
+
+def _layer(model: Any, name: str) -> Any:
+    """The layer of a step, whether tfmot wrapped it or not."""
+    for layer in model.layers:
+        inner = getattr(layer, "layer", layer)
+        if inner.name == name:
+            return layer
+    raise ValueError(
+        f"Expected a layer {name!r} in the model to train. It has {[layer.name for layer in model.layers][:5]} …"
+    )
+
+
+def _variables(model: Any, step: Weighted) -> dict[str, Any]:
+    layer = _layer(model, step.name)
+    found = {}
+    for variable in layer.weights:
+        short = variable.name.split("/")[-1].split(":")[0]
+        if short in ("kernel", "depthwise_kernel", "bias"):
+            found["bias" if short == "bias" else "kernel"] = variable
+    return found

@@ -1,0 +1,1 @@
+"""Integer networks whose weights train: quantization-aware training, pruning, weight clustering."""
