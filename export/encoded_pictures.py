@@ -40,28 +40,25 @@ def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], 
 
     plainly = tf.autograph.experimental.do_not_convert  # no Python to be translated, which would take long
 
-    @plainly
     def decode(encoded: Any) -> tuple[Any, Any]:
         pixels = _square(_upright(encoded, framing.channels), height, width, framing)
         return tf.ensure_shape(pixels, shape), True
 
-    @plainly
     def one(encoded: Any) -> Any:
         # a graph cannot catch an error; a data set can leave out the element that failed
-        decoded = tf.data.Dataset.from_tensors(encoded).map(decode).ignore_errors()
+        decoded = tf.data.Dataset.from_tensors(encoded).map(plainly(decode)).ignore_errors()
         return decoded.concatenate(nothing()).take(1)
 
-    @plainly
     def decode_batch(encoded: Any) -> tuple[Any, Any]:
         pictures = tf.data.Dataset.from_tensor_slices(encoded).interleave(
-            one, cycle_length=8, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            plainly(one), cycle_length=8, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         count = tf.shape(encoded, out_type=tf.int64)[0]
         whole = pictures.concatenate(nothing()).batch(count + 1)  # never empty, as one element must be
         pixels, found = whole.get_single_element()
         return tf.cast(pixels[:-1], tf.float32), found[:-1]
 
-    return decode_batch
+    return plainly(decode_batch)
 
 
 class _Bytes:

@@ -65,7 +65,7 @@ class Job:
         out: directory for the artefacts.
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
-        labels: class names; None for ImageNet's.
+        labels: class names; None for the model's own, or ImageNet's.
         size: side of the input in pixels, for a model that leaves it open.
         options: for the targets that follow them.
         overwrite: replace existing artefacts.

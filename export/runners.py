@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.labels import known_labels
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
@@ -247,6 +247,6 @@ def _keras(path: Path, threads: int) -> Runner:
         channels=channels,
         dynamic_batch=True,
         info=info_of(model),
-        labels=labels_of(model) or (),
+        labels=known_labels(model) or (),
         run=lambda pixels: np.asarray(model(pixels, training=False), dtype=np.float32),
     )

@@ -16,6 +16,7 @@ from keras_effnet.errors import InvalidInputError, VerificationError
 from keras_effnet.pictures.reading import check_pixels
 
 from .precision import in_float32, plain_keras
+from .quantization.accuracy import sqnr_db
 from .runners import Runner, load
 from .targets import Tolerance, tolerance_of
 
@@ -151,13 +152,12 @@ def _figures(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str
     reference = reference.reshape(len(reference), -1).astype(np.float64)
     outputs = outputs.reshape(len(outputs), -1).astype(np.float64)
     error = outputs - reference
-    noise, signal = float(np.sum(error**2)), float(np.sum(reference**2))
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(outputs, axis=1)
     cosines = np.sum(reference * outputs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
     scale = 1.0 if _are_probabilities(reference) else float(np.abs(reference).max(initial=0)) or 1.0
     return {
         "top1_agreement": float(np.mean(reference.argmax(axis=1) == outputs.argmax(axis=1))),
-        "sqnr_db": 10 * math.log10(signal / noise) if noise and signal else math.inf,
+        "sqnr_db": sqnr_db(reference, outputs),
         "max_abs_error": float(np.abs(error).max(initial=0)) / scale,
         "mean_cosine": float(cosines.mean()),
     }

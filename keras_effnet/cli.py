@@ -61,8 +61,8 @@ _FILES = {"FILE", "IMAGE", "ARTEFACT", "DATA", "SRC", "DST", "CSV"}  # metavars 
 class _Parser(argparse.ArgumentParser):
     """Answers wrong use in one line instead of the whole usage, and a command without arguments with its help."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = sys.argv[1:] if args is None else list(args)

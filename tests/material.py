@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -81,3 +82,18 @@ def exif(orientation: int, *, order: str = "<", malformed: bool = False) -> byte
     mark = b"II*\0" if order == "<" else b"MM\0*"
     head = mark + struct.pack(order + "IH", 8, len(entries))
     return b"Exif\0\0" + head + b"".join(entries) + bytes(4)
+
+
+def as_stored(picture: Any, orientation: int) -> Any:
+    """An upright picture as a camera stores it that was held otherwise, to go with `exif(orientation)`."""
+    turns = Image.Transpose
+    stored = {
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_90,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_270,
+    }
+    return picture.transpose(stored[orientation]) if orientation > 1 else picture

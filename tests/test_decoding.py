@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import time
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import encoded, exif
+from material import as_stored, encoded, exif
 from PIL import Image
 
 from keras_effnet import EfficientNet, load_image
@@ -20,26 +21,12 @@ from keras_effnet.errors import EffNetWarning, InvalidInputError
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.framing import Framing
 
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}  # how an upright picture is stored by a camera that was held otherwise
-
 
 @pytest.fixture(scope="module")
 def scene() -> Any:
     """Smooth colors, different in every corner, 120 × 96."""
     corners = np.random.default_rng(3).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(corners).resize((120, 96), Image.Resampling.BICUBIC)
-
-
-def as_stored(picture: Any, orientation: int) -> Any:
-    return picture.transpose(TURNS[orientation]) if orientation > 1 else picture
 
 
 def test_load_image_takes_a_path_bytes_and_open_files(scene: Any, tmp_path: Path) -> None:
@@ -130,6 +117,22 @@ def test_load_image_takes_deep_gray_for_the_bits_that_are_in_use(kind: str, bits
     ):
         pixels = load_image(encoded(Image.fromarray(ramp), kind), 64, margin=0)
     np.testing.assert_array_equal(pixels[..., 0], np.rint(ramp * (255 / (2**bits - 1))))
+
+
+def test_load_image_says_that_16_bit_colors_come_out_nearly_black() -> None:
+    """As a TIFF of 2 × 2 pixels, little-endian, by hand: Pillow writes no such colors."""
+    tags = [(256, 2), (257, 2), (258, 16), (259, 1), (262, 2), (273, 8), (277, 3), (278, 2), (279, 24)]
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    pixels = struct.pack("<12H", *[4000] * 12)
+    tiff = b"II*\0" + struct.pack("<I", 32) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.warns(EffNetWarning, match="16-bit colors of at most 12 bits and comes out nearly black"):
+        assert (load_image(tiff, 8) == 15).all()
+
+
+def test_load_image_runs_no_program() -> None:
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    with pytest.raises(InvalidInputError, match=r"Received a PostScript program\. Convert it to PNG"):
+        load_image(program, 32)
 
 
 def test_load_image_believes_a_tiff_that_says_how_bright_its_gray_is(

@@ -10,9 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from material import encoded, exif
+from material import as_stored, encoded, exif
 from PIL import Image
-from test_decoding import as_stored
 
 from keras_effnet import export, load_image
 from keras_effnet.errors import EffNetWarning, InvalidInputError

@@ -19,6 +19,7 @@ from PIL import Image
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main
+from keras_effnet.pictures.labels import labels_layer_name
 from keras_effnet.weights.convert import convert
 
 LABELS = ("dark", "bright")
@@ -191,3 +192,19 @@ def test_gray_model_is_exported_and_verified_on_gray_pictures(tmp_path: Path, ca
     assert main(["verify", f"{out}/gray_saved_model", "--model", model]) == 0
     assert main(["predict", "pictures/b.png", "--model", f"{out}/gray_saved_model", "--top", "1"]) == 0
     assert "class 0" in capsys.readouterr().out
+
+
+def test_predict_of_a_single_sigmoid_names_either_class(tmp_path: Path, capsys: Any) -> None:
+    """Before, the probability of the second class stood beside the first one's name."""
+    layers = keras.layers
+    body = [keras.Input((32, 32, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D()]
+    named = layers.Identity(name=labels_layer_name(["cat", "dog"]))
+    model = keras.Sequential([*body, named, layers.Dense(1, "sigmoid")])
+    model.layers[-1].bias.assign([9.0])
+    model.layers[-1].kernel.assign(np.zeros((3, 1)))
+    model.save(tmp_path / "m.keras")
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    assert main(["predict", str(tmp_path / "x.png"), "--model", str(tmp_path / "m.keras"), "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert [guess["label"] for guess in answer["predictions"]] == ["dog", "cat"]
+    assert answer["predictions"][0]["probability"] > 0.999

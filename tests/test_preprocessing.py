@@ -205,3 +205,17 @@ def test_decode_predictions_gives_the_best_classes_first() -> None:
 def test_decode_predictions_refuses_other_shapes(shape: tuple[int, ...], top: int) -> None:
     with pytest.raises(InvalidInputError, match="Expected"):
         decode_predictions(np.zeros(shape), top=top)
+
+
+def test_list_images_leaves_hidden_files_out_and_ends_at_a_loop(tmp_path: Path, picture: Image.Image) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "again").symlink_to(tmp_path)
+    for name in (".hidden.jpg", "._1.png", "1.png", "b/2.webp", "b/3.tif"):
+        picture.save(tmp_path / name)
+    assert [path.name for path in list_images(tmp_path)] == ["1.png", "2.webp", "3.tif"]
+
+
+def test_list_images_says_what_it_found_instead(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"heic")
+    with pytest.raises(InvalidInputError, match=r"holds none, but 1 that cannot be used, 'IMG_1\.HEIC' say"):
+        list_images(tmp_path)

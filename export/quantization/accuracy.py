@@ -84,9 +84,10 @@ def _alone(graph: Graph, step: Step, ranges: Mapping[str, Range]) -> Quantized:
 
 
 def sqnr_db(goal: Array, values: Array) -> float:
-    """Power of the goal over power of the difference, in dB; infinite when nothing differs."""
-    noise = float(np.sum((goal.astype(np.float64) - values) ** 2))
-    return 10 * np.log10(float(np.sum(goal.astype(np.float64) ** 2)) / noise) if noise else np.inf
+    """Power of the goal over power of the difference, in dB; infinite when nothing differs or the goal is 0."""
+    exact = goal.astype(np.float64)
+    signal, noise = float(np.sum(exact**2)), float(np.sum((exact - values) ** 2))
+    return 10 * math.log10(signal / noise) if noise and signal else math.inf
 
 
 def lift_until(network: IntegerNetwork, images: Array, wanted: float) -> IntegerNetwork:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import ExportError
+from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.network.reader import INPUT, Call, read_graph
 
 from .graph import Graph
 from .ops import ACTIVATIONS, Activation, Linear, Relu6, Softmax
@@ -35,29 +36,35 @@ def fold(model: Any) -> Graph:
         UnsupportedModelError: another kind of layer, or layers connected in another way; the message
             names the first one.
     """
-    inputs = getattr(model, "inputs", None)
-    if not inputs or len(inputs) != 1 or len(model.outputs) != 1:
+    try:
+        read = read_graph(model)
+    except InvalidInputError as error:
+        raise UnsupportedModelError(str(error)) from error
+    if len(read.inputs) != 1 or len(read.outputs) != 1:
         raise UnsupportedModelError(
             "Expected a functional model with one input and one output. "
-            f"Received: {type(model).__name__} with {len(inputs or ())} inputs."
+            f"Received: {model.name!r} with {len(read.inputs)} inputs and {len(read.outputs)} outputs."
         )
-    if type(inputs[0]).__module__.partition(".")[0] != "keras":
+    image = read.calls[read.inputs[0]].outputs[0]
+    if type(image).__module__.partition(".")[0] != "keras":
         raise UnsupportedModelError(
             f"Expected a model of Keras 3. Received: {model.name!r}, a tf_keras model. Save it as .h5 and load it "
             "with keras.saving.load_model."
         )
-    reader = _Reader()
-    reader.add(Input(name="image"))
-    last = reader.read(model, ["image"])
-    if last != next(reversed(reader.steps)):
+    folding = _Folding()
+    names: list[str] = []  # by call: the step that holds its output
+    for call in read.calls:
+        names.append(folding.take(call, [names[source.call] for source in call.inputs]))
+    last = names[read.outputs[0].call]
+    if last != next(reversed(folding.steps)):
         raise UnsupportedModelError(
             f"Expected the output to be the last step. Received: {last!r} before others."
         )
-    if pads := [step.name for step in reader.steps.values() if isinstance(step, _Pad)]:
+    if pads := [step.name for step in folding.steps.values() if isinstance(step, _Pad)]:
         raise UnsupportedModelError(
             f"Expected zero padding in front of convolutions only. Received: {pads[0]!r}."
         )
-    return Graph(steps=reader.steps, input_shape=tuple(inputs[0].shape[1:]))
+    return Graph(steps=folding.steps, input_shape=tuple(image.shape[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +74,8 @@ class _Pad(Step):
     padding: Padding
 
 
-class _Reader:
-    """Collects steps while walking through a model's layers."""
+class _Folding:
+    """Collects steps, call by call."""
 
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
@@ -79,35 +86,22 @@ class _Reader:
         self.steps[step.name] = step
         return step.name
 
-    def read(self, model: Any, inputs: list[str]) -> str:
-        """Walk through `model`, whose inputs are the given steps; returns the step of its output."""
-        names = {id(tensor): name for tensor, name in zip(model.inputs, inputs, strict=True)}
-        levels = getattr(model, "_functional", model)._nodes_by_depth.values()
-        own = {id(node) for level in levels for node in level}
-        for layer in model.layers:
-            kind = type(layer).__name__
-            if kind == "InputLayer":
-                continue
-            # a layer may be called elsewhere too: in a model around this one, or for an activation map
-            calls = [node for node in layer._inbound_nodes if id(node) in own]
-            if len(calls) != 1:
-                raise UnsupportedModelError(f"Expected layer {layer.name!r} to be used once. It is shared.")
-            sources = [names[id(tensor)] for tensor in calls[0].input_tensors]
-            names[id(calls[0].output_tensors[0])] = self._layer(layer, kind, sources)
-        return names[id(model.outputs[0])]
-
-    def _layer(self, layer: Any, kind: str, sources: list[str]) -> str:
-        if hasattr(layer, "layers"):
-            return self.read(layer, sources)
-        if kind in IDENTITIES:
+    def take(self, call: Call, sources: list[str]) -> str:
+        """The step that holds what a call of a layer gives."""
+        if call.kind == INPUT:
+            return self.add(Input(name="image"))
+        if not call.first:
+            raise UnsupportedModelError(f"Expected layer {call.name!r} to be used once. It is shared.")
+        if call.kind in IDENTITIES:
             return sources[0]
-        handler = getattr(self, f"_{kind.lower()}", None)
+        # what `x + y` and keras.ops leave behind are no layers, and may be named like one
+        handler = getattr(self, f"_{call.kind.lower()}", None) if hasattr(call.layer, "weights") else None
         if handler is None:
             raise UnsupportedModelError(
-                f"Expected the layers of an EfficientNet. Received: {layer.name!r}, a {kind}. "
+                f"Expected the layers of an EfficientNet. Received: {call.name!r}, a {call.kind}. "
                 "It cannot be taken apart."
             )
-        return str(handler(layer, *sources))
+        return str(handler(call.layer, *sources))
 
     def _rescaling(self, layer: Any, source: str) -> str:
         channels = int(layer.output.shape[-1])
@@ -190,10 +184,10 @@ class _Reader:
         return self.add(Mean(name=layer.name, inputs=(source,), keepdims=bool(layer.keepdims)))
 
     def _multiply(self, layer: Any, *sources: str) -> str:
-        return self.add(Product(name=layer.name, inputs=sources))
+        return self.add(Product(name=layer.name, inputs=_two(layer, sources)))
 
     def _add(self, layer: Any, *sources: str) -> str:
-        return self.add(Sum(name=layer.name, inputs=sources))
+        return self.add(Sum(name=layer.name, inputs=_two(layer, sources)))
 
     def _dense(self, layer: Any, source: str) -> str:
         return self.add(
@@ -205,6 +199,12 @@ class _Reader:
                 activation=_activation_of(layer),
             )
         )
+
+
+def _two(layer: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
+    if len(sources) != 2:
+        raise UnsupportedModelError(f"Expected {layer.name!r} to join two tensors. It joins {len(sources)}.")
+    return sources
 
 
 def _per_channel(values: Any, channels: int) -> Array:

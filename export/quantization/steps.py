@@ -383,10 +383,27 @@ class Mean(Step):
         return weights * 1e-2 if self.keepdims else weights
 
 
-class Product(Step):
+class _Pair(Step):
+    """A step that joins two tensors, channel by channel."""
+
+    tflite_name: ClassVar[str]
+    onnx_name: ClassVar[str]
+
+    def keras(self, keras: Any, name: str, *values: Any) -> Any:
+        return self.layer(keras.layers, name)(list(values))
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.after(self.tflite_name, *tensors))
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        return str(file.node(self.onnx_name, [*tensors], f"{name}/float"))
+
+
+class Product(_Pair):
     """The product of two tensors: squeeze-and-excite."""
 
     passes_factors = True
+    tflite_name, onnx_name = "MUL", "Mul"
 
     def tensorflow(self, *values: Any) -> Any:
         return values[0] * values[1]
@@ -394,37 +411,21 @@ class Product(Step):
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Multiply(name=name)
 
-    def keras(self, keras: Any, name: str, *values: Any) -> Any:
-        return self.layer(keras.layers, name)(list(values))
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.after("MUL", *tensors))
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        return str(file.node("Mul", [*tensors], f"{name}/float"))
-
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         other = next(name for name in self.inputs if name != source)
         return np.asarray(weights * np.mean(samples[other].astype(np.float64) ** 2, axis=0))
 
 
-class Sum(Step):
+class Sum(_Pair):
     """The sum of two tensors: a residual connection."""
+
+    tflite_name, onnx_name = "ADD", "Add"
 
     def tensorflow(self, *values: Any) -> Any:
         return values[0] + values[1]
 
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Add(name=name)
-
-    def keras(self, keras: Any, name: str, *values: Any) -> Any:
-        return self.layer(keras.layers, name)(list(values))
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.after("ADD", *tensors))
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        return str(file.node("Add", [*tensors], f"{name}/float"))
 
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         return weights

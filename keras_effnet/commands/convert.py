@@ -6,6 +6,7 @@ import argparse
 
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.system.quiet import check_backend
+from keras_effnet.weights.convert import check_conversion, convert
 
 NAME = "convert"
 HELP = "convert a weight file or published set to .weights.h5 or .safetensors"
@@ -29,30 +30,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the raw variables of a training checkpoint, not their averages",
     )
     parser.add_argument(
-        "--preprocessing", metavar="NAME", help="imagenet, advprop or lite, if the file does not say"
+        "--preprocessing",
+        metavar="NAME|MEAN,STD",
+        help="imagenet, advprop, lite, unit (x / 255), or mean and standard deviation of pixels 0-1, one or three "
+        "numbers each (0.5,0.25), if the file does not say",
     )
     parser.add_argument("--padding", metavar="NAME", help="same or symmetric, if the file does not say")
     parser.add_argument("--epsilon", type=float, help="of batch normalization, if the file does not say")
+    parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+
+
+def preprocessing_of(text: str | None) -> str | tuple[float, ...] | tuple[tuple[float, ...], ...] | None:
+    """What `--preprocessing` means: a name, or MEAN,STD with as many numbers for both."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    half = len(numbers) // 2
+    return (numbers[:half], numbers[half:]) if half and len(numbers) % 2 == 0 else text
 
 
 def check(arguments: argparse.Namespace) -> None:
     if arguments.model is not None:
         choose(arguments.model, (VARIANT,))
+    check_conversion(
+        arguments.source,
+        arguments.target,
+        variant=arguments.model,
+        preprocessing=preprocessing_of(arguments.preprocessing),
+        overwrite=arguments.force,
+    )
     check_backend()
 
 
 def run(arguments: argparse.Namespace) -> int:
     # `convert` reads its source, and tells what is wrong with it, before it builds a network
-    from keras_effnet.weights.convert import convert
-
     path = convert(
         arguments.source,
         arguments.target,
         variant=arguments.model,
         ema=not arguments.raw,
-        preprocessing=arguments.preprocessing,
+        preprocessing=preprocessing_of(arguments.preprocessing),
         padding=arguments.padding,
         epsilon=arguments.epsilon,
+        overwrite=arguments.force,
     )
     print(path)
     return 0

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.models import NETWORKS, choose_network, read_labels, side_of
-from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights, check_free
+from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
+from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.lookup import identify
 from keras_effnet.pictures.framing import Framing, framing_of
-from keras_effnet.system.files import staged
+from keras_effnet.pictures.labels import known_labels
+from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class activation map (default, exact) or Grad-CAM (any head, any layer)",
     )
     parser.add_argument("--class", dest="wanted", metavar="N|LABEL", help="class (default: the best one)")
+    parser.add_argument(
+        "--output", metavar="NAME", help="output to explain, by name or number, where a model has several"
+    )
     parser.add_argument("--layer", metavar="NAME", help="layer for grad-cam (default: the last feature map)")
     add_labels(parser)
     add_size(parser)
@@ -61,7 +64,7 @@ def check(arguments: argparse.Namespace) -> None:
         arguments.out = f"{Path(arguments.image).stem}_cam.png"
     if Path(arguments.out).suffix.lower() != ".png":
         raise InvalidInputError(f"Expected --out as a .png file. Received: {arguments.out!r}.")
-    check_free(Path(arguments.out), force=arguments.force)
+    check_new(Path(arguments.out), overwrite=arguments.force)
     Framing().read(arguments.image, 32)
     if arguments.labels is not None:
         read_labels(arguments.labels)
@@ -73,13 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
     choice, out = arguments.choice, Path(arguments.out)
     model = choice.model(arguments)
     from keras_effnet.explain import explain
+    from keras_effnet.explain.score_path import ScorePath
 
-    variant = identify(model)
-    size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
+    output = int(arguments.output) if (arguments.output or "").isdecimal() else arguments.output
+    path = ScorePath(model, output=output)
+    size = choice.side_for(model, path.size, arguments.size)
     pixels = framing_of(model).read(arguments.image, size)
-    labels = choice.labels_for(model, arguments.labels)
+    known = known_labels(model) if len(model.outputs) == 1 else None
+    labels = choice.labels_for(arguments.labels, path.classes, carried=path.labels, known=known)
     wanted = None if arguments.wanted is None else _class_index(arguments.wanted, labels)
-    found = explain(model, pixels, wanted, method=arguments.method, layer=arguments.layer)
+    found = explain(model, pixels, wanted, method=arguments.method, layer=arguments.layer, output=output)
     label = labels[found.class_index]
     title = f"{label} · {found.output:.1%}" if 0 <= found.output <= 1 else f"{label} · {found.output:.2f}"
     picture = _picture(pixels, found, f"{title} · {arguments.method}")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels, side_of
+from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
@@ -23,7 +23,6 @@ from keras_effnet.commands.options import (
     share,
     whole_number,
 )
-from keras_effnet.commands.progress import steps
 from keras_effnet.commands.table import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError
@@ -32,10 +31,10 @@ from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job,
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
 from keras_effnet.export.verify import shown_agreement
-from keras_effnet.network.lookup import identify
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.resources import release
 
@@ -139,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out).expanduser()
     artefacts: list[Artefact] = []
     total = len(arguments.choices) * (len(arguments.targets) + 3)
-    with steps(total, quiet=arguments.quiet or arguments.json) as step:
+    with Progress(quiet=arguments.quiet or arguments.json).steps(total) as step:
         for choice in arguments.choices:
             done = _export(choice, arguments, out, step)
             artefacts += done
@@ -200,8 +199,7 @@ def _export(
 
     step(f"{choice.name}: building")
     model = choice.model(arguments)
-    variant = choice.variant or identify(model)
-    size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
+    size = choice.side_for(model, model.input_shape[1:3], arguments.size)
     calibration, images = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,

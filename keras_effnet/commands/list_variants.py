@@ -8,9 +8,8 @@ from typing import Any
 
 from keras_effnet.commands.options import add_json
 from keras_effnet.commands.table import table
-from keras_effnet.network.lookup import architecture_of
-from keras_effnet.network.table import count_parameters
-from keras_effnet.network.variants import VARIANTS
+from keras_effnet.costs import cost_of_variant
+from keras_effnet.network.variants import VARIANTS, architecture_of
 from keras_effnet.weights.catalog import CATALOG, SET_NAMES
 
 NAME = "list"
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "width": variant.width,
                 "depth": variant.depth,
                 "blocks": len(architecture.blocks),
-                "parameters": count_parameters(architecture),
+                "parameters": cost_of_variant(variant).params,
                 "weights": {
                     entry.name: {"top1": entry.top1, "licence": entry.licence}
                     for entry in CATALOG

@@ -17,17 +17,15 @@ from typing import Any
 
 from keras_effnet.commands.options import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import VARIANTS, Variant
-from keras_effnet.pictures.class_names import labels_of
+from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
 from keras_effnet.train.folder import LABELS, trained_model
-from keras_effnet.weights.arrays import TOP_LAYER
-from keras_effnet.weights.assign import guess_variant
 from keras_effnet.weights.catalog import SET_NAMES
-from keras_effnet.weights.readers import READERS, open_checkpoint, tf_archive
+from keras_effnet.weights.checkpoint import TOP_LAYER
+from keras_effnet.weights.facts import guess_variant
+from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
 from keras_effnet.weights.sources import find_set, plan_weights
 
 VARIANT, KERAS, SAVED_MODEL, TFLITE, ONNX = "variant", "keras", "saved_model", "tflite", "onnx"
@@ -84,23 +82,40 @@ class Choice:
             WeightsError: weights that are missing, damaged or of another network.
         """
         import_keras()
-        if self.path is not None:
-            return load_keras(self.path)
+        if self.variant is None:
+            return load_keras(str(self.path))
         from keras_effnet.applications import EfficientNet
 
         weights = weights_of(arguments)
         classes = classes_of(weights)
         return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
 
-    def labels_for(self, model: Any, file: str | None) -> tuple[str, ...]:
-        """Class names for a Keras model: those of `--labels`, else its own, those beside it, or numbers."""
-        classes = int(model.output_shape[-1])
+    def side_for(self, model: Any, size: tuple[int | None, int | None], given: int | None) -> int:
+        """The side of the pictures of a Keras model whose input is `size`; see `side_of`, also for what it raises."""
+        variant = self.variant or identify(model)
+        return side_of(self.text, size, given, variant.name if variant else None)
+
+    def labels_for(
+        self,
+        file: str | None,
+        classes: int,
+        *,
+        carried: tuple[str, ...] | None,
+        known: tuple[str, ...] | None,
+    ) -> tuple[str, ...]:
+        """Class names for a Keras model.
+
+        Args:
+            file: of `--labels`, or None.
+            classes: how many there are.
+            carried: those that the model has inside; they come before a file that lies beside it.
+            known: those that it has where nobody gave any, ImageNet's.
+        """
         if file is not None:
             return read_labels(file, classes)
-        carried = labels_of(model)
         if carried is None and self.labels is not None:
             return read_labels(self.labels, classes)
-        return carried or numbered_labels(classes)
+        return carried or known or numbered_labels(classes)
 
 
 def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
@@ -310,7 +325,7 @@ def _variant_of_weights(weights: str | None) -> str:
 
 def _guess(weights: str | None) -> str | None:
     """The variant that a weight file is of; None where that cannot be told without unpacking an archive."""
-    if weights is None or tf_archive.matches(Path(weights)):
+    if weights is None or tensorflow.is_archive(Path(weights)):
         return None
     with open_checkpoint(weights) as checkpoint:
         return guess_variant(checkpoint.layers)
@@ -323,7 +338,7 @@ def classes_of(weights: str | None) -> int:
     path = Path(weights)
     with reachable(path, "a weight file that can be read", WeightsError):
         absent = not path.exists() and not Path(f"{path}.index").exists()
-        if absent or tf_archive.matches(path):  # the builder has the word for it; unpacking takes long
+        if absent or tensorflow.is_archive(path):  # the builder has the word for it; unpacking takes long
             return IMAGENET_CLASSES
     with open_checkpoint(path) as checkpoint:
         bias = checkpoint.layers.get(TOP_LAYER, {}).get("bias")

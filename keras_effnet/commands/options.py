@@ -14,7 +14,6 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.system.files import reachable
 
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 
@@ -44,7 +43,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for 1,000)",
+        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for its classifier)",
     )
 
 
@@ -106,21 +105,6 @@ def weights_of(arguments: argparse.Namespace) -> str | None:
     if given.lower() == "none":
         return None
     return str(Path(given).expanduser()) if given.startswith("~") else given
-
-
-def check_free(path: Path, *, force: bool) -> None:
-    """Tell before the work, not after it, that an output exists.
-
-    Raises:
-        InvalidInputError: it does, and `--force` is not given.
-    """
-    with reachable(path, "a path that can be written"):
-        taken = path.exists()
-    if taken and not force:
-        raise InvalidInputError(
-            f"Expected a path that does not exist yet. Received: {str(path)!r}, which exists. "
-            "Choose another name, or pass --force to replace it."
-        )
 
 
 def read_directory(

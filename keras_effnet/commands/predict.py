@@ -28,17 +28,15 @@ from keras_effnet.commands.options import (
     add_quiet,
     add_size,
     add_weights,
-    check_free,
     whole_number,
 )
-from keras_effnet.commands.progress import bar
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
-from keras_effnet.network.lookup import identify
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
-from keras_effnet.pictures.labels import numbered_labels
-from keras_effnet.system.files import staged
+from keras_effnet.pictures.labels import both_sides, classes_of, known_labels, labels_of, numbered_labels
+from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend
 
 NAME = "predict"
@@ -85,7 +83,7 @@ def check(arguments: argparse.Namespace) -> None:
             raise InvalidInputError(
                 f"Expected --out as a file that ends in {' or '.join(OUTPUTS)}. Received: {arguments.out!r}."
             )
-        check_free(Path(arguments.out).expanduser(), force=arguments.force)
+        check_new(Path(arguments.out).expanduser(), overwrite=arguments.force)
     if arguments.labels is not None:
         read_labels(arguments.labels)
     arguments.choice = choose_network(arguments, ALL)
@@ -132,12 +130,12 @@ class _Classifier:
 def _classifier(choice: Choice, arguments: argparse.Namespace) -> _Classifier:
     if choice.format in (VARIANT, KERAS):
         model = choice.model(arguments)
-        variant = choice.variant or identify(model)
-        size = side_of(choice.text, model.input_shape[1:3], arguments.size, variant and variant.name)
-        labels = choice.labels_for(model, arguments.labels)
+        size = choice.side_for(model, model.input_shape[1:3], arguments.size)
+        classes, carried = classes_of(model), labels_of(model)
+        labels = choice.labels_for(arguments.labels, classes, carried=carried, known=known_labels(model))
         return _Classifier(lambda pixels: model.predict(pixels, verbose=0), size, framing_of(model), labels)
     runner = load(str(choice.path))
-    size = side_of(choice.text, runner.size, arguments.size, runner.info and runner.info.variant)
+    size = side_of(choice.text, runner.size, arguments.size, runner.info.variant if runner.info else None)
     classes = len(runner.labels) or int(
         runner(np.zeros((1, size, size, runner.channels), np.uint8)).shape[-1]
     )
@@ -172,7 +170,8 @@ def _check_readable(paths: Sequence[Path]) -> None:
 def _results(classifier: _Classifier, arguments: argparse.Namespace) -> Iterator[Result]:
     """What is on each picture, in their order; or why it cannot be read, which is also told."""
     shown = arguments.json or arguments.out is not None  # else the guesses themselves appear as they come
-    with bar(len(arguments.paths), "picture", quiet=arguments.quiet or not shown) as advance:
+    progress = Progress(quiet=arguments.quiet or not shown)
+    with progress.bar("classifying", len(arguments.paths)) as advance:
         for start in range(0, len(arguments.paths), BATCH):
             pixels, results = [], []
             for path in arguments.paths[start : start + BATCH]:
@@ -183,12 +182,13 @@ def _results(classifier: _Classifier, arguments: argparse.Namespace) -> Iterator
                     print(f"keras-effnet: {error}", file=sys.stderr)
                     result["error"] = str(error)
                 results.append(result)
-            scores = iter(classifier.scores(np.stack(pixels)) if pixels else ())
+            answers = np.asarray(classifier.scores(np.stack(pixels))) if pixels else np.empty((0, 1))
+            scores = iter(both_sides(answers, len(classifier.labels)))
             for result in results:
                 if "error" not in result:
                     result["predictions"] = _guesses(next(scores), classifier.labels, arguments.top)
                 yield result
-                advance()
+                advance(1)
 
 
 def _guesses(scores: Any, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
@@ -205,8 +205,8 @@ def _show(result: Result) -> bool:
         return True
     print(result["file"])
     for guess in result["predictions"]:
-        bar = "█" * round(guess["probability"] * 20)
-        print(f"  {guess['probability']:7.2%}  {bar:<20}  {guess['label']}")
+        filled = "█" * round(guess["probability"] * 20)
+        print(f"  {guess['probability']:7.2%}  {filled:<20}  {guess['label']}")
     return False
 
 

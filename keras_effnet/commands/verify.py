@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         artefact = choose(text, ARTEFACTS, flag="ARTEFACT")
         runner = load(str(artefact.path))
         model = _model(arguments, artefact, runner)
-        variant = runner.info and runner.info.variant
+        variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)
         framing = framing_of(model)
         if arguments.images is None:

@@ -163,7 +163,7 @@ def _reason(error: Exception) -> str:
 def _load_forgiving(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any, list[str]]:
     """The decoded picture and the remarks on it. A JPEG without its end is given one."""
     try:
-        return _load(stream, max_pixels, at_least), []
+        return _load(stream, max_pixels, at_least)
     except OSError:
         stream.seek(0)
         if stream.read(2) != b"\xff\xd8":
@@ -172,16 +172,17 @@ def _load_forgiving(stream: BinaryIO, max_pixels: int, at_least: int | None) -> 
         content = stream.read()
         # at full size: how much is missing shows exactly only there
         try:
-            opened = _load(io.BytesIO(content + b"\xff\xd9"), max_pixels, None)
+            opened, remarks = _load(io.BytesIO(content + b"\xff\xd9"), max_pixels, None)
         except OSError:
             opened = None
         missing = 1.0 if opened is None else _missing_rows(opened, content)
         if missing > 1 - ENOUGH_ROWS:
             raise
-        return opened, [f"lacks its last bytes; {missing:.0%} of its rows are gray"]
+        return opened, [f"lacks its last bytes; {missing:.0%} of its rows are gray", *remarks]
 
 
-def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> Any:
+def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any, list[str]]:
+    """The picture as Pillow decodes it, once its header is found acceptable; and what to remark on it."""
     from PIL import Image
 
     try:
@@ -196,10 +197,18 @@ def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> Any:
             f"{opened.width} × {opened.height} pixels, more than the limit of {max_pixels / 1e6:.0f} million",
             "Shrink it, or raise max_pixels of load_image if you trust it.",
         )
+    if opened.format == "EPS":  # Pillow would run Ghostscript
+        raise _UnusableError("a PostScript program", "Convert it to PNG.")
     if at_least is not None:
         opened.draft(None, (at_least, at_least))
+    has_deep_colors = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
     opened.load()
-    return opened
+    ranges: Any = opened.getextrema() if has_deep_colors else ()
+    remarks = []
+    if ranges and max(most for _, most in ranges[:3]) < 2**4:
+        # Pillow keeps the upper byte alone, so that there is nothing left to brighten
+        remarks = ["has 16-bit colors of at most 12 bits and comes out nearly black. Save it with 8 bits"]
+    return opened, remarks
 
 
 def _missing_rows(opened: Any, content: bytes) -> float:
@@ -227,7 +236,7 @@ def _in_eight_bits(opened: Any, channels: int, remarks: list[str]) -> Decoded:
     """Upright, over white, in RGB or gray."""
     from PIL import Image
 
-    deep = opened.mode in ("I", "I;16", "I;16B", "I;16L", "F")
+    deep = opened.mode in ("I", "F") or opened.mode.startswith("I;16")
     picture, more = _from_deep_gray(opened) if deep else (opened, [])
     if (turn := _turn(opened)) is not None:
         picture = picture.transpose(turn)
@@ -262,7 +271,7 @@ def _turn(opened: Any) -> Any:
         6: turns.ROTATE_270,
         7: turns.TRANSVERSE,
         8: turns.ROTATE_90,
-    }.get(orientation if isinstance(orientation, int) else None)
+    }.get(orientation if isinstance(orientation, int) else 1)
 
 
 def _from_deep_gray(opened: Any) -> tuple[Any, list[str]]:

@@ -2,7 +2,7 @@
 
 The published networks were judged on a central crop that leaves a margin out. A network trained on
 somebody's own photographs may have seen them whole. Whoever classifies with it later must do the same, so
-a model says it in the name of a `keras.layers.Identity`, as it does its class names (see `class_names`),
+a model says it in the name of a `keras.layers.Identity`, as it does its class names (see `labels`),
 and every exported file in its metadata.
 """
 
@@ -92,7 +92,7 @@ def framing_of(model: Any) -> Framing:
             margin, and the interpolation of the published variant with its layers; bicubic if there is none.
             A model with one channel gets gray pictures.
     """
-    from keras_effnet.network.lookup import identify
+    from keras_effnet.network.variants import identify
 
     variant = identify(model)
     found = [match for layer in flat_layers(model) if (match := _LAYER.match(layer.name))]
@@ -109,7 +109,7 @@ def input_side(model: Any) -> int:
     Raises:
         InvalidInputError: its input is not square, or nobody knows its size.
     """
-    from keras_effnet.network.lookup import identify
+    from keras_effnet.network.variants import identify
 
     _, height, width, _ = _input_shape(model)
     variant = identify(model)

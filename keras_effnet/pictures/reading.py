@@ -78,7 +78,7 @@ def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> Non
 
 
 def load_image(
-    source: Source,
+    path: Source,
     size: Any,
     *,
     interpolation: str | None = None,
@@ -96,7 +96,7 @@ def load_image(
         load_image("cat.jpg", 224)      # bicubic, a margin of 32: B0 and most others
 
     Args:
-        source: an image file that Pillow can decode: its path, its bytes, or a binary file object.
+        path: an image file that Pillow can decode; or its bytes, or a binary file object.
         size: side of the result in pixels, or a Keras model, which then also says the next three.
         interpolation: `"bicubic"` (default) or `"bilinear"`.
         margin: pixels of the shorter side that the crop leaves out, at the result's scale (default: 32); 0 for
@@ -124,12 +124,12 @@ def load_image(
     )
     if framing.interpolation not in FILTERS:
         raise unknown_name("interpolation", framing.interpolation, FILTERS)
-    return framing.read(source, side, max_pixels=max_pixels)
+    return framing.read(path, side, max_pixels=max_pixels)
 
 
 def _wanted(size: Any) -> tuple[int, Framing]:
     """The side of the result, and how a model's photographs are read."""
-    if isinstance(size, Integral) and size > 0:
+    if isinstance(size, Integral) and int(size) > 0:
         return int(size), Framing()
     if not hasattr(size, "layers"):
         raise InvalidInputError(

@@ -5,6 +5,7 @@ data.csv      file,label,split              labels.txt    class names, one per l
 data.json     where these files lie, and    metrics.json  accuracy, precision, recall, confusion
               the order of the classes
 skipped.csv   what was left out, and why
+remarks.csv   what is used although something is wrong with it, if there is any
 logs/         for TensorBoard               report.html   the same for people
 work/         features and checkpoints,     export/       artefacts with their report
               gone when the run is done
@@ -23,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.listing import SPLITS, Listing
 from keras_effnet.system.files import reachable, remove, remove_empty, remove_leftovers, staged
-from keras_effnet.train.listing import SPLITS, Listing
 from keras_effnet.train.settings import Settings
 
-MODEL, LABELS, SKIPPED = "model.keras", "labels.txt", "skipped.csv"
+MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
 SETTINGS = ("run.json", "recipe.json")  # what `train` and `pretrain` were told; either shows a run's folder
 _ADVICE = "Choose another --out, or pass --resume to go on with it."
 
@@ -91,7 +92,7 @@ class RunFolder:
 
         A list of photographs that could not be read stays, for people to look at.
         """
-        for name in ("run.json", "data.csv", "data.json"):
+        for name in ("run.json", "data.csv", "data.json", REMARKS):
             remove(self.path / name)
         skipped = self.path / SKIPPED
         if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
@@ -159,6 +160,11 @@ class RunFolder:
         path = self.path / SKIPPED
         _write_csv(path, ("file", "reason"), skipped)
         return path
+
+    def write_remarks(self, faulty: Sequence[tuple[str, str]]) -> None:
+        """Keep (file, remark) of photographs that are used although something is wrong with them."""
+        if faulty:
+            _write_csv(self.path / REMARKS, ("file", "remark"), faulty)
 
     def write_listing(self, listing: Listing) -> None:
         """Keep the photographs and their splits for good: whoever resumes or adds exports uses the same."""

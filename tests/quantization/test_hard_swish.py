@@ -82,7 +82,7 @@ def test_activation_agrees_with_keras_and_its_slope_with_differences(name: str) 
     assert np.asarray(activation.compute(in_float, u)) == pytest.approx(exact, abs=1e-6)
     if name != "softmax":
         # the sigmoid inside is a multiple of 1/256, 255/256 at most
-        assert activate_samples(activation, "step", u, {}) == pytest.approx(exact, abs=7 / 512 + 1e-6)
+        assert activate_samples(activation, "step", u, {}) == pytest.approx(exact, abs=7 / 256)
         difference = np.diff(exact.astype(np.float64), axis=0) / np.diff(u, axis=0)
         assert activation.slope(u) == pytest.approx(np.mean(difference**2, axis=0), rel=2e-3)
 
