@@ -328,7 +328,8 @@ def _backbone(model: Any) -> _Backbone:
     if len(candidates) != 1:
         raise InvalidInputError(
             f"Expected one EfficientNet in the model {model.name!r}. Received: {len(found)}, "
-            f"{', '.join(repr(each.name) for each in found)}. Pass the one that is meant: model.get_layer(name)."
+            f"{', '.join(repr(each.name) for each in found)}. Pass the one that is meant: "
+            "model.get_layer(name), or in a flat model keras.Model(model.input, its last layer's output)."
         )
     return candidates[0]
 

@@ -27,7 +27,7 @@ def pretrained(tiny_variant: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     """A weight file for the tiny network, with batch statistics that are not the initial ones."""
     model = EfficientNet(tiny_variant, weights=None, classes=7)
     randomize(model)
-    path = tmp_path_factory.mktemp("weights") / "tiny.keras"
+    path = tmp_path_factory.mktemp("weights") / "tiny.keras"  # says how its pixels were prepared
     model.save(path)
     return path
 
