@@ -319,7 +319,7 @@ def _variant_of_weights(weights: str | None) -> str:
         return DEFAULT
     try:
         return _guess(weights) or DEFAULT
-    except EffNetError:
+    except (EffNetError, OSError):
         return DEFAULT  # `check_weights` has the word for it
 
 

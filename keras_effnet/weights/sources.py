@@ -92,8 +92,11 @@ def plan_weights(
         check_asked(asked, facts, str(weights), variant)
         return WeightPlan(obtain(entry, include_top=include_top), facts, facts.preprocessing)
     path = Path(weights)
-    # nothing inside an archive tells, and unpacking takes long
-    facts = UNKNOWN if tensorflow.is_archive(path) else _facts_of_file(path)
+    with reachable(path, "a weight file that can be read", WeightsError):
+        packed = tensorflow.is_archive(path)
+    facts = (
+        UNKNOWN if packed else _facts_of_file(path)
+    )  # nothing in an archive tells, and unpacking takes long
     check_asked(asked, facts, str(path), variant)
     chosen = convention or facts.preprocessing
     if chosen is None and include_preprocessing:
