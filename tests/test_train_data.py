@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import ROOT, encoded, exif
+from material import ROOT, as_stored, encoded, exif
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
@@ -368,6 +368,20 @@ def test_fine_tuning_counts_when_it_gets_no_fewer_photographs_right(
     assert not checkpoint.improved
     checkpoint.best_epoch, checkpoint.history = 2, {"val_accuracy": [0.95, accuracy]}
     assert checkpoint.improved == kept
+
+
+def test_photographs_of_all_orientations_are_trained_on_upright(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 0, "b": 1})
+    corners = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    upright = Image.fromarray(corners).resize((64, 48))
+    for orientation in range(1, 9):
+        for order in "<>":
+            stored = encoded(as_stored(upright, orientation), "PNG", exif=exif(orientation, order=order))
+            (tmp_path / "a" / f"{orientation}{'i' if order == '<' else 'm'}.png").write_bytes(stored)
+    listing, framing = read_listing(tmp_path), Framing("bilinear")
+    (batch, _) = next(iter(evaluation_batches(listing, np.arange(16), 32, framing, batch_size=16)))
+    expected = framing.read(encoded(upright, "PNG"), 32)
+    assert all((pixels == expected).all() for pixels in np.asarray(batch))
 
 
 def test_photographs_with_malformed_exif_pass_the_scan_and_are_read_upright(tmp_path: Path) -> None:
