@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits as folders of pictures: a small data set for `keras-effnet scale search`.
 
     python benchmarks/digits.py DIR
-    keras-effnet scale search DIR --epochs 4 --tolerance 0.02 --results digits.json
+    keras-effnet scale search DIR --epochs 4 --tolerance 0.02 --storage digits.journal
 
 1,200 digits train and 597 judge, enlarged from 8 to 64 pixels.
 """

@@ -66,7 +66,7 @@ def main() -> None:
 
 def _ours(name: str) -> Any:
     from keras_effnet.baselines import BASELINES, cost_of
-    from keras_effnet.costs.members import cost_of_variant
+    from keras_effnet.costs import cost_of_variant
 
     return cost_of(name) if name in BASELINES and name != "b0" else cost_of_variant(name)
 

@@ -62,8 +62,7 @@ def main() -> int:
 
 def train(arguments: argparse.Namespace) -> None:
     """What each process runs."""
-    from keras_effnet.network.lookup import get_variant
-    from keras_effnet.network.variants import Variant
+    from keras_effnet.network.variants import Variant, get_variant
     from keras_effnet.pretrain import examples, pretrain
     from keras_effnet.pretrain.recipe import Recipe
     from keras_effnet.system import devices as hosts

@@ -102,10 +102,10 @@ def work(batch: list[tuple[str, str, int]], seed_files: dict[str, str], pipe: An
             executed.append(event)
 
     from keras_effnet.errors import EffNetError
-    from keras_effnet.weights.readers import open_checkpoint, torch_legacy
+    from keras_effnet.weights.readers import open_checkpoint, pytorch
 
     # the hash would keep every mutant of a legacy file from its reader
-    torch_legacy.recognize = lambda _: "published"  # type: ignore[assignment,return-value]
+    pytorch.recognize = lambda _: "published"  # type: ignore[assignment,return-value]
     for path in seed_files.values():  # load every lazy import before the limits
         with open_checkpoint(path) as checkpoint:
             read_all(checkpoint)

@@ -12,10 +12,10 @@ import numpy as np
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.precision import in_float32
 from keras_effnet.network.arguments import is_whole
-from keras_effnet.network.builder import MIN_SIZE
 from keras_effnet.network.conventions import CONVENTIONS
-from keras_effnet.network.lookup import identify
 from keras_effnet.network.reader import composed, convention_of, input_constants
+from keras_effnet.network.table import MIN_SIZE
+from keras_effnet.network.variants import identify
 from keras_effnet.pictures.class_names import check_lines, labels_of
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 from keras_effnet.pictures.labels import default_labels

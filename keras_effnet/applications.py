@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
 
 import keras
 
@@ -14,12 +16,10 @@ from keras_effnet.network.arguments import (
     check_epsilon,
     check_input_shape,
     check_rate,
-    check_weights,
 )
 from keras_effnet.network.builder import PADDINGS, Options, build_model
-from keras_effnet.network.conventions import get_convention
-from keras_effnet.network.lookup import architecture_of, get_variant
-from keras_effnet.network.variants import VARIANTS, Variant
+from keras_effnet.network.conventions import Preprocessing, rescaling_name
+from keras_effnet.network.variants import VARIANTS, Variant, architecture_of, get_variant
 from keras_effnet.weights import load_planned, plan_weights
 
 Weights = str | os.PathLike[str] | None
@@ -27,7 +27,6 @@ Weights = str | os.PathLike[str] | None
 
 def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras.applications
     variant: str | Variant,
-    *,
     include_top: bool = True,
     weights: Weights = "imagenet",
     input_tensor: Any = None,
@@ -35,18 +34,21 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     pooling: str | None = None,
     classes: int = 1000,
     classifier_activation: Any = "softmax",
+    name: str | None = None,
+    *,
     include_preprocessing: bool = True,
     drop_connect_rate: float = 0.2,
     dropout_rate: float | None = None,
-    name: str | None = None,
-    preprocessing: str | None = None,
+    preprocessing: Preprocessing | None = None,
     padding: str = "same",
     epsilon: float = 1e-3,
+    prefix: str = "",
     namespace: Any = None,
 ) -> keras.Model:
     """Build an EfficientNet and load weights into it.
 
-    The graph depends on the arguments only, never on how the weights were given.
+    The graph depends on the arguments only, never on how the weights were given. Their order is that of
+    keras.applications.
 
     Args:
         variant: `"b0"` … `"b8"`, `"l2"`, `"lite0"` … `"lite4"`, or a `Variant` of your own.
@@ -59,14 +61,18 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         classes: outputs of the classifier. With ImageNet's weights and another number than 1000 the
             classifier stays random, with a warning.
         classifier_activation: None for logits.
+        name: name of the model; it changes nothing else.
         include_preprocessing: False to pass pixels that are preprocessed already.
         drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
         dropout_rate: before the classifier; None for the variant's own.
-        name: name of the model; it changes nothing else.
-        preprocessing: `"imagenet"`, `"advprop"` or `"lite"`; None for the one that `weights` were
-            trained with (without weights: the variant's usual one).
+        preprocessing: what the graph does to a pixel x: `"imagenet"`, `"advprop"`, `"lite"`, `"unit"`
+            (x / 255), or (mean, std) of your own for pixels 0–1, each one number or one per channel: (x /
+            255 - mean) / std. None for the one that `weights` were trained with (without weights: the
+            variant's usual one). A file that leaves it open asks for it.
         padding: `"same"`, or `"symmetric"` for weights trained in torchvision.
         epsilon: of batch normalization; torchvision's B0–B4 need 1e-5.
+        prefix: what the names of all layers begin with, for example `"left_"`. Keras wants every name
+            once: two networks on one `input_tensor` that shall become one model need different ones.
         namespace: the Keras to build with: `keras` (default), or `tf_keras` for a legacy twin with
             the same layer names.
 
@@ -87,24 +93,30 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     if include_top:
         classes = check_classes(classes)
         check_activation(classifier_activation, keras_)
-    if weights is not None:
-        check_weights(weights)
     plan = plan_weights(
-        weights, chosen, preprocessing, include_top=include_top, padding=padding, epsilon=epsilon
+        weights,
+        chosen,
+        preprocessing,
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        padding=padding,
+        epsilon=epsilon,
     )
+    usual = chosen.baseline.preprocessing
+    convention = plan.preprocessing or usual
     inputs, x = _inputs(keras_, chosen, include_top, input_tensor, input_shape)
-    if plan.preprocessing is not None:
-        get_convention(plan.preprocessing)
     options = Options(
         include_top=include_top,
         classes=classes,
         classifier_activation=classifier_activation,
         pooling=pooling,
-        preprocessing=(plan.preprocessing or chosen.preprocessing) if include_preprocessing else None,
+        preprocessing=convention if include_preprocessing else None,
+        rescaling_name=rescaling_name(convention, usual),
         dropout_rate=chosen.dropout if dropout_rate is None else dropout_rate,
         padding=padding,
         epsilon=epsilon,
         name=name or chosen.title.lower(),
+        prefix=prefix,
     )
     architecture = architecture_of(chosen, drop_connect_rate)
     model = build_model(architecture, options, inputs, x, keras=keras_)
@@ -173,91 +185,42 @@ def _check(pooling: str | None, padding: str, drop_connect_rate: float, dropout_
         check_rate("dropout_rate", dropout_rate)
 
 
-class Constructor(Protocol):
-    """What `EfficientNetB0` and its siblings look like; the order is that of keras.applications."""
-
-    __name__: str
-
-    def __call__(
-        self,
-        include_top: bool = True,
-        weights: Weights = "imagenet",
-        input_tensor: Any = None,
-        input_shape: tuple[int | None, ...] | None = None,
-        pooling: str | None = None,
-        classes: int = 1000,
-        classifier_activation: Any = "softmax",
-        name: str | None = None,
-        *,
-        include_preprocessing: bool = True,
-        drop_connect_rate: float = 0.2,
-        dropout_rate: float | None = None,
-        preprocessing: str | None = None,
-        padding: str = "same",
-        epsilon: float = 1e-3,
-        namespace: Any = None,
-    ) -> keras.Model: ...
+P = ParamSpec("P")
 
 
-def _constructor(variant: Variant) -> Constructor:
-    def construct(
-        include_top: bool = True,
-        weights: Weights = "imagenet",
-        input_tensor: Any = None,
-        input_shape: tuple[int | None, ...] | None = None,
-        pooling: str | None = None,
-        classes: int = 1000,
-        classifier_activation: Any = "softmax",
-        name: str | None = None,
-        *,
-        include_preprocessing: bool = True,
-        drop_connect_rate: float = 0.2,
-        dropout_rate: float | None = None,
-        preprocessing: str | None = None,
-        padding: str = "same",
-        epsilon: float = 1e-3,
-        namespace: Any = None,
-    ) -> keras.Model:
-        return EfficientNet(
-            variant,
-            include_top=include_top,
-            weights=weights,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            include_preprocessing=include_preprocessing,
-            drop_connect_rate=drop_connect_rate,
-            dropout_rate=dropout_rate,
-            name=name,
-            preprocessing=preprocessing,
-            padding=padding,
-            epsilon=epsilon,
-            namespace=namespace,
-        )
+def _constructor(
+    variant: Variant, build: Callable[Concatenate[str | Variant, P], keras.Model]
+) -> Callable[P, keras.Model]:
+    """`EfficientNet` for one variant: the same arguments without the first, and the same text about them."""
 
+    def construct(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
+        return build(variant, *args, **kwargs)
+
+    signature = inspect.signature(build)
+    remaining = [each for each in signature.parameters.values() if each.name != "variant"]
+    described = inspect.cleandoc(build.__doc__ or "").partition("include_top:")[2]
+    facts = f"{variant.title}: {variant.resolution} px, width {variant.width}, depth {variant.depth}."
     construct.__name__ = construct.__qualname__ = variant.title
+    construct.__signature__ = signature.replace(parameters=remaining)  # type: ignore[attr-defined]
     construct.__doc__ = (
-        f"{variant.title}: {variant.resolution} px, width {variant.width}, depth {variant.depth}.\n\n"
-        "Positional order and defaults are those of keras.applications; the arguments are\n"
-        "described at `keras_effnet.EfficientNet`."
+        f"{facts}\n\nPositional order and defaults are those of keras.applications.\n\n"
+        f"Args:\n    include_top:{described}"
     )
     return construct
 
 
-EfficientNetB0 = _constructor(VARIANTS["b0"])
-EfficientNetB1 = _constructor(VARIANTS["b1"])
-EfficientNetB2 = _constructor(VARIANTS["b2"])
-EfficientNetB3 = _constructor(VARIANTS["b3"])
-EfficientNetB4 = _constructor(VARIANTS["b4"])
-EfficientNetB5 = _constructor(VARIANTS["b5"])
-EfficientNetB6 = _constructor(VARIANTS["b6"])
-EfficientNetB7 = _constructor(VARIANTS["b7"])
-EfficientNetB8 = _constructor(VARIANTS["b8"])
-EfficientNetL2 = _constructor(VARIANTS["l2"])
-EfficientNetLite0 = _constructor(VARIANTS["lite0"])
-EfficientNetLite1 = _constructor(VARIANTS["lite1"])
-EfficientNetLite2 = _constructor(VARIANTS["lite2"])
-EfficientNetLite3 = _constructor(VARIANTS["lite3"])
-EfficientNetLite4 = _constructor(VARIANTS["lite4"])
+EfficientNetB0 = _constructor(VARIANTS["b0"], EfficientNet)
+EfficientNetB1 = _constructor(VARIANTS["b1"], EfficientNet)
+EfficientNetB2 = _constructor(VARIANTS["b2"], EfficientNet)
+EfficientNetB3 = _constructor(VARIANTS["b3"], EfficientNet)
+EfficientNetB4 = _constructor(VARIANTS["b4"], EfficientNet)
+EfficientNetB5 = _constructor(VARIANTS["b5"], EfficientNet)
+EfficientNetB6 = _constructor(VARIANTS["b6"], EfficientNet)
+EfficientNetB7 = _constructor(VARIANTS["b7"], EfficientNet)
+EfficientNetB8 = _constructor(VARIANTS["b8"], EfficientNet)
+EfficientNetL2 = _constructor(VARIANTS["l2"], EfficientNet)
+EfficientNetLite0 = _constructor(VARIANTS["lite0"], EfficientNet)
+EfficientNetLite1 = _constructor(VARIANTS["lite1"], EfficientNet)
+EfficientNetLite2 = _constructor(VARIANTS["lite2"], EfficientNet)
+EfficientNetLite3 = _constructor(VARIANTS["lite3"], EfficientNet)
+EfficientNetLite4 = _constructor(VARIANTS["lite4"], EfficientNet)

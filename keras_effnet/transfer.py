@@ -26,13 +26,13 @@ import keras
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.arguments import check_activation, check_rate, is_whole
-from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.conventions import Preprocessing
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pictures.class_names import check_labels, labels_layer_name, labels_of
-from keras_effnet.pictures.framing import CROP_MARGIN, margin_layer_name
+from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
 
-__all__ = ["blocks", "classifier", "freeze", "head_layers", "labels_of", "unfreeze"]
+__all__ = ["blocks", "classifier", "freeze", "head_layers", "labels_of", "reset_classifier", "unfreeze"]
 
 _BLOCK = re.compile(r"^(block\d+[a-z]+)_")
 _STEM = ("rescaling", "stem_")
@@ -49,7 +49,7 @@ def classifier(
     dropout_rate: float | None = None,
     drop_connect_rate: float = 0.2,
     classifier_activation: Any = "softmax",
-    preprocessing: str | None = None,
+    preprocessing: Preprocessing | None = None,
     trainable_from: str | None = None,
     crop_margin: int = CROP_MARGIN,
     name: str | None = None,
@@ -82,14 +82,7 @@ def classifier(
     """
     chosen = get_variant(variant)
     labels, count = _labels_and_count(classes)
-    if count < 2:
-        raise InvalidInputError(
-            f"Expected at least two classes to tell apart. Received: {classes!r}. "
-            "Pass their number, or their names in the order of the outputs."
-        )
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
-    check_activation(classifier_activation, keras)
+    _check_head(classes, count, dropout_rate, classifier_activation)
     side = chosen.resolution
     backbone = EfficientNet(
         chosen,
@@ -108,6 +101,58 @@ def classifier(
     if trainable_from is not None:
         unfreeze(model, trainable_from)
     return model
+
+
+def reset_classifier(
+    model: keras.Model,
+    classes: int | Sequence[str],
+    *,
+    dropout_rate: float | None = None,
+    classifier_activation: Any = "softmax",
+    name: str | None = None,
+) -> keras.Model:
+    """The backbone of a trained model with a new, zero-initialized head, as many classes as you like.
+
+    For a file there is `classifier(variant, classes, weights=file)`.
+
+    Args:
+        model: an EfficientNet of this package, with or without a classifier. It stays as it is, but shares
+            its backbone with the new model: training the one changes both.
+        classes: how many, or their names in the order of the outputs, as in `classifier`.
+        dropout_rate: before the classifier, 0–1; None for that of `model`.
+        classifier_activation: None for logits.
+        name: of the new model; None for that of `model`.
+
+    Returns:
+        A functional `keras.Model` from pixels to probabilities `[N, classes]`. What was frozen stays frozen.
+
+    Raises:
+        InvalidInputError: no EfficientNet, or one inside another model; or an argument that cannot be used.
+    """
+    ends = [layer for layer in model.layers if layer.name.endswith("top_activation")]
+    if len(ends) != 1:
+        raise InvalidInputError(
+            f"Expected an EfficientNet, whose last convolution ends in 'top_activation'. Received: {model.name!r} with "
+            f"{len(ends)} such layers. Pass the EfficientNet itself, for example model.get_layer('efficientnetb0')."
+        )
+    labels, count = _labels_and_count(classes)
+    _check_head(classes, count, dropout_rate, classifier_activation)
+    if dropout_rate is None:
+        dropout_rate = next((layer.rate for layer in model.layers if layer.name.endswith("top_dropout")), 0.2)
+    pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", data_format="channels_last")(ends[0].output)
+    x = _head(pooled, count, dropout_rate, classifier_activation, labels, framing_of(model).margin)
+    return keras.Model(model.input, x, name=name or model.name)
+
+
+def _check_head(classes: Any, count: int, dropout_rate: float | None, activation: Any) -> None:
+    if count < 2:
+        raise InvalidInputError(
+            f"Expected at least two classes to tell apart. Received: {classes!r}. "
+            "Pass their number, or their names in the order of the outputs."
+        )
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
+    check_activation(activation, keras)
 
 
 def _labels_and_count(classes: Any) -> tuple[tuple[str, ...] | None, int]:

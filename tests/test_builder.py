@@ -14,12 +14,11 @@ import pytest
 from material import randomize
 
 import keras_effnet
-from keras_effnet import EfficientNet
+from keras_effnet import EfficientNet, export
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.conventions import CONVENTIONS
-from keras_effnet.network.lookup import identify
-from keras_effnet.network.variants import VARIANTS
-from keras_effnet.weights.provenance import built_with
+from keras_effnet.network.variants import VARIANTS, identify
+from keras_effnet.weights.facts import built_with
 
 TRAINABLE = {
     "b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616,
@@ -144,7 +143,7 @@ def test_layer_in_front_may_have_the_name_of_ours(tiny_variant: Any, tiny: Any, 
     model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=x)
     ours = model.get_layer("rescaling_2")
     assert ours.scale == tiny.get_layer("rescaling").scale
-    assert built_with(model)["preprocessing"] == "imagenet"
+    assert built_with(model)["preprocessing"] == CONVENTIONS["imagenet"]
     model.set_weights(tiny.get_weights())
     np.testing.assert_allclose(
         model.predict(pixels64 / 255, verbose=0), tiny.predict(pixels64, verbose=0), atol=1e-5
@@ -155,6 +154,33 @@ def test_first_layer_is_called_rescaling_when_others_are_in_front(tiny_variant: 
     x = keras.layers.RandomFlip("horizontal")(keras.Input((64, 64, 3)))
     model = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=x)
     assert model.get_layer("rescaling").offset == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
+
+
+def test_two_backbones_on_one_input_become_one_flat_model_that_exports(
+    tiny_variant: Any, tiny: Any, pixels64: Any, tmp_path: Any
+) -> None:
+    inputs = keras.Input((64, 64, 3))
+    weights = tmp_path / "tiny.weights.h5"
+    tiny.save_weights(weights)
+    left = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=inputs)
+    right = EfficientNet(tiny_variant, weights=None, classes=7, input_tensor=inputs, prefix="right_")
+    for each in (left, right):
+        each.set_weights(tiny.get_weights())
+    assert right.get_layer("right_block1a_dwconv").name == "right_block1a_dwconv"
+    assert right.get_layer("right_rescaling").scale == left.get_layer("rescaling").scale
+    both = keras.Model(inputs, keras.layers.Average()([left.output, right.output]))
+    expected = tiny.predict(pixels64, verbose=0)
+    np.testing.assert_allclose(both.predict(pixels64, verbose=0), expected, atol=1e-6)
+    path = export.to_tflite(both, tmp_path / "both.tflite")
+    np.testing.assert_allclose(export.load(path)(pixels64), expected, atol=1e-5)
+
+
+def test_backbone_with_a_prefix_loads_published_weights_and_is_recognised(tmp_path: Any) -> None:
+    EfficientNet("b0", weights=None, include_top=False).save_weights(tmp_path / "b0.weights.h5")
+    model = EfficientNet(
+        "b0", include_top=False, weights=tmp_path / "b0.weights.h5", prefix="left_", preprocessing="imagenet"
+    )
+    assert identify(model) is VARIANTS["b0"]
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,35 @@ def test_lines_of_the_documentation_train_on_the_pictures_that_the_model_is_late
         shown = framing_of(found["model"]).read(path, 224).astype(np.float32)
         # Keras' resizing is another one (1 and 5); squeezed, or with the margin of 32, it is above 25
         assert np.abs(picture - shown).mean() < 8, path
+
+
+def test_reset_classifier_keeps_the_backbone_and_forgets_the_head(tiny: Any, pixels64: Any) -> None:
+    fresh = transfer.reset_classifier(tiny, LABELS)
+    assert transfer.labels_of(fresh) == LABELS and fresh.output_shape == (None, 5)
+    np.testing.assert_allclose(fresh.predict(pixels64, verbose=0), 0.2, atol=1e-6)
+    again = transfer.reset_classifier(tiny, 7)  # as many as before
+    np.testing.assert_allclose(again.predict(pixels64, verbose=0), 1 / 7, atol=1e-6)
+    features = [keras.Model(each.input, each.get_layer("avg_pool").output) for each in (again, tiny)]
+    np.testing.assert_allclose(*(each.predict(pixels64, verbose=0) for each in features), atol=1e-6)
+    assert not np.allclose(tiny.predict(pixels64, verbose=0), 1 / 7, atol=1e-3)
+
+
+def test_reset_classifier_takes_a_backbone_and_refuses_a_model_around_one(tiny_variant: Any) -> None:
+    backbone = EfficientNet(tiny_variant, weights=None, include_top=False)
+    assert transfer.reset_classifier(backbone, 3).output_shape == (None, 3)
+    around = keras.Sequential([keras.Input((64, 64, 3)), backbone])
+    with pytest.raises(InvalidInputError, match=r"with 0 such layers\. Pass the EfficientNet itself"):
+        transfer.reset_classifier(around, 3)
+    with pytest.raises(InvalidInputError, match="at least two classes"):
+        transfer.reset_classifier(backbone, 1)
+
+
+def test_classifier_makes_a_new_head_on_a_trained_file_of_as_many_classes(
+    tmp_path: Path, tiny: Any, tiny_variant: Any
+) -> None:
+    tiny.save(tmp_path / "trained.keras")
+    model = transfer.classifier(tiny_variant, 7, weights=tmp_path / "trained.keras")
+    assert not model.get_layer("predictions").get_weights()[0].any()
+    assert np.array_equal(
+        model.get_layer("top_conv").get_weights()[0], tiny.get_layer("top_conv").get_weights()[0]
+    )

@@ -12,22 +12,21 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.baselines.builder import build_layers, options_for
-from keras_effnet.baselines.table import (
+from keras_effnet.costs import Cost, cost_of_variant
+from keras_effnet.errors import unknown_name
+from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.table import (
     BASELINES,
     EFFICIENTNET_B0,
+    EFFICIENTNET_LITE0,
     MOBILENET_V1,
     MOBILENET_V2,
     RESNET50,
     RESNET50_V15,
     Baseline,
     Stage,
-    scaled,
 )
-from keras_effnet.costs import Cost, cost_of_graph
-from keras_effnet.costs.sketch import Sketch
-from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.arguments import check_activation, check_classes, check_input_shape, check_rate
+from keras_effnet.network.variants import Variant
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASELINES",
     "EFFICIENTNET_B0",
+    "EFFICIENTNET_LITE0",
     "MOBILENET_V1",
     "MOBILENET_V2",
     "RESNET50",
@@ -45,6 +45,7 @@ __all__ = [
     "ResNet50",
     "Stage",
     "build",
+    "build_variant",
     "cost_of",
     "get_baseline",
 ]
@@ -53,7 +54,7 @@ Weights = str | os.PathLike[str] | None
 
 
 def get_baseline(baseline: str | Baseline) -> Baseline:
-    """The baseline called `b0`, `mobilenet_v1`, `mobilenet_v2`, `resnet50` or `resnet50_v1.5`; your own as it is.
+    """The baseline called `b0`, `lite0`, `mobilenet_v1`, `mobilenet_v2`, `resnet50` or `resnet50_v1.5`; your own as it is.
 
     Raises:
         InvalidInputError: no such baseline.
@@ -73,14 +74,7 @@ def build(
     width: float = 1.0,
     resolution: int | None = None,
     weights: Weights = None,
-    classes: int = 1000,
-    include_top: bool = True,
-    pooling: str | None = None,
-    classifier_activation: Any = "softmax",
-    include_preprocessing: bool = True,
-    dropout_rate: float | None = None,
-    name: str | None = None,
-    namespace: Any = None,
+    **options: Any,
 ) -> keras.Model:
     """Build a baseline, scaled.
 
@@ -89,55 +83,39 @@ def build(
         depth: factor of the repeats, > 0; every stage's product is rounded up.
         width: factor of all filters, > 0; rounded to multiples of 8.
         resolution: side of the input, at least 32 pixels; None for the baseline's own.
-        weights: None for random ones. At scale 1 of `mobilenet_v1`, `mobilenet_v2` and `resnet50`: `"imagenet"` or a file, loaded by keras.applications and copied.
-        classes: outputs of the classifier.
-        include_top: whether to add pooling, dropout and the classifier.
-        pooling: without top: None, `"avg"` or `"max"`.
-        classifier_activation: None for logits.
-        include_preprocessing: False to pass pixels that are preprocessed already.
-        dropout_rate: before the classifier; None for the baseline's own.
-        name: name of the model.
-        namespace: the Keras to build with, `keras` (default) or `tf_keras`.
+        weights: None for random ones. At scale 1 of `mobilenet_v1`, `mobilenet_v2` and `resnet50`:
+            `"imagenet"` or a file, loaded by keras.applications and copied.
+        options: as for `keras_effnet.EfficientNet`: `classes`, `include_top`, `pooling`, …. What is
+            not given is the baseline's own.
 
     Returns:
         A functional model from RGB pixels 0–255 `[N, H, W, 3]` to probabilities or features.
 
     Raises:
         InvalidInputError: an argument that cannot be used.
+        WeightsError: keras.applications cannot load the weights.
     """
-    if pooling not in (None, "avg", "max"):
-        raise InvalidInputError(f"Expected pooling to be None, 'avg' or 'max'. Received: {pooling!r}.")
-    chosen = get_baseline(baseline)
-    network = scaled(chosen, depth=depth, width=width)
-    shape = _shape(chosen, resolution)
-    if namespace is None:
-        import keras
+    return build_variant(_at_scale(baseline, depth, width, resolution), weights=weights, **options)
 
-        namespace = keras
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
-    if include_top:
-        classes = check_classes(classes)
-        check_activation(classifier_activation, namespace)
-    options = options_for(
-        chosen,
-        include_top=include_top,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        pooling=pooling,
-        include_preprocessing=include_preprocessing,
-        dropout_rate=dropout_rate,
-        name=name,
-    )
-    if weights is not None:
-        from keras_effnet.baselines.keras_weights import copy_weights, find_twin
 
-        twin = find_twin(
-            chosen, scale=(depth, width), classes=classes, include_top=include_top, weights=weights
-        )
-    model = build_layers(network, options, namespace.Input(shape=shape), keras=namespace)
-    if weights is not None:
-        copy_weights(twin, model, bgr=chosen is RESNET50)
+def build_variant(variant: Variant, *, weights: Weights = None, **options: Any) -> keras.Model:
+    """Build a member of any baseline; see `build` for the arguments."""
+    from keras_effnet.applications import EfficientNet
+
+    table = variant.baseline
+    own = {
+        "input_shape": (variant.resolution, variant.resolution, 3),
+        "drop_connect_rate": table.drop_connect_rate,
+        "padding": table.padding,
+        "epsilon": table.epsilon,
+    }
+    if weights is None:
+        return EfficientNet(variant, weights=None, **{**own, **options})
+    from keras_effnet.baselines.keras_weights import copy_weights, find_twin
+
+    twin = find_twin(variant, weights, options)
+    model = EfficientNet(variant, weights=None, **{**own, **options})
+    copy_weights(twin, model, bgr=table is RESNET50)
     return model
 
 
@@ -151,18 +129,22 @@ def cost_of(
     batch: int = 1,
 ) -> Cost:
     """What `build` with the same arguments would cost; the same builder, without weights or Keras."""
-    chosen = get_baseline(baseline)
-    shape = _shape(chosen, resolution)
-    sketch = Sketch()
-    network = scaled(chosen, depth=depth, width=width)
-    graph = build_layers(network, options_for(chosen, classes=classes), sketch.Input(shape), keras=sketch)
-    return cost_of_graph(graph, shape, batch=batch)
+    return cost_of_variant(_at_scale(baseline, depth, width, resolution), classes=classes, batch=batch)
 
 
-def _shape(baseline: Baseline, resolution: int | None) -> tuple[int, int, int]:
-    side = baseline.resolution if resolution is None else resolution
+def _at_scale(baseline: str | Baseline, depth: float, width: float, resolution: int | None) -> Variant:
+    table = get_baseline(baseline)
+    side = table.resolution if resolution is None else resolution
     check_input_shape((side, side, 3))
-    return int(side), int(side), 3
+    return Variant(
+        name=table.name,
+        title=table.title,
+        width=width,
+        depth=depth,
+        resolution=int(side),
+        dropout=table.dropout,
+        baseline=table,
+    )
 
 
 def MobileNetV1(  # noqa: N802 - named like a model constructor

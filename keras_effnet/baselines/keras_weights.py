@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from keras_effnet.baselines.table import MOBILENET_V1, MOBILENET_V2, RESNET50, Baseline
 from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.network.table import MOBILENET_V1, MOBILENET_V2, RESNET50
+from keras_effnet.network.variants import Variant
 
 _TWINS = {MOBILENET_V1: "MobileNet", MOBILENET_V2: "MobileNetV2", RESNET50: "ResNet50"}
 
 
-def find_twin(
-    baseline: Baseline,
-    *,
-    scale: tuple[float, float],
-    classes: int,
-    include_top: bool,
-    weights: str | os.PathLike[str],
-) -> Any:
+def find_twin(variant: Variant, weights: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
     """The network of keras.applications that equals a baseline at scale 1, with weights.
+
+    Args:
+        variant: the baseline at scale 1.
+        weights: `"imagenet"` or a file.
+        options: as for `build`; those that decide which weights there are, are read.
 
     Raises:
         InvalidInputError: the network is scaled, or keras.applications does not have it.
         WeightsError: keras.applications cannot load the weights.
     """
+    baseline, scale = variant.baseline, (variant.depth, variant.width)
     if baseline not in _TWINS or scale != (1.0, 1.0):
         raise InvalidInputError(
             "Expected weights only for MobileNetV1, MobileNetV2 or ResNet-50 with depth=1 and width=1. "
             f"Received: weights={os.fspath(weights)!r} for {baseline.title} with depth, width = {scale}. "
             "Pass weights=None."
         )
+    wanted = {key: options[key] for key in ("classes", "include_top") if key in options}
     import keras
 
     build = getattr(keras.applications, _TWINS[baseline])
     try:
-        return build(include_top=include_top, weights=weights, classes=classes, input_shape=(224, 224, 3))
+        return build(weights=weights, input_shape=(224, 224, 3), **wanted)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"Expected 'imagenet' or a weight file of keras.applications.{_TWINS[baseline]}. "

@@ -22,26 +22,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the raw variables of a training checkpoint, not their averages",
     )
     parser.add_argument(
-        "--preprocessing", metavar="NAME", help="imagenet, advprop or lite, if the file does not say"
+        "--preprocessing",
+        metavar="NAME|MEAN,STD",
+        help="imagenet, advprop, lite, unit (x / 255), or mean and standard deviation of pixels 0-1, one or three "
+        "numbers each (0.5,0.25), if the file does not say",
     )
     parser.add_argument("--padding", metavar="NAME", help="same or symmetric, if the file does not say")
     parser.add_argument("--epsilon", type=float, help="of batch normalization, if the file does not say")
+    parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+
+
+def preprocessing_of(text: str | None) -> str | tuple[float, ...] | tuple[tuple[float, ...], ...] | None:
+    """What `--preprocessing` means: a name, or MEAN,STD with as many numbers for both."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    half = len(numbers) // 2
+    return (numbers[:half], numbers[half:]) if half and len(numbers) % 2 == 0 else text
 
 
 def run(arguments: argparse.Namespace) -> int:
     from keras_effnet.system.quiet import import_keras
+    from keras_effnet.weights.convert import check_conversion, convert
 
+    preprocessing = preprocessing_of(arguments.preprocessing)
+    check_conversion(
+        arguments.source,
+        arguments.target,
+        variant=arguments.model,
+        preprocessing=preprocessing,
+        overwrite=arguments.force,
+    )
     import_keras()
-    from keras_effnet.weights.convert import convert
-
     path = convert(
         arguments.source,
         arguments.target,
         variant=arguments.model,
         ema=not arguments.raw,
-        preprocessing=arguments.preprocessing,
+        preprocessing=preprocessing,
         padding=arguments.padding,
         epsilon=arguments.epsilon,
+        overwrite=arguments.force,
     )
     print(path)
     return 0

@@ -91,10 +91,9 @@ def _cost(name: str, arguments: argparse.Namespace) -> Any:
 def _cost_of_name(name: str, arguments: argparse.Namespace) -> Any:
     """Of a variant, or else of a baseline: neither needs Keras."""
     from keras_effnet.baselines import BASELINES, cost_of, get_baseline
-    from keras_effnet.costs.members import cost_of_variant
+    from keras_effnet.costs import cost_of_variant
     from keras_effnet.errors import InvalidInputError, unknown_name
-    from keras_effnet.network.lookup import get_variant
-    from keras_effnet.network.variants import VARIANTS
+    from keras_effnet.network.variants import VARIANTS, get_variant
 
     given = {"resolution": arguments.size, "batch": arguments.batch}
     try:

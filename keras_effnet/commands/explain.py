@@ -106,7 +106,7 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The Keras model, and the published variant it is, or None."""
     from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.network.lookup import get_variant, identify
+    from keras_effnet.network.variants import get_variant, identify
     from keras_effnet.system.quiet import import_keras
 
     path = Path(arguments.model)

@@ -144,7 +144,7 @@ class _Given:
     @classmethod
     def of(cls, text: str) -> _Given:
         from keras_effnet.commands.models import KERAS_SUFFIX, check_keras_file
-        from keras_effnet.network.lookup import get_variant
+        from keras_effnet.network.variants import get_variant
 
         path = Path(text).expanduser()
         if path.suffix != KERAS_SUFFIX:

@@ -18,9 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.network.lookup import architecture_of
-    from keras_effnet.network.table import count_parameters
-    from keras_effnet.network.variants import VARIANTS
+    from keras_effnet.costs import cost_of_variant
+    from keras_effnet.network.variants import VARIANTS, architecture_of
     from keras_effnet.weights.catalog import CATALOG, SET_NAMES
 
     entries: list[dict[str, Any]] = []
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "width": variant.width,
                 "depth": variant.depth,
                 "blocks": len(architecture.blocks),
-                "parameters": count_parameters(architecture),
+                "parameters": cost_of_variant(variant).params,
                 "weights": {
                     entry.name: {"top1": entry.top1, "licence": entry.licence}
                     for entry in CATALOG

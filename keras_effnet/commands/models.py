@@ -85,16 +85,16 @@ def refuse_weights(arguments: argparse.Namespace, file: str | Path) -> None:
 
 def _classes_of(weights: str | None) -> int:
     """How many classes the classifier in a weight file has; 1,000 where that cannot be seen from outside."""
-    from keras_effnet.weights.arrays import TOP_LAYER
     from keras_effnet.weights.catalog import SET_NAMES
-    from keras_effnet.weights.readers import open_checkpoint, tf_archive
+    from keras_effnet.weights.checkpoint import TOP_LAYER
+    from keras_effnet.weights.readers import open_checkpoint, tensorflow
 
     if weights is None or weights in SET_NAMES:
         return IMAGENET_CLASSES
     path = Path(weights)
     with reachable(path, "a weight file that can be read", WeightsError):
         absent = not path.exists() and not Path(f"{path}.index").exists()
-        if absent or tf_archive.matches(path):  # the builder has the word for it; unpacking takes long
+        if absent or tensorflow.is_archive(path):  # the builder has the word for it; unpacking takes long
             return IMAGENET_CLASSES
     with open_checkpoint(path) as checkpoint:
         bias = checkpoint.layers.get(TOP_LAYER, {}).get("bias")

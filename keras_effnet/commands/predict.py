@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _classifier(arguments: argparse.Namespace) -> tuple[Any, int, Framing, tuple[str, ...]]:
     """A callable from pixels to probabilities, its input size, how photographs are read for it, and its labels."""
     from keras_effnet.commands.models import build, refuse_weights
-    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import get_variant
     from keras_effnet.pictures.labels import numbered_labels
     from keras_effnet.system.quiet import import_keras
 

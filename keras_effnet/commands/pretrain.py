@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from keras_effnet.system.quiet import import_keras
 
     import_keras()
-    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import get_variant
     from keras_effnet.pretrain import pretrain
     from keras_effnet.pretrain.recipe import Recipe
     from keras_effnet.system.progress import Progress
@@ -143,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     """Tell what can be told to be wrong before anything slow is imported."""
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import get_variant
     from keras_effnet.pictures.listing import find_data
 
     get_variant(arguments.model)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from keras_effnet.commands import searches
 from keras_effnet.commands.options import add_json, folder_name, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.quiet import import_keras, quiet_native
 
 NAME = "scale"
 HELP = "compound scaling: members, budgets, grid search, the paper's tables and figures"
@@ -51,13 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--alpha", type=float, default=1.2, help="depth (default: 1.2)")
-    parser.add_argument("--beta", type=float, default=1.1, help="width (default: 1.1)")
-    parser.add_argument("--gamma", type=float, default=1.15, help="resolution (default: 1.15)")
+    parser.add_argument("--alpha", type=float, help="depth (default: 1.2)")
+    parser.add_argument("--beta", type=float, help="width (default: 1.1)")
+    parser.add_argument("--gamma", type=float, help="resolution (default: 1.15)")
     parser.add_argument(
         "--baseline",
         default="b0",
-        help="b0 (default), mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
+        help="b0 (default), lite0, mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
     )
 
 
@@ -77,7 +81,9 @@ def _rule(arguments: argparse.Namespace) -> Any:
     from keras_effnet.baselines import get_baseline
     from keras_effnet.scaling import CompoundScaling
 
-    return CompoundScaling(arguments.alpha, arguments.beta, arguments.gamma, get_baseline(arguments.baseline))
+    given = {name: getattr(arguments, name) for name in ("alpha", "beta", "gamma")}
+    coefficients = {name: value for name, value in given.items() if value is not None}
+    return CompoundScaling(**coefficients, baseline=get_baseline(arguments.baseline))
 
 
 def _tables(arguments: argparse.Namespace) -> int:
@@ -97,42 +103,54 @@ def _tables(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(rows, indent=2))
         return 0
+    _print_family(family)
+    for title, scaled in (("Table 3", others), ("Table 7", own)):
+        _print_scaled(title, scaled)
+    _print_deviations(formula)
+    return 0
+
+
+def _print_family(rows: Any) -> None:
     print("Table 2: G multiply-adds. timm's count charges two for every value behind a batch normalization.")
     header = ["", "parameters", "ours", "paper", "", "ours + 2 per norm", "timm", ""]
-    print(
-        table(
-            header,
-            [
-                [
-                    row.name,
-                    f"{row.params:,}",
-                    f"{row.macs / 1e9:.3f}",
-                    f"{row.paper_gmacs:g}",
-                    f"{row.macs / row.paper_gmacs / 1e9 - 1:+.1%}",
-                    f"{row.macs_with_norm / 1e9:.3f}",
-                    f"{row.timm_gmacs:.2f}",
-                    f"{row.macs_with_norm / row.timm_gmacs / 1e9 - 1:+.1%}",
-                ]
-                for row in family
-            ],
-        )
-    )
-    for title, rows_ in (("Table 3", others), ("Table 7", own)):
-        print(f"\n{title}: G multiply-adds of scaled networks.")
-        lines = [
+    lines = [
+        [
+            row.name,
+            f"{row.params:,}",
+            f"{row.macs / 1e9:.3f}",
+            f"{row.paper_gmacs:g}",
+            f"{row.macs / row.paper_gmacs / 1e9 - 1:+.1%}",
+            f"{row.macs_with_norm / 1e9:.3f}",
+            f"{row.timm_gmacs:.2f}",
+            f"{row.macs_with_norm / row.timm_gmacs / 1e9 - 1:+.1%}",
+        ]
+        for row in rows
+    ]
+    print(table(header, lines))
+
+
+def _print_scaled(title: str, rows: Any) -> None:
+    print(f"\n{title}: G multiply-adds of scaled networks.")
+    notes = list(dict.fromkeys(row.note for row in rows if row.note))
+    lines = []
+    for row in rows:
+        remark = "the same at one decimal" if row.within_rounding else ""
+        lines.append(
             [
                 row.network,
                 row.scale,
                 f"{row.macs / 1e9:.2f}",
                 f"{row.paper_gmacs:g}",
                 f"{row.deviation:+.1%}",
-                _remark(row),
+                f"[{notes.index(row.note) + 1}]" if row.note else remark,
             ]
-            for row in rows_
-        ]
-        print(table(["network", "scale", "ours", "paper", "", ""], lines, left=2))
-        for number, note in enumerate(dict.fromkeys(row.note for row in rows_ if row.note), start=1):
-            print(f"  [{number}] {note}")
+        )
+    print(table(["network", "scale", "ours", "paper", "", ""], lines, left=2))
+    for number, note in enumerate(notes, start=1):
+        print(f"  [{number}] {note}")
+
+
+def _print_deviations(rows: Any) -> None:
     print("\nThe published members beside the formula 1.2^phi, 1.1^phi, 1.15^phi.")
     lines = [
         [
@@ -140,20 +158,9 @@ def _tables(arguments: argparse.Namespace) -> int:
             f"{row.phi:g}",
             *(f"{getattr(row, key):+.1%}" for key in ("depth", "width", "resolution", "macs")),
         ]
-        for row in formula
+        for row in rows
     ]
     print(table(["", "phi", "depth", "width", "resolution", "multiply-adds"], lines))
-    return 0
-
-
-def _remark(row: Any) -> str:
-    if row.note:
-        from keras_effnet.scaling.published import table3, table7
-
-        rows = table3() if row in table3() else table7()
-        notes = list(dict.fromkeys(each.note for each in rows if each.note))
-        return f"[{notes.index(row.note) + 1}]"
-    return "the same at one decimal" if row.within_rounding else ""
 
 
 def _at(arguments: argparse.Namespace) -> int:
@@ -163,7 +170,7 @@ def _at(arguments: argparse.Namespace) -> int:
         member, cost = rule.at(phi), rule.cost(phi)
         growth = {"predicted": rule.predicted_growth(phi), "actual": rule.actual_growth(phi)}
         entries.append(
-            asdict(member) | {"phi": phi, "params": cost.params, "macs": cost.macs, "growth": growth}
+            _member_fields(member) | {"phi": phi, "params": cost.params, "macs": cost.macs, "growth": growth}
         )
     if arguments.json:
         print(json.dumps(entries, indent=2))
@@ -197,37 +204,34 @@ def _at(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _fit(arguments: argparse.Namespace) -> int:
-    from keras_effnet.system.quiet import import_keras
+def _member_fields(member: Any) -> dict[str, Any]:
+    """A member for programs: its baseline by its name."""
+    fields = {field.name: getattr(member, field.name) for field in dataclasses.fields(member)}
+    return fields | {"baseline": member.baseline.name}
 
+
+def _fit(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None and not arguments.latency_of.startswith(THREADED):
         raise InvalidInputError(
             f"Expected --threads with the latency of a tflite or onnx file. Received: --latency-of "
             f"{arguments.latency_of}, which uses TensorFlow's threads. Leave --threads out."
         )
-    import_keras()
-    from keras_effnet.scaling import fit
-
-    measure = None
-    if arguments.max_latency is not None and arguments.latency_of != "keras":
-        from keras_effnet.export import latency
-
-        measure = latency(arguments.latency_of, threads=arguments.threads or 1)
-    found = fit(
-        _rule(arguments),
-        max_macs=arguments.max_macs,
-        max_params=arguments.max_params,
-        max_memory=arguments.max_memory,
-        max_latency_ms=arguments.max_latency,
-        dimension=arguments.dimension,
-        classes=arguments.classes,
-        measure=measure,
-    )
+    # Keras is imported when the first network is built; most mistakes are told before
+    with quiet_native():
+        found = _rule(arguments).fit(
+            max_macs=arguments.max_macs,
+            max_params=arguments.max_params,
+            max_memory=arguments.max_memory,
+            max_latency_ms=arguments.max_latency,
+            dimension=arguments.dimension,
+            classes=arguments.classes,
+            measure=_stopwatch(arguments.latency_of, arguments.threads or 1),
+        )
     cost = found.cost
     if arguments.json:
         fields = {
             "phi": found.phi,
-            **asdict(found.member),
+            **_member_fields(found.member),
             "params": cost.params,
             "macs": cost.macs,
             "peak_activation_bytes": cost.peak_activation_bytes,
@@ -246,6 +250,26 @@ def _fit(arguments: argparse.Namespace) -> int:
         + f"\nphi {found.next_phi:g} breaks {', '.join(found.exceeded)}"
     )
     return 0
+
+
+def _stopwatch(latency_of: str, threads: int) -> Callable[[Any], float]:
+    """From a Keras model to milliseconds; what it times with is imported when the first model is there."""
+
+    @functools.cache
+    def timer() -> Callable[[Any], float]:
+        import_keras()
+        if latency_of == "keras":
+            from keras_effnet.scaling.budget import call_latency_ms
+
+            return call_latency_ms
+        from keras_effnet import export
+
+        return export.latency(latency_of, threads=threads)
+
+    def measure(model: Any) -> float:
+        return timer()(model)
+
+    return measure
 
 
 def _figures(arguments: argparse.Namespace) -> int:

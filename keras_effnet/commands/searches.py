@@ -14,20 +14,25 @@ from keras_effnet.commands.table import table
 
 def add_search(actions: Any) -> None:
     """The parser of the grid search."""
-    search = actions.add_parser("search", help="step 1 of the method: grid search for alpha, beta, gamma")
-    _add_training(search)
-    search.add_argument(
-        "--results", default="scaling_search.json", metavar="FILE", help="kept up to date; resumed from"
+    search = actions.add_parser(
+        "search", help="step 1 of the method: grid search for alpha, beta, gamma (extra 'search')"
     )
+    _add_training(search)
     search.add_argument("--step", type=float, help="distance of the grid's points (default: 0.1)")
     search.add_argument("--tolerance", type=float, help="of alpha·beta²·gamma² ≈ 2 (default: 0.04)")
     search.add_argument(
         "--baseline",
         default="search64",
-        help="search64 (default), b0, mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
+        help="search64 (default), b0, lite0, mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
     )
     search.add_argument("--workers", type=whole_number(1), default=1, help="processes (default: 1)")
-    search.add_argument("--storage", metavar="URL|FILE", help="Optuna storage that several machines share")
+    search.add_argument(
+        "--storage",
+        default="scaling_search.journal",
+        metavar="FILE|URL",
+        help="journal or database that keeps the scores; the same again resumes, several machines share it "
+        "(default: %(default)s)",
+    )
 
 
 def add_architecture(actions: Any) -> None:
@@ -69,6 +74,10 @@ def _training(arguments: argparse.Namespace, baseline: Any) -> Any:
     )
 
 
+def _storage(given: str) -> str:
+    return given if "://" in given else str(Path(given).expanduser())
+
+
 def search(arguments: argparse.Namespace) -> int:
     """Run the grid search."""
     from keras_effnet.system.quiet import import_keras
@@ -86,9 +95,8 @@ def search(arguments: argparse.Namespace) -> int:
         baseline=baseline,
         step=STEP if arguments.step is None else arguments.step,
         tolerance=TOLERANCE if arguments.tolerance is None else arguments.tolerance,
-        results=Path(arguments.results).expanduser(),
         workers=arguments.workers,
-        storage=arguments.storage,
+        storage=_storage(arguments.storage),
         quiet=arguments.quiet,
     )
     if arguments.json:
@@ -112,7 +120,7 @@ def search(arguments: argparse.Namespace) -> int:
     built = len({row.network for row in found.rows})
     if built < len(rows):
         print(f"{len(rows)} candidates build {built} networks; the same ones were trained once")
-    print(f"results: {arguments.results}")
+    print(f"kept in {arguments.storage}")
     return 0
 
 
@@ -130,7 +138,7 @@ def architecture(arguments: argparse.Namespace) -> int:
         target_macs=cost_of(SEARCH_BASELINE).macs if arguments.target_macs is None else arguments.target_macs,
         trials=arguments.trials,
         seed=arguments.seed,
-        storage=arguments.storage,
+        storage=None if arguments.storage is None else _storage(arguments.storage),
         quiet=arguments.quiet,
     )
     if arguments.json:

@@ -66,7 +66,7 @@ def _model(arguments: argparse.Namespace, runner: Runner) -> Any:
     """The Keras model to compare with, at the size of the artefact."""
     from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
     from keras_effnet.errors import InvalidInputError
-    from keras_effnet.network.lookup import get_variant
+    from keras_effnet.network.variants import get_variant
 
     wanted = arguments.model or (runner.info.variant if runner.info else None)
     if wanted is None:

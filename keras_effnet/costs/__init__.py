@@ -8,17 +8,23 @@ The model is not run and nothing is allocated: its layers are read one by one (`
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keras_effnet.costs.graph import Call, Graph, Shape, values
+from keras_effnet.costs.dry_run import DryRun
 from keras_effnet.costs.memory import peak_values
-from keras_effnet.costs.rules import RULES, Counted, Rule
+from keras_effnet.costs.rules import RULES, Counted, Rule, Shape
+from keras_effnet.costs.time_distributed import StepCall, unrolled
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.builder import Options, build_model
+from keras_effnet.network.reader import INPUT, Call, Graph, read_graph
+from keras_effnet.network.variants import Variant, architecture_of, get_variant
 
-__all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph"]
+__all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph", "cost_of_variant"]
 
 BYTES = 4  # of a float32
 _SUMMED = ("params", "macs", "activation_bytes", "statistics", "file_bytes")  # what blocks add up
@@ -86,8 +92,8 @@ class Cost:
     def per_block(self) -> tuple[LayerCost, ...]:
         """The layers added up by block: `input`, `stem`, `block1a`, …, `top`, `predictions`.
 
-        A layer belongs to the block that its name begins with, as in `block2a_expand_conv`; one
-        that names no block is its own.
+        A layer belongs to the block that its name begins with, as in `block2a_expand_conv` (or behind
+        a prefix, as in `left_block2a_expand_conv`); one that names no block is its own.
         """
         blocks: dict[str, LayerCost] = {}
         for layer in self.per_layer:
@@ -128,9 +134,7 @@ def cost(
         InvalidInputError: no functional model, an open input size, shapes that are not those of its
             inputs, or a layer that no rule knows; the message names it.
     """
-    from keras_effnet.costs.keras_graph import read_model
-
-    graph = read_model(model)
+    graph = unrolled(read_graph(model))
     shapes = _input_shapes(model, input_shape)
     return cost_of_graph(graph, *shapes, batch=batch, bytes_per_value=bytes_per_value, rules=rules)
 
@@ -159,6 +163,35 @@ def _input_shapes(model: Any, given: Sequence[Any] | None) -> list[Shape]:
     return shapes
 
 
+def cost_of_variant(
+    variant: str | Variant, *, resolution: int | None = None, classes: int = 1000, batch: int = 1
+) -> Cost:
+    """What a network costs, from its row of the table: in milliseconds and without Keras.
+
+    Args:
+        variant: its name, or a `Variant` of your own.
+        resolution: side of the input in pixels; None for the variant's own.
+        classes: outputs of the classifier.
+        batch: pictures per call.
+
+    Returns:
+        The same as `cost` of the built model.
+
+    Raises:
+        InvalidInputError: no such variant, or a size that it cannot take.
+    """
+    chosen = get_variant(variant)
+    side = resolution or chosen.resolution
+    shape = (side, side, 3)
+    check_input_shape(shape)
+    dry = DryRun()
+    inputs = dry.Input(shape)
+    graph = build_model(
+        architecture_of(chosen), Options.of(chosen, classes=classes), inputs, inputs, keras=dry
+    )
+    return cost_of_graph(graph, shape, batch=batch)
+
+
 def cost_of_graph(
     graph: Graph,
     *input_shapes: Shape,
@@ -166,7 +199,7 @@ def cost_of_graph(
     bytes_per_value: int = BYTES,
     rules: Mapping[str, Rule] | None = None,
 ) -> Cost:
-    """As `cost`, for a graph that was read or sketched; one shape for each of its inputs."""
+    """As `cost`, for a graph that was read, or left behind by a `DryRun`; one shape for each input."""
     for label, number in (("batch", batch), ("bytes_per_value", bytes_per_value)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidInputError(
@@ -176,9 +209,9 @@ def cost_of_graph(
     counted: list[Counted] = []
     coming = iter(input_shapes)
     for call in graph.calls:
-        result = Counted(shape=next(coming)) if call.kind == "InputLayer" else _count(call, counted, known)
+        result = Counted(shape=next(coming)) if call.kind == INPUT else _count(call, counted, known)
         counted.append(result)
-    sizes = [values(result.shape) for result in counted]
+    sizes = [math.prod(result.shape) for result in counted]
     free = [result.free for result in counted]
     written = [0 if free_ else size for size, free_ in zip(sizes, free, strict=True)]
     per_value = batch * bytes_per_value
@@ -215,17 +248,37 @@ def _count(call: Call, counted: Sequence[Counted], rules: Mapping[str, Rule]) ->
     if call.kind not in rules:
         reason = unknown_name(f"the class of layer {call.name!r}", call.kind, rules)
         raise InvalidInputError(f"{reason} Pass rules={{{call.kind!r}: …}} to say what it costs.")
-    result = rules[call.kind](
-        {"name": call.name, **call.config}, [counted[index].shape for index in call.inputs]
+    shapes = [counted[source.call].shape for source in call.inputs]
+    result = (
+        _for_each_step(call, shapes, rules)
+        if isinstance(call, StepCall)
+        else rules[call.kind](_config(call), shapes)
     )
     if not call.first:
         return replace(result, params=0, statistics=0)
-    if call.weights is not None and call.weights != result.params + result.statistics:
+    if hasattr(call.layer, "count_params"):
         # the layer itself knows best, for example one with adapters
-        return replace(result, params=call.weights - result.statistics)
+        return replace(result, params=int(call.layer.count_params()) - result.statistics)
     return result
 
 
+def _for_each_step(call: Call, shapes: Sequence[Shape], rules: Mapping[str, Rule]) -> Counted:
+    steps = shapes[0][0]
+    one = rules[call.kind](_config(call), [shape[1:] for shape in shapes])
+    return replace(one, shape=(steps, *one.shape), macs=steps * one.macs, normalized=steps * one.normalized)
+
+
+def _config(call: Call) -> dict[str, Any]:
+    """The constructor's arguments; an operation that is no layer has none."""
+    config = dict(call.layer.get_config()) if hasattr(call.layer, "count_params") else {}
+    if config.get("data_format") == "channels_first":
+        raise InvalidInputError(
+            f"Expected layers with data_format='channels_last'. Received: {call.name!r} with "
+            "'channels_first'. Build the model with channels_last to count it."
+        )
+    return {"name": call.name, **config}
+
+
 def _block_of(name: str) -> str:
-    match = re.match(r"(block\d+[a-z]+|stem|top(?=_conv|_bn|_activation))", name)
-    return match.group(1) if match else name
+    match = re.match(r"(?:.*[/_])?(?:block\d+[a-z]+|stem|top(?=_conv|_bn|_activation))(?=_)", name)
+    return match.group() if match else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_effnet.costs.graph import Graph
+from keras_effnet.network.reader import Graph
 
 
 def peak_values(graph: Graph, values: Sequence[int], free: Sequence[bool]) -> int:
@@ -23,13 +23,13 @@ def peak_values(graph: Graph, values: Sequence[int], free: Sequence[bool]) -> in
     owner = list(range(len(graph.calls)))
     for index, call in enumerate(graph.calls):
         if free[index]:
-            owner[index] = owner[call.inputs[0]]
+            owner[index] = owner[call.inputs[0].call]
     last = list(range(len(graph.calls)))
     for index, call in enumerate(graph.calls):
         for source in call.inputs:
-            last[owner[source]] = index
+            last[owner[source.call]] = index
     for output in graph.outputs:
-        last[owner[output]] = len(graph.calls)
+        last[owner[output.call]] = len(graph.calls)
     dying: dict[int, list[int]] = {}
     alive = peak = 0
     for index in range(len(graph.calls)):

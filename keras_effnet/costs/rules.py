@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet.costs.graph import Shape
 from keras_effnet.errors import InvalidInputError
+
+Shape = tuple[int, ...]
+"""Shape of a tensor for one picture: (H, W, C), or (C,) behind a pooling; no batch axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,28 @@ def _separable(config: Config, inputs: Sequence[Shape]) -> Counted:
     return Counted(shape=second.shape, macs=first.macs + second.macs, params=first.params + second.params)
 
 
+def _transposed(config: Config, inputs: Sequence[Shape]) -> Counted:
+    (shape,) = inputs
+    kernel, filters = _pair(config["kernel_size"]), int(config["filters"])
+    strides, dilation = _pair(config.get("strides", 1)), _pair(config.get("dilation_rate", 1))
+    extra = config.get("output_padding")
+    added = (None, None) if extra is None else _pair(extra)
+    same = str(config.get("padding", "valid")).lower() == "same"
+    sides = []
+    for side, size, stride, spread, more in zip(shape[:2], kernel, strides, dilation, added, strict=True):
+        reach = (size - 1) * spread + 1
+        if more is None:
+            sides.append(side * stride if same else (side - 1) * stride + max(reach, stride))
+        else:
+            sides.append((side - 1) * stride + (reach % 2 if same else reach) + more)
+    weights = math.prod(kernel) * shape[-1] * filters
+    return Counted(
+        shape=(sides[0], sides[1], filters),
+        macs=math.prod(shape[:2]) * weights,  # every pixel that comes in meets the whole kernel
+        params=weights + (filters if config.get("use_bias", True) else 0),
+    )
+
+
 def _dense(config: Config, inputs: Sequence[Shape]) -> Counted:
     (shape,) = inputs
     units = int(config["units"])
@@ -118,6 +142,15 @@ def _batch_normalization(config: Config, inputs: Sequence[Shape]) -> Counted:
     )
 
 
+def _layer_normalization(config: Config, inputs: Sequence[Shape]) -> Counted:
+    (shape,) = inputs
+    axes = config.get("axis", -1)
+    axes = [axes] if isinstance(axes, int) else axes
+    size = math.prod(shape[axis if axis < 0 else axis - 1] for axis in axes)
+    trained = bool(config.get("scale", True)) + bool(config.get("center", True))
+    return Counted(shape=shape, params=trained * size)
+
+
 def _normalization(config: Config, inputs: Sequence[Shape]) -> Counted:
     (shape,) = inputs
     # mean and variance per channel and a counter, or none where both were given
@@ -128,6 +161,14 @@ def _elementwise(_: Config, inputs: Sequence[Shape]) -> Counted:
     rank = max(map(len, inputs))
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in inputs]
     return Counted(shape=tuple(max(sides) for sides in zip(*padded, strict=True)))
+
+
+def _prelu(config: Config, inputs: Sequence[Shape]) -> Counted:
+    (shape,) = inputs
+    shared = config.get("shared_axes") or ()  # counted with the batch
+    return Counted(
+        shape=shape, params=math.prod(1 if axis in shared else side for axis, side in enumerate(shape, 1))
+    )
 
 
 def _identity(_: Config, inputs: Sequence[Shape]) -> Counted:
@@ -155,11 +196,28 @@ def _pooling(config: Config, inputs: Sequence[Shape]) -> Counted:
 
 
 def _zero_padding(config: Config, inputs: Sequence[Shape]) -> Counted:
-    (shape,) = inputs
-    padding = config.get("padding", 1)
-    rows, columns = (padding, padding) if isinstance(padding, int) else padding
-    added = [2 * side if isinstance(side, int) else sum(side) for side in (rows, columns)]
-    return Counted(shape=(shape[0] + added[0], shape[1] + added[1], shape[2]))
+    ((height, width, channels),) = inputs
+    rows, columns = _edges(config.get("padding", 1))
+    return Counted(shape=(height + rows, width + columns, channels))
+
+
+def _cropping(config: Config, inputs: Sequence[Shape]) -> Counted:
+    ((height, width, channels),) = inputs
+    rows, columns = _edges(config.get("cropping", 0))
+    return Counted(shape=(height - rows, width - columns, channels))
+
+
+def _edges(given: Any) -> tuple[int, int]:
+    """Rows and columns at both edges together, however they were given."""
+    rows, columns = (given, given) if isinstance(given, int) else given
+    first, second = (2 * side if isinstance(side, int) else sum(side) for side in (rows, columns))
+    return first, second
+
+
+def _upsampling(config: Config, inputs: Sequence[Shape]) -> Counted:
+    ((height, width, channels),) = inputs
+    rows, columns = _pair(config.get("size", 2))
+    return Counted(shape=(height * rows, width * columns, channels))
 
 
 def _flatten(_: Config, inputs: Sequence[Shape]) -> Counted:
@@ -177,14 +235,19 @@ RULES: dict[str, Rule] = {
     "Conv2D": _conv,
     "DepthwiseConv2D": _depthwise,
     "SeparableConv2D": _separable,
+    "Conv2DTranspose": _transposed,
     "Dense": _dense,
     "BatchNormalization": _batch_normalization,
+    "LayerNormalization": _layer_normalization,
     "Normalization": _normalization,
+    "PReLU": _prelu,
     "MaxPooling2D": _pooling,
     "AveragePooling2D": _pooling,
     "GlobalAveragePooling2D": _global_pooling,
     "GlobalMaxPooling2D": _global_pooling,
     "ZeroPadding2D": _zero_padding,
+    "Cropping2D": _cropping,
+    "UpSampling2D": _upsampling,
     "Concatenate": _concatenate,
     "Flatten": _flatten,
     "Reshape": _reshape,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.builder import MIN_SIZE
+from keras_effnet.network.table import MIN_SIZE
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -93,16 +92,3 @@ def check_activation(activation: Any, keras: Any) -> None:
             "Expected classifier_activation to be the name of a Keras activation, a function, or None. "
             f"Received: {activation!r}. Pass 'softmax', 'sigmoid', or None for logits."
         ) from error
-
-
-def check_weights(weights: Any) -> None:
-    """Make sure that `weights` can be the name of a set or a path.
-
-    Raises:
-        InvalidInputError: it cannot.
-    """
-    if not isinstance(weights, str | os.PathLike) or not os.fspath(weights):
-        raise InvalidInputError(
-            f"Expected weights as None, the name of a published set, or a file. Received: {weights!r}. "
-            "Pass for example 'imagenet'."
-        )

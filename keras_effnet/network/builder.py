@@ -1,54 +1,70 @@
-"""Builds an EfficientNet from its `Architecture` with the functional API.
+"""Builds a network from its `Architecture` with the functional API: EfficientNet and the baselines.
 
-Only Keras layers are used, so the same function builds on any Keras backend and, given the
-`tf_keras` module, a legacy twin with the same layer names (quantization-aware training needs one).
-Layer names are those of keras.applications: weight files and `get_layer(...)` calls depend on them.
+Only Keras layers are used, so the same function builds on any Keras backend and, given another
+namespace, a legacy twin with the same layer names (`tf_keras`; quantization-aware training needs one)
+or nothing but the list of calls (`costs.dry_run`). Layer names are those of keras.applications'
+EfficientNets: weight files and `get_layer(...)` calls depend on them.
 
 Inputs and activations are `[N, H, W, C]`, whatever the Keras configuration says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from keras_effnet.network.conventions import get_convention
+from keras_effnet.network.conventions import Convention
 from keras_effnet.network.table import Architecture, Block
+from keras_effnet.network.variants import Variant
 
 BN_MOMENTUM = 0.99
 PADDINGS = ("same", "symmetric")
-MIN_SIZE = 32  # the network halves its input five times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to build a network, apart from its architecture.
+    """How to build a network, apart from its architecture; `of` takes the defaults from a table.
 
     Attributes:
-        include_top: add pooling, dropout and the classifier.
-        classes: outputs of the classifier.
-        classifier_activation: its activation; None for logits.
-        pooling: without top: None for the feature map, `"avg"` or `"max"`.
-        preprocessing: a key of `CONVENTIONS`, or None for a network without preprocessing.
+        preprocessing: what happens to pixels 0–255 inside the graph; None for nothing.
+        rescaling_name: of the layer that does it.
         dropout_rate: before the classifier, 0–1.
         padding: `"same"` as TensorFlow pads, or `"symmetric"` as torchvision does.
         epsilon: of batch normalization; 1e-3 in the reference, 1e-5 in torchvision's B0–B4.
         name: name of the model.
-        use_bias: biases in the convolutions before batch normalizations, as ResNet-50 has them.
+        prefix: what the names of its layers begin with.
+        include_top: add pooling, dropout and the classifier.
+        classes: outputs of the classifier.
+        classifier_activation: its activation; None for logits.
+        pooling: without top: None for the feature map, `"avg"` or `"max"`.
     """
 
-    include_top: bool
-    classes: int
-    classifier_activation: Any
-    pooling: str | None
-    preprocessing: str | None
+    preprocessing: Convention | None
     dropout_rate: float
     padding: str
     epsilon: float
     name: str
-    use_bias: bool = False
+    prefix: str = ""
+    rescaling_name: str = "rescaling"
+    include_top: bool = True
+    classes: int = 1000
+    classifier_activation: Any = "softmax"
+    pooling: str | None = None
+
+    @classmethod
+    def of(cls, variant: Variant, **changed: Any) -> Options:
+        """What a variant's own table says, with some of it changed."""
+        baseline = variant.baseline
+        own = {
+            "preprocessing": baseline.preprocessing,
+            "dropout_rate": variant.dropout,
+            "padding": baseline.padding,
+            "epsilon": baseline.epsilon,
+            "name": variant.title.lower(),
+        }
+        return cls(**{**own, **changed})
 
 
 def build_model(architecture: Architecture, options: Options, inputs: Any, x: Any, *, keras: Any) -> Any:
@@ -64,14 +80,18 @@ def build_model(architecture: Architecture, options: Options, inputs: Any, x: An
     Returns:
         A `keras.Model` of that namespace.
     """
-    make = Layers(keras, options, architecture.activation)
+    baseline = architecture.baseline
+    make = Layers(keras, options, architecture)
     if options.preprocessing is not None:
         x = make.preprocess(x, options.preprocessing, _names_between(inputs, x, keras))
-    x = make.conv(x, "stem", architecture.stem_filters, 3, stride=2)
+    x = make.conv(x, "stem", architecture.stem_filters, baseline.stem_kernel, stride=2)
+    if baseline.stem_pool:
+        x = make.halve(x, "stem_pool")
     for block in architecture.blocks:
-        x = inverted_block(make, x, block)
-    x = make.conv(x, "top", architecture.top_filters, 1)
-    return keras.Model(inputs, head(x, options, keras), name=options.name)
+        x = _BUILDERS[block.kind](make, x, block)
+    if architecture.top_filters:
+        x = make.conv(x, "top", architecture.top_filters, 1)
+    return keras.Model(inputs, _head(make, x), name=options.name)
 
 
 def _names_between(inputs: Any, x: Any, keras: Any) -> set[str]:
@@ -81,7 +101,7 @@ def _names_between(inputs: Any, x: Any, keras: Any) -> set[str]:
     return {layer.name for layer in keras.Model(inputs, x, name="upstream").layers}
 
 
-def inverted_block(make: Layers, inputs: Any, block: Block) -> Any:
+def _inverted(make: Layers, inputs: Any, block: Block) -> Any:
     """Mobile inverted bottleneck: expand, depthwise, squeeze-and-excite, project, skip."""
     name = block.name
     x = inputs
@@ -100,14 +120,38 @@ def inverted_block(make: Layers, inputs: Any, block: Block) -> Any:
     return x
 
 
-def _numbered(name: str) -> Iterator[str]:
-    """The name itself, then `name_1`, `name_2` … as Keras counts."""
-    yield name
-    yield from (f"{name}_{number}" for number in count(1))
+def _separable(make: Layers, x: Any, block: Block) -> Any:
+    """MobileNetV1: a depthwise and a pointwise convolution, both activated, no skip."""
+    x = make.depthwise(x, block.name, block.kernel_size, block.stride)
+    return make.conv(x, f"{block.name}_project", block.filters_out, 1)
 
 
-def head(x: Any, options: Options, keras: Any) -> Any:
-    layers = keras.layers
+def _bottleneck(make: Layers, inputs: Any, block: Block) -> Any:
+    """ResNet: reduce, convolve, restore; the skip is a convolution where shapes change."""
+    name, inner = block.name, block.expanded_filters
+    shortcut = inputs
+    if not block.has_skip:
+        shortcut = make.conv(
+            inputs, f"{name}_shortcut", block.filters_out, 1, stride=block.stride, activate=False
+        )
+    early, late = (1, block.stride) if block.kind == "bottleneck_v1.5" else (block.stride, 1)
+    x = make.conv(inputs, f"{name}_reduce", inner, 1, stride=early)
+    x = make.conv(x, f"{name}_inner", inner, block.kernel_size, stride=late)
+    x = make.conv(x, f"{name}_restore", block.filters_out, 1, activate=False)
+    x = make.layers.Add(name=f"{name}_add")([shortcut, x])
+    return make.activate(x, f"{name}_out")
+
+
+_BUILDERS: dict[str, Callable[[Layers, Any, Block], Any]] = {
+    "inverted": _inverted,
+    "separable": _separable,
+    "bottleneck": _bottleneck,
+    "bottleneck_v1.5": _bottleneck,
+}
+
+
+def _head(make: Layers, x: Any) -> Any:
+    layers, options = make.layers, make.options
     channels_last = {"data_format": "channels_last"}
     if not options.include_top:
         if options.pooling == "avg":
@@ -122,26 +166,40 @@ def head(x: Any, options: Options, keras: Any) -> Any:
         options.classes,
         activation=options.classifier_activation,
         # uniform within ±1 / sqrt(fan out), as in the reference
-        kernel_initializer=keras.initializers.VarianceScaling(1.0 / 3.0, "fan_out", "uniform"),
+        kernel_initializer=make.keras.initializers.VarianceScaling(1.0 / 3.0, "fan_out", "uniform"),
         # a float16 softmax over many classes loses the small probabilities
         dtype="float32",
         name="predictions",
     )(x)
 
 
+class _Prefixed:
+    """The layer classes of a Keras namespace, which give their layers names with a prefix."""
+
+    def __init__(self, layers: Any, prefix: str) -> None:
+        self._layers, self._prefix = layers, prefix
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        return lambda *args, name, **config: getattr(self._layers, kind)(
+            *args, name=self._prefix + name, **config
+        )
+
+
 class Layers:
     """The few layer groups that the network repeats, bound to one Keras namespace."""
 
-    def __init__(self, keras: Any, options: Options, activation: str) -> None:
+    def __init__(self, keras: Any, options: Options, architecture: Architecture) -> None:
         self.keras = keras
-        self.layers = keras.layers
+        self.layers = _Prefixed(keras.layers, options.prefix)
         self.options = options
-        self.activation = activation
+        self.activation = architecture.baseline.activation
+        self.use_bias = architecture.baseline.use_bias
 
-    def preprocess(self, x: Any, convention: str, taken: set[str]) -> Any:
+    def preprocess(self, x: Any, convention: Convention, taken: set[str]) -> Any:
         # people have a Rescaling in front of input_tensor, which Keras calls by the same name
-        name = next(name for name in _numbered("rescaling") if name not in taken)
-        scale, offset = get_convention(convention).for_channels(int(x.shape[-1]))
+        prefix = self.options.prefix
+        name = next(name for name in _numbered(self.options.rescaling_name) if prefix + name not in taken)
+        scale, offset = convention.for_channels(int(x.shape[-1]))
         return self.layers.Rescaling(scale, offset=offset, dtype="float32", name=name)(x)
 
     def conv(
@@ -154,7 +212,7 @@ class Layers:
             strides=stride,
             padding=padding,
             data_format="channels_last",
-            use_bias=self.options.use_bias,
+            use_bias=self.use_bias,
             kernel_initializer=self._conv_init(),
             name=f"{name}_conv",
         )(x)
@@ -193,6 +251,12 @@ class Layers:
             )(gate)
         return self.layers.Multiply(name=f"{name}_excite")([x, gate])
 
+    def halve(self, x: Any, name: str) -> Any:
+        """The largest of each 3×3 neighbourhood, every second one."""
+        # behind a relu zeros never win, so padding with them is what "same" would do symmetrically
+        x = self.layers.ZeroPadding2D(1, data_format="channels_last", name=f"{name}_pad")(x)
+        return self.layers.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)(x)
+
     def _normalize(self, x: Any, name: str, activation_name: str | None) -> Any:
         x = self.layers.BatchNormalization(
             axis=-1, momentum=BN_MOMENTUM, epsilon=self.options.epsilon, name=name
@@ -213,3 +277,9 @@ class Layers:
 
     def _conv_init(self) -> Any:
         return self.keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """The name itself, then `name_1`, `name_2` … as Keras counts."""
+    yield name
+    yield from (f"{name}_{number}" for number in count(1))

@@ -1,21 +1,234 @@
-"""The layers of a built model, wherever they lie, and what the first of them do to a pixel."""
+"""Reads a built Keras model: its layer calls in order, its layers, what the first of them do to a pixel.
+
+    graph = read_graph(model)
+    for call in graph.calls:
+        call.layer, call.kind, call.inputs          # inputs: which outputs of which calls
+        call.apply(tensors)                         # the same call on other tensors
+
+Cost, folding, identification and explanation read models through this module, so what counts as one
+call, as shared or as nested is decided here alone. It imports no framework: models of `keras` and of
+`tf_keras` are read by the same attributes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.conventions import CUSTOM, convention_with
 
 Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+INPUT = "InputLayer"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a call reads: output number `index` of the call at position `call` of the graph.
+
+    Almost every layer has one output, whose index is 0.
+    """
+
+    call: int
+    index: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """One call of one layer; a layer that is used twice is in two of them.
+
+    Attributes:
+        layer: the Keras layer, or the operation that `x + y` and `keras.ops` leave behind.
+        inputs: the outputs that it reads, in the order of its arguments.
+        outputs: the symbolic tensors that it makes.
+        first: False where an earlier call has the same layer.
+        args, kwargs: what it was called with, symbolic tensors included.
+    """
+
+    layer: Any
+    inputs: tuple[Output, ...] = ()
+    outputs: tuple[Any, ...] = ()
+    first: bool = True
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The layer's name; unique only within the model that the layer lies in."""
+        return str(self.layer.name)
+
+    @property
+    def kind(self) -> str:
+        """The layer's class, `"Conv2D"`; `"InputLayer"` for an input of the whole model."""
+        return type(self.layer).__name__
+
+    def apply(self, tensors: Sequence[Any], **changed: Any) -> Any:
+        """Call the layer again as it was called here, on other tensors.
+
+        Args:
+            tensors: one for each of `inputs`, symbolic or with values.
+            changed: keyword arguments to call it with instead of the recorded ones.
+        """
+        args, kwargs = _replaced((self.args, dict(self.kwargs)), iter(tensors))
+        return self.layer(*args, **{**kwargs, **changed})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """The calls of a model.
+
+    Attributes:
+        calls: in an order of execution, beginning with the model's inputs; models inside the model
+            are unpacked where they are called.
+        outputs: what leaves the model, in the order of `model.outputs`.
+    """
+
+    calls: tuple[Call, ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Positions of the model's inputs, in the order of `model.inputs`."""
+        return tuple(position for position, call in enumerate(self.calls) if call.kind == INPUT)
+
+    def readers(self, position: int) -> tuple[int, ...]:
+        """Positions of the calls that read what the call at `position` makes, in order."""
+        return tuple(
+            later
+            for later, call in enumerate(self.calls)
+            if any(read.call == position for read in call.inputs)
+        )
+
+
+def read_graph(model: Any) -> Graph:
+    """The calls of a model that its outputs depend on.
+
+    Args:
+        model: a functional model of `keras` or `tf_keras`, or a Sequential one with a known input.
+
+    Raises:
+        InvalidInputError: the model, or one inside it, has no graph.
+    """
+    _check_functional(model)
+    walk = _Walk([], set(), {})
+    for tensor in _tensors_in(model.inputs):
+        walk.add(tensor, Call(layer=tensor._keras_history[0], outputs=(tensor,)))
+    outputs = tuple(walk.visit(tensor) for tensor in _tensors_in(model.outputs))
+    return Graph(calls=tuple(walk.calls), outputs=outputs)
+
+
+class _Walk:
+    """The way through one model, back from its outputs; a model inside it gets a walk of its own."""
+
+    def __init__(self, calls: list[Call], seen: set[int], made: dict[Any, Output]) -> None:
+        self.calls = calls  # of the whole graph, shared by all walks
+        self.seen = seen  # ids of the layers in them, likewise
+        self.made = made  # tensors of this model that are computed already
+        self.nested: dict[int, _Walk] = {}  # by the id of the node that calls the model
+
+    def visit(self, wanted: Any) -> Output:
+        """Read everything that `wanted` depends on, without recursion: deep networks are deep."""
+        stack = [wanted]
+        while stack:
+            tensor = stack[-1]
+            layer, node_index, tensor_index = tuple(tensor._keras_history)[:3]
+            sources = _tensors_in(_arguments(layer._inbound_nodes[node_index]))
+            if _key(tensor) in self.made:
+                stack.pop()
+            elif missing := [source for source in sources if _key(source) not in self.made]:
+                stack.extend(reversed(missing))
+            elif hasattr(layer, "layers"):
+                self._enter(layer, layer._inbound_nodes[node_index], tensor, tensor_index)
+            else:
+                self._record(layer, layer._inbound_nodes[node_index])
+        return self.made[_key(wanted)]
+
+    def add(self, tensor: Any, call: Call) -> None:
+        self.made[_key(tensor)] = Output(len(self.calls))
+        self.calls.append(call)
+
+    def _record(self, layer: Any, node: Any) -> None:
+        args, kwargs = _arguments(node)
+        outputs = tuple(_tensors_in(node.output_tensors))
+        call = Call(
+            layer=layer,
+            inputs=tuple(self.made[_key(source)] for source in _tensors_in((args, kwargs))),
+            outputs=outputs,
+            first=id(layer) not in self.seen,
+            args=args,
+            kwargs=kwargs,
+        )
+        self.seen.add(id(layer))
+        for index, output in enumerate(outputs):
+            self.made[_key(output)] = Output(len(self.calls), index)
+        self.calls.append(call)
+
+    def _enter(self, model: Any, node: Any, tensor: Any, index: int) -> None:
+        """Read a model that is a layer of this one, as far as one of its outputs needs it."""
+        _check_functional(model)
+        if id(node) not in self.nested:
+            outside = [self.made[_key(source)] for source in _tensors_in(_arguments(node))]
+            inside = [_key(each) for each in _tensors_in(model.inputs)]
+            self.nested[id(node)] = _Walk(self.calls, self.seen, dict(zip(inside, outside, strict=True)))
+        self.made[_key(tensor)] = self.nested[id(node)].visit(_tensors_in(model.outputs)[index])
+
+
+def _key(tensor: Any) -> tuple[int, int, int]:
+    """What a symbolic tensor is known by: the layer, which of its calls, which output."""
+    layer, node_index, tensor_index = tuple(tensor._keras_history)[:3]
+    return id(layer), node_index, tensor_index
+
+
+def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a layer was called with, as Keras 3 and as tf_keras note it."""
+    recorded = getattr(node, "arguments", None)
+    if recorded is not None:
+        return tuple(recorded.args), dict(recorded.kwargs)
+    return tuple(node.call_args), dict(node.call_kwargs)
+
+
+def _tensors_in(structure: Any) -> list[Any]:
+    """The symbolic tensors in nested tuples, lists and dictionaries; dictionaries by key, as Keras does."""
+    if hasattr(structure, "_keras_history"):
+        return [structure]
+    if isinstance(structure, Mapping):
+        structure = [structure[key] for key in sorted(structure)]
+    if isinstance(structure, list | tuple):
+        return [tensor for part in structure for tensor in _tensors_in(part)]
+    return []
+
+
+def _replaced(structure: Any, tensors: Iterator[Any]) -> Any:
+    """The same structure with other tensors, in the order of `_tensors_in`."""
+    if hasattr(structure, "_keras_history"):
+        return next(tensors)
+    if isinstance(structure, Mapping):
+        return {key: _replaced(structure[key], tensors) for key in sorted(structure)}
+    if isinstance(structure, list | tuple):
+        parts = [_replaced(part, tensors) for part in structure]
+        return parts if isinstance(structure, list) else tuple(parts)
+    return structure
+
+
+def _check_functional(model: Any) -> None:
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs or not _tensors_in(outputs):
+        raise InvalidInputError(
+            "Expected a functional Keras model, or a Sequential one with a known input. "
+            f"Received: {model!r}. Subclassed models have no graph to read; build it with keras.Model(inputs, outputs)."
+        )
 
 
 def flat_layers(model: Any) -> Iterator[Any]:
-    """All layers of a Keras (or tf_keras) model in its order, those of models inside it too."""
+    """All layers of a Keras (or tf_keras) model in its order, those of models inside it too.
+
+    Needs no graph: subclassed models that keep track of their layers are read as well.
+    """
     for layer in model.layers:
         yield from flat_layers(layer) if hasattr(layer, "layers") else (layer,)
 
@@ -36,13 +249,8 @@ def composed(constants: list[Constants]) -> Constants:
 
 def convention_of(constants: Constants) -> str | None:
     """The key of `CONVENTIONS` with this scale and offset, or None."""
-    scale, offset = np.broadcast_arrays(*constants)
-    for name, convention in CONVENTIONS.items():
-        wanted = np.asarray(convention.for_channels(scale.size))
-        # Rescaling keeps its constants as they were given; a saved model may have rounded them
-        if np.allclose([scale, offset], wanted, rtol=1e-5):
-            return name
-    return None
+    name = convention_with(*constants).name
+    return None if name == CUSTOM else name
 
 
 def _constants(layer: Any) -> Constants | None:

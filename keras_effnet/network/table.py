@@ -1,70 +1,93 @@
-"""EfficientNet as data: B0's seven stages, how they scale, and the blocks they unroll into.
+"""Networks as data: rows of stages, how they scale, and the blocks they unroll into.
 
-Nothing here imports TensorFlow or Keras, so tables can be read and counted without a framework.
+EfficientNet, its Lite family and the networks that the paper scaled are one kind of table, a
+`Baseline`; a network of your own needs a table and nothing else. Nothing here imports TensorFlow or
+Keras, so tables can be read and counted without a framework.
 
-Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper
-and the reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides.
+Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper and
+the reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides.
+MobileNetV1 (arXiv:1704.04861, Table 1), MobileNetV2 (arXiv:1801.04381, Table 2), ResNet-50
+(arXiv:1512.03385, Table 1); where they leave something open, keras.applications decides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-STEM_FILTERS = 32
-TOP_FILTERS = 1280
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.conventions import CONVENTIONS, Convention
+
 FILTER_MULTIPLE = 8
+RESOLUTION_MULTIPLE = 8  # sides that halve three times without a remainder
+MIN_SIZE = 32  # the networks halve their input five times
 MAX_BLOCKS = 2000  # B7 has 55; counting this many takes a second, building them many minutes
+BLOCKS = ("inverted", "separable", "bottleneck", "bottleneck_v1.5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One row of the paper's Table 1, before scaling.
+    """One row of a table, before scaling.
 
     Attributes:
         repeats: number of blocks.
-        kernel_size: side of the depthwise kernel, in pixels.
+        kernel_size: side of the depthwise (bottleneck: of the inner) kernel, in pixels.
         stride: stride of the first block; the others have stride 1.
-        expand_ratio: filters inside the block / filters coming in.
+        expand_ratio: inverted: filters inside the block / filters coming in. Bottleneck: filters
+            leaving the block / filters inside. Separable: 1.
         filters_in: filters coming into the first block.
         filters_out: filters leaving every block.
-        se_ratio: squeeze-and-excite filters / filters coming **into** the block; 0 for none.
+        se_ratio: squeeze-and-excite filters / filters coming **into** the block; 0 for none. Only
+            inverted blocks have squeeze-and-excite.
+        block: `"inverted"` (expand, depthwise, squeeze-and-excite, project, skip; EfficientNet and
+            MobileNetV2), `"separable"` (depthwise, pointwise; MobileNetV1) or `"bottleneck"` (1×1,
+            k×k, 1×1, skip; ResNet), which `"bottleneck_v1.5"` strides in its k×k convolution.
     """
 
     repeats: int
     kernel_size: int
     stride: int
-    expand_ratio: int
+    expand_ratio: int = 1
     filters_in: int
     filters_out: int
-    se_ratio: float = 0.25
+    se_ratio: float = 0.0
+    block: str = "inverted"
 
-
-# fmt: off
-B0_STAGES: tuple[Stage, ...] = (
-    Stage(repeats=1, kernel_size=3, stride=1, expand_ratio=1, filters_in=32,  filters_out=16),
-    Stage(repeats=2, kernel_size=3, stride=2, expand_ratio=6, filters_in=16,  filters_out=24),
-    Stage(repeats=2, kernel_size=5, stride=2, expand_ratio=6, filters_in=24,  filters_out=40),
-    Stage(repeats=3, kernel_size=3, stride=2, expand_ratio=6, filters_in=40,  filters_out=80),
-    Stage(repeats=3, kernel_size=5, stride=1, expand_ratio=6, filters_in=80,  filters_out=112),
-    Stage(repeats=4, kernel_size=5, stride=2, expand_ratio=6, filters_in=112, filters_out=192),
-    Stage(repeats=1, kernel_size=3, stride=1, expand_ratio=6, filters_in=192, filters_out=320),
-)
-# fmt: on
+    def __post_init__(self) -> None:
+        if self.block not in BLOCKS:
+            raise unknown_name("block", self.block, BLOCKS)
+        numbers = (
+            self.repeats,
+            self.kernel_size,
+            self.stride,
+            self.expand_ratio,
+            self.filters_in,
+            self.filters_out,
+        )
+        if min(numbers) < 1 or not 0 <= self.se_ratio <= 1:
+            raise InvalidInputError(
+                f"Expected whole numbers of at least 1 in a stage, and a se_ratio from 0 to 1. Received: {self}."
+            )
+        if self.block != "inverted" and self.se_ratio:
+            raise InvalidInputError(
+                f"Expected se_ratio=0 in a {self.block!r} stage. Received: {self.se_ratio}. "
+                "Only inverted blocks have squeeze-and-excite."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One mobile inverted bottleneck block, fully resolved.
+    """One block, fully resolved.
 
     Attributes:
         name: prefix of its layers, as in keras.applications (`block2a`).
+        kind: the `block` of its stage.
         drop_rate: probability of dropping the residual branch in training (drop-connect), 0–1.
         Other fields: see `Stage`; `stride` is the block's own.
     """
 
     name: str
+    kind: str
     kernel_size: int
     stride: int
     expand_ratio: int
@@ -75,7 +98,9 @@ class Block:
 
     @property
     def expanded_filters(self) -> int:
-        """Filters between the expansion and the projection."""
+        """Filters inside the block."""
+        if self.kind.startswith("bottleneck"):
+            return self.filters_out // self.expand_ratio
         return self.filters_in * self.expand_ratio
 
     @property
@@ -90,20 +115,100 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """A scaled network: everything that decides its layers except the classifier.
+class Baseline:
+    """A network to scale.
+
+    Filters and the resolution are multiples of 8, to which scaled ones are rounded: at scale 1 the
+    network is then the table itself, and it never shrinks where a factor grows.
 
     Attributes:
-        stem_filters: filters of the stem convolution.
-        blocks: the unrolled blocks, first to last.
-        top_filters: filters of the last convolution (the feature width).
-        activation: `"swish"`, or `"relu6"` in the Lite family.
+        name: short name.
+        title: the name as people write it.
+        stages: the rows; each takes what the one before leaves.
+        stem_filters: filters of the first convolution, which halves the picture.
+        stem_kernel: side of its kernel.
+        stem_pool: a 3×3 maximum that halves once more behind it.
+        top_filters: filters of a last 1×1 convolution; 0 for none.
+        scale_ends: False where stem, top and the repeats of the first and the last stage stay as they
+            are at every scale.
+        activation: `"swish"`, `"relu6"` or `"relu"`.
+        resolution: side of the input at scale 1, in pixels.
+        dropout: before the classifier at scale 1, 0–1.
+        drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
+        preprocessing: what happens to pixels 0–255 inside the graph; None for nothing.
+        interpolation: how its pictures are resized, see `load_image`.
+        padding: `"same"` as TensorFlow pads, or `"symmetric"`.
+        epsilon: of batch normalization.
+        use_bias: biases in the convolutions.
     """
 
+    name: str
+    title: str
+    stages: tuple[Stage, ...]
+    stem_filters: int
+    stem_kernel: int = 3
+    stem_pool: bool = False
+    top_filters: int = 0
+    scale_ends: bool = True
+    activation: str = "relu6"
+    resolution: int = 224
+    dropout: float = 0.0
+    drop_connect_rate: float = 0.0
+    preprocessing: Convention | None = CONVENTIONS["advprop"]
+    interpolation: str = "bicubic"
+    padding: str = "same"
+    epsilon: float = 1e-3
+    use_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise InvalidInputError(
+                f"Expected a table of at least one stage. Received: none in {self.name!r}."
+            )
+        coming = self.stem_filters
+        for number, stage in enumerate(self.stages, start=1):
+            if stage.filters_in != coming:
+                raise InvalidInputError(
+                    f"Expected stage {number} of {self.name!r} to take the {coming} filters that come in. "
+                    f"Received: filters_in={stage.filters_in}. Correct the table."
+                )
+            coming = stage.filters_out
+        self._check_multiples()
+
+    def _check_multiples(self) -> None:
+        rows: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
+        for number, stage in enumerate(self.stages, start=1):
+            rows[f"filters_out of stage {number}"] = stage.filters_out
+            if stage.block.startswith("bottleneck"):
+                rows[f"filters_out / expand_ratio of stage {number}"] = stage.filters_out / stage.expand_ratio
+        for label, filters in rows.items():
+            if filters < 0 or filters % FILTER_MULTIPLE:
+                raise InvalidInputError(
+                    f"Expected the filters of {self.name!r} to be multiples of {FILTER_MULTIPLE}, to which scaled "
+                    f"ones are rounded. Received: {label}={filters:g}. Take the nearest multiple."
+                )
+        if self.resolution < MIN_SIZE or self.resolution % RESOLUTION_MULTIPLE:
+            raise InvalidInputError(
+                f"Expected the resolution of {self.name!r} to be a multiple of {RESOLUTION_MULTIPLE} pixels, at "
+                f"least {MIN_SIZE}. Received: {self.resolution}. Take the nearest multiple."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A baseline, scaled and unrolled: everything that decides its layers except the classifier.
+
+    Attributes:
+        baseline: what does not change with the scale.
+        stem_filters: filters of the stem convolution.
+        blocks: the unrolled blocks, first to last.
+        top_filters: filters of the last convolution (the feature width); 0 for none.
+    """
+
+    baseline: Baseline
     stem_filters: int
     blocks: tuple[Block, ...]
     top_filters: int
-    activation: str
 
 
 def round_filters(filters: float, width: float, multiple: int = FILTER_MULTIPLE) -> int:
@@ -123,66 +228,82 @@ def round_repeats(repeats: int, depth: float) -> int:
     return math.ceil(depth * repeats)
 
 
-def count_blocks(stages: Sequence[Stage], depth: float) -> int:
-    """Blocks that the stages unroll into."""
-    return sum(round_repeats(stage.repeats, depth) for stage in stages)
+def round_resolution(side: float) -> int:
+    """The nearest multiple of 8 pixels, at least 32."""
+    return max(MIN_SIZE, int(side / RESOLUTION_MULTIPLE + 0.5) * RESOLUTION_MULTIPLE)
 
 
-def scale(
-    *,
-    width: float,
-    depth: float,
-    lite: bool = False,
-    stages: tuple[Stage, ...] = B0_STAGES,
-    drop_connect_rate: float = 0.2,
+def count_blocks(baseline: Baseline, depth: float) -> int:
+    """Blocks that a baseline unrolls into."""
+    return sum(_repeats(baseline, depth))
+
+
+def scaled(
+    baseline: Baseline, *, depth: float = 1.0, width: float = 1.0, drop_connect_rate: float | None = None
 ) -> Architecture:
-    """Scale a baseline in width and depth and unroll it.
+    """Scale a baseline in depth and width and unroll it.
 
     Args:
-        width: multiplier of the filters, > 0.
-        depth: multiplier of the repeats, > 0.
-        lite: build the Lite family: no squeeze-and-excite, ReLU6, stem and top not scaled, first
-            and last stage's repeats not scaled (reference code, `efficientnet_lite_builder`).
-        stages: the baseline's stages.
-        drop_connect_rate: drop rate of the (hypothetical) block after the last; grows linearly
-            from 0 over the scaled number of blocks.
+        baseline: the table.
+        depth: factor of every stage's repeats, > 0; rounded up.
+        width: factor of all filters, > 0; rounded to multiples of 8.
+        drop_connect_rate: drop rate of the (hypothetical) block after the last; grows linearly from 0
+            over the scaled number of blocks. None for the baseline's own.
 
-    Returns:
-        The scaled `Architecture`.
+    Raises:
+        InvalidInputError: a factor that is not above 0, or more blocks than can be built.
     """
-    if lite:
-        stages = tuple(replace(stage, se_ratio=0.0) for stage in stages)
-    last = len(stages) - 1
-    repeats = [
-        stage.repeats if lite and index in (0, last) else round_repeats(stage.repeats, depth)
-        for index, stage in enumerate(stages)
-    ]
-    stem_filters = STEM_FILTERS if lite else round_filters(STEM_FILTERS, width)
-    total = sum(repeats)
+    for label, factor in (("depth", depth), ("width", width)):
+        if not 0 < factor < float("inf"):
+            raise InvalidInputError(f"Expected {label} to be a factor above 0. Received: {factor!r}.")
+    total = count_blocks(baseline, depth)
+    if total > MAX_BLOCKS:
+        raise InvalidInputError(
+            f"Expected a network of at most {MAX_BLOCKS:,} blocks. Received: a depth of {depth:g}, which makes "
+            f"{total:,}. Take a smaller depth or a smaller phi."
+        )
+    drop_rate = baseline.drop_connect_rate if drop_connect_rate is None else drop_connect_rate
+    ends_width = width if baseline.scale_ends else 1.0
+    stem_filters = filters = round_filters(baseline.stem_filters, ends_width)
     blocks: list[Block] = []
-    filters = stem_filters
-    for index, (stage, count) in enumerate(zip(stages, repeats, strict=True)):
-        filters_out = round_filters(stage.filters_out, width)
+    for index, (stage, count) in enumerate(zip(baseline.stages, _repeats(baseline, depth), strict=True)):
+        filters_out = _filters_out(stage, width)
         for position in range(count):
             blocks.append(
                 Block(
                     name=block_name(index, position),
+                    kind=stage.block,
                     kernel_size=stage.kernel_size,
                     stride=stage.stride if position == 0 else 1,
                     expand_ratio=stage.expand_ratio,
                     filters_in=filters,
                     filters_out=filters_out,
                     se_ratio=stage.se_ratio,
-                    drop_rate=drop_connect_rate * len(blocks) / total,
+                    drop_rate=drop_rate * len(blocks) / total,
                 )
             )
             filters = filters_out
+    top_filters = round_filters(baseline.top_filters, ends_width) if baseline.top_filters else 0
     return Architecture(
-        stem_filters=stem_filters,
-        blocks=tuple(blocks),
-        top_filters=TOP_FILTERS if lite else round_filters(TOP_FILTERS, width),
-        activation="relu6" if lite else "swish",
+        baseline=baseline, stem_filters=stem_filters, blocks=tuple(blocks), top_filters=top_filters
     )
+
+
+def _repeats(baseline: Baseline, depth: float) -> list[int]:
+    """Blocks of each stage."""
+    last = len(baseline.stages) - 1
+    return [
+        stage.repeats
+        if index in (0, last) and not baseline.scale_ends
+        else round_repeats(stage.repeats, depth)
+        for index, stage in enumerate(baseline.stages)
+    ]
+
+
+def _filters_out(stage: Stage, width: float) -> int:
+    if stage.block.startswith("bottleneck"):  # rounded inside, so that the ratio stays exact
+        return round_filters(stage.filters_out // stage.expand_ratio, width) * stage.expand_ratio
+    return round_filters(stage.filters_out, width)
 
 
 def block_name(stage: int, position: int) -> str:
@@ -205,17 +326,112 @@ def _letters(position: int) -> str:
     return letters
 
 
-def count_parameters(architecture: Architecture, classes: int = 1000) -> int:
-    """Trainable parameters of the network with a classifier of `classes` outputs."""
-    total = 3 * 9 * architecture.stem_filters + 2 * architecture.stem_filters
-    for block in architecture.blocks:
-        inner = block.expanded_filters
-        if block.expand_ratio != 1:
-            total += block.filters_in * inner + 2 * inner
-        total += block.kernel_size**2 * inner + 2 * inner
-        if block.se_filters:
-            total += 2 * inner * block.se_filters + block.se_filters + inner
-        total += inner * block.filters_out + 2 * block.filters_out
-    last = architecture.blocks[-1].filters_out
-    total += last * architecture.top_filters + 2 * architecture.top_filters
-    return total + architecture.top_filters * classes + classes
+# fmt: off
+EFFICIENTNET_B0 = Baseline(
+    name="b0",
+    title="EfficientNet",
+    stem_filters=32,
+    stages=(
+        Stage(repeats=1, kernel_size=3, stride=1, expand_ratio=1, filters_in=32,  filters_out=16,  se_ratio=0.25),
+        Stage(repeats=2, kernel_size=3, stride=2, expand_ratio=6, filters_in=16,  filters_out=24,  se_ratio=0.25),
+        Stage(repeats=2, kernel_size=5, stride=2, expand_ratio=6, filters_in=24,  filters_out=40,  se_ratio=0.25),
+        Stage(repeats=3, kernel_size=3, stride=2, expand_ratio=6, filters_in=40,  filters_out=80,  se_ratio=0.25),
+        Stage(repeats=3, kernel_size=5, stride=1, expand_ratio=6, filters_in=80,  filters_out=112, se_ratio=0.25),
+        Stage(repeats=4, kernel_size=5, stride=2, expand_ratio=6, filters_in=112, filters_out=192, se_ratio=0.25),
+        Stage(repeats=1, kernel_size=3, stride=1, expand_ratio=6, filters_in=192, filters_out=320, se_ratio=0.25),
+    ),
+    top_filters=1280,
+    activation="swish",
+    dropout=0.2,
+    drop_connect_rate=0.2,
+    preprocessing=CONVENTIONS["imagenet"],
+)
+# fmt: on
+
+# for phones: no squeeze-and-excite, ReLU6, unscaled ends (reference code, `efficientnet_lite_builder`)
+EFFICIENTNET_LITE0 = replace(
+    EFFICIENTNET_B0,
+    name="lite0",
+    title="EfficientNetLite",
+    stages=tuple(replace(stage, se_ratio=0.0) for stage in EFFICIENTNET_B0.stages),
+    scale_ends=False,
+    activation="relu6",
+    preprocessing=CONVENTIONS["lite"],
+    interpolation="bilinear",
+)
+
+
+def _rows(block: str, first: int, ratio: int, *rows: tuple[int, int, int]) -> tuple[Stage, ...]:
+    """3×3 stages from (repeats, stride, filters); the first one takes `first` filters."""
+    stages = []
+    for repeats, stride, filters in rows:
+        stages.append(
+            Stage(
+                repeats=repeats,
+                kernel_size=3,
+                stride=stride,
+                expand_ratio=ratio,
+                filters_in=first,
+                filters_out=filters,
+                block=block,
+            )
+        )
+        first = filters
+    return tuple(stages)
+
+
+MOBILENET_V1 = Baseline(
+    name="mobilenet_v1",
+    title="MobileNetV1",
+    stem_filters=32,
+    stages=_rows("separable", 32, 1, (1, 1, 64), (2, 2, 128), (2, 2, 256), (6, 2, 512), (2, 2, 1024)),
+    dropout=1e-3,
+)
+
+MOBILENET_V2 = Baseline(
+    name="mobilenet_v2",
+    title="MobileNetV2",
+    stem_filters=32,
+    stages=(
+        *_rows("inverted", 32, 1, (1, 1, 16)),
+        *_rows("inverted", 16, 6, (2, 2, 24), (3, 2, 32), (4, 2, 64), (3, 1, 96), (3, 2, 160), (1, 1, 320)),
+    ),
+    top_filters=1280,
+)
+
+# keras.applications feeds BGR; ours takes RGB like everything here, with the stem's kernel turned round
+_CAFFE = Convention(
+    scale=(1.0, 1.0, 1.0), offset=(-123.68, -116.779, -103.939), formula="x - [123.68 116.779 103.939]"
+)
+
+_RESNET50_ROWS = ((3, 1, 256), (4, 2, 512), (6, 2, 1024), (3, 2, 2048))
+
+RESNET50 = Baseline(
+    name="resnet50",
+    title="ResNet50",
+    stem_filters=64,
+    stem_kernel=7,
+    stem_pool=True,
+    stages=_rows("bottleneck", 64, 4, *_RESNET50_ROWS),
+    activation="relu",
+    preprocessing=_CAFFE,
+    padding="symmetric",
+    epsilon=1.001e-5,
+    use_bias=True,
+)
+
+# what most code since 2017, and the EfficientNet paper by its 4.1 G, calls ResNet-50
+RESNET50_V15 = replace(
+    RESNET50,
+    name="resnet50_v1.5",
+    title="ResNet50v1.5",
+    stages=_rows("bottleneck_v1.5", 64, 4, *_RESNET50_ROWS),
+    preprocessing=CONVENTIONS["imagenet"],
+    epsilon=1e-5,
+    use_bias=False,
+)
+
+BASELINES: dict[str, Baseline] = {
+    baseline.name: baseline
+    for baseline in (EFFICIENTNET_B0, EFFICIENTNET_LITE0, MOBILENET_V1, MOBILENET_V2, RESNET50, RESNET50_V15)
+}

@@ -1,4 +1,4 @@
-"""The published variants, one line each.
+"""The published variants, one line each; from what people type or hold to one of them.
 
 Sources: `efficientnet_builder.efficientnet_params` and `efficientnet_lite_builder` of the reference
 code. The published B1–B7 are hand-rounded and do not follow the paper's formula exactly, so this
@@ -7,12 +7,29 @@ table is data in its own right and not computed.
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from keras_effnet.errors import unknown_name
+from keras_effnet.network.conventions import CUSTOM
+from keras_effnet.network.reader import flat_layers
+from keras_effnet.network.table import (
+    EFFICIENTNET_B0,
+    EFFICIENTNET_LITE0,
+    Architecture,
+    Baseline,
+    scaled,
+)
+
+STEM_LAYER = "stem_conv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """Scaling of one member of the family.
+    """A baseline at one scale.
 
     Attributes:
         name: short name, `b0` … `b8`, `l2`, `lite0` … `lite4`.
@@ -21,11 +38,7 @@ class Variant:
         depth: multiplier of the repeats.
         resolution: side of the square input, in pixels.
         dropout: rate before the classifier, 0–1.
-        lite: no squeeze-and-excite, ReLU6, unscaled stem and top.
-        baseline: name of the table that it scales where that is not EfficientNet's own; such a
-            member is built with `CompoundScaling.build`.
-        preprocessing: the input convention of its usual weights.
-        interpolation: how its pictures were resized for evaluation, see `load_image`.
+        baseline: the table that it scales.
     """
 
     name: str
@@ -34,16 +47,23 @@ class Variant:
     depth: float
     resolution: int
     dropout: float
-    lite: bool = False
-    baseline: str | None = None
+    baseline: Baseline = EFFICIENTNET_B0
 
     @property
     def preprocessing(self) -> str:
-        return "lite" if self.lite else "imagenet"
+        """The name of the input convention of its usual weights; `"custom"` for constants without a name."""
+        own = self.baseline.preprocessing
+        return CUSTOM if own is None else own.name
+
+    @property
+    def lite(self) -> bool:
+        """Whether it is of the Lite family."""
+        return self.baseline == EFFICIENTNET_LITE0
 
     @property
     def interpolation(self) -> str:
-        return "bilinear" if self.lite else "bicubic"
+        """How its pictures were resized for evaluation, see `load_image`."""
+        return self.baseline.interpolation
 
 
 def _b(name: str, width: float, depth: float, resolution: int, dropout: float) -> Variant:
@@ -65,7 +85,7 @@ def _lite(name: str, width: float, depth: float, resolution: int, dropout: float
         depth=depth,
         resolution=resolution,
         dropout=dropout,
-        lite=True,
+        baseline=EFFICIENTNET_LITE0,
     )
 
 
@@ -92,3 +112,70 @@ VARIANTS: dict[str, Variant] = {
 }
 
 B_SERIES: tuple[str, ...] = tuple(f"b{index}" for index in range(8))
+
+
+def get_variant(variant: str | Variant) -> Variant:
+    """The variant called `variant`; accepts `b0`, `B0`, `EfficientNetB0`, `efficientnet-lite0` ….
+
+    Raises:
+        InvalidInputError: no such variant; the message holds the nearest names.
+    """
+    if isinstance(variant, Variant):
+        return variant
+    key = re.sub(r"^(tf_)?efficientnet|[-_\s]", "", str(variant).strip().lower())
+    if key not in VARIANTS:
+        raise unknown_name("variant", variant, VARIANTS)
+    return VARIANTS[key]
+
+
+@functools.cache
+def architecture_of(variant: Variant, drop_connect_rate: float | None = None) -> Architecture:
+    """The scaled architecture of a variant; see `scaled` for the rate.
+
+    Raises:
+        InvalidInputError: more blocks than anything can be done with.
+    """
+    return scaled(
+        variant.baseline, depth=variant.depth, width=variant.width, drop_connect_rate=drop_connect_rate
+    )
+
+
+def identify(model: Any) -> Variant | None:
+    """The published variant whose layers `model` has, or None.
+
+    Reads the layers themselves, so it also knows a model that was saved and loaded again, one that was
+    built with a prefix, and one that is called as a layer inside `model`.
+    """
+    layers = list(flat_layers(model))
+    prefix = prefix_of(layers)
+    projections = {
+        layer.name.removeprefix(prefix).removesuffix("_project_conv"): int(layer.filters)
+        for layer in layers
+        if layer.name.endswith("_project_conv")
+    }
+    has_se = any(layer.name.endswith("_se_reduce") for layer in layers)
+    return variant_of_blocks(projections, has_se=has_se)
+
+
+def prefix_of(layers: Iterable[Any]) -> str:
+    """What the names of an EfficientNet's layers begin with: the `prefix` that it was built with.
+
+    Empty where there is no stem among the layers, or stems with several prefixes.
+    """
+    stems = {layer.name for layer in layers if layer.name.endswith(STEM_LAYER)}
+    return str(stems.pop().removesuffix(STEM_LAYER)) if len(stems) == 1 else ""
+
+
+def variant_of_blocks(projections: Mapping[str, int], *, has_se: bool) -> Variant | None:
+    """The published variant with these blocks, or None.
+
+    Args:
+        projections: block name → filters that leave it.
+        has_se: whether the blocks have squeeze-and-excite.
+    """
+    for variant in VARIANTS.values():
+        blocks = architecture_of(variant).blocks
+        filters = {block.name: block.filters_out for block in blocks}
+        if filters == projections and has_se == any(block.se_filters for block in blocks):
+            return variant
+    return None

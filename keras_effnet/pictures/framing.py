@@ -92,7 +92,7 @@ def framing_of(model: Any) -> Framing:
             margin, and the interpolation of the published variant with its layers; bicubic if there is none.
             A model with one channel gets gray pictures.
     """
-    from keras_effnet.network.lookup import identify
+    from keras_effnet.network.variants import identify
 
     variant = identify(model)
     found = [match for layer in flat_layers(model) if (match := _LAYER.match(layer.name))]

@@ -14,8 +14,7 @@ import numpy as np
 
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, warn
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pictures.batches import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.batches import training_batches, validation_batches

@@ -7,9 +7,10 @@ scaling.fit(max_macs=800e6).member                        # the largest network 
 
 from __future__ import annotations
 
+from keras_effnet.network.table import round_resolution
 from keras_effnet.scaling.architecture_search import search_architecture, search_objective
-from keras_effnet.scaling.budget import Fit, fit, single_dimension
-from keras_effnet.scaling.compound import CompoundScaling, round_resolution
+from keras_effnet.scaling.budget import Fit
+from keras_effnet.scaling.compound import CompoundScaling, fit, single_dimension
 from keras_effnet.scaling.grid import candidates
 from keras_effnet.scaling.published import deviations, table2, table3, table7
 from keras_effnet.scaling.search import SearchResult, search

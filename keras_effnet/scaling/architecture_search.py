@@ -17,8 +17,7 @@ from typing import Any
 
 from keras_effnet.baselines import Baseline, Stage, cost_of
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.scaling.identity import described, fingerprint
-from keras_effnet.scaling.storage import claim, open_study
+from keras_effnet.scaling.study import claim, described, fingerprint, open_study
 
 TRADE_OFF = -0.07  # the paper's w: twice the target must buy about five percent more accuracy
 
@@ -139,6 +138,13 @@ def search_architecture(
         trial.set_user_attr("stages", json.dumps([asdict(stage) for stage in table.stages]))
         return search_objective(accuracy, macs, target_macs, trade_off)
 
+    _optimize(opened, objective, trials, quiet=quiet)
+    finished = [trial for trial in opened.trials if trial.value is not None]
+    return tuple(_found(start, trial) for trial in sorted(finished, key=lambda trial: -trial.value))
+
+
+def _optimize(opened: Any, objective: Callable[[Any], float], trials: int, *, quiet: bool) -> None:
+    """Try what is missing, and show how far the search is."""
     from tqdm import tqdm
 
     done = sum(trial.value is not None for trial in opened.trials)
@@ -147,8 +153,6 @@ def search_architecture(
             opened.optimize(objective, n_trials=1)
             bar.update()
             bar.set_postfix(best=f"{opened.best_value:.4g}")
-    finished = [trial for trial in opened.trials if trial.value is not None]
-    return tuple(_found(start, trial) for trial in sorted(finished, key=lambda trial: -trial.value))
 
 
 def _parameters(baseline: Baseline) -> dict[str, Any]:

@@ -11,19 +11,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from keras_effnet.costs import Cost, cost
-from keras_effnet.errors import EffNetError, InvalidInputError, unknown_name
+from keras_effnet.baselines import build_variant
+from keras_effnet.costs import Cost, cost, cost_of_variant
+from keras_effnet.errors import EffNetError, InvalidInputError
 from keras_effnet.network.table import MAX_BLOCKS, count_blocks
 from keras_effnet.network.variants import Variant
-from keras_effnet.scaling.compound import PHI_RANGE, CompoundScaling, round_resolution
-
-DIMENSIONS = ("compound", "depth", "width", "resolution")
-STEP, MEASURED_STEP = 0.01, 0.1  # a measurement takes seconds and repeats to some percent
 
 Measure = Callable[[Any], float]
+"""From a Keras model to milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,101 +49,89 @@ class Fit:
     exceeded: tuple[str, ...]
 
 
-def fit(
-    scaling: CompoundScaling | None = None,
-    *,
-    max_macs: float | None = None,
-    max_params: float | None = None,
-    max_memory: float | None = None,
-    max_latency_ms: float | None = None,
-    dimension: str = "compound",
-    step: float | None = None,
-    classes: int = 1000,
-    batch: int = 1,
-    measure: Measure | None = None,
-) -> Fit:
-    """Find the largest phi whose built network meets every limit.
-
-    Args:
-        scaling: the rule and its baseline; None for the paper's on B0.
-        max_macs: multiply-adds for the batch.
-        max_params: trained weights.
-        max_memory: bytes of activations alive at once, for the batch, as `Cost.peak_activation_bytes`.
-        max_latency_ms: time of one call of `measure`, in milliseconds.
-        dimension: `"compound"`, or `"depth"`, `"width"`, `"resolution"` to scale one alone.
-        step: resolution of phi; None for 0.01, or 0.1 when the latency is measured.
-        classes: outputs of the classifier.
-        batch: pictures per call, for multiply-adds and memory.
-        measure: from a Keras model to milliseconds; None calls the model itself, one picture at a
-            time. `keras_effnet.export.latency("tflite:float32")` measures an exported artefact.
-
-    Returns:
-        The `Fit`; the network one step further breaks a limit.
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a network may need; None for no limit. See `CompoundScaling.fit`.
 
     Raises:
-        InvalidInputError: no limit, one that is not positive, one that the smallest network breaks,
-            or limits that even the largest meets.
+        InvalidInputError: no limit at all, or one that is not positive.
     """
-    limits = _limits(max_macs, max_params, max_memory, max_latency_ms)
-    if dimension not in DIMENSIONS:
-        raise unknown_name("dimension", dimension, DIMENSIONS)
-    width = (STEP if max_latency_ms is None else MEASURED_STEP) if step is None else step
-    if not 0 < width <= 1:
+
+    max_macs: float | None = None
+    max_params: float | None = None
+    max_memory: float | None = None
+    max_latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        given = self.given
+        if not given:
+            names = ", ".join(field.name for field in fields(self))
+            raise InvalidInputError(f"Expected at least one of {names}. Received: none.")
+        for name, limit in given.items():
+            if not (limit > 0 and math.isfinite(limit)):
+                raise InvalidInputError(f"Expected {name} to be a number above 0. Received: {limit!r}.")
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The limits by name."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: float(limit) for name, limit in values if limit is not None}
+
+
+def largest_within(
+    limits: Limits,
+    member: Callable[[float], Variant],
+    *,
+    ends: tuple[float, float],
+    step: float,
+    dimension: str,
+    classes: int,
+    batch: int,
+    measure: Measure,
+) -> Fit:
+    """Find the largest phi whose network meets every limit; see `CompoundScaling.fit`.
+
+    Args:
+        limits: what it may need.
+        member: from phi to the network; a larger phi never costs less.
+        ends: the smallest and the largest phi.
+        step: distance of the values that are tried.
+        dimension, classes, batch, measure: as for `CompoundScaling.fit`.
+    """
+    if not 0 < step <= 1:
         raise InvalidInputError(f"Expected step to lie above 0, up to 1. Received: {step!r}.")
-    trial = _Trial(
-        scaling or CompoundScaling(), dimension, limits, classes, batch, measure or call_latency_ms
-    )
-    steps = [math.trunc(end / width + math.copysign(1e-9, end)) for end in PHI_RANGE]
-    ends = Range(steps[0], steps[1], round(1 / width))
+    trial = _Trial(limits.given, lambda index: member(round(index * step, 10)), classes, batch, measure)
+    first, last = (math.trunc(end / step + math.copysign(1e-9, end)) for end in ends)
+    span = Range(first, last, round(1 / step))
     # depth alone would reach tens of thousands of blocks long before phi ends
-    tallest, _ = last_within(ends, lambda index: trial.buildable(index * width))
-    ends = replace(ends, high=max(tallest, ends.low))
+    tallest, _ = last_within(span, trial.buildable)
+    span = replace(span, high=max(tallest, span.low))
     # what is counted is cheap: let it narrow the range before anything is measured
-    low, high = last_within(ends, lambda index: not trial.counted_exceeded(index * width))
-    if max_latency_ms is not None and low >= ends.low:
-        low, high = last_within(replace(ends, high=high), lambda index: not trial.exceeded(index * width))
-    if low < ends.low:
-        broken = trial.exceeded(high * width)
+    low, high = last_within(span, lambda index: not trial.counted_exceeded(index))
+    if limits.max_latency_ms is not None and low >= span.low:
+        low, high = last_within(replace(span, high=high), lambda index: not trial.exceeded(index))
+    if low < span.low:
+        broken = {name: limits.given[name] for name in trial.exceeded(high)}
         raise InvalidInputError(
-            f"Expected limits that the smallest network, phi {high * width:g}, meets. Received: "
-            f"{', '.join(f'{name}={limits[name]:g}' for name in broken)}; it needs {trial.needs(high * width)}. "
+            f"Expected limits that the smallest network, phi {high * step:g}, meets. Received: "
+            f"{_named(broken)}; it needs {trial.needs(high)}. "
             "Raise the limits or start from a smaller baseline."
         )
     if low == high:
         raise InvalidInputError(
-            f"Expected limits that the largest network, phi {high * width:g}, breaks. Received: "
-            f"{', '.join(f'{name}={limit:g}' for name, limit in limits.items())}; it needs only "
-            f"{trial.needs(high * width)}. Lower the limits, or limit what {dimension} scaling changes."
+            f"Expected limits that the largest network, phi {high * step:g}, breaks. Received: "
+            f"{_named(limits.given)}; it needs only {trial.needs(high)}. "
+            f"Lower the limits, or limit what {dimension} scaling changes."
         )
-    broken = trial.exceeded(high * width)
-    phi = round(low * width, 10)
     return Fit(
-        phi=phi,
+        phi=round(low * step, 10),
         dimension=dimension,
-        member=trial.member(phi),
-        cost=trial.built_cost(phi),
-        latency_ms=trial.latency_ms(phi) if max_latency_ms is not None else None,
-        next_phi=round(high * width, 10),
-        exceeded=broken,
+        member=trial.member(low),
+        cost=trial.built_cost(low),
+        latency_ms=trial.latency_ms(low) if limits.max_latency_ms is not None else None,
+        next_phi=round(high * step, 10),
+        exceeded=trial.exceeded(high),
     )
-
-
-def single_dimension(scaling: CompoundScaling, dimension: str, phi: float) -> Variant:
-    """The member whose one dimension alone takes all of the growth that compound scaling spreads.
-
-    Multiply-adds grow with depth, width² and resolution², so each factor is the root that should
-    cost (α·β²·γ²)^phi.
-    """
-    if dimension == "compound":
-        return scaling.at(phi)
-    growth = scaling.predicted_growth(phi)
-    label = f"{dimension}-phi{phi:.4g}"
-    if dimension == "depth":
-        return scaling.member(depth=growth, width=1.0, phi=phi, label=label)
-    if dimension == "width":
-        return scaling.member(depth=1.0, width=math.sqrt(growth), phi=phi, label=label)
-    side = round_resolution(scaling.baseline.resolution * math.sqrt(growth)) if phi else None
-    return scaling.member(depth=1.0, width=1.0, resolution=side, phi=phi, label=label)
 
 
 def call_latency_ms(model: Any, *, rounds: int = 10) -> float:
@@ -163,62 +149,60 @@ def call_latency_ms(model: Any, *, rounds: int = 10) -> float:
 
 
 class _Trial:
-    """Tries members against the limits; nothing is counted, built or measured twice."""
+    """Tries members against the limits; nothing is built or measured twice."""
 
     def __init__(
         self,
-        scaling: CompoundScaling,
-        dimension: str,
         limits: dict[str, float],
+        member: Callable[[int], Variant],
         classes: int,
         batch: int,
         measure: Measure,
     ) -> None:
-        self._scaling, self._dimension, self._limits = scaling, dimension, limits
-        self._classes, self._batch, self._measure = classes, batch, measure
+        self.member = member
+        self._limits, self._classes, self._batch, self._measure = limits, classes, batch, measure
         self._measured: dict[Variant, float] = {}
 
-    def member(self, phi: float) -> Variant:
-        return single_dimension(self._scaling, self._dimension, round(phi, 10))
+    def buildable(self, index: int) -> bool:
+        member = self.member(index)
+        return count_blocks(member.baseline, member.depth) <= MAX_BLOCKS
 
-    def buildable(self, phi: float) -> bool:
-        return count_blocks(self._scaling.baseline.stages, self.member(phi).depth) <= MAX_BLOCKS
-
-    def counted_exceeded(self, phi: float) -> tuple[str, ...]:
-        counted = self._scaling.cost(self.member(phi), classes=self._classes, batch=self._batch)
-        needs = _needs(counted)
+    def counted_exceeded(self, index: int) -> tuple[str, ...]:
+        needs = self._counted(index)
         return tuple(name for name, limit in self._limits.items() if name in needs and needs[name] > limit)
 
-    def exceeded(self, phi: float) -> tuple[str, ...]:
-        broken = self.counted_exceeded(phi)
+    def exceeded(self, index: int) -> tuple[str, ...]:
+        broken = self.counted_exceeded(index)
         limit = self._limits.get("max_latency_ms")
-        if limit is not None and not broken and self.latency_ms(phi) > limit:
+        if limit is not None and not broken and self.latency_ms(index) > limit:
             return ("max_latency_ms",)
         return broken
 
-    def latency_ms(self, phi: float) -> float:
-        member = self.member(phi)
+    def latency_ms(self, index: int) -> float:
+        member = self.member(index)
         if member not in self._measured:
-            self._measured[member] = self._measure(self._scaling.build(member, classes=self._classes))
+            self._measured[member] = self._measure(build_variant(member, classes=self._classes))
         return self._measured[member]
 
-    def built_cost(self, phi: float) -> Cost:
-        """The cost of the Keras model itself; the search counted a sketch of it."""
-        member = self.member(phi)
-        built = cost(self._scaling.build(member, classes=self._classes), batch=self._batch)
-        if _needs(built) != _needs(self._scaling.cost(member, classes=self._classes, batch=self._batch)):
+    def built_cost(self, index: int) -> Cost:
+        """The cost of the Keras model itself; the search counted dry runs."""
+        member = self.member(index)
+        built = cost(build_variant(member, classes=self._classes), batch=self._batch)
+        if _needs(built) != self._counted(index):
             raise EffNetError(
-                f"The built network {member.name!r} costs something else than its sketch: a defect."
+                f"The built network {member.name!r} costs something else than was counted: a defect."
             )
         return built
 
-    def needs(self, phi: float) -> str:
-        needs: dict[str, float] = dict(
-            _needs(self._scaling.cost(self.member(phi), classes=self._classes, batch=self._batch))
-        )
-        if self._limits.keys() - needs:
-            needs["max_latency_ms"] = self._measured.get(self.member(phi), math.nan)
+    def needs(self, index: int) -> str:
+        needs: dict[str, float] = {
+            "max_latency_ms": self._measured.get(self.member(index), math.nan),
+            **self._counted(index),
+        }
         return ", ".join(f"{name.removeprefix('max_')} {needs[name]:g}" for name in self._limits)
+
+    def _counted(self, index: int) -> dict[str, int]:
+        return _needs(cost_of_variant(self.member(index), classes=self._classes, batch=self._batch))
 
 
 def _needs(counted: Cost) -> dict[str, int]:
@@ -229,15 +213,8 @@ def _needs(counted: Cost) -> dict[str, int]:
     }
 
 
-def _limits(*given: float | None) -> dict[str, float]:
-    names = ("max_macs", "max_params", "max_memory", "max_latency_ms")
-    limits = {name: float(limit) for name, limit in zip(names, given, strict=True) if limit is not None}
-    if not limits:
-        raise InvalidInputError(f"Expected at least one of {', '.join(names)}. Received: none.")
-    for name, limit in limits.items():
-        if not (limit > 0 and math.isfinite(limit)):
-            raise InvalidInputError(f"Expected {name} to be a number above 0. Received: {limit!r}.")
-    return limits
+def _named(limits: dict[str, float]) -> str:
+    return ", ".join(f"{name}={limit:g}" for name, limit in limits.items())
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,25 @@ Source: EfficientNet (arXiv:1905.11946), section 3.3, equation 3: depth α^φ, w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, build, cost_of
-from keras_effnet.baselines.table import RESOLUTION_MULTIPLE
-from keras_effnet.costs import Cost
-from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.builder import MIN_SIZE
+from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, build_variant
+from keras_effnet.costs import Cost, cost_of_variant
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.table import round_resolution
 from keras_effnet.network.variants import Variant
+from keras_effnet.scaling.budget import Fit, Limits, Measure, call_latency_ms, largest_within
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_effnet.scaling.budget import Fit
-
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
+DIMENSIONS = ("compound", "depth", "width", "resolution")
 MAX_COEFFICIENT = 10.0  # more than ten times as deep per step is a slip
 PHI_RANGE = (-12.0, 12.0)  # from a four-thousandth to four thousand times the baseline
+STEP, MEASURED_STEP = 0.01, 0.1  # of phi; a measurement takes seconds and repeats to some percent
 DROPOUT_PER_PHI, MAX_DROPOUT = 0.05, 0.5  # the published family's, from 0.2 at B0 to 0.5 at B6
 
 
@@ -64,16 +65,16 @@ class CompoundScaling:
         return self.alpha * self.beta**2 * self.gamma**2
 
     def at(self, phi: float) -> Variant:
-        """The member at `phi`, to be passed to `EfficientNet` when B0 is the baseline.
+        """The member at `phi`, to be passed to `build` or `EfficientNet`.
 
         Args:
             phi: any real number from −12 to 12: 0 is the baseline, 1 costs about twice as much, −1
                 about half.
 
         Returns:
-            A `Variant`, which names its baseline where that is not EfficientNet's: its width and depth are exact, its resolution is the nearest multiple of 8
-            (at least 32), and its dropout grows by 0.05 per step, between 0 and 0.5, as the
-            published family's does.
+            A `Variant` of the baseline: its width and depth are exact, its resolution is the nearest
+            multiple of 8 (at least 32), and its dropout grows by 0.05 per step, between 0 and 0.5, as
+            the published family's does.
 
         Raises:
             InvalidInputError: phi is not such a number.
@@ -103,36 +104,22 @@ class CompoundScaling:
             depth=depth,
             resolution=self.baseline.resolution if resolution is None else resolution,
             dropout=round(dropout, 3),
-            baseline=None if self._scales_efficientnet() else self.baseline.name,
+            baseline=self.baseline,
         )
 
     def build(self, phi: float | Variant, **options: Any) -> keras.Model:
         """The Keras model at `phi` (or of a member), for any baseline.
 
         Args:
-            phi: the coefficient, or a member of this scaling.
+            phi: the coefficient, or a member.
             options: as for `keras_effnet.baselines.build`: `classes`, `include_top`, ….
         """
-        member = self._member(phi)
-        return build(
-            self.baseline,
-            depth=member.depth,
-            width=member.width,
-            resolution=member.resolution,
-            **{"dropout_rate": member.dropout, "name": member.title.lower(), **options},
-        )
+        return build_variant(phi if isinstance(phi, Variant) else self.at(phi), **options)
 
     def cost(self, phi: float | Variant, *, classes: int = 1000, batch: int = 1) -> Cost:
         """What `build(phi)` would cost, in milliseconds and without Keras."""
-        member = self._member(phi)
-        return cost_of(
-            self.baseline,
-            depth=member.depth,
-            width=member.width,
-            resolution=member.resolution,
-            classes=classes,
-            batch=batch,
-        )
+        member = phi if isinstance(phi, Variant) else self.at(phi)
+        return cost_of_variant(member, classes=classes, batch=batch)
 
     def predicted_growth(self, phi: float) -> float:
         """Multiply-adds at `phi` over those of the baseline, by the formula (α·β²·γ²)^φ."""
@@ -143,37 +130,82 @@ class CompoundScaling:
         """The same, counted: filters, repeats and resolution are rounded."""
         return self.cost(phi).macs / self.cost(0).macs
 
-    def fit(self, **limits: Any) -> Fit:
-        """The largest member within a budget; see `keras_effnet.scaling.fit` for the limits."""
-        from keras_effnet.scaling.budget import fit
+    def fit(
+        self,
+        *,
+        max_macs: float | None = None,
+        max_params: float | None = None,
+        max_memory: float | None = None,
+        max_latency_ms: float | None = None,
+        dimension: str = "compound",
+        step: float | None = None,
+        classes: int = 1000,
+        batch: int = 1,
+        measure: Measure | None = None,
+    ) -> Fit:
+        """Find the largest phi whose built network meets every limit.
 
-        return fit(self, **limits)
+        Args:
+            max_macs: multiply-adds for the batch.
+            max_params: trained weights.
+            max_memory: bytes of activations alive at once, for the batch, as `Cost.peak_activation_bytes`.
+            max_latency_ms: time of one call of `measure`, in milliseconds.
+            dimension: `"compound"`, or `"depth"`, `"width"`, `"resolution"` to scale one alone.
+            step: resolution of phi; None for 0.01, or 0.1 when the latency is measured.
+            classes: outputs of the classifier.
+            batch: pictures per call, for multiply-adds and memory.
+            measure: from a Keras model to milliseconds; None calls the model itself, one picture at a
+                time. `keras_effnet.export.latency("tflite:float32")` measures an exported artefact.
 
-    def _member(self, phi: float | Variant) -> Variant:
-        if not isinstance(phi, Variant):
-            return self.at(phi)
-        own = None if self._scales_efficientnet() else self.baseline.name
-        if phi.baseline not in (own, None):
-            raise InvalidInputError(
-                f"Expected a member of this scaling, of {self.baseline.name!r}. Received: {phi.name!r}, which scales "
-                f"the table {phi.baseline!r}. Use the scaling that made it."
-            )
-        return phi
+        Returns:
+            The `Fit`; the network one step further breaks a limit.
 
-    def _scales_efficientnet(self) -> bool:
-        """Whether `EfficientNet(member)` builds what `build` does: names, sides and dropout aside."""
-        b0 = EFFICIENTNET_B0
-        return b0 == replace(
-            self.baseline, name=b0.name, title=b0.title, resolution=b0.resolution, dropout=b0.dropout
+        Raises:
+            InvalidInputError: no limit, one that is not positive, one that the smallest network breaks,
+                or limits that even the largest meets.
+        """
+        limits = Limits(
+            max_macs=max_macs, max_params=max_params, max_memory=max_memory, max_latency_ms=max_latency_ms
         )
+        if dimension not in DIMENSIONS:
+            raise unknown_name("dimension", dimension, DIMENSIONS)
+        usual = STEP if max_latency_ms is None else MEASURED_STEP
+        return largest_within(
+            limits,
+            lambda phi: single_dimension(self, dimension, phi),
+            ends=PHI_RANGE,
+            step=usual if step is None else step,
+            dimension=dimension,
+            classes=classes,
+            batch=batch,
+            measure=measure or call_latency_ms,
+        )
+
+
+def fit(scaling: CompoundScaling | None = None, **limits: Any) -> Fit:
+    """`CompoundScaling.fit` of a rule; None for the paper's on B0."""
+    return (scaling or CompoundScaling()).fit(**limits)
+
+
+def single_dimension(scaling: CompoundScaling, dimension: str, phi: float) -> Variant:
+    """The member whose one dimension alone takes all of the growth that compound scaling spreads.
+
+    Multiply-adds grow with depth, width² and resolution², so each factor is the root that should
+    cost (α·β²·γ²)^phi.
+    """
+    if dimension == "compound":
+        return scaling.at(phi)
+    growth = scaling.predicted_growth(phi)
+    label = f"{dimension}-phi{phi:.4g}"
+    if dimension == "depth":
+        return scaling.member(depth=growth, width=1.0, phi=phi, label=label)
+    if dimension == "width":
+        return scaling.member(depth=1.0, width=math.sqrt(growth), phi=phi, label=label)
+    side = round_resolution(scaling.baseline.resolution * math.sqrt(growth)) if phi else None
+    return scaling.member(depth=1.0, width=1.0, resolution=side, phi=phi, label=label)
 
 
 def _check_phi(phi: float) -> None:
     low, high = PHI_RANGE
     if not (isinstance(phi, int | float) and low <= phi <= high):
         raise InvalidInputError(f"Expected phi to be a number from {low:g} to {high:g}. Received: {phi!r}.")
-
-
-def round_resolution(side: float) -> int:
-    """The nearest multiple of 8 pixels, at least 32."""
-    return max(MIN_SIZE, int(side / RESOLUTION_MULTIPLE + 0.5) * RESOLUTION_MULTIPLE)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import BASELINES
-from keras_effnet.costs.members import cost_of_variant
+from keras_effnet.costs import cost_of_variant
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.network.variants import B_SERIES
-from keras_effnet.scaling.budget import DIMENSIONS, single_dimension
-from keras_effnet.scaling.compound import CompoundScaling
+from keras_effnet.scaling.compound import DIMENSIONS, CompoundScaling, single_dimension
 from keras_effnet.scaling.published import PUBLISHED_PHI
 from keras_effnet.system.files import staged
 
@@ -32,6 +31,7 @@ PEERS: dict[str, tuple[float, float | None, float]] = {
     "AmoebaNet-C": (155, 41, 83.5),
     "GPipe": (557, None, 84.3),
 }
+LABELLED_LEFT = ("DenseNet-264", "Inception-v3", "NASNet-A")  # another one lies to their right
 # how B0 was scaled: top-1 in the paper's Table 7
 TABLE7_TOP1 = {"baseline": 77.3, "depth": 79.0, "width": 78.9, "resolution": 79.1, "compound": 81.1}
 
@@ -84,14 +84,26 @@ def accuracy_figure(against: str) -> Any:
     """
     if against not in ("parameters", "macs"):
         raise InvalidInputError(f"Expected against to be 'parameters' or 'macs'. Received: {against!r}.")
-    from keras_effnet.weights.catalog import CATALOG
-
     figure, axes = _axes("top-1 on ImageNet, %")
     costs = {name: cost_of_variant(name) for name in B_SERIES}
     places = {
         name: cost.params / 1e6 if against == "parameters" else cost.macs / 1e9
         for name, cost in costs.items()
     }
+    _draw_family(axes, places)
+    _draw_peers(axes, against)
+    _plain_log(
+        axes.xaxis, (5, 10, 20, 50, 100, 200, 500) if against == "parameters" else (0.5, 1, 2, 5, 10, 20, 50)
+    )
+    axes.set_xlabel("parameters, M" if against == "parameters" else "multiply-adds, G")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def _draw_family(axes: Any, places: Mapping[str, float]) -> None:
+    """The published sets of B0–B7, each a line; `places` are their abscissas."""
+    from keras_effnet.weights.catalog import CATALOG
+
     for label, colour in (("imagenet", INK), ("noisy-student", "#4f81bd"), ("advprop", "#d79b2b")):
         found = {
             entry.variant: entry.top1 for entry in CATALOG if entry.name == label and entry.variant in places
@@ -114,19 +126,24 @@ def accuracy_figure(against: str) -> Any:
                     textcoords="offset points",
                     fontsize=8,
                 )
+
+
+def _draw_peers(axes: Any, against: str) -> None:
+    """The paper's peers, each a labelled point."""
     for name, (params, gmacs, top1) in PEERS.items():
         place = params if against == "parameters" else gmacs
         if place is not None:
             axes.plot(place, top1, "o", ms=4, color=SOFT)
+            left = name in LABELLED_LEFT
             axes.annotate(
-                name, (place, top1), xytext=(4, -3), textcoords="offset points", fontsize=7, color="#666666"
+                name,
+                (place, top1),
+                xytext=(-4 if left else 4, -3),
+                ha="right" if left else "left",
+                textcoords="offset points",
+                fontsize=7,
+                color="#666666",
             )
-    _plain_log(
-        axes.xaxis, (5, 10, 20, 50, 100, 200, 500) if against == "parameters" else (0.5, 1, 2, 5, 10, 20, 50)
-    )
-    axes.set_xlabel("parameters, M" if against == "parameters" else "multiply-adds, G")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
-    return figure
 
 
 def growth_figure() -> Any:
@@ -149,9 +166,10 @@ def growth_figure() -> Any:
         strict=True,
     ):
         scaling = CompoundScaling(baseline=baseline)
+        unscaled = scaling.cost(0).macs
         axes.plot(
             steps,
-            [scaling.actual_growth(phi) for phi in steps],
+            [scaling.cost(phi).macs / unscaled for phi in steps],
             color=colour,
             lw=1.2,
             label=f"built from {name}",
@@ -202,7 +220,7 @@ def dimensions_figure() -> Any:
     bars = right.bar(
         names, [TABLE7_TOP1[n] for n in names], color=[COLOURS.get(n, SOFT) for n in names], width=0.6
     )
-    right.bar_label(bars, fontsize=8)
+    right.bar_label(bars, fmt="%.1f", fontsize=8)
     right.set_ylim(76, 82)
     right.set_title("top-1 of B0, scaled to the paper's 1.8–1.9 G (Table 7)", loc="left", fontsize=10)
     for axes in (left, right):

@@ -11,15 +11,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keras_effnet.baselines import Baseline, cost_of
-from keras_effnet.baselines.table import scaled
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.scaling.compound import round_resolution
-from keras_effnet.scaling.identity import fingerprint
-from keras_effnet.scaling.results import Candidate
+from keras_effnet.network.table import round_resolution, scaled
+from keras_effnet.scaling.study import fingerprint
 
 GROWTH = 2.0  # the paper's constraint: twice the multiply-adds
 CLASSES = 1000  # ImageNet's
 STEP, TOLERANCE = 0.1, 0.04  # fifteen candidates; the paper's own lie on multiples of 0.05
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Candidate:
+    """One point of the grid.
+
+    Attributes:
+        alpha, beta, gamma: factors of depth, width and resolution.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keras_effnet.baselines import cost_of
-from keras_effnet.costs.members import cost_of_variant
+from keras_effnet.costs import cost_of_variant
 from keras_effnet.network.variants import VARIANTS, Variant
 from keras_effnet.scaling.compound import CompoundScaling
 

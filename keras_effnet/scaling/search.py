@@ -1,29 +1,60 @@
 """Step 1 of the paper's method: find α, β, γ for a baseline by a small grid search.
 
-    found = search(TrainOnFolder(directory="pictures", baseline=my_table), results="search.json")
+    found = search(TrainOnFolder(directory="pictures", baseline=my_table), storage="search.journal")
     found.best           # a CompoundScaling
 
 Candidates are the multiples of a step, each at least 1, with α·β²·γ² ≈ 2 (section 3.3, equation 3).
-Where the search ran is no matter of its result: one process, several, or several machines.
+Optuna's storage knows what is tried and what came of it, so where the search ran is no matter of its
+result: one process, several, or several machines.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline
-from keras_effnet.errors import EffNetError, InvalidInputError
+from keras_effnet.errors import EffNetError, InvalidInputError, require
 from keras_effnet.scaling.compound import CompoundScaling
-from keras_effnet.scaling.evaluating import Evaluate, Evaluation, Job
-from keras_effnet.scaling.grid import CLASSES, STEP, TOLERANCE, Network, candidates, networks
-from keras_effnet.scaling.identity import described, fingerprint
-from keras_effnet.scaling.processes import pool_of
-from keras_effnet.scaling.results import ResultsFile, Row, best_first, locked
+from keras_effnet.scaling.grid import CLASSES, STEP, TOLERANCE, Candidate, Network, candidates, networks
+from keras_effnet.scaling.study import claim, described, fingerprint, open_study
+from keras_effnet.scaling.workers import pool_of
+
+Evaluate = Callable[[float, float, int], float]
+"""(depth, width, resolution in pixels) → score, higher is better."""
+
+NETWORK, MACHINE = "network", "machine"  # a trial's one parameter; who began it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A candidate that was evaluated.
+
+    Attributes:
+        candidate: the coefficients.
+        depth, width: factors that the candidate was evaluated with.
+        resolution: side of its input, in pixels.
+        network: key of the network that it builds; candidates with the same key were evaluated
+            once and share score and seconds.
+        macs: multiply-adds of that network, with the classes of the search.
+        growth: these over the baseline's; α·β²·γ² before filters, repeats and pixels are rounded.
+        score: what `evaluate` returned; higher is better.
+        seconds: how long it took.
+    """
+
+    candidate: Candidate
+    depth: float
+    width: float
+    resolution: int
+    network: str
+    macs: int
+    growth: float
+    score: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +82,14 @@ def search(
     baseline: Baseline | None = None,
     step: float = STEP,
     tolerance: float = TOLERANCE,
-    results: str | os.PathLike[str] = "scaling_search.json",
-    workers: int = 1,
-    storage: str | None = None,
+    storage: str = "scaling_search.journal",
     study: str = "compound-scaling",
+    workers: int = 1,
     settings: Mapping[str, Any] | None = None,
     merge: bool = True,
     quiet: bool = False,
 ) -> SearchResult:
-    """Evaluate every candidate of the grid at φ = 1.
+    """Evaluate every candidate of the grid at φ = 1; needs the extra `search` (Optuna).
 
     Args:
         evaluate: (depth, width, resolution) → score. With `workers` above 1 it must be picklable.
@@ -68,16 +98,15 @@ def search(
         step: distance of the grid's points; 0.05 has the paper's 1.2, 1.1, 1.15 among them.
         tolerance: how far α·β²·γ² may be from 2, relative. What is built may be further away:
             `Row.growth` says how far.
-        results: file to keep results in, and to resume from.
+        storage: journal file to keep scores in and to resume from, or a database such as
+            `"postgresql://…"` (install its driver). Several machines running the same call share the
+            work through a file on a shared disk or a database.
+        study: name of the search in that storage.
         workers: processes that evaluate. A script must then call this under
             `if __name__ == "__main__":`.
-        storage: an Optuna storage, such as `"postgresql://…"` (install its driver) or the path of a
-            journal file on a shared disk, that several machines running the same call share. Needs
-            the extra `search`.
-        study: name of the study in that storage.
-        settings: what else makes scores comparable, such as a data set; kept in the file and compared,
-            with the name of `evaluate` and what its method `settings()` says. A whole number under
-            `classes`, as `TrainOnFolder` gives, is that of `Row.macs`; without one it is 1,000.
+        settings: what else makes scores comparable, such as a data set; kept in the storage and
+            compared, with the name of `evaluate` and what its method `settings()` says. A whole number
+            under `classes`, as `TrainOnFolder` gives, is that of `Row.macs`; without one it is 1,000.
         merge: evaluate only one of the candidates that build the same network, and give all its
             score. False where `evaluate` builds otherwise than `keras_effnet.baselines.build`.
         quiet: no progress bar.
@@ -86,88 +115,184 @@ def search(
         The `SearchResult`.
 
     Raises:
-        InvalidInputError: an unusable grid, the results file or study of another search, a storage
-            that cannot be opened, or an `evaluate` that workers cannot import.
-        EffNetError: `evaluate` failed or a worker died; what was finished stays in the file.
-        MissingExtraError: `storage` without Optuna, or without the driver of its database.
+        InvalidInputError: an unusable grid, the study of another search, a storage that cannot be
+            opened, or an `evaluate` that workers cannot import.
+        EffNetError: `evaluate` failed or a worker died; what was finished stays in the storage.
+        MissingExtraError: Optuna is not installed, or the driver of the database.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise InvalidInputError(
             f"Expected workers to be a whole number of at least 1. Received: {workers!r}."
         )
     grid = candidates(step, tolerance)
-    baseline = _baseline(evaluate, baseline)
+    table = _baseline(evaluate, baseline)
     compared = {
         "step": step,
         "tolerance": tolerance,
         "merge": merge,
-        "baseline": baseline.name,
-        "table": fingerprint(baseline),
+        "baseline": table.name,
+        "table": fingerprint(table),
         **described(evaluate, settings),
     }
     classes = compared.get("classes")
-    every = networks(baseline, grid, merge=merge, classes=classes if isinstance(classes, int) else CLASSES)
-    with locked(Path(results)):
-        file = ResultsFile(results, compared)
-        known = [_evaluation(network, file) for network in every if network.candidates[0] in file.rows]
-        todo = [network for network in every if network.candidates[0] not in file.rows]
-        job = Job(evaluate)
-        if storage is not None:
-            from keras_effnet.scaling.shared_search import evaluate_shared
+    every = networks(table, grid, merge=merge, classes=classes if isinstance(classes, int) else CLASSES)
+    worker = _Worker(evaluate, {network.key: network for network in every}, storage, study, uuid.uuid4().hex)
+    opened = worker.open()
+    claim(opened, compared)
+    _enqueue_failed(opened)
+    return SearchResult(rows=_evaluated(worker, opened, workers, quiet=quiet), baseline=table)
 
-            evaluated = evaluate_shared(
-                job, every, known, storage=storage, study=study, workers=workers, settings=compared
+
+@dataclass(frozen=True)
+class _Worker:
+    """Evaluates a network that nobody has; picklable where `evaluate` is, so that other processes can.
+
+    Attributes:
+        evaluate: the score.
+        networks: of the grid, by key.
+        storage, study: where the work is shared.
+        machine: the same for all processes of one search.
+    """
+
+    evaluate: Evaluate
+    networks: Mapping[str, Network]
+    storage: str
+    study: str
+    machine: str
+
+    def open(self) -> Any:
+        """The study; its sampler gives out what nobody began, then what nobody finished."""
+        samplers = require("optuna.samplers", "search")
+        return open_study(self.storage, self.study, samplers.GridSampler({NETWORK: list(self.networks)}))
+
+    def __call__(self) -> bool:
+        """Evaluate one network; False where nothing is left for this machine.
+
+        Raises:
+            EffNetError: `evaluate` failed, or returned something else than a finite number.
+        """
+        opened = self.open()
+        if not self._left(opened):
+            return False
+        opened.optimize(self._objective, n_trials=1)
+        return True
+
+    def _left(self, opened: Any) -> bool:
+        """Whether a network is not begun, waiting, or begun by another machine, which may be dead."""
+        state = require("optuna.trial", "search").TrialState
+        found: dict[str, set[Any]] = {key: set() for key in self.networks}
+        here = set()
+        for trial in opened.get_trials(deepcopy=False):
+            found.setdefault(_network_of(trial), set()).add(trial.state)
+            if trial.state == state.RUNNING and trial.user_attrs.get(MACHINE) == self.machine:
+                here.add(_network_of(trial))
+        left = [found[key] for key in self.networks if key not in here and state.COMPLETE not in found[key]]
+        return any(not states or states & {state.WAITING, state.RUNNING} for states in left)
+
+    def _objective(self, trial: Any) -> float:
+        trial.set_user_attr(MACHINE, self.machine)
+        network = self.networks[trial.suggest_categorical(NETWORK, list(self.networks))]
+        asked = f"evaluate({network.depth}, {network.width}, {network.resolution})"
+        try:
+            score = float(self.evaluate(network.depth, network.width, network.resolution))
+        except Exception as error:
+            raise EffNetError(
+                f"Expected {asked} to return a score. Received: {type(error).__name__}: {error}. "
+                "Mend that and run the search again: what is finished is kept."
+            ) from error
+        if not math.isfinite(score):
+            raise EffNetError(
+                f"Expected {asked} to return a finite score. Received: {score}. "
+                "Mend that and run the search again: what is finished is kept."
             )
-        elif workers > 1:
-            evaluated = _in_processes(job, todo, workers)
-        else:
-            evaluated = map(job, todo)
-        _keep(evaluated, every, file, quiet=quiet)
-        missing = [candidate for candidate in grid if candidate not in file.rows]
-    if missing:
-        raise EffNetError(
-            f"Expected a score for each of {len(grid)} candidates. Received: none for {len(missing)}. "
-            "Run the search again: what is finished is kept."
+        return score
+
+    def rows(self, opened: Any) -> tuple[Row, ...]:
+        """What anybody finished, best first; the smaller coefficients first where scores are equal."""
+        finished: dict[str, Any] = {}
+        for trial in opened.get_trials(deepcopy=False):
+            if trial.value is not None:
+                finished.setdefault(_network_of(trial), trial)
+        rows = [
+            Row(
+                candidate=candidate,
+                depth=candidate.alpha,
+                width=candidate.beta,
+                resolution=network.resolution,
+                network=key,
+                macs=network.macs,
+                growth=network.growth,
+                score=finished[key].value,
+                seconds=round(finished[key].duration.total_seconds(), 3),
+            )
+            for key, network in self.networks.items()
+            if key in finished
+            for candidate in network.candidates
+        ]
+        return tuple(sorted(rows, key=lambda row: (-row.score, row.candidate)))
+
+
+def _network_of(trial: Any) -> str:
+    return str(trial.params.get(NETWORK, ""))
+
+
+def _enqueue_failed(opened: Any) -> None:
+    """Let failed evaluations be tried again: the sampler takes them for done."""
+    trials = require("optuna.trial", "search")
+    failed: dict[str, Any] = {}
+    for trial in opened.get_trials(deepcopy=False):
+        if trial.state == trials.TrialState.FAIL and trial.params:
+            failed.setdefault(_network_of(trial), trial)
+    for trial in opened.get_trials(deepcopy=False):
+        if trial.state != trials.TrialState.FAIL:
+            failed.pop(_network_of(trial), None)
+    for trial in failed.values():
+        opened.add_trial(
+            trials.create_trial(
+                state=trials.TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                system_attrs=trial.system_attrs,
+            )
         )
-    return SearchResult(rows=best_first(file.rows.values()), baseline=baseline)
 
 
-def _keep(
-    evaluated: Iterator[Evaluation], every: Sequence[Network], file: ResultsFile, *, quiet: bool
-) -> None:
-    """Write rows as they come, and show how far the search is."""
+def _evaluated(worker: _Worker, opened: Any, workers: int, *, quiet: bool) -> tuple[Row, ...]:
+    """Work until nothing is left, and show how far the search is; the rows of all candidates."""
     from tqdm import tqdm
 
-    by_key = {network.key: network for network in every}
-    total = sum(len(network.candidates) for network in every)
-    with tqdm(total=total, initial=len(file.rows), unit="net", disable=True if quiet else None) as bar:
-        for evaluation in evaluated:
-            rows = _rows(by_key[evaluation.network], evaluation)
-            file.add(rows)
-            bar.update(len(rows))
-            bar.set_postfix(best=f"{best_first(file.rows.values())[0].score:.4g}")
-
-
-def _rows(network: Network, evaluation: Evaluation) -> list[Row]:
-    return [
-        Row(
-            candidate=candidate,
-            depth=candidate.alpha,
-            width=candidate.beta,
-            resolution=network.resolution,
-            network=network.key,
-            macs=network.macs,
-            growth=network.growth,
-            score=evaluation.score,
-            seconds=evaluation.seconds,
+    rows = worker.rows(opened)
+    total = sum(len(network.candidates) for network in worker.networks.values())
+    if len(rows) < total:
+        steps = iter(worker, False) if workers == 1 else _in_processes(worker, workers)
+        with tqdm(total=total, initial=len(rows), unit="net", disable=True if quiet else None) as bar:
+            for _ in steps:
+                rows = worker.rows(opened)
+                bar.update(len(rows) - bar.n)
+                bar.set_postfix(best=f"{rows[0].score:.4g}" if rows else "none")
+        rows = worker.rows(opened)
+    if len(rows) < total:
+        raise EffNetError(
+            f"Expected a score for each of {total} candidates. Received: none for {total - len(rows)}. "
+            "Run the search again: what is finished is kept."
         )
-        for candidate in network.candidates
-    ]
+    return rows
 
 
-def _evaluation(network: Network, file: ResultsFile) -> Evaluation:
-    row = file.rows[network.candidates[0]]
-    return Evaluation(network=network.key, score=row.score, seconds=row.seconds)
+def _in_processes(worker: _Worker, workers: int) -> Iterator[bool]:
+    """One item for each evaluation; after a failure those that are running end, and no others begin."""
+    with pool_of(min(workers, len(worker.networks)), worker.evaluate) as pool:
+        waiting: set[Future[bool]] = {pool.submit(worker) for _ in range(workers)}
+        failed: BaseException | None = None
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                failed = failed or future.exception()
+                if not failed and future.result():
+                    waiting.add(pool.submit(worker))
+            yield True
+        if failed:
+            raise failed
 
 
 def _baseline(evaluate: Evaluate, given: Baseline | None) -> Baseline:
@@ -179,26 +304,3 @@ def _baseline(evaluate: Evaluate, given: Baseline | None) -> Baseline:
             f"{own.name!r}. Pass the same baseline to both, or none to the search."
         )
     return given or (own if isinstance(own, Baseline) else EFFICIENTNET_B0)
-
-
-def _in_processes(job: Job, todo: Sequence[Network], workers: int) -> Iterator[Evaluation]:
-    """Evaluations as they are finished; after a failure those that are running, and no others."""
-    if not todo:
-        return
-    with pool_of(min(workers, len(todo)), job.evaluate) as pool:
-        waiting: set[Future[Evaluation]] = {pool.submit(job, network) for network in todo}
-        failed: BaseException | None = None
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                if future.cancelled():
-                    continue
-                error = future.exception()
-                if error is None:
-                    yield future.result()
-                elif failed is None:
-                    failed = error
-                    for pending in waiting:
-                        pending.cancel()
-        if failed:
-            raise failed

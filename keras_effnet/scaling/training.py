@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_effnet.baselines import Baseline, Stage, build
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.scaling.identity import fingerprint
+from keras_effnet.scaling.study import fingerprint
 
 # the usual 0.99 remembers the initial statistics for longer than such a training lasts
 SHORT_MOMENTUM = 0.9
@@ -46,7 +46,8 @@ SEARCH_BASELINE = Baseline(
 class TrainOnFolder:
     """`evaluate(depth, width, resolution)`: validation accuracy after training from scratch.
 
-    The same arguments and seed give the same score, in any process.
+    The same arguments and seed give the same score, in any process. For that each call ends Keras'
+    session, and sets the seeds and TensorFlow's deterministic operators of its whole process.
 
     Attributes:
         directory: folder with `train/` and `validation/`, each with a folder per class.

@@ -34,13 +34,7 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
         ExportError: the disk is full or failed while writing.
     """
     final = Path(path)
-    with reachable(final, "a path that can be written"):
-        taken = final.exists()
-    if taken and not overwrite:
-        raise InvalidInputError(
-            f"Expected a path that does not exist yet. Received: {str(final)!r}, which exists. "
-            "Choose another name, or pass overwrite=True (--force) to replace it."
-        )
+    check_new(final, overwrite=overwrite)
     created = _make_parents(final)
     temporary = _beside(final, "part")
     done = False
@@ -57,6 +51,21 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
         remove(temporary)
         if not done:
             remove_empty(created)
+
+
+def check_new(path: Path, *, overwrite: bool = False) -> None:
+    """Make sure that nothing is at `path`, or that it may be replaced.
+
+    Raises:
+        InvalidInputError: something is, or the system does not let us look.
+    """
+    with reachable(path, "a path that can be written"):
+        taken = path.exists()
+    if taken and not overwrite:
+        raise InvalidInputError(
+            f"Expected a path that does not exist yet. Received: {str(path)!r}, which exists. "
+            "Choose another name, or pass overwrite=True (--force) to replace it."
+        )
 
 
 def shown(text: str) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
+from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.batches import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, WeightsError, unknown_name
-from keras_effnet.network.lookup import architecture_of, get_variant
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import Variant, architecture_of, get_variant
 from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.devices import STRATEGIES
 
@@ -169,12 +168,12 @@ def _check_block(variant: Variant, wanted: str) -> None:
 
 
 def _check_weights(weights: str | None, variant: Variant) -> None:
-    from keras_effnet.weights.assign import guess_variant
-    from keras_effnet.weights.readers import open_checkpoint, tf_archive
+    from keras_effnet.weights.facts import guess_variant
+    from keras_effnet.weights.readers import open_checkpoint, tensorflow
     from keras_effnet.weights.sources import plan_weights
 
     source = plan_weights(weights, variant, include_top=False).source
-    if source is None or tf_archive.matches(source):
+    if source is None or tensorflow.is_archive(source):
         return  # unpacking an archive takes long; what is in it shows when the network is built
     with open_checkpoint(source) as checkpoint:
         found = guess_variant(checkpoint.layers)

@@ -326,3 +326,19 @@ SET_NAMES: tuple[str, ...] = tuple(dict.fromkeys(entry.name for entry in CATALOG
 def sets_of(variant: str) -> tuple[WeightSet, ...]:
     """The published sets of a variant, in the catalog's order."""
     return tuple(entry for entry in CATALOG if entry.variant == variant)
+
+
+def markdown() -> str:
+    """One row for each variant, one column for each set, cells with the published top-1 in percent."""
+    lines = [
+        f"| | {' | '.join(f'`{name}`' for name in SET_NAMES)} |",
+        f"|---|{'---|' * len(SET_NAMES)}",
+    ]
+    for variant in VARIANTS.values():
+        top1 = {entry.name: f"{entry.top1:.1f}" for entry in sets_of(variant.name)}
+        lines.append(f"| {variant.title} | {' | '.join(top1.get(name, '–') for name in SET_NAMES)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())

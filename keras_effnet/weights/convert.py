@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import Variant
-from keras_effnet.weights.arrays import TOP_LAYER, Array, Checkpoint, LayerArrays
-from keras_effnet.weights.assign import assign, guess_variant, short_name
-from keras_effnet.weights.fitting import RGB, STEM_LAYER
-from keras_effnet.weights.hashes import content_hash
-from keras_effnet.weights.provenance import Provenance, provenance_of
+from keras_effnet.network.conventions import Preprocessing, get_convention
+from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
+from keras_effnet.system.files import check_new, staged
+from keras_effnet.weights.catalog import SET_NAMES
+from keras_effnet.weights.checkpoint import (
+    METADATA_KEY,
+    TOP_LAYER,
+    Array,
+    Checkpoint,
+    LayerArrays,
+)
+from keras_effnet.weights.facts import (
+    WeightFacts,
+    content_hash,
+    facts_of,
+    guess_variant,
+    in_doubt,
+)
+from keras_effnet.weights.loading import RGB, assign, short_name
 from keras_effnet.weights.readers import open_checkpoint
-from keras_effnet.weights.readers.metadata import KEY
-from keras_effnet.weights.sources import WeightPlan, check_asked, plan_weights
+from keras_effnet.weights.sources import WeightPlan, check_asked, check_source, plan_weights
 
-TARGETS = (".weights.h5", ".safetensors")
+WEIGHTS_H5, SAFETENSORS = TARGETS = (".weights.h5", ".safetensors")
 
 
 def convert(
@@ -36,9 +46,10 @@ def convert(
     *,
     variant: str | Variant | None = None,
     ema: bool = True,
-    preprocessing: str | None = None,
+    preprocessing: Preprocessing | None = None,
     padding: str | None = None,
     epsilon: float | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Convert weights between formats.
 
@@ -49,39 +60,74 @@ def convert(
             too) or `.safetensors`. It appears whole or not at all.
         variant: of the weights; None to recognize it by the shapes.
         ema: take the moving averages of a training checkpoint that holds them.
-        preprocessing: what the weights were trained with, where the file does not say so.
+        preprocessing: what the weights were trained with, where the file does not say so; as in
+            `EfficientNet`.
         padding: likewise, `"same"` or `"symmetric"`.
         epsilon: likewise, of batch normalization.
+        overwrite: replace `dst` if it exists.
 
     Returns:
         `dst`.
 
     Raises:
-        InvalidInputError: another ending, or an argument that contradicts what is known of `src`.
-        WeightsError: `src` cannot be read or is no complete EfficientNet.
+        InvalidInputError: another ending, a `dst` that exists, or an argument that contradicts what is
+            known of `src`.
+        ExportError: the disk is full or failed while writing.
+        WeightsError: `src` cannot be read, is no complete EfficientNet, or leaves open how its pixels
+            were prepared.
     """
-    target = Path(dst)
-    ending = next((ending for ending in TARGETS if target.name.endswith(ending)), None)
-    if ending is None:
-        raise InvalidInputError(
-            f"Expected a target that ends in {' or '.join(TARGETS)}. Received: {str(target)!r}. Rename it."
-        )
-    asked = {"preprocessing": preprocessing, "padding": padding, "epsilon": epsilon}
+    check_conversion(src, dst, variant=variant, preprocessing=preprocessing, overwrite=overwrite)
+    convention = None if preprocessing is None else get_convention(preprocessing)
+    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
     chosen = None if variant is None else get_variant(variant)
-    plan = WeightPlan(Path(src)) if chosen is None else plan_weights(src, chosen)
+    plan = WeightPlan(Path(src)) if chosen is None else plan_weights(src, chosen, include_preprocessing=False)
     path = plan.source or Path(src)
     with open_checkpoint(path, ema=ema) as checkpoint:
         chosen = chosen or _recognized(checkpoint, path)
-        known = plan.provenance if plan.provenance.weight_set else provenance_of(path, checkpoint)
+        known = plan.facts if plan.facts.weight_set else facts_of(path, checkpoint)
         check_asked(asked, known, str(path), chosen)
+        if known.doubt and not known.usual and convention is None:
+            raise WeightsError(in_doubt(known, str(path)))
         given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-        provenance = replace(
+        facts = replace(
             known, variant=chosen.name, source_sha256=known.source_sha256 or content_hash(path), **given
         )
-        model = _model_for(chosen, checkpoint, provenance)
-        assign(model, checkpoint.layers, str(path))
-    _write(model, target, ending, provenance)
-    return target
+        model = _model_for(chosen, checkpoint, facts)
+        assign(model, checkpoint, str(path))
+    _write(model, Path(dst), facts, overwrite)
+    return Path(dst)
+
+
+def check_conversion(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    variant: str | Variant | None = None,
+    preprocessing: Preprocessing | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Tell what is wrong with a conversion before anything is opened; needs neither Keras nor TensorFlow.
+
+    Raises:
+        InvalidInputError, WeightsError: as `convert`.
+    """
+    chosen = None if variant is None else get_variant(variant)
+    if preprocessing is not None:
+        get_convention(preprocessing)
+    target = Path(dst)
+    if not target.name.endswith(TARGETS):
+        better = [f"{target.stem.removesuffix('.weights') or 'weights'}{ending}" for ending in TARGETS]
+        raise InvalidInputError(
+            f"Expected a target that ends in {' or '.join(TARGETS)}. Received: {str(target)!r}. Rename it, for example "
+            f"to {' or '.join(better)}."
+        )
+    if chosen is None and str(src) in SET_NAMES:
+        raise InvalidInputError(
+            f"Expected a variant together with the published set {str(src)!r}. Received: none. Pass for example "
+            "--model b0 (in Python variant='b0')."
+        )
+    check_source(src, chosen)
+    check_new(target, overwrite=overwrite)
 
 
 def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
@@ -94,7 +140,7 @@ def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
     return get_variant(name)
 
 
-def _model_for(variant: Variant, checkpoint: Checkpoint, provenance: Provenance) -> Any:
+def _model_for(variant: Variant, checkpoint: Checkpoint, facts: WeightFacts) -> Any:
     """A model with the file's own classifier and input channels."""
     from keras_effnet.applications import EfficientNet
 
@@ -107,28 +153,23 @@ def _model_for(variant: Variant, checkpoint: Checkpoint, provenance: Provenance)
         include_top=bool(head),
         classes=head["bias"].shape[-1] if "bias" in head else 1000,
         input_shape=(None, None, channels),
-        preprocessing=provenance.preprocessing,
-        padding=provenance.padding or "same",
-        epsilon=provenance.epsilon or 1e-3,
+        preprocessing=facts.preprocessing,
+        padding=facts.padding or "same",
+        epsilon=facts.epsilon or 1e-3,
     )
 
 
-def _write(model: Any, target: Path, ending: str, provenance: Provenance) -> None:
-    known = {key: value for key, value in asdict(provenance).items() if value is not None}
-    metadata = json.dumps(known)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".keras-effnet-") as folder:
-            temporary = Path(folder) / f"converted{ending}"
-            writer = _write_h5 if ending == ".weights.h5" else _write_safetensors
-            writer(model, temporary, metadata)
-            _verify(model, temporary)
-            temporary.replace(target)
-    except OSError as error:
-        raise WeightsError(
-            f"Expected to write {str(target)!r}. Received: {error}. Free some space, or choose another "
-            "folder."
-        ) from error
+def _write(model: Any, target: Path, facts: WeightFacts, overwrite: bool) -> None:
+    ending = WEIGHTS_H5 if target.name.endswith(WEIGHTS_H5) else SAFETENSORS
+    write = _write_h5 if ending == WEIGHTS_H5 else _write_safetensors
+    with staged(target, overwrite=overwrite) as temporary:
+        named = temporary.with_suffix(ending)  # Keras insists on the suffix
+        try:
+            write(model, named, json.dumps(facts.to_metadata()))
+            _verify(model, named)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def _write_h5(model: Any, path: Path, metadata: str) -> None:
@@ -136,7 +177,7 @@ def _write_h5(model: Any, path: Path, metadata: str) -> None:
 
     model.save_weights(str(path))
     with h5py.File(path, "r+") as file:
-        file.attrs[KEY] = metadata
+        file.attrs[METADATA_KEY] = metadata
 
 
 def _write_safetensors(model: Any, path: Path, metadata: str) -> None:
@@ -147,7 +188,10 @@ def _write_safetensors(model: Any, path: Path, metadata: str) -> None:
         for layer in model.layers
         for variable in layer.weights
     }
-    save_file(tensors, str(path), {KEY: metadata})
+    path.touch()
+    usual = path.stat().st_mode  # the library makes its files private
+    save_file(tensors, str(path), {METADATA_KEY: metadata})
+    path.chmod(usual)
 
 
 def _verify(model: Any, path: Path) -> None:

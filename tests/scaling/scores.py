@@ -31,12 +31,6 @@ class Logged:
         return smooth(depth, width, resolution)
 
 
-def failing(depth: float, width: float, resolution: int) -> float:
-    if depth > 1.3:
-        raise RuntimeError("out of memory")
-    return smooth(depth, width, resolution)
-
-
 def other(depth: float, width: float, resolution: int) -> float:
     return -smooth(depth, width, resolution)
 

@@ -13,9 +13,9 @@ from material import randomize
 from keras_effnet import baselines
 from keras_effnet.baselines import EFFICIENTNET_B0, RESNET50, RESNET50_V15, Baseline, Stage, build, cost_of
 from keras_effnet.baselines.keras_weights import copy_weights
-from keras_effnet.baselines.table import Convention, scaled
 from keras_effnet.costs import cost
 from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.network.table import Convention, scaled
 
 TWINS = {
     # ours: keras.applications', its preprocessing, the published count of all weights
@@ -74,16 +74,16 @@ def test_efficientnet_as_a_baseline_is_efficientnet() -> None:
     "scale", [{"depth": 1.4, "width": 1.2, "resolution": 96}, {"depth": 0.3, "width": 0.3, "resolution": 64}]
 )
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet50", "resnet50_v1.5"])
-def test_scaled_baseline_costs_what_was_sketched(name: str, scale: dict[str, Any]) -> None:
-    sketched = cost_of(name, classes=3, **scale)
+def test_scaled_baseline_costs_what_the_dry_run_counted(name: str, scale: dict[str, Any]) -> None:
+    counted = cost_of(name, classes=3, **scale)
     built = cost(build(name, classes=3, **scale))
     assert (built.macs, built.params, built.statistics) == (
-        sketched.macs,
-        sketched.params,
-        sketched.statistics,
+        counted.macs,
+        counted.params,
+        counted.statistics,
     )
     assert [layer.output_shape for layer in built.per_layer] == [
-        layer.output_shape for layer in sketched.per_layer
+        layer.output_shape for layer in counted.per_layer
     ]
 
 

@@ -116,20 +116,25 @@ def test_more_blocks_than_can_be_built_are_refused(baseline: Baseline) -> None:
             EfficientNet(scaling.at(12), weights=None)
 
 
-def test_efficientnet_refuses_a_member_of_another_baseline(small: Baseline) -> None:
-    member = CompoundScaling(baseline=MOBILENET_V2).at(-6)
-    assert member.baseline == "mobilenet_v2"
-    with pytest.raises(
-        InvalidInputError, match=r"'mobilenet_v2-phi-6'.*table 'mobilenet_v2'.*with the build\(\)"
-    ):
-        EfficientNet(member, weights=None, classes=3)
-    with pytest.raises(InvalidInputError, match="member of this scaling, of 'small'"):
-        CompoundScaling(baseline=small).cost(member)
+def test_member_of_any_baseline_is_built_from_its_own_table(small: Baseline) -> None:
+    scaling = CompoundScaling(baseline=MOBILENET_V2)
+    member = scaling.at(-6)
+    assert member.baseline is MOBILENET_V2
+    model = EfficientNet(member, weights=None, classes=3)
+    assert cost(model).macs == scaling.cost(-6, classes=3).macs
+    assert not [layer.name for layer in model.layers if "_se_" in layer.name]
+    # which rule made a member does not matter
+    assert CompoundScaling(baseline=small).cost(member, classes=3) == scaling.cost(-6, classes=3)
     changed = replace(EFFICIENTNET_B0, activation="relu6")  # still called b0
-    with pytest.raises(InvalidInputError, match="Expected a variant of EfficientNet"):
-        EfficientNet(single_dimension(CompoundScaling(baseline=changed), "width", -6), weights=None)
-    larger = CompoundScaling(baseline=replace(EFFICIENTNET_B0, resolution=256, name="mine"))
-    assert larger.at(-6).baseline is None  # the same stages
+    narrow = single_dimension(CompoundScaling(baseline=changed), "width", -6)
+    built = EfficientNet(narrow, weights=None, classes=3)
+    assert built.get_layer("top_activation").max_value == 6.0
+
+
+def test_lite_is_scaled_with_its_ends_as_they_are() -> None:
+    lite = CompoundScaling(baseline=BASELINES["lite0"])
+    assert lite.cost(0).params == 4_652_008
+    assert lite.build(2, classes=3).get_layer("top_conv").filters == 1280
 
 
 def test_scaling_is_reachable_from_the_top() -> None:

@@ -11,8 +11,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet import EfficientNet
-from keras_effnet.costs import Counted, cost
-from keras_effnet.costs.members import cost_of_variant
+from keras_effnet.costs import Counted, cost, cost_of_variant
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.variants import VARIANTS
 
@@ -59,18 +58,18 @@ def test_freezing_changes_nothing(tiny: Any) -> None:
         tiny.trainable = True
 
 
-def test_sketched_member_costs_what_the_built_one_costs(tiny_variant: Any) -> None:
+def test_dry_run_of_a_member_costs_what_the_built_one_costs(tiny_variant: Any) -> None:
     built = cost(EfficientNet(tiny_variant, weights=None, classes=7))
-    sketched = cost_of_variant(tiny_variant, classes=7)
+    counted = cost_of_variant(tiny_variant, classes=7)
     names = [layer.name for layer in built.per_layer[1:]]
-    assert names == [layer.name for layer in sketched.per_layer[1:]]
+    assert names == [layer.name for layer in counted.per_layer[1:]]
     assert (built.params, built.macs, built.statistics) == (
-        sketched.params,
-        sketched.macs,
-        sketched.statistics,
+        counted.params,
+        counted.macs,
+        counted.statistics,
     )
-    assert built.activation_bytes == sketched.activation_bytes
-    assert built.peak_activation_bytes == sketched.peak_activation_bytes
+    assert built.activation_bytes == counted.activation_bytes
+    assert built.peak_activation_bytes == counted.peak_activation_bytes
 
 
 APPLICATIONS = {
@@ -103,6 +102,57 @@ def test_multiply_adds_of_one_convolution_are_the_textbook_product() -> None:
     assert (conv.output_shape, conv.macs, conv.params) == ((4, 4, 6), 2 * 4 * 4 * 6 * 15 * 2, 15 * 2 * 6 + 6)
     assert (depthwise.macs, depthwise.params) == (2 * 4 * 4 * 12 * 9, 9 * 12)
     assert (dense.macs, dense.params) == (2 * 192 * 3, 192 * 3 + 3)
+
+
+UPWARDS = {  # a layer on (6, 8, 4): shape that Keras says, multiply-adds and weights by hand
+    "UpSampling2D": ((12, 24, 4), 0, 0),
+    "Conv2DTranspose": ((13, 17, 5), 6 * 8 * 9 * 4 * 5, 9 * 4 * 5 + 5),
+    "same": ((12, 8, 5), 6 * 8 * 15 * 4 * 5, 15 * 4 * 5),
+    "padded": ((12, 16, 5), 6 * 8 * 9 * 4 * 5, 9 * 4 * 5 + 5),
+    "spread": ((10, 12, 5), 6 * 8 * 9 * 4 * 5, 9 * 4 * 5 + 5),
+    "LayerNormalization": ((6, 8, 4), 0, 2 * 4),
+    "whole": ((6, 8, 4), 0, 6 * 8 * 4),
+    "PReLU": ((6, 8, 4), 0, 6 * 8 * 4),
+    "shared": ((6, 8, 4), 0, 4),
+    "Cropping2D": ((3, 4, 4), 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", UPWARDS)
+def test_layers_of_decoders_and_transformers_are_counted(name: str) -> None:
+    layers = keras.layers
+    layer = {
+        "UpSampling2D": lambda: layers.UpSampling2D((2, 3)),
+        "Conv2DTranspose": lambda: layers.Conv2DTranspose(5, 3, strides=2),
+        "same": lambda: layers.Conv2DTranspose(5, (3, 5), strides=(2, 1), padding="same", use_bias=False),
+        "padded": lambda: layers.Conv2DTranspose(5, 3, strides=2, padding="same", output_padding=1),
+        "spread": lambda: layers.Conv2DTranspose(5, 3, dilation_rate=2),
+        "LayerNormalization": layers.LayerNormalization,
+        "whole": lambda: layers.LayerNormalization(axis=[1, 2, 3], center=False),
+        "PReLU": layers.PReLU,
+        "shared": lambda: layers.PReLU(shared_axes=[1, 2]),
+        "Cropping2D": lambda: layers.Cropping2D(((1, 2), (1, 3))),
+    }[name]()
+    inputs = keras.Input((6, 8, 4))
+    model = keras.Model(inputs, layer(inputs))
+    counted = cost(model, batch=2).per_layer[1]
+    shape, macs, params = UPWARDS[name]
+    assert model.output_shape[1:] == counted.output_shape == shape
+    assert (counted.macs, counted.params) == (2 * macs, params)
+    assert model.count_params() == params
+
+
+def test_backbone_that_sees_every_picture_of_a_film_costs_that_often(tiny: Any) -> None:
+    film = keras.Input((5, 64, 64, 3))
+    x = keras.layers.TimeDistributed(tiny, name="backbone")(film)
+    x = keras.layers.TimeDistributed(keras.layers.Dense(2), name="each")(x)
+    counted, once = cost(keras.Model(film, x)), cost(tiny)
+    assert counted.macs == 5 * once.macs + 5 * 7 * 2
+    assert counted.params == once.params + 7 * 2 + 2 and counted.statistics == once.statistics
+    assert counted.activation_bytes == 5 * once.activation_bytes + 4 * 5 * 2
+    assert counted.per_layer[-1].name == "each" and counted.per_layer[-1].output_shape == (5, 2)
+    assert "backbone/stem_conv" in {layer.name for layer in counted.per_layer}
+    assert "backbone/stem" in {block.name for block in counted.per_block()}
 
 
 def test_peak_memory_is_what_lives_at_once() -> None:

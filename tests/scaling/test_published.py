@@ -14,8 +14,7 @@ from material import ROOT
 
 from keras_effnet.baselines import build, cost_of
 from keras_effnet.cli import main
-from keras_effnet.costs import cost
-from keras_effnet.costs.members import cost_of_variant
+from keras_effnet.costs import cost, cost_of_variant
 from keras_effnet.scaling.published import deviations, table2, table3, table7
 
 # fvcore's count of convolutions and dense layers on timm's PyTorch ports (benchmarks/macs.py)
@@ -186,6 +185,21 @@ def test_latency_limit_on_the_command_line(monkeypatch: pytest.MonkeyPatch, caps
     assert "Expected --threads with the latency of a tflite or onnx file" in capsys.readouterr().err
 
 
+def test_mistakes_in_a_budget_are_told_before_tensorflow_is_loaded() -> None:
+    code = (
+        "import sys; from keras_effnet.cli import main\n"
+        "mistakes = ['--max-macs 10', '--max-macs 1e9 --dimension height', '--max-latency 5 --dimension height']\n"
+        "print([main(['scale', 'fit', *mistake.split()]) for mistake in mistakes], 'keras' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[2,", "2,", "2]", "False"]
+    assert [line.split(".")[0] for line in done.stderr.splitlines()] == [
+        "keras-effnet: Expected limits that the smallest network, phi -12, meets",
+        "keras-effnet: Expected dimension to be one of compound, depth, width, resolution",
+        "keras-effnet: Expected dimension to be one of compound, depth, width, resolution",
+    ]
+
+
 def test_figures_are_drawn_from_the_counts(tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image
@@ -202,6 +216,32 @@ def test_figures_are_drawn_from_the_counts(tmp_path: Path, capsys: Any) -> None:
     line = next(line for line in axes.lines if line.get_label() == "EfficientNet, imagenet")
     np.testing.assert_allclose(line.get_xdata(), [row.macs / 1e9 for row in table2()])
     assert list(line.get_ydata()) == [77.1, 79.1, 80.1, 81.6, 82.9, 83.6, 84.0, 84.3]
+
+
+@pytest.mark.parametrize("against", ["macs", "parameters"])
+def test_labels_of_the_accuracy_figure_lie_on_nothing_else(against: str) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from keras_effnet.scaling.figures import PEERS, accuracy_figure
+
+    figure = accuracy_figure(against)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    boxes = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in axes.texts}
+    assert len(boxes) >= len(PEERS) - 1 + 8
+    boxes["legend"] = axes.get_legend().get_window_extent(canvas.get_renderer())
+    names = list(boxes)
+    touching = [
+        (one, other)
+        for index, one in enumerate(names)
+        for other in names[index + 1 :]
+        if boxes[one].overlaps(boxes[other])
+    ]
+    assert touching == []
+    points = [axes.transData.transform(point) for line in axes.lines for point in line.get_xydata()]
+    assert [name for name, box in boxes.items() for point in points if box.contains(*point)] == []
 
 
 def test_activation_maps_stand_side_by_side(tiny: Any, pixels64: Any) -> None:

@@ -20,27 +20,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scores import FailsOnce, Logged, failing, other, smooth
+from scores import FailsOnce, Logged, other, smooth
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, Stage, cost_of
 from keras_effnet.cli import main
 from keras_effnet.errors import EffNetError, InvalidInputError, MissingExtraError
 from keras_effnet.scaling import (
     SEARCH_BASELINE,
+    SearchResult,
     TrainOnFolder,
     candidates,
     search,
     search_architecture,
     search_objective,
 )
-from keras_effnet.scaling.storage import open_study
+from keras_effnet.scaling.search import Row
+from keras_effnet.scaling.study import open_study
+
+pytest.importorskip("optuna")
 
 GRID = {"step": 0.1, "tolerance": 0.04, "quiet": True}
 
 
-def _scores(path: Path) -> list[dict[str, Any]]:
-    rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+STUDY = "compound-scaling"
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """What a journal has: network → score."""
+    trials = open_study(str(path), STUDY, None).get_trials(deepcopy=False)
+    return {trial.params["network"]: trial.value for trial in trials if trial.value is not None}
+
+
+MACHINE = (
+    "import os; from pathlib import Path; from scores import Logged; from keras_effnet.scaling import search\n"
+    "search(Logged(Path({log!r}), {pause}), storage=os.environ['STORAGE'], step=0.1, tolerance=0.04, quiet=True)\n"
+)
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+
+
+def _without_time(found: SearchResult) -> list[Row]:
+    return [replace(row, seconds=0.0) for row in found.rows]
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,40 +85,40 @@ def test_papers_coefficients_are_on_the_fine_grid() -> None:
 
 def test_search_evaluates_each_point_once_and_ranks_them(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    found = search(Logged(log), results=tmp_path / "r.json", **GRID)
+    found = search(Logged(log), storage=str(tmp_path / "r"), **GRID)
     grid = candidates(0.1, 0.04)
     assert len(log.read_text().splitlines()) == len(grid) == len(found.rows)
     assert [row.score for row in found.rows] == sorted((row.score for row in found.rows), reverse=True)
     best = max(grid, key=lambda p: smooth(p.alpha, p.beta, round(224 * p.gamma / 8) * 8))
     assert (found.best.alpha, found.best.beta, found.best.gamma) == (best.alpha, best.beta, best.gamma)
-    again = search(Logged(log), results=tmp_path / "r.json", **GRID)
+    again = search(Logged(log), storage=str(tmp_path / "r"), **GRID)
     assert len(log.read_text().splitlines()) == len(grid)  # nothing is evaluated twice
     assert again.rows == found.rows
 
 
 def test_two_workers_give_the_results_of_one(tmp_path: Path) -> None:
-    search(Logged(tmp_path / "one"), results=tmp_path / "one.json", **GRID)
-    search(Logged(tmp_path / "two", 0.3), results=tmp_path / "two.json", workers=2, **GRID)
-    assert _scores(tmp_path / "one.json") == _scores(tmp_path / "two.json")
-    assert len({line.split()[-1] for line in (tmp_path / "two").read_text().splitlines()}) == 2
+    one = search(Logged(tmp_path / "one"), storage=str(tmp_path / "a"), **GRID)
+    two = search(Logged(tmp_path / "two", 0.3), storage=str(tmp_path / "b"), workers=2, **GRID)
+    assert _without_time(one) == _without_time(two)
+    lines = (tmp_path / "two").read_text().splitlines()
+    assert len({line.split()[-1] for line in lines}) == 2 and len(lines) == len(one.rows)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_search_ends_with_its_workers_and_resumes(tmp_path: Path, workers: int) -> None:
-    log, results = tmp_path / "log", tmp_path / "r.json"
+    log, storage = tmp_path / "log", tmp_path / "journal"
     code = (
         "from pathlib import Path; from scores import Logged; from keras_effnet.scaling import search\n"
         "if __name__ == '__main__':\n"
-        f"    search(Logged(Path({str(log)!r}), 0.3), results={str(results)!r}, workers={workers}, step=0.1,"
+        f"    search(Logged(Path({str(log)!r}), 0.3), storage={str(storage)!r}, workers={workers}, step=0.1,"
         " tolerance=0.04, quiet=True)\n"
     )
     script = tmp_path / "run.py"
     script.write_text(code, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    process = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+    process = subprocess.Popen([sys.executable, str(script)], env=_environment(), start_new_session=True)
     try:
         for _ in range(600):
-            if results.exists() and len(_scores(results)) >= 2:
+            if storage.exists() and len(_scores(storage)) >= 2:
                 break
             time.sleep(0.05)
         process.kill()  # not its workers: they have to notice
@@ -108,44 +130,61 @@ def test_killed_search_ends_with_its_workers_and_resumes(tmp_path: Path, workers
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the group that this test started
-    before = _scores(results)
+    before = _scores(storage)
     total = len(candidates(0.1, 0.04))
     assert 2 <= len(before) < total
     log.unlink()
-    search(Logged(log), results=results, **GRID)
+    found = search(Logged(log), storage=str(storage), **GRID)
     assert len(log.read_text().splitlines()) == total - len(before)
-    search(Logged(tmp_path / "fresh"), results=tmp_path / "fresh.json", **GRID)
-    assert _scores(results) == _scores(tmp_path / "fresh.json")
+    fresh = search(Logged(tmp_path / "again"), storage=str(tmp_path / "fresh"), **GRID)
+    assert _without_time(found) == _without_time(fresh)
 
 
-def test_failing_evaluate_names_the_candidate_and_keeps_the_rest(tmp_path: Path) -> None:
-    with pytest.raises(EffNetError, match=r"evaluate\(1\.4, .*Received: RuntimeError: out of memory"):
-        search(failing, results=tmp_path / "r.json", **GRID)
-    kept = _scores(tmp_path / "r.json")
-    assert kept and all(row["depth"] <= 1.3 for row in kept)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failing_evaluate_names_the_candidate_and_is_tried_again(tmp_path: Path, workers: int) -> None:
+    evaluate, grid = FailsOnce(tmp_path), candidates(0.1, 0.04)
+    shared = {"storage": str(tmp_path / "journal"), "workers": workers, **GRID}
+    message = r"evaluate\(.*Received: RuntimeError: out of memory\. Mend that and run the search again"
+    with pytest.raises(EffNetError, match=message):
+        search(evaluate, **shared)
+    assert 0 < len(_scores(tmp_path / "journal")) < len(grid)  # kept as they were finished
+    found = search(evaluate, **shared)
+    assert {row.candidate for row in found.rows} == set(grid)
+    assert len((tmp_path / "calls").read_text().splitlines()) == len(grid) + 1
 
 
-def test_results_of_another_search_are_refused(tmp_path: Path) -> None:
-    search(Logged(tmp_path / "log"), results=tmp_path / "r.json", **GRID)
+def test_evaluate_without_a_finite_score_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EffNetError, match=r"to return a finite score\. Received: nan"):
+        search(_nothing, storage=str(tmp_path / "r"), **GRID)
+
+
+def test_study_of_another_search_is_refused(tmp_path: Path) -> None:
+    search(Logged(tmp_path / "log"), storage=str(tmp_path / "r"), **GRID)
     with pytest.raises(InvalidInputError, match=r"Received: one with other step \(0\.1, now 0\.2\)"):
-        search(Logged(tmp_path / "log"), results=tmp_path / "r.json", step=0.2, tolerance=0.04)
+        search(Logged(tmp_path / "log"), storage=str(tmp_path / "r"), step=0.2, tolerance=0.04)
     changed = replace(EFFICIENTNET_B0, resolution=232)
     with pytest.raises(InvalidInputError, match="one with other table"):
-        search(Logged(tmp_path / "log"), baseline=changed, results=tmp_path / "r.json", **GRID)
-    (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(InvalidInputError, match="Expected a results file of a search"):
-        search(smooth, results=tmp_path / "broken.json", **GRID)
+        search(Logged(tmp_path / "log"), baseline=changed, storage=str(tmp_path / "r"), **GRID)
+    (tmp_path / "broken").write_text("{\n{\n")
+    with pytest.raises(
+        InvalidInputError, match="Expected a database URL, or a journal file that can be read"
+    ):
+        search(smooth, storage=str(tmp_path / "broken"), **GRID)
+
+
+def _nothing(depth: float, width: float, resolution: int) -> float:
+    return float("nan")
 
 
 def test_scores_of_another_evaluate_are_refused(tmp_path: Path) -> None:
-    search(smooth, results=tmp_path / "r.json", **GRID)
+    search(smooth, storage=str(tmp_path / "r"), **GRID)
     with pytest.raises(InvalidInputError, match=r"other evaluate \('scores\.smooth', now 'scores\.other'\)"):
-        search(other, results=tmp_path / "r.json", **GRID)
+        search(other, storage=str(tmp_path / "r"), **GRID)
     scaled = partial(_times, 2.0)
-    search(scaled, results=tmp_path / "p.json", **GRID)
-    assert search(scaled, results=tmp_path / "p.json", **GRID).rows[0].score > 1
+    search(scaled, storage=str(tmp_path / "p"), **GRID)
+    assert search(scaled, storage=str(tmp_path / "p"), **GRID).rows[0].score > 1
     with pytest.raises(InvalidInputError, match=r"_times\(2\.0\)', now 'test_search\._times\(3\.0\)'"):
-        search(partial(_times, 3.0), results=tmp_path / "p.json", **GRID)
+        search(partial(_times, 3.0), storage=str(tmp_path / "p"), **GRID)
 
 
 def _times(factor: float, depth: float, width: float, resolution: int) -> float:
@@ -156,7 +195,7 @@ def test_rows_say_what_is_built_and_equal_networks_are_evaluated_once(
     tmp_path: Path, small: Baseline
 ) -> None:
     fine = {"step": 0.05, "tolerance": 0.05, "baseline": small, "quiet": True}
-    found = search(Logged(tmp_path / "log"), results=tmp_path / "r.json", **fine)
+    found = search(Logged(tmp_path / "log"), storage=str(tmp_path / "r"), **fine)
     assert len(found.rows) == len(candidates(0.05, 0.05)) == 111
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == len({row.network for row in found.rows}) < 111
@@ -169,45 +208,35 @@ def test_rows_say_what_is_built_and_equal_networks_are_evaluated_once(
     assert all(len(same) == 1 for same in scores.values())
     assert max(row.growth for row in found.rows) > 2.1  # the formula's tolerance is not the built one's
     (tmp_path / "log").unlink()
-    few = search(smooth, results=tmp_path / "few.json", settings={"classes": 10}, **fine).rows[0]
+    few = search(smooth, storage=str(tmp_path / "few"), settings={"classes": 10}, **fine).rows[0]
     at = {"depth": few.depth, "width": few.width, "resolution": few.resolution, "classes": 10}
     assert few.macs == cost_of(small, **at).macs
     assert few.growth == pytest.approx(few.macs / cost_of(small, classes=10).macs, abs=1e-4)
-    search(Logged(tmp_path / "log"), results=tmp_path / "each.json", merge=False, **fine)
+    search(Logged(tmp_path / "log"), storage=str(tmp_path / "each"), merge=False, **fine)
     assert len((tmp_path / "log").read_text().splitlines()) == 111
 
 
 def test_search_for_another_baseline_than_evaluates_is_refused(tmp_path: Path, small: Baseline) -> None:
     evaluate = TrainOnFolder(directory=tmp_path, baseline=small)
     with pytest.raises(InvalidInputError, match=r"the baseline of the search, 'b0'.*trains 'small'"):
-        search(evaluate, baseline=EFFICIENTNET_B0, results=tmp_path / "r.json", **GRID)
-
-
-def test_second_search_on_the_same_file_is_refused(tmp_path: Path) -> None:
-    def evaluate(depth: float, width: float, resolution: int) -> float:
-        with pytest.raises(InvalidInputError, match="another search writes to"):
-            search(smooth, results=tmp_path / "r.json", **GRID)
-        return 1.0
-
-    assert search(evaluate, results=tmp_path / "r.json", **GRID).rows[0].score == 1.0
+        search(evaluate, baseline=EFFICIENTNET_B0, storage=str(tmp_path / "r"), **GRID)
 
 
 def test_evaluate_that_workers_cannot_import_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="Expected an evaluate that other processes can import"):
-        search(lambda *_: 1.0, results=tmp_path / "r.json", workers=2, **GRID)
+        search(lambda *_: 1.0, storage=str(tmp_path / "r"), workers=2, **GRID)
 
 
 def test_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "from scores import smooth; from keras_effnet.scaling import search\n"
-        f"search(smooth, results={str(tmp_path / 'r.json')!r}, workers=2, quiet=True)\n",
+        f"search(smooth, storage={str(tmp_path / 'r')!r}, workers=2, quiet=True)\n",
         encoding="utf-8",
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     done = subprocess.run(
         [sys.executable, str(script)],
-        env=environment,
+        env=_environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -229,51 +258,27 @@ def test_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
 def test_unusable_storage_is_refused(
     storage: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "MySQLdb", None)  # not installed, wherever this runs
     with pytest.raises(error, match=message) as raised:
-        search(smooth, results=tmp_path / "r.json", storage=storage, **GRID)
+        search(smooth, storage=storage, **GRID)
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_shared_search_evaluates_again_what_failed(tmp_path: Path, workers: int) -> None:
-    pytest.importorskip("optuna")
-    evaluate, grid = FailsOnce(tmp_path), candidates(0.1, 0.04)
-    shared = {"storage": str(tmp_path / "journal"), "workers": workers, **GRID}
-    with pytest.raises(EffNetError, match=r"out of memory.*run the search again"):
-        search(evaluate, results=tmp_path / "r.json", **shared)
-    assert 0 < len(_scores(tmp_path / "r.json")) < len(grid)  # kept as they were finished
-    found = search(evaluate, results=tmp_path / "r.json", **shared)
-    assert {row.candidate for row in found.rows} == set(grid)
-    assert search(evaluate, results=tmp_path / "alone.json", **GRID).rows[0].score == found.rows[0].score
-
-
-def test_shared_search_uses_and_shares_what_the_local_file_has(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
-    log = tmp_path / "log"
-    search(Logged(log), results=tmp_path / "a.json", **GRID)
-    shared = {"storage": str(tmp_path / "journal"), **GRID}
-    search(Logged(log), results=tmp_path / "a.json", **shared)
-    search(Logged(log), results=tmp_path / "b.json", **shared)
-    assert _scores(tmp_path / "b.json") == _scores(tmp_path / "a.json")
-    assert len(log.read_text().splitlines()) == len(candidates(0.1, 0.04))
-
-
-def test_shared_search_takes_up_what_a_dead_machine_began(tmp_path: Path) -> None:
-    optuna = pytest.importorskip("optuna")
+def test_search_takes_up_what_a_dead_machine_began(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
-    search(smooth, results=tmp_path / "a.json", storage=storage, **GRID)
-    opened = open_study(storage, "compound-scaling", optuna.samplers.RandomSampler())
-    again = open_study(storage, "again", optuna.samplers.RandomSampler())
-    again.set_user_attr("settings", opened.user_attrs["settings"])
-    dead = again.ask()
-    dead.set_user_attr("network", opened.trials[3].user_attrs["network"])
-    dead.set_user_attr("owner", "a machine that is gone")
-    found = search(smooth, results=tmp_path / "b.json", storage=storage, study="again", **GRID)
+    dead = subprocess.Popen([sys.executable, "-c", MACHINE.format(log=str(tmp_path / "dead"), pause=60)],
+                            env=_environment() | {"STORAGE": storage})  # fmt: skip
+    for _ in range(600):
+        if (tmp_path / "dead").exists():
+            break
+        time.sleep(0.05)
+    dead.kill()
+    dead.wait()
+    found = search(Logged(tmp_path / "log"), storage=storage, **GRID)
     assert len(found.rows) == len(candidates(0.1, 0.04))
-    assert again.trials[-1].user_attrs["network"] == dead.user_attrs["network"]  # the last of all
+    begun = (tmp_path / "dead").read_text().split()[:3]
+    assert (tmp_path / "log").read_text().splitlines()[-1].split()[:3] == begun  # the last of all
 
 
 @pytest.mark.parametrize(
@@ -286,47 +291,42 @@ def test_shared_search_takes_up_what_a_dead_machine_began(tmp_path: Path) -> Non
 )
 def test_useless_search_is_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        search(smooth, results=tmp_path / "r.json", **arguments)
+        search(smooth, storage=str(tmp_path / "r"), **arguments)
 
 
 def test_machines_share_a_storage(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
     storage, log = str(tmp_path / "journal"), tmp_path / "log"
-    code = (
-        "from pathlib import Path; from scores import Logged; from keras_effnet.scaling import search\n"
-        f"search(Logged(Path({str(log)!r}), 0.2), results=__import__('sys').argv[1], storage={storage!r}, step=0.1,"
-        " tolerance=0.04, quiet=True)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     machines = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / f"{name}.json")], env=environment)
-        for name in ("a", "b")
+        subprocess.Popen(
+            [sys.executable, "-c", MACHINE.format(log=str(log), pause=0.2)],
+            env=_environment() | {"STORAGE": storage},
+        )
+        for _ in range(2)
     ]
     assert [machine.wait(120) for machine in machines] == [0, 0]
-    search(Logged(tmp_path / "alone"), results=tmp_path / "alone.json", **GRID)
-    # asked again, each has what both found; nothing more is evaluated
     lines = log.read_text().splitlines()
-    for name in ("a", "b"):
-        search(Logged(log), results=tmp_path / f"{name}.json", storage=storage, **GRID)
-        assert _scores(tmp_path / f"{name}.json") == _scores(tmp_path / "alone.json")
-    assert len(log.read_text().splitlines()) == len(lines)
     assert len({line.split()[-1] for line in lines}) == 2
+    # asked again, nothing more is evaluated
+    shared = search(Logged(log), storage=storage, **GRID)
+    assert len(log.read_text().splitlines()) == len(lines)
+    alone = search(Logged(tmp_path / "alone"), storage=str(tmp_path / "own"), **GRID)
+    assert _without_time(shared) == _without_time(alone)
     with pytest.raises(InvalidInputError, match="Expected the study 'compound-scaling' to be of this search"):
-        search(smooth, results=tmp_path / "c.json", storage=storage, **GRID)
+        search(smooth, storage=storage, **GRID)
 
 
 def test_search_command_prints_what_candidates_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("keras_effnet.scaling.TrainOnFolder", lambda **_: Logged(tmp_path / "log"))
-    options = ["scale", "search", "pictures", "--results", str(tmp_path / "r.json"), "--quiet"]
+    options = ["scale", "search", "pictures", "--storage", str(tmp_path / "r"), "--quiet"]
     assert main(options) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["alpha", "beta", "gamma", "input", "multiply-adds", "growth", "score", "time"]
     assert len(shown) == 2 + len(candidates()) + 1 and all("×" in line for line in shown[2:-1])
-    settings = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["settings"]
+    settings = json.loads(open_study(str(tmp_path / "r"), STUDY, None).user_attrs["settings"])
     assert (settings["step"], settings["tolerance"]) == (0.1, 0.04)  # as --help says
-    fine = ["--step", "0.05", "--tolerance", "0.05", "--results", str(tmp_path / "fine.json")]
+    fine = ["--step", "0.05", "--tolerance", "0.05", "--storage", str(tmp_path / "fine")]
     assert main([*options, *fine]) == 0
     assert "111 candidates build 41 networks; the same ones were trained once" in capsys.readouterr().out
 
@@ -380,14 +380,13 @@ def test_settings_change_with_the_pictures(colours: Path, tmp_path: Path) -> Non
 def test_search_command_checks_the_folder_before_it_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["scale", "search", str(tmp_path / "none"), "--results", str(tmp_path / "r.json")]) == 2
+    assert main(["scale", "search", str(tmp_path / "none"), "--storage", str(tmp_path / "r")]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("keras-effnet: Expected a folder with train/") and "\n" not in said
-    assert not (tmp_path / "r.json").exists()
+    assert not (tmp_path / "r").exists()
 
 
 def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
 
     tried: list[Baseline] = []
 
@@ -409,7 +408,6 @@ def test_architecture_search_finds_what_the_objective_rewards_and_resumes(tmp_pa
 
 
 def test_architecture_search_tries_other_tables_after_each_resume(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
     options = {"target_macs": 20e6, "storage": str(tmp_path / "journal"), "quiet": True}
     for trials in range(1, 8):
         found = search_architecture(_half, SEARCH_BASELINE, trials=trials, **options)
@@ -417,7 +415,6 @@ def test_architecture_search_tries_other_tables_after_each_resume(tmp_path: Path
 
 
 def test_architecture_study_of_another_search_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
     options = {"trials": 1, "storage": str(tmp_path / "journal"), "quiet": True}
     search_architecture(_half, SEARCH_BASELINE, target_macs=20e6, **options)
     with pytest.raises(InvalidInputError, match=r"other target_macs \(20000000\.0, now 80000000\.0\)"):
@@ -436,7 +433,6 @@ def test_useless_target_is_refused_before_anything_is_trained(
     def never(_: Baseline) -> float:
         raise AssertionError("trained")
 
-    pytest.importorskip("optuna")
     with pytest.raises(InvalidInputError, match=r"target_macs to be a number above 0.*target_macs=-5"):
         search_architecture(never, SEARCH_BASELINE, target_macs=-5)
     assert main(["scale", "architecture", str(colours), "--target-macs", "0"]) == 2
@@ -444,14 +440,16 @@ def test_useless_target_is_refused_before_anything_is_trained(
 
 
 def test_architecture_command_trains_and_resumes(
-    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    start = replace(SEARCH_BASELINE, stages=SEARCH_BASELINE.stages[:2], resolution=32)  # trains in a moment
+    monkeypatch.setattr("keras_effnet.scaling.SEARCH_BASELINE", start)
     options = ["scale", "architecture", str(colours), "--epochs", "1", "--quiet"]
     options += ["--storage", str(tmp_path / "trials.log")]
     assert main([*options, "--trials", "1", "--json"]) == 0
     (first,) = json.loads(capsys.readouterr().out)
-    target = cost_of(SEARCH_BASELINE).macs
+    target = cost_of(start).macs
     assert first["objective"] == pytest.approx(first["accuracy"] * (first["macs"] / target) ** -0.07)
     assert main([*options, "--trials", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 5 and "3×k5e4s" in "".join(shown)
+    assert len(shown) == 5 and "2×k3e4s" in "".join(shown)

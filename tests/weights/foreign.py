@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.network.lookup import architecture_of, get_variant
 from keras_effnet.network.table import Architecture, Block
-from keras_effnet.network.variants import VARIANTS, Variant
+from keras_effnet.network.variants import VARIANTS, Variant, architecture_of, get_variant
 
 Layers = dict[str, dict[str, np.ndarray]]
 FORMATS = ("timm", "lukemelas", "torchvision", "safetensors", "tensorflow")

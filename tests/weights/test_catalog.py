@@ -10,8 +10,7 @@ import pytest
 
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.variants import VARIANTS
-from keras_effnet.weights.catalog import CATALOG, SET_NAMES, WeightSet, sets_of
-from keras_effnet.weights.table import markdown
+from keras_effnet.weights.catalog import CATALOG, SET_NAMES, WeightSet, markdown, sets_of
 
 ENTRIES = [pytest.param(entry, id=f"{entry.variant}-{entry.name}") for entry in CATALOG]
 

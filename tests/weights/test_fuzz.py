@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +15,9 @@ from hypothesis import strategies as st
 
 from keras_effnet.errors import EffNetError
 from keras_effnet.network.variants import Variant
-from keras_effnet.weights.readers import open_checkpoint, torch_legacy
+from keras_effnet.weights.checkpoint import guarded
+from keras_effnet.weights.readers import open_checkpoint, pytorch
+from keras_effnet.weights.readers.keras_network import facts_of_config
 from tests.weights import foreign
 
 TINY = Variant(name="tiny", title="Tiny", width=0.25, depth=0.3, resolution=32, dropout=0.1)
@@ -30,7 +37,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def every_legacy_file_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the hash would keep the mutants from the reader."""
-    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+    monkeypatch.setattr(pytorch, "recognize", lambda _: "published")
 
 
 @pytest.mark.parametrize("kind", ["timm", "lukemelas", "torchvision", "safetensors", "tar", "legacy"])
@@ -60,3 +67,22 @@ def test_mutated_file_is_read_or_refused_with_the_packages_own_error(
                     assert array.read().shape == array.shape
     except EffNetError as error:
         assert str(path) in str(error) or "checkpoint" in str(error)
+
+
+def test_odd_description_of_a_keras_model_is_read_or_refused_with_the_packages_own_error(tiny: Any) -> None:
+    text = tiny.to_json()
+    rng = random.Random(5)
+    odd = ("null", '"x"', "[]", "{}", "-1", "1e999", '[["a", 0, 0, {}]]', "true", '{"config": 3}')
+    values = [
+        found.span() for found in re.finditer(r'(?<=: )("[^"]*"|-?[\d.e-]+|null|true|false|\[\]|\{\})', text)
+    ]
+    clear = 0
+    for _ in range(400):
+        mutant = text
+        for start, end in sorted(rng.sample(values[:400], rng.randint(1, 4)), reverse=True):
+            mutant = mutant[:start] + rng.choice(odd) + mutant[end:]
+        with contextlib.suppress(EffNetError), guarded(Path("m.keras"), "Keras"):
+            facts = facts_of_config(json.loads(mutant), {})
+            clear += facts.preprocessing is not None
+            assert facts.preprocessing is not None or facts.doubt
+    assert 0 < clear < 400

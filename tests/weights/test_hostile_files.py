@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.readers import open_checkpoint, tf_archive, torch_legacy, unpickler
+from keras_effnet.weights.readers import open_checkpoint, pytorch, tensorflow, unpickler
 from tests.weights import foreign
 
 
@@ -132,12 +132,10 @@ def storage_pickle(
 
 
 def test_handmade_pickle_reads_when_its_claims_are_true(tmp_path: Path) -> None:
-    from keras_effnet.weights.readers import torch_zip
-
     path = tmp_path / "true.pth"
     values = np.arange(6, dtype=np.float32)
     foreign.write_torch_zip(path, storage_pickle(6, 1, (2, 2), (2, 1)), {"0": values.tobytes()})
-    array = torch_zip.read_tensors(path)["conv_stem.weight"].read()
+    array = pytorch.read_tensors(path)["conv_stem.weight"].read()
     assert array.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
@@ -237,8 +235,8 @@ def test_legacy_container_over_the_limit_is_refused_without_hashing(tmp_path: Pa
     path = tmp_path / "old.pth"
     with path.open("wb") as file:
         file.write(b"\x80\x02")
-        file.truncate(torch_legacy.MAX_BYTES + 1)
-    monkeypatch.setattr(torch_legacy, "recognize", None)
+        file.truncate(pytorch.MAX_LEGACY_BYTES + 1)
+    monkeypatch.setattr(pytorch, "recognize", None)
     with pytest.raises(WeightsError, match="536,870,913 bytes"), open_checkpoint(path):
         pass
 
@@ -247,7 +245,7 @@ def test_legacy_container_of_a_published_file_is_read(tmp_path: Path, monkeypatc
     layers = foreign.random_layers("lite0", classes=3)
     path = tmp_path / "published.pth"
     foreign.write_torch_legacy(path, foreign.state_dict("lite0", layers, "timm"))
-    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+    monkeypatch.setattr(pytorch, "recognize", lambda _: "published")
     with open_checkpoint(path) as checkpoint:
         assert foreign.same_layers(layers, checkpoint.layers)
 
@@ -267,7 +265,7 @@ def test_legacy_exploit_is_refused_even_where_the_hash_is_that_of_a_published_fi
     marker = tmp_path / "owned"
     path = tmp_path / "old.pth"
     path.write_bytes(pickle.dumps(payloads(marker)["os.system"], 2))
-    monkeypatch.setattr(torch_legacy, "recognize", lambda _: "published")
+    monkeypatch.setattr(pytorch, "recognize", lambda _: "published")
     with pytest.raises(WeightsError, match="asks for the Python object"), open_checkpoint(path):
         pass
     assert not marker.exists()
@@ -306,12 +304,12 @@ def test_archive_member_that_leaves_the_folder_is_refused(tmp_path: Path, hostil
     target = tmp_path / "outer" / "inner"
     target.mkdir(parents=True)
     with pytest.raises(WeightsError, match=r"plain files that stay inside.*Do not trust this file"):
-        tf_archive.unpack(path, target)
+        tensorflow.unpack(path, target)
     assert [item for item in tmp_path.rglob("*") if item not in (path, target, target.parent)] == []
 
 
 def test_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tf_archive, "FREE_BYTES", 2**20)
+    monkeypatch.setattr(tensorflow, "FREE_BYTES", 2**20)
     path = tar_with(tmp_path / "bomb.tar.gz", (member("model.ckpt.index"), bytes(50 * 2**20)))
     with pytest.raises(WeightsError, match="unpacked content of at most"), open_checkpoint(path):
         pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import numpy as np
 import pytest
 
 import keras_effnet
+from keras_effnet.network.variants import VARIANTS
+from keras_effnet.weights import facts, sources
 from keras_effnet.weights.readers import open_checkpoint
 from tests.weights.running import outputs
 
 B_SERIES = ["b0", *(pytest.param(f"b{index}", marks=pytest.mark.slow) for index in range(1, 8))]
 SIZE = 64
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def randomize(model: Any, seed: int = 0) -> None:
@@ -44,15 +49,15 @@ def their_model(variant: str, **arguments: Any) -> Any:
     keras.utils.set_random_seed(3)  # its kernels come from Keras' own initializers
     constructor = getattr(keras.applications, f"EfficientNet{variant.upper()}")
     model = constructor(weights=None, input_shape=(SIZE, SIZE, 3), **arguments)
-    set_constants(model, np.square([0.229, 0.224, 0.225]))
+    set_constants(model, MEAN, np.square(STD))
     randomize(model)
     return model
 
 
-def set_constants(model: Any, variance: np.ndarray) -> None:
+def set_constants(model: Any, mean: Any, variance: Any) -> None:
     normalization = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
-    normalization.adapt_mean.assign(np.array([0.485, 0.456, 0.406]))
-    normalization.adapt_variance.assign(variance)
+    normalization.adapt_mean.assign(np.asarray(mean))
+    normalization.adapt_variance.assign(np.asarray(variance))
     normalization.finalize_state()
 
 
@@ -97,13 +102,17 @@ def test_features_saved_by_keras_applications_give_its_outputs(tmp_path: Path, p
     np.testing.assert_allclose(outputs(ours, pictures), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_published_trick_of_a_standard_deviation_in_the_variance_slot_changes_nothing(
-    tmp_path: Path, pictures: np.ndarray
+def test_standard_deviation_in_the_variance_slot_of_a_published_file_changes_nothing(
+    tmp_path: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = their_model("b0", classifier_activation=None)
     expected = outputs(theirs, pictures)
-    set_constants(theirs, np.array([0.229, 0.224, 0.225]))
+    set_constants(theirs, MEAN, STD)
     path = save(theirs, tmp_path / "b0.weights-only.h5")
+    entry = sources.find_set("imagenet", VARIANTS["b0"])
+    digest = hashlib.md5(path.read_bytes()).hexdigest()
+    published = replace(entry, sources=(replace(entry.sources[0], hash=f"md5:{digest}"),))
+    monkeypatch.setattr(facts, "CATALOG", (published,))
     ours = keras_effnet.EfficientNetB0(weights=path, input_shape=(SIZE, SIZE, 3), classifier_activation=None)
     np.testing.assert_allclose(outputs(ours, pictures), expected, rtol=1e-4, atol=1e-4)
 

@@ -9,7 +9,7 @@ import pytest
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.network.variants import VARIANTS
-from keras_effnet.weights.readers import open_checkpoint, tf_checkpoint
+from keras_effnet.weights.readers import open_checkpoint, tensorflow
 from tests.weights import foreign
 
 SMALL = ("b0", "b1", "b2", "lite0", "lite1", "lite2")
@@ -155,7 +155,7 @@ def test_own_table_reader_agrees_with_tensorflow_on_every_variable(tmp_path: Pat
 
     directory = foreign.write(tmp_path, "lite0", foreign.random_layers("lite0", classes=4), "tensorflow")
     theirs = tf.train.load_checkpoint(str(directory / "model.ckpt"))
-    ours = tf_checkpoint.read_variables(directory / "model.ckpt")
+    ours = tensorflow.read_variables(directory / "model.ckpt")
     assert set(ours) == set(theirs.get_variable_to_shape_map())
     assert all(np.array_equal(array.read(), theirs.get_tensor(name)) for name, array in ours.items())
 

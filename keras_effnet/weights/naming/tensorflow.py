@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import WEIGHT_NAMES, LayerArrays, LazyArray
+from keras_effnet.weights.checkpoint import WEIGHT_NAMES, LayerArrays, LazyArray
 from keras_effnet.weights.naming.stages import block_names
 
 LOGGER = logging.getLogger(__name__)

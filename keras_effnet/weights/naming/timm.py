@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keras_effnet.network.table import block_name
-from keras_effnet.weights.arrays import LayerArrays, LazyArray
+from keras_effnet.weights.checkpoint import LayerArrays, LazyArray
 from keras_effnet.weights.naming.torch_layout import Place, rename
 
 MARK = "conv_stem.weight"

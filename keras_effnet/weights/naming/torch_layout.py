@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import LayerArrays, LazyArray
+from keras_effnet.weights.checkpoint import LayerArrays, LazyArray
 
 BN_NAMES = {
     "weight": "gamma",

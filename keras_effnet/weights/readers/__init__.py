@@ -1,4 +1,4 @@
-"""One module per file format. Each offers `FORMAT`, `matches(path)` and `read(path, ema)`."""
+"""One module per family of file formats. Each offers its `READERS`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.system.access import reachable
-from keras_effnet.weights.arrays import Checkpoint
-from keras_effnet.weights.readers import (
-    keras_archive,
-    keras_legacy_h5,
-    keras_v3_h5,
-    safetensors,
-    tf_archive,
-    tf_checkpoint,
-    torch_legacy,
-    torch_zip,
-)
+from keras_effnet.weights.checkpoint import Checkpoint, Reader
+from keras_effnet.weights.readers import keras, pytorch, safetensors, tensorflow
 
-READERS: tuple[ModuleType, ...] = (
-    tf_checkpoint,
-    keras_archive,
-    torch_zip,
-    keras_v3_h5,
-    keras_legacy_h5,
-    tf_archive,
-    torch_legacy,
-    safetensors,
+READERS: tuple[Reader, ...] = (
+    *tensorflow.READERS,
+    *keras.READERS,
+    *pytorch.READERS,
+    *safetensors.READERS,
 )
 
 
@@ -53,17 +39,25 @@ def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = True) -> Iterat
         yield checkpoint
 
 
-def _reader_of(path: Path) -> ModuleType:
+def _reader_of(path: Path) -> Reader:
     for reader in READERS:
         if reader.matches(path):
             return reader
-    known = ", ".join(reader.FORMAT for reader in READERS)
     if not path.exists():
-        raise WeightsError(
-            f"Expected a weight file at {str(path)!r}. Received: no such file. Check the path; "
-            f"readable formats: {known}."
-        )
+        raise no_such_file(path)
     raise WeightsError(
-        f"Expected a weight file ({known}). Received: {str(path)!r} of {path.stat().st_size} bytes, "
+        f"Expected a weight file ({_known_formats()}). Received: {str(path)!r} of {path.stat().st_size} bytes, "
         "which is none of these, or is truncated. Download or save it again."
     )
+
+
+def no_such_file(path: Path) -> WeightsError:
+    """The error for a path where nothing is."""
+    return WeightsError(
+        f"Expected a weight file at {str(path)!r}. Received: no such file. Check the path; "
+        f"readable formats: {_known_formats()}."
+    )
+
+
+def _known_formats() -> str:
+    return ", ".join(reader.format for reader in READERS)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import Array, LazyArray
-from keras_effnet.weights.readers.problems import damaged, guarded
+from keras_effnet.weights.checkpoint import BFLOAT16, Array, LazyArray, damaged, guarded
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_OBJECTS = 30_000  # the largest variant has about 7,000 groups and data sets
@@ -122,7 +121,10 @@ def lazy(dataset: Any, path: Path) -> LazyArray:
     """
     import h5py
 
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
+    # HDF5 knows no bfloat16: Keras writes two bytes of no type, marked as such or not
+    is_bfloat16 = isinstance(dataset, h5py.Dataset) and dataset.dtype.str == "|V2"
+    is_float = isinstance(dataset, h5py.Dataset) and (dataset.dtype.kind == "f" or is_bfloat16)
+    if not is_float or dataset.shape is None:
         raise WeightsError(
             f"Expected arrays of floating point numbers inside {str(path)!r}. "
             f"Received: {dataset!r}. Save the weights again."
@@ -136,6 +138,7 @@ def lazy(dataset: Any, path: Path) -> LazyArray:
 
     def read() -> Array:
         with guarded(path, EXPECTED):
-            return np.asarray(dataset[()])
+            values = np.asarray(dataset[()])
+            return values.view(BFLOAT16) if is_bfloat16 else values
 
-    return LazyArray(tuple(dataset.shape), np.dtype(dataset.dtype), read)
+    return LazyArray(tuple(dataset.shape), BFLOAT16 if is_bfloat16 else np.dtype(dataset.dtype), read)

@@ -20,12 +20,11 @@ from typing import IO, Any, ClassVar, NoReturn
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.arrays import BFLOAT16
+from keras_effnet.weights.checkpoint import BFLOAT16, MAX_RANK
 
 # The description of the largest variant takes 0.4 MB, a training checkpoint's about 1.5 MB. Larger
 # ones are refused: a byte of pickle can cost 64 bytes of memory.
 MAX_PICKLE_BYTES = 4 * 2**20
-MAX_RANK = 8
 MAX_COUNT = 2**40
 
 STORAGE_TYPES: dict[str, np.dtype[Any]] = {

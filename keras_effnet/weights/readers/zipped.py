@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.weights.readers.problems import guarded, too_large
+from keras_effnet.weights.checkpoint import guarded, too_large
 
 # The directory of the largest variant has about 2,000 entries of some 100 bytes each.
 MAX_DIRECTORY_BYTES = 4 * 2**20

@@ -1,14 +1,15 @@
-"""Optuna's storage: opened from an address, and refused where it holds another search."""
+"""Optuna studies: where a search keeps what it tried, and what makes its scores comparable."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, MissingExtraError, require
-from keras_effnet.scaling.identity import changes
 
 
 def open_study(storage: str | None, study: str, sampler: Any) -> Any:
@@ -24,7 +25,7 @@ def open_study(storage: str | None, study: str, sampler: Any) -> Any:
         MissingExtraError: Optuna, or the driver of the database, is not installed.
     """
     optuna = require("optuna", "search")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # errors are raised, not printed
     return optuna.create_study(
         storage=None if storage is None else _open(storage),
         sampler=sampler,
@@ -48,9 +49,30 @@ def claim(opened: Any, settings: Mapping[str, Any]) -> None:
     known = json.loads(text) if text is not None else {}
     if known != now:
         raise InvalidInputError(
-            f"Expected the study {opened.study_name!r} to be of this search. Received: one with other {changes(known, now)}. "
+            f"Expected the study {opened.study_name!r} to be of this search. Received: one with other {_changes(known, now)}. "
             "Its scores do not compare; choose another study or storage."
         )
+
+
+def described(evaluate: Callable[..., Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The name of an evaluation, what it says of itself, and what its caller adds.
+
+    Args:
+        evaluate: a function, a method or an object that can be called; where it, or the object of
+            the method, has a method `settings()`, that is asked.
+        settings: what neither the name nor `settings()` says.
+
+    Returns:
+        Plain values by name, to be kept beside the scores.
+    """
+    describe = getattr(getattr(evaluate, "__self__", evaluate), "settings", None)
+    own = dict(describe()) if callable(describe) else {}
+    return {"evaluate": _name(evaluate), **own, **(settings or {})}
+
+
+def fingerprint(value: object) -> str:
+    """Changes with the value, whose `repr` must say all of it, as those of our tables do."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _open(storage: str) -> Any:
@@ -85,3 +107,28 @@ def _unusable(storage: str, error: Exception) -> InvalidInputError:
         f"Expected a database URL, or a journal file that can be read. Received: {storage!r} "
         f"({type(error).__name__}: {reason}). Correct the address or the access."
     )
+
+
+def _changes(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What two descriptions say differently, in words; empty where they are alike."""
+    return ", ".join(
+        f"{key} ({known.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted({*known, *now})
+        if known.get(key) != now.get(key)
+    )
+
+
+def _name(evaluate: Any) -> str:
+    if isinstance(evaluate, functools.partial):
+        # the address in a repr would change with every process
+        given = [
+            *(_plain(value) for value in evaluate.args),
+            *(f"{key}={_plain(value)}" for key, value in sorted(evaluate.keywords.items())),
+        ]
+        return f"{_name(evaluate.func)}({', '.join(given)})"
+    named = evaluate if hasattr(evaluate, "__qualname__") else type(evaluate)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _plain(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float | None) else type(value).__qualname__

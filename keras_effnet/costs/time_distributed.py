@@ -1,0 +1,57 @@
+"""What a `TimeDistributed` layer calls for each step, as calls of their own: a backbone, most often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keras_effnet.network.reader import INPUT, Call, Graph, Output, read_graph
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepCall(Call):
+    """A call that is made for each step along the first axis; `title` is its name."""
+
+    title: str
+
+    @property
+    def name(self) -> str:
+        return self.title
+
+
+def unrolled(graph: Graph) -> Graph:
+    """The same graph with the layers, and models, inside each `TimeDistributed` in its place."""
+    calls: list[Call] = []
+    moved: dict[Output, Output] = {}
+    for position, call in enumerate(graph.calls):
+        inputs = tuple(moved[source] for source in call.inputs)
+        if call.kind == "TimeDistributed":
+            moved[Output(position)] = _unroll(call, inputs, calls)
+            continue
+        for index in range(max(1, len(call.outputs))):
+            moved[Output(position, index)] = Output(len(calls), index)
+        calls.append(replace(call, inputs=inputs))
+    return Graph(calls=tuple(calls), outputs=tuple(moved[output] for output in graph.outputs))
+
+
+def _unroll(wrapper: Call, inputs: tuple[Output, ...], calls: list[Call]) -> Output:
+    """Add what the wrapper calls; returns where its output is."""
+    inner: Any = wrapper.layer.layer
+    if not hasattr(inner, "layers"):
+        calls.append(StepCall(layer=inner, inputs=inputs, first=wrapper.first, title=wrapper.name))
+        return Output(len(calls) - 1)
+    graph = unrolled(read_graph(inner))
+    moved: dict[int, Output] = dict(zip(graph.inputs, inputs, strict=True))
+    for position, call in enumerate(graph.calls):
+        if call.kind == INPUT:
+            continue
+        moved[position] = Output(len(calls))
+        calls.append(
+            StepCall(
+                layer=call.layer,
+                inputs=tuple(moved[source.call] for source in call.inputs),
+                first=wrapper.first and call.first,
+                title=f"{wrapper.name}/{call.name}",
+            )
+        )
+    return moved[graph.outputs[0].call]
