@@ -109,7 +109,7 @@ def input_side(model: Any) -> int:
     Raises:
         InvalidInputError: its input is not square, or nobody knows its size.
     """
-    from keras_effnet.network.lookup import identify
+    from keras_effnet.network.variants import identify
 
     _, height, width, _ = _input_shape(model)
     variant = identify(model)
