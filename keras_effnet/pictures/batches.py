@@ -11,7 +11,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class _Following:
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The same, made by another thread before they are asked for."""
     with ThreadPoolExecutor(1) as maker:  # one: in their order
-        coming = deque(maker.submit(next, batches, _END) for _ in range(AHEAD))
+        coming: deque[Future[Any]] = deque(maker.submit(next, batches, _END) for _ in range(AHEAD))
         while (batch := coming.popleft().result()) is not _END:
             coming.append(maker.submit(next, batches, _END))
             yield batch

@@ -74,14 +74,11 @@ def training_batches(
     numbered = tf.data.Dataset.zip(records, seeds).map(lambda record, number: (*record, number))
     steps = examples.count // recipe.batch_size
     whole = numbered.batch(recipe.batch_size, drop_remainder=True).take(steps)
-    if recipe.crop_area == 1:
 
-        def read(source: Any, _: Any) -> npt.NDArray[Any]:
+    def read(source: Any, number: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if recipe.crop_area == 1:
             return framing.read(source, size, silent=True).astype(np.float32)
-    else:
-
-        def read(source: Any, number: Any) -> npt.NDArray[Any]:
-            return _random_crop(decode_picture(source).picture, size, recipe, framing, number)
+        return _random_crop(decode_picture(source).picture, size, recipe, framing, number)
 
     return _batches(
         examples, share.of_batches(whole), read, size, (local, steps), _augmentation(recipe, size)
@@ -192,11 +189,11 @@ def _augmentation(recipe: Recipe, size: int) -> Callable[[Any], Any] | None:
         value_range=(0, 255), num_ops=recipe.augment_ops, factor=recipe.augment_strength
     )
 
-    @tf.function(input_signature=[tf.TensorSpec((size, size, 3))])
     def augment(picture: Any) -> Any:
         return layer(picture, training=True)
 
-    return augment
+    traced: Callable[[Any], Any] = tf.function(augment, input_signature=[tf.TensorSpec((size, size, 3))])
+    return traced
 
 
 def _random_crop(

@@ -73,7 +73,7 @@ def from_listing(listing: Listing, split: str = "train") -> Examples:
         raise InvalidInputError(
             f"Expected pictures of the split {split!r} in {str(listing.root)!r}. Received none."
         )
-    paths = [os.fsencode(listing.path(index)) for index in indices]
+    paths = [os.fsencode(listing.path(int(index))) for index in indices]
     records = tf.data.Dataset.from_tensor_slices((paths, listing.labels[indices].astype(np.int64)))
     return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
 

@@ -7,7 +7,7 @@ Drawings are a good 400 pixels wide, so that they shrink little on a phone; a co
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,12 @@ def bars(
 
 
 def curves(
-    title: str, label: str, places: Sequence[float], lines: dict[str, Sequence[float]], *, log: bool = False
+    title: str,
+    label: str,
+    places: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    log: bool = False,
 ) -> Any:
     """Values by epoch, or by another number.
 

@@ -81,8 +81,8 @@ def training_batches(
     import tensorflow as tf
 
     indices = np.asarray(indices, np.int64)
-    augment = tf.function(augment, input_signature=_kinds(size, len(listing.classes)))
-    kinds = augment.get_concrete_function().structured_outputs
+    traced: Any = tf.function(augment, input_signature=_kinds(size, len(listing.classes)))
+    kinds = traced.get_concrete_function().structured_outputs
 
     def chunks() -> Iterator[npt.NDArray[np.int64]]:
         for epoch in epochs:
@@ -91,7 +91,7 @@ def training_batches(
     def make() -> Iterator[Batch]:
         # one call at a time: the random layers draw one after the other, so a seed gives the same pictures
         for pixels, labels in _read(listing, chunks(), size, framing):
-            yield tuple(np.asarray(array) for array in augment(pixels, labels))
+            yield tuple(np.asarray(array) for array in traced(pixels, labels))
 
     return dataset_of(make, kinds, -(-len(indices) // batch_size) * len(epochs))
 
