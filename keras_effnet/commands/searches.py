@@ -75,10 +75,6 @@ def _training(arguments: argparse.Namespace, baseline: Any) -> Any:
     )
 
 
-def _storage(given: str) -> str:
-    return given if "://" in given else str(Path(given).expanduser())
-
-
 def check(arguments: argparse.Namespace) -> None:
     """Tell what is wrong with the arguments of either."""
     if not Path(arguments.directory).expanduser().is_dir():
