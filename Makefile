@@ -23,13 +23,14 @@ test: $(INSTALLED)
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not slow'
 
-# mypy cannot follow the mapping of export/ to keras_effnet.export, so it gets a tree that needs none.
+# mypy and import-linter cannot follow the mapping of export/ to keras_effnet.export: they get a tree without.
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf $(TYPED) && mkdir -p $(TYPED)
 	cp -r keras_effnet $(TYPED)/keras_effnet && cp -r export $(TYPED)/keras_effnet/export
 	$(BIN)/mypy $(TYPED)/keras_effnet
+	cd $(TYPED) && $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

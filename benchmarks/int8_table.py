@@ -100,7 +100,7 @@ def grown_from_b0(variant: str) -> Any:
     from grown import grown
 
     from keras_effnet import EfficientNet
-    from keras_effnet.system.memory import release
+    from keras_effnet.system.resources import release
 
     large = EfficientNet(variant, weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
     images, _ = photographs(large.input_shape[1], limit=2)

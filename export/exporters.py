@@ -35,16 +35,17 @@ def to_saved_model(
 
     - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
     - `serve_uint8`: the same as uint8
-    - `serve_bytes`: `image_bytes`, JPEG, PNG or GIF strings `[N]`; decodes (without transparency: where
-      `load_image` lays a PNG on white, this shows the colors behind it), takes the central
-      `size / (size + 32)` square (or what the model was trained with, see `transfer.classifier`), resizes as
-      its variant was judged (antialiased) and classifies. EXIF rotation is
-      not applied: TensorFlow has no operator that reads it. Only for three channels.
+    - `serve_bytes`: `image_bytes`, encoded pictures `[N]`: JPEG, PNG, WebP (no animation), GIF (its first
+      picture, if it fills the canvas) and BMP (8, 24 or 32 bits, not compressed). It sees what
+      `load_image(…, model)` sees: upright, over white, with the crop and interpolation of its variant (or what
+      the model was trained with, see `transfer.classifier`). A picture that is damaged, of another kind
+      or of more than 134 million pixels costs only its own row, which is NaN; N may be 0. Only for models of
+      three channels or one.
 
     Args:
         model: a Keras model with one image input.
         path: directory to create.
-        labels: class names; default: ImageNet's for 1,000 classes. Written to
+        labels: class names; default: the model's own, or ImageNet's. Written to
             `assets.extra/labels.txt`.
         size: side of the input in pixels, for a model that leaves it open.
         overwrite: replace an existing directory.
@@ -88,7 +89,7 @@ def to_tflite(
         calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
             iterable of such batches. A hundred are enough; labels are not needed. The others have no use
             for them.
-        labels: class names; default: ImageNet's for 1,000 classes.
+        labels: class names; default: the model's own, or ImageNet's.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
             photographs must show; the worst tensors are left in float until they do.
@@ -140,7 +141,7 @@ def to_onnx(
         calibration: for `int8`, as in `to_tflite`.
         layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
             `[N, H, W, C]`, which costs one Transpose at the start.
-        labels: class names; default: ImageNet's for 1,000 classes. A JSON list in the metadata.
+        labels: class names; default: the model's own, or ImageNet's. A JSON list in the metadata.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`, as in `to_tflite`.
         batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the

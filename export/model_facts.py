@@ -15,10 +15,8 @@ from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.network.reader import composed, convention_of, flat_layers, input_constants
 from keras_effnet.network.table import MIN_SIZE
 from keras_effnet.network.variants import identify
-from keras_effnet.pictures.class_names import check_lines, labels_of
-from keras_effnet.pictures.framing import Framing, framing_of
-from keras_effnet.pictures.labels import default_labels
-from keras_effnet.pictures.reading import CROP_MARGIN
+from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
+from keras_effnet.pictures.labels import check_lines, known_labels
 
 from .precision import in_float32
 
@@ -113,8 +111,8 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
     Args:
         model: a built Keras model with one image input `[N, H, W, C]` and one output.
         size: side of the input in pixels, for a model that leaves it open.
-        labels: class names in the order of the outputs; default: those the model carries, else
-            ImageNet's for 1,000 classes.
+        labels: class names in the order of the outputs; default: those the model carries, or
+            ImageNet's for its classifier. Two for a single sigmoid, the negative class first.
 
     Raises:
         InvalidInputError: no single image input of known size, another `size` than the model has, or
@@ -140,7 +138,7 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
         height=height,
         width=width,
         channels=shape[2],
-        labels=_labels(labels_of(model) if labels is None else labels, classes),
+        labels=_labels(known_labels(model) if labels is None else labels, classes),
         info=info_of(model),
     )
 
@@ -194,9 +192,9 @@ def _open_size(size: Any, sides: tuple[int | None, ...]) -> int | None:
 
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if labels is None:
-        return default_labels(classes) or ()
+        return ()
     names = check_lines(labels)
-    if len(names) != classes:
+    if len(names) != classes and (len(names), classes) != (2, 1):  # a single sigmoid decides between two
         raise InvalidInputError(
             f"Expected {classes} labels, one for each output. Received: {len(names)}. Pass one name per class."
         )

@@ -13,9 +13,8 @@ from typing import Any
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.access import reachable
-from keras_effnet.system.files import compressed_size_of, files_of, remove_empty, size_of, staged
-from keras_effnet.system.memory import release
+from keras_effnet.system.files import compressed_size_of, files_of, reachable, remove_empty, size_of, staged
+from keras_effnet.system.resources import release
 
 from . import timing
 from .model_facts import ModelFacts, facts_of
@@ -66,7 +65,7 @@ class Job:
         out: directory for the artefacts.
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
-        labels: class names; None for ImageNet's.
+        labels: class names; None for the model's own, or ImageNet's.
         size: side of the input in pixels, for a model that leaves it open.
         options: for the targets that follow them.
         overwrite: replace existing artefacts.

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import require
+from keras_effnet.reports import page
 from keras_effnet.system.files import staged
 
 from .pipeline import Artefact
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
-GOOD, BAD = "#2f7d6d", "#c0504d"
 _PACKAGES = (
     "keras-effnet",
     "tensorflow",
@@ -36,8 +34,7 @@ def require_html() -> None:
     Raises:
         MissingExtraError: the extra `report` is not installed.
     """
-    require("jinja2", "report")
-    require("matplotlib", "report")
+    page.check_extras("report")
 
 
 def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True) -> dict[str, Any]:
@@ -57,7 +54,7 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
     written = {row["file"] for row in rows}
     kept = [row for row in _earlier(out) if row["file"] not in written and (out / row["file"]).exists()]
     report: dict[str, Any] = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
     }
     report["artifacts"] = [*kept, *rows]
@@ -105,68 +102,38 @@ def _processor() -> str:
 
 def render(report: dict[str, Any]) -> str:
     """The page as one self-contained HTML document."""
-    jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     rows = report["artifacts"]
-    return str(
-        environment.get_template("report.html").render(
-            report=report,
-            rows=rows,
-            models=sorted({row["model"] for row in rows}),
-            passed=sum(bool(row["ok"]) for row in rows),
-            plots=[jinja2.filters.Markup(plot) for plot in _plots(rows)],
-        )
+    return page.render(
+        Path(__file__).parent / "templates" / "report.html",
+        report=report,
+        rows=rows,
+        models=sorted({row["model"] for row in rows}),
+        passed=sum(bool(row["ok"]) for row in rows),
+        plots=[_bars(rows, *drawn) for drawn in _DRAWN],
     )
 
 
-def _plots(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return [
-        _bars(rows, "bytes", "Size on disk (MB)", lambda value: value / 1e6, "{:.1f}"),
-        _bars(rows, "latency_ms", "Time for one picture (ms, median)", lambda value: value, "{:.1f}"),
-        _bars(
-            rows,
-            "top1_agreement",
-            "Same best class as the Keras model (%)",
-            lambda value: value * 100,
-            "{:.1f}",
-        ),
-        _bars(
-            rows,
-            "sqnr_db",
-            "Signal to quantization noise (dB, higher is closer)",
-            lambda value: value,
-            "{:.0f}",
-        ),
-    ]
+# key of a row, title, factor, format
+_DRAWN = (
+    ("bytes", "Size on disk (MB)", 1e-6, "{:.1f}"),
+    ("latency_ms", "Time for one picture (ms, median)", 1.0, "{:.1f}"),
+    ("top1_agreement", "Same best class as the model (%)", 100.0, "{:.1f}"),
+    ("sqnr_db", "Closeness to the model (SQNR, dB)", 1.0, "{:.0f}"),
+)
 
 
-def _bars(rows: Sequence[dict[str, Any]], key: str, title: str, convert: Any, form: str) -> str:
-    """A horizontal bar for each artefact, as SVG text."""
-    from matplotlib.figure import Figure
-
-    names = [f"{row['model']}  {_target(row)}" for row in rows][::-1]
-    raw = [row[key] for row in rows][::-1]
-    values = [0.0 if value is None else convert(value) for value in raw]
-    texts = ["exact" if value is None else form.format(convert(value)) for value in raw]
-    colours = [GOOD if row["ok"] else BAD for row in rows][::-1]
-    figure = Figure(figsize=(6.4, 0.9 + 0.32 * len(rows)))
-    axes = figure.add_subplot()
-    bars = axes.barh(names, values, color=colours, height=0.62)
-    axes.bar_label(bars, texts, padding=4, fontsize=9)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.set_xlim(0, max(values, default=0) * 1.15 or 1)
-    axes.tick_params(axis="both", labelsize=9, length=0)
-    axes.xaxis.set_visible(False)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    figure.tight_layout()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+def _bars(rows: Sequence[dict[str, Any]], key: str, title: str, factor: float, form: str) -> Any:
+    raw = [row[key] for row in rows]
+    values = [0.0 if value is None else value * factor for value in raw]
+    return page.bars(
+        title,
+        names=[f"{row['model']}  {_target(row)}" for row in rows],
+        values=values,
+        texts=[
+            "exact" if got is None else form.format(value) for got, value in zip(raw, values, strict=True)
+        ],
+        colors=[page.GOOD if row["ok"] else page.BAD for row in rows],
+    )
 
 
 def _target(row: dict[str, Any]) -> str:

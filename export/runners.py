@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.class_names import labels_of
 from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.labels import known_labels
 from keras_effnet.pictures.reading import check_pixels
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
 
 from .model_facts import METADATA_KEY, ArtefactInfo, info_of
@@ -59,7 +59,7 @@ class Runner:
     @property
     def framing(self) -> Framing:
         """How photographs are read for it; the reference's way for files that do not say."""
-        return self.info.framing if self.info else Framing()
+        return replace(self.info.framing if self.info else Framing(), channels=self.channels)
 
     def __call__(self, images: Any) -> Outputs:
         """Classify.
@@ -247,6 +247,6 @@ def _keras(path: Path, threads: int) -> Runner:
         channels=channels,
         dynamic_batch=True,
         info=info_of(model),
-        labels=labels_of(model) or (),
+        labels=known_labels(model) or (),
         run=lambda pixels: np.asarray(model(pixels, training=False), dtype=np.float32),
     )

@@ -32,8 +32,7 @@ class Tolerance:
 
     Attributes:
         max_abs_error: largest difference of any probability, 0–1.
-        top1_agreement: share of pictures with the same best class, 0–1. Below 1, a single picture may
-            always differ: among a handful, one near-tie says nothing.
+        top1_agreement: share of pictures with the same best class, 0–1.
         sqnr_db: signal to quantization noise of the outputs, in dB.
     """
 

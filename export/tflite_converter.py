@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import ExportError
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 from keras_effnet.system.quiet import quiet_native
 
 from .failures import converting, write_out

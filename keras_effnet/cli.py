@@ -1,7 +1,7 @@
 """`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale, explain, train, pretrain.
 
-Exit codes: 0 done; 1 an artefact failed verification; 2 wrong use, with one line that says what was
-expected, what came and what to do; 130 interrupted; 143 terminated (train, pretrain).
+Whatever is wrong with the arguments is told by a command's `check`, within half a second and before TensorFlow
+is loaded; its `run` does the work.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import platform
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from keras_effnet.commands import (
     benchmark,
@@ -30,6 +31,9 @@ from keras_effnet.commands import (
     train,
     verify,
 )
+from keras_effnet.errors import EffNetError, EffNetWarning, VerificationError
+from keras_effnet.system.files import system_said
+from keras_effnet.system.signals import not_swallowed
 
 COMMANDS: tuple[ModuleType, ...] = (
     list_variants,
@@ -44,15 +48,75 @@ COMMANDS: tuple[ModuleType, ...] = (
     train,
     pretrain,
 )
-FAILED_VERIFICATION, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+EXIT_CODES = """exit codes:
+  0  done
+  1  finished, but an artefact failed verification or a picture could not be read
+  2  wrong use; one line says what was expected, what came and what to do
+  130 interrupted, 143 terminated"""
+SHELLS = ("bash", "zsh", "tcsh")
+_FILES = {"FILE", "IMAGE", "ARTEFACT", "DATA", "SRC", "DST", "CSV"}  # metavars that stand for a file
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers wrong use in one line instead of the whole usage."""
+    """Answers wrong use in one line instead of the whole usage, and a command without arguments with its help."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else list(args)
+        if not given and self._subparsers is not None:
+            self.print_help()
+            self.exit()
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}. See '{self.prog} --help'.", file=sys.stderr)
         raise SystemExit(WRONG_USE)
+
+
+class _Version(argparse.Action):
+    """What to name in a report of a fault."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        own, *others = (f"{name} {_version(name)}" for name in ("keras-effnet", "keras", "tensorflow"))
+        print(f"{own} ({', '.join(others)}, python {platform.python_version()})")
+        parser.exit()
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata  # it takes as long as everything else here
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+class _Completion(argparse.Action):
+    """A script that teaches a shell the commands, their options and where files are meant."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, *_: Any) -> NoReturn:
+        import shtab
+
+        for action in _actions(parser):
+            words = re.split(r"[|\W]", str(action.metavar or ""))
+            if _FILES.intersection(words):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif "DIR" in words:
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments of a parser and of its commands."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _actions(inner)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,12 +124,25 @@ def parser() -> argparse.ArgumentParser:
     root = _Parser(
         prog="keras-effnet",
         description="EfficientNet for Keras: classify photographs, export verified SavedModel, TFLite and ONNX.",
+        epilog=f"{EXIT_CODES}\n\n'keras-effnet COMMAND --help' has examples.",
+    )
+    root.add_argument(
+        "--version", action=_Version, nargs=0, help="versions of this package and its libraries"
+    )
+    root.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f'completion script for {", ".join(SHELLS)}: eval "$(keras-effnet --print-completion bash)"',
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for module in COMMANDS:
-        added = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        added = commands.add_parser(
+            module.NAME, help=module.HELP, description=module.HELP, epilog=f"examples:\n{module.EXAMPLES}"
+        )
         module.add_arguments(added)
-        added.set_defaults(run=module.run)
+        added.set_defaults(check=module.check, run=module.run)
     return root
 
 
@@ -82,34 +159,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(_spelled_out(given))
     arguments.given = given
-    from keras_effnet.errors import EffNetError, EffNetWarning, VerificationError
-    from keras_effnet.system.access import system_said
-    from keras_effnet.system.signals import not_swallowed
-
     try:
         with warnings.catch_warnings(), not_swallowed():
             # ours belong to what a command has to say; how the libraries' are filtered stays as it was
             warnings.simplefilter("default", EffNetWarning)
             warnings.showwarning = _show_warning
+            arguments.check(arguments)
             return int(arguments.run(arguments))
     except VerificationError as error:
-        return _say(error, FAILED_VERIFICATION)
+        return _say(error, FAILED)
     except EffNetError as error:
         return _say(error, WRONG_USE)
     except KeyboardInterrupt:
-        print("keras-effnet: interrupted; nothing half-written was left", file=sys.stderr)
-        return INTERRUPTED
+        return _say("interrupted; nothing half-written was left", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has enough
         return 0
     except OSError as error:  # where no command has a better word for it
         named = f"Received: {os.fspath(error.filename)!r}. " if isinstance(error.filename, str) else ""
-        print(
-            f"keras-effnet: Expected files and folders that can be read and written. {named}The system said: "
+        return _say(
+            f"Expected files and folders that can be read and written. {named}The system said: "
             f"{system_said(error)}. Check the path and its permissions.",
-            file=sys.stderr,
+            WRONG_USE,
         )
-        return WRONG_USE
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:
@@ -122,15 +194,13 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
     ]
 
 
-def _say(error: Exception, code: int) -> int:
+def _say(error: Exception | str, code: int) -> int:
     print(f"keras-effnet: {error}", file=sys.stderr)
     return code
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Our own warnings in one line; those of the libraries not at all."""
-    from keras_effnet.errors import EffNetWarning
-
     if issubclass(category, EffNetWarning):
         print(f"keras-effnet: warning: {message}", file=sys.stderr)
 

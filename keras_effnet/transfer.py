@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -29,27 +30,29 @@ from keras_effnet.network.arguments import check_activation, check_rate, is_whol
 from keras_effnet.network.conventions import Preprocessing
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import Variant, get_variant
-from keras_effnet.pictures.class_names import check_labels, labels_layer_name, labels_of
-from keras_effnet.pictures.framing import framing_of, margin_layer_name
-from keras_effnet.pictures.reading import CROP_MARGIN
+from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
+from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
 
-__all__ = ["blocks", "classifier", "freeze", "head_layers", "labels_of", "reset_classifier", "unfreeze"]
+__all__ = ["blocks", "classifier", "freeze", "labels_of", "reset_classifier", "unfreeze"]
 
-_BLOCK = re.compile(r"^(block\d+[a-z]+)_")
-_STEM = ("rescaling", "stem_")
-_TOP = "top_"
-_HEAD = ("avg_pool", "top_dropout", "predictions")  # what `classifier` puts behind the backbone
+_STEM = "stem_conv"
+_PART = re.compile(
+    r"(?P<block>block\d+[a-z]+)_(expand_conv|expand_bn|expand_activation|dwconv_pad|dwconv|bn|activation|"
+    r"se_[a-z]+|project_conv|project_bn|drop|add)"
+    r"|(?P<end>stem|top)_(conv_pad|conv|bn|activation)"
+)
 
 
 def classifier(
     variant: str | Variant,
     classes: int | Sequence[str],
     *,
+    labels: Sequence[str] | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     input_shape: tuple[int | None, ...] | None = None,
     dropout_rate: float | None = None,
     drop_connect_rate: float = 0.2,
-    classifier_activation: Any = "softmax",
+    classifier_activation: Any = "auto",
     preprocessing: Preprocessing | None = None,
     trainable_from: str | None = None,
     crop_margin: int = CROP_MARGIN,
@@ -60,12 +63,18 @@ def classifier(
     Args:
         variant: `"b0"` … `"lite4"`, or a `Variant`.
         classes: how many, or their names in the order of the outputs. Names stay with the model: they
-            survive `model.save`, and every export carries them.
+            survive `model.save`, and every export carries them. 1 makes a single sigmoid that decides
+            between two classes: 0 for the first, 1 for the second, as `label_mode="binary"` of
+            `keras.utils.image_dataset_from_directory` numbers them. It is fitted with
+            `binary_crossentropy`; everything else goes with `sparse_categorical_crossentropy` (class
+            numbers) or `categorical_crossentropy` (one-hot).
+        labels: class names where `classes` is a number; two for the single sigmoid.
         weights: a published set, a file, or None for random weights (then nothing is frozen).
         input_shape: (H, W, C); default: the variant's resolution, 3 channels.
         dropout_rate: before the classifier, 0–1; None for the variant's own.
         drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
-        classifier_activation: None for logits.
+        classifier_activation: `"auto"` for softmax, or sigmoid where there is one output; None for
+            logits.
         preprocessing: as in `EfficientNet`.
         trainable_from: unfreeze from this block on, see `unfreeze`.
         crop_margin: pixels that photographs for this network lose, see `load_image`. It stays with the
@@ -77,13 +86,15 @@ def classifier(
         `[N, classes]`. Its layers are `EfficientNet`'s, by the same names.
 
     Raises:
-        InvalidInputError: fewer than two classes, names that repeat, or another argument that cannot
-            be used.
+        InvalidInputError: classes that cannot be told apart, names that repeat or of another number, or
+            another argument that cannot be used.
         WeightsError: the weights are missing, damaged or of another network.
     """
     chosen = get_variant(variant)
-    labels, count = _labels_and_count(classes)
-    _check_head(classes, count, dropout_rate, classifier_activation)
+    names, count = _names_and_outputs(classes, labels)
+    activation = _activation(classifier_activation, count)
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
     side = chosen.resolution
     backbone = EfficientNet(
         chosen,
@@ -95,7 +106,7 @@ def classifier(
         preprocessing=preprocessing,
     )
     rate = chosen.dropout if dropout_rate is None else dropout_rate
-    x = _head(backbone.output, count, rate, classifier_activation, labels, crop_margin)
+    x = _head(backbone.output, count, rate, activation, names, crop_margin)
     model = keras.Model(backbone.input, x, name=name or chosen.title.lower())
     if weights is not None:
         freeze(model)
@@ -108,8 +119,9 @@ def reset_classifier(
     model: keras.Model,
     classes: int | Sequence[str],
     *,
+    labels: Sequence[str] | None = None,
     dropout_rate: float | None = None,
-    classifier_activation: Any = "softmax",
+    classifier_activation: Any = "auto",
     name: str | None = None,
 ) -> keras.Model:
     """The backbone of a trained model with a new, zero-initialized head, as many classes as you like.
@@ -119,9 +131,9 @@ def reset_classifier(
     Args:
         model: an EfficientNet of this package, with or without a classifier. It stays as it is, but shares
             its backbone with the new model: training the one changes both.
-        classes: how many, or their names in the order of the outputs, as in `classifier`.
+        classes, labels: as in `classifier`.
         dropout_rate: before the classifier, 0–1; None for that of `model`.
-        classifier_activation: None for logits.
+        classifier_activation: as in `classifier`.
         name: of the new model; None for that of `model`.
 
     Returns:
@@ -136,34 +148,50 @@ def reset_classifier(
             f"Expected an EfficientNet, whose last convolution ends in 'top_activation'. Received: {model.name!r} with "
             f"{len(ends)} such layers. Pass the EfficientNet itself, for example model.get_layer('efficientnetb0')."
         )
-    labels, count = _labels_and_count(classes)
-    _check_head(classes, count, dropout_rate, classifier_activation)
-    if dropout_rate is None:
+    names, count = _names_and_outputs(classes, labels)
+    activation = _activation(classifier_activation, count)
+    if dropout_rate is not None:
+        check_rate("dropout_rate", dropout_rate)
+    else:
         dropout_rate = next((layer.rate for layer in model.layers if layer.name.endswith("top_dropout")), 0.2)
     pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", data_format="channels_last")(ends[0].output)
-    x = _head(pooled, count, dropout_rate, classifier_activation, labels, framing_of(model).margin)
+    x = _head(pooled, count, dropout_rate, activation, names, framing_of(model).margin)
     return keras.Model(model.input, x, name=name or model.name)
 
 
-def _check_head(classes: Any, count: int, dropout_rate: float | None, activation: Any) -> None:
-    if count < 2:
+def _names_and_outputs(classes: Any, labels: Any) -> tuple[tuple[str, ...] | None, int]:
+    """The class names, if anybody gave them, and how many outputs there are."""
+    given = check_labels(classes) if not isinstance(classes, Real) else None
+    if given is not None and labels is not None:
+        raise InvalidInputError(
+            f"Expected labels only where classes is a number. Received: classes={list(given)!r} and labels="
+            f"{labels!r}. Leave one out."
+        )
+    outputs = len(given) if given is not None else int(classes) if is_whole(classes) else 0
+    if outputs < (1 if given is None else 2):
         raise InvalidInputError(
             f"Expected at least two classes to tell apart. Received: {classes!r}. "
-            "Pass their number, or their names in the order of the outputs."
+            "Pass their names in the order of the outputs, or their number; 1 for a single sigmoid."
         )
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
-    check_activation(activation, keras)
+    names = given if labels is None else check_labels(labels)
+    expected = max(outputs, 2)  # a single sigmoid decides between two
+    if names is not None and len(names) != expected:
+        raise InvalidInputError(
+            f"Expected {expected} labels for classes={classes!r}. Received: {len(names)}. Pass one name per class."
+        )
+    return names, outputs
 
 
-def _labels_and_count(classes: Any) -> tuple[tuple[str, ...] | None, int]:
-    """The names, if that is what was given, and how many classes there are; 0 for no usable number."""
-    if is_whole(classes):
-        return None, int(classes)
-    if isinstance(classes, Real):
-        return None, 0
-    labels = check_labels(classes)
-    return labels, len(labels)
+def _activation(wanted: Any, outputs: int) -> Any:
+    if isinstance(wanted, str) and wanted == "auto":
+        return "softmax" if outputs > 1 else "sigmoid"
+    check_activation(wanted, keras)
+    if outputs == 1 and keras.activations.get(wanted) is keras.activations.softmax:
+        raise InvalidInputError(
+            "Expected another activation than softmax for one output, which would be 1 for every picture. "
+            "Received: 'softmax'. Leave it out for a sigmoid, or pass classes=2."
+        )
+    return wanted
 
 
 def _head(
@@ -192,18 +220,39 @@ def _head(
     )(x)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Backbone:
+    """An EfficientNet that was found in a model.
+
+    Attributes:
+        containers: the models that it lies in, from the outermost one to the one that has its layers.
+        name: of the innermost one, for messages.
+        placed: each of its layers with its block; `"stem"` and `"top"` count as blocks.
+    """
+
+    containers: tuple[Any, ...]
+    name: str
+    placed: tuple[tuple[Any, str], ...]
+
+    @property
+    def blocks(self) -> list[str]:
+        return list(dict.fromkeys(block for _, block in self.placed))
+
+
 def freeze(model: keras.Model) -> None:
-    """Freeze the backbone: only the head stays trainable. Compile the model afterwards.
+    """Freeze the EfficientNet in a model. Compile the model afterwards.
+
+    Layers that are not the EfficientNet's stay as they are: the head that `classifier` put on it is
+    trainable, a second network beside it or a layer that somebody froze is not.
 
     Args:
         model: one of `classifier`, of `EfficientNet`, or any model that contains one.
 
     Raises:
-        InvalidInputError: no EfficientNet in it.
+        InvalidInputError: no EfficientNet in it, or several that could be meant.
     """
-    blocks(model)
-    for layer, block in _placed(model):
-        layer.trainable = block is None
+    for layer, _ in _backbone(model).placed:
+        layer.trainable = False
 
 
 def unfreeze(model: keras.Model, from_block: str = "block5a") -> list[str]:
@@ -211,7 +260,8 @@ def unfreeze(model: keras.Model, from_block: str = "block5a") -> list[str]:
 
     A block is frozen or unfrozen as a whole: its shortcut ties its first layer to its last. Batch
     normalization stays frozen everywhere, statistics and scale: a few hundred photographs estimate
-    the statistics worse than the training on a million did.
+    the statistics worse than the training on a million did. Layers that are not the EfficientNet's stay
+    as they are.
 
     Args:
         model: as in `freeze`.
@@ -222,16 +272,18 @@ def unfreeze(model: keras.Model, from_block: str = "block5a") -> list[str]:
         The names of the blocks that are trainable now, in order; `"stem"` and `"top"` count as blocks.
 
     Raises:
-        InvalidInputError: no such block, or no EfficientNet in the model.
+        InvalidInputError: no such block, no EfficientNet in the model, or several that could be meant.
     """
-    order = blocks(model)
+    backbone = _backbone(model)
+    order = backbone.blocks
     first = next((name for name in order if name == from_block or _stage(name) == from_block), None)
     if first is None:
         raise unknown_name("from_block", from_block, order)
     chosen = order[order.index(first) :]
-    for layer, block in _placed(model):
+    _open(backbone)
+    for layer, block in backbone.placed:
         normalizes = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = block is None or (block in chosen and not normalizes)
+        layer.trainable = block in chosen and not normalizes
     return chosen
 
 
@@ -239,43 +291,70 @@ def blocks(model: keras.Model) -> list[str]:
     """The names of a model's blocks from input to output, `"stem"` first and `"top"` last.
 
     Raises:
-        InvalidInputError: no EfficientNet in the model.
+        InvalidInputError: no EfficientNet in the model, or several that could be meant.
     """
-    found = list(dict.fromkeys(block for _, block in _placed(model) if block is not None))
-    if "stem" not in found or not any(_BLOCK.match(f"{name}_") for name in found):
-        raise InvalidInputError(
-            f"Expected a model with an EfficientNet in it. Received: {model.name!r}, which has no layers "
-            "called stem_conv and block1a_…. Build it with keras_effnet.transfer.classifier."
-        )
-    return found
+    return _backbone(model).blocks
 
 
-def head_layers(model: keras.Model) -> list[str]:
-    """The names of the layers behind the backbone: the head."""
-    return [layer.name for layer, block in _placed(model) if block is None]
+def _open(backbone: _Backbone) -> None:
+    """Let frozen models around a backbone have trainable layers again, without thawing what else is in them.
+
+    Keras trains nothing inside a frozen model, and `trainable = True` on it reaches every layer below.
+    """
+    inner = [*backbone.containers[1:], *(layer for layer, _ in backbone.placed)]
+    ours = {id(each) for each in inner}
+    for container in backbone.containers:
+        if not container.trainable:
+            container.trainable = True
+            for layer in container.layers:
+                if id(layer) not in ours:
+                    layer.trainable = False
 
 
 def _stage(block: str) -> str:
     return stage_of(block) if block.startswith("block") else block
 
 
-def _placed(model: Any) -> Iterator[tuple[Any, str | None]]:
-    """Every layer with the block it belongs to; None for the head and for layers that are not ours.
+def _backbone(model: Any) -> _Backbone:
+    """The EfficientNet in a model; where there are several, the one that is not frozen as a whole."""
+    found = list(_backbones((model,)))
+    if not found:
+        raise InvalidInputError(
+            f"Expected a model with an EfficientNet in it. Received: {model.name!r}, which has no layers called "
+            "stem_conv, block1a_dwconv …, top_conv. Build it with keras_effnet.transfer.classifier."
+        )
+    in_use = [each for each in found if all(container.trainable for container in each.containers[1:])]
+    candidates = found if len(found) == 1 else in_use
+    if len(candidates) != 1:
+        raise InvalidInputError(
+            f"Expected one EfficientNet in the model {model.name!r}. Received: {len(found)}, "
+            f"{', '.join(repr(each.name) for each in found)}. Pass the one that is meant: "
+            "model.get_layer(name), or in a flat model keras.Model(model.input, its last layer's output)."
+        )
+    return candidates[0]
 
-    Models nested in `model` are unpacked; they themselves must be trainable, or Keras would keep all
-    that is in them frozen.
+
+def _backbones(containers: tuple[Any, ...]) -> Iterator[_Backbone]:
+    """Every EfficientNet in the last of these models, and in the models inside it.
+
+    It is known by its structure: a stem, blocks that all have a depthwise convolution and a projection
+    (those of EfficientNetV2 have not), and a last convolution.
     """
-    for layer in model.layers:
+    layers = {layer.name: layer for layer in containers[-1].layers}
+    for stem in (name for name in layers if name.endswith(_STEM)):
+        prefix = stem.removesuffix(_STEM)  # two networks in one graph need names that differ
+        placed = []
+        for name, layer in layers.items():
+            match = _PART.fullmatch(name.removeprefix(prefix)) if name.startswith(prefix) else None
+            if match:
+                placed.append((layer, match["block"] or match["end"]))
+        numbered = {block for _, block in placed if block.startswith("block")}
+        complete = all(
+            f"{prefix}{block}_{part}" in layers for block in numbered for part in ("dwconv", "project_conv")
+        )
+        if numbered and complete and f"{prefix}top_conv" in layers:
+            name = f"{containers[-1].name}/{prefix}…" if prefix else containers[-1].name
+            yield _Backbone(containers=containers, name=name, placed=tuple(placed))
+    for layer in containers[-1].layers:
         if isinstance(layer, keras.Model):
-            layer.trainable = True
-            yield from _placed(layer)
-            continue
-        match = _BLOCK.match(layer.name)
-        if match:
-            yield layer, match[1]
-        elif layer.name.startswith(_STEM):
-            yield layer, "stem"
-        elif layer.name.startswith(_TOP) and layer.name not in _HEAD:
-            yield layer, "top"
-        else:
-            yield layer, None
+            yield from _backbones((*containers, layer))

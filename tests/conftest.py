@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import SHARED, randomize
+from material import SHARED, build_nano, randomize
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -75,21 +75,7 @@ def tiny(tiny_variant: Any) -> Any:
 @pytest.fixture(scope="session")
 def nano() -> Any:
     """Three layers with weights, for tests that export and do not care what: every target in seconds."""
-    import keras
-
-    keras.utils.set_random_seed(11)
-    image = keras.Input((32, 32, 3))
-    x = keras.layers.Rescaling(1 / 255, name="rescaling")(image)
-    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
-    x = keras.layers.Activation("swish", name="stem_activation")(
-        keras.layers.BatchNormalization(name="stem_bn")(x)
-    )
-    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    model = keras.Model(
-        image, keras.layers.Dense(3, activation="softmax", name="predictions")(x), name="nano"
-    )
-    randomize(model)
-    return model
+    return build_nano()
 
 
 @pytest.fixture

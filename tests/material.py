@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,40 @@ def assert_refused(command: list[str], message: str, capsys: Any) -> None:
     assert code == 2
     assert message in error
     assert error.count("\n") == 1 and "Traceback" not in error
+
+
+def build_nano(*, input_shape: tuple[int | None, int | None, int] = (32, 32, 3), classes: int = 3) -> Any:
+    """Three layers with weights, for tests that export and do not care what: every target in seconds."""
+    import keras
+
+    layers = keras.layers
+    image = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255, name="rescaling")(image)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
+    x = layers.Activation("swish", name="stem_activation")(layers.BatchNormalization(name="stem_bn")(x))
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="predictions")(x)
+    model = keras.Model(image, outputs, name="nano")
+    randomize(model)
+    return model
+
+
+def encoded(picture: Any, kind: str, **options: Any) -> bytes:
+    """The bytes of a file that Pillow writes from a picture."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def exif(orientation: int, *, order: str = "<", malformed: bool = False) -> bytes:
+    """EXIF data with an orientation; malformed: beside tags of the wrong types, as some cameras write them."""
+    entries = [struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)]
+    if malformed:
+        entries = [
+            struct.pack(order + "HHI4s", 0x0100, 2, 4, b"abc\0"),  # a width in letters
+            *entries,
+            struct.pack(order + "HHI4s", 0x0128, 7, 4, b"abcd"),  # a unit in bytes
+        ]
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    head = mark + struct.pack(order + "IH", 8, len(entries))
+    return b"Exif\0\0" + head + b"".join(entries) + bytes(4)

@@ -18,9 +18,8 @@ from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.export import load
 from keras_effnet.export.pipeline import check_paths
 from keras_effnet.network.variants import VARIANTS
-from keras_effnet.pictures.reading import list_images
-from keras_effnet.system.access import reachable
-from keras_effnet.system.files import staged
+from keras_effnet.pictures.folders import list_images
+from keras_effnet.system.files import reachable, staged
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import plan_weights
 

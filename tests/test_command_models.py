@@ -14,9 +14,10 @@ from material import assert_refused, randomize
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main
-from keras_effnet.commands.models import _classes_of, load_keras
+from keras_effnet.commands.models import classes_of, load_keras
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import sample_paths
+from keras_effnet.export import load
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.weights.convert import convert
 
 CUP = str(next(path for path in sample_paths() if path.name == "cup.jpg"))
@@ -37,15 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["ten.keras", "ten.weights.h5", "ten.safetensors"])
 def test_number_of_classes_is_read_from_the_file(name: str, folder: Path) -> None:
-    assert _classes_of(str(folder / name)) == 10
+    assert classes_of(str(folder / name)) == 10
 
 
 @pytest.mark.parametrize("weights", [None, "imagenet", "absent.h5"])
 def test_number_of_classes_is_imagenets_where_no_file_tells(weights: str | None) -> None:
-    assert _classes_of(weights) == 1000
+    assert classes_of(weights) == 1000
 
 
-def test_verify_builds_the_model_at_the_size_and_with_the_classes_of_the_artefact(
+def test_verify_builds_the_model_at_the_size_and_with_theclasses_of_the_artefact(
     folder: Path, capsys: Any
 ) -> None:
     weights = str(folder / "ten.weights.h5")
@@ -62,15 +63,25 @@ def test_predict_takes_a_weight_file_of_other_classes(folder: Path, capsys: Any)
     assert sorted(guess["label"] for guess in result["predictions"]) == [f"class {i}" for i in range(10)]
 
 
-def test_export_takes_a_keras_file_and_names_the_artefact_after_it(tmp_path: Path, capsys: Any) -> None:
-    inputs = keras.Input((32, 32, 3))
+def test_export_takes_a_keras_file_and_says_what_it_does_in_a_log(tmp_path: Path, capsys: Any) -> None:
+    inputs = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "mine.keras")
-    command = ["export", str(tmp_path / "mine.keras"), "--to", "saved_model", "--no-html", "--out"]
-    assert main([*command, str(tmp_path / "out"), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["artifacts"]
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    command = ["export", str(tmp_path / "mine.keras"), "--to", "saved_model", "--no-html", "--size", "32"]
+    out = tmp_path / "out"
+    assert main([*command, "--labels", str(tmp_path / "names.txt"), "--out", str(out)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "[1/4] mine: building",
+        "[2/4] mine → saved_model",
+        "[3/4] mine: verifying",
+        "[4/4] mine: timing",
+    ]
+    (row,) = json.loads((out / "report.json").read_text(encoding="utf-8"))["artifacts"]
     assert row["file"] == "mine_saved_model" and row["model"] == "mine" and row["ok"]
-    assert (tmp_path / "out" / "mine_saved_model" / "saved_model.pb").is_file()
+    runner = load(out / "mine_saved_model")
+    assert (runner.size, runner.labels) == ((32, 32), ("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
@@ -83,9 +94,12 @@ def test_export_takes_a_keras_file_and_names_the_artefact_after_it(tmp_path: Pat
         (["verify", "ten.keras", "--model", "absent.keras"], "'absent.keras', which does not exist"),
         (["export", "ten.keras", "--weights", "none", "--out", "OUT"], "'ten.keras' has its own"),
         (["export", "absent.keras", "--out", "OUT"], "'absent.keras', which does not exist"),
-        (["export", "b0", "b0.keras", "--out", "OUT"], "2 models called 'b0'"),
+        (["export", "b0", "sub/b0.keras", "--out", "OUT"], "2 models called 'b0'"),
         (["export", "b0.keras", "--to", "saved_model", "--out", "OUT"], "It cannot be read"),
-        (["export", "open.keras", "--to", "saved_model", "--out", "OUT"], "one square input of known size"),
+        (
+            ["export", "open.keras", "--to", "saved_model", "--out", "OUT", "--quiet"],
+            "Expected --size N for 'open.keras'",
+        ),
         (["export", "lite0", "--out", ""], "--out: expected a folder, received an empty name"),
         (["export", "lite0", "--out", " "], "--out: expected a folder, received an empty name"),
         (["train", "DATA", "--out", ""], "--out: expected a folder, received an empty name"),
@@ -105,6 +119,8 @@ def test_wrong_use_ends_with_two_and_one_line(
     monkeypatch.chdir(tmp_path)
     shutil.copy(folder / "ten.keras", "ten.keras")
     Path("b0.keras").write_bytes(b"PK nothing")
+    Path("sub").mkdir()
+    shutil.copy(folder / "ten.keras", "sub/b0.keras")
     if "open.keras" in command:
         inputs = keras.Input((None, None, 3))
         keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save("open.keras")

@@ -224,6 +224,170 @@ def test_cam_finds_the_face_of_the_cat(lite0: Any) -> None:
     assert found.heat[:, :30].max() < 0.5
 
 
+@pytest.fixture(scope="module")
+def branched(tiny_variant: Any) -> dict[str, Any]:
+    """A backbone with a box, a class, a decoder and an embedding on it, and the single models of each."""
+    layers = keras.layers
+    backbone = EfficientNet(tiny_variant, weights=None, include_top=False)
+    features = backbone.output
+    pooled = layers.GlobalAveragePooling2D(name="pooled")(features)
+    classes = layers.Dense(4, activation="softmax", name="cls")(layers.Dropout(0.2)(pooled))
+    deeper = layers.Conv2D(8, 3, padding="same", activation="relu", name="decoder_conv")(features)
+    box = layers.Dense(4, name="box")(layers.GlobalAveragePooling2D()(deeper))
+    mask = layers.Conv2D(1, 1, activation="sigmoid", name="mask")(layers.UpSampling2D(4)(deeper))
+    randomize(keras.Model(backbone.input, [classes, box, mask]))
+    ends = {"cls": classes, "box": box, "mask": mask}
+    return {"picture": backbone.input, **ends, "alone": keras.Model(backbone.input, classes)}
+
+
+def _same(found: Any, expected: Any) -> None:
+    np.testing.assert_allclose(found.evidence, expected.evidence, rtol=1e-4, atol=1e-6)
+    assert found.class_index == expected.class_index
+    assert found.output == pytest.approx(expected.output, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["cam", "grad-cam"])
+@pytest.mark.parametrize("order", [("cls", "box"), ("box", "cls"), ("cls", "mask", "box")])
+def test_explain_takes_the_output_it_is_told_and_no_sibling(
+    branched: Any, pixels64: Any, order: Any, method: str
+) -> None:
+    model = keras.Model(branched["picture"], [branched[name] for name in order])
+    expected = explain(branched["alone"], pixels64[0], method=method)
+    _same(explain(model, pixels64[0], method=method, output="cls"), expected)
+    _same(explain(model, pixels64[0], method=method, output=order.index("cls")), expected)
+    named = keras.Model(branched["picture"], {name: branched[name] for name in order})
+    _same(explain(named, pixels64[0], method=method, output="cls"), expected)
+
+
+def test_grad_cam_of_a_branch_is_the_gradient_of_tensorflow(branched: Any, pixels64: Any) -> None:
+    import tensorflow as tf
+
+    model = keras.Model(branched["picture"], [branched["cls"], branched["mask"], branched["box"]])
+    for name, index, layer in (
+        ("box", 2, "decoder_conv"),
+        ("box", 0, "top_activation"),
+        ("cls", 3, "top_bn"),
+    ):
+        end = model.get_layer(name)
+        ahead = keras.Model(model.input, model.get_layer(layer).output)
+        behind = keras.Model(model.get_layer(layer).output, end.input)
+        with tf.GradientTape() as tape:
+            features = ahead(pixels64[:1].astype("float32"), training=False)
+            tape.watch(features)
+            score = (behind(features, training=False) @ end.kernel + end.bias)[0, index]
+        weights = np.asarray(tape.gradient(score, features))[0].mean(axis=(0, 1))
+        found = explain(model, pixels64[0], index, method="grad-cam", layer=layer, output=name)
+        np.testing.assert_allclose(found.evidence, np.asarray(features)[0] @ weights, rtol=1e-3, atol=1e-5)
+        assert found.score == pytest.approx(float(score), rel=1e-4, abs=1e-5)
+
+
+def test_explain_lists_the_outputs_when_several_could_be_meant(branched: Any, pixels64: Any) -> None:
+    model = keras.Model(branched["picture"], [branched["box"], branched["cls"]])
+    with pytest.raises(InvalidInputError, match=r"output=.*0: 'box' \[None, 4\], 1: 'cls' \[None, 4\]"):
+        explain(model, pixels64[0])
+    for wrong in ("class", 2):
+        with pytest.raises(InvalidInputError, match=r"0: 'box' .*1: 'cls'.*Received: "):
+            explain(model, pixels64[0], output=wrong)
+
+
+def test_explain_takes_the_classifier_beside_a_decoder(branched: Any, pixels64: Any) -> None:
+    expected = explain(branched["alone"], pixels64[0])
+    for order in (("cls", "mask"), ("mask", "cls")):
+        model = keras.Model(branched["picture"], [branched[name] for name in order])
+        _same(explain(model, pixels64[0]), expected)
+    with pytest.raises(InvalidInputError, match=r"Expected a classifier.*'mask' \(Conv2D\) makes"):
+        explain(model, pixels64[0], output="mask")
+
+
+def test_explain_of_a_shared_backbone_follows_the_call_that_leads_to_the_output(
+    tiny_variant: Any, pixels64: Any
+) -> None:
+    backbone = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg")
+    picture = keras.Input((64, 64, 3))
+    dense = keras.layers.Dense(3, activation="softmax", name="cls")
+    upright = dense(backbone(picture))
+    turned = dense(backbone(keras.ops.flip(picture, axis=2)))
+    alone = keras.Model(picture, upright)
+    randomize(alone)
+    expected = explain(alone, pixels64[0], 1)
+    both = keras.Model(picture, [upright, turned])
+    _same(explain(both, pixels64[0], 1, output=0), expected)
+    mirrored = explain(alone, pixels64[0][:, ::-1], 1)
+    _same(explain(both, pixels64[0], 1, output=1), mirrored)
+    with pytest.raises(InvalidInputError, match=r"'cls'.*of which there are several"):
+        explain(both, pixels64[0], 1, output="cls")
+
+
+def test_explain_refuses_an_average_of_two_passes(tiny_variant: Any, pixels64: Any) -> None:
+    """Before, the second pass was ignored: half of what the output depends on."""
+    backbone = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg")
+    picture = keras.Input((64, 64, 3))
+    passes = [backbone(picture), backbone(keras.ops.flip(picture, axis=2))]
+    dense = keras.layers.Dense(3, activation="softmax")
+    late = keras.layers.Average(name="mean")([dense(each) for each in passes])
+    early = dense(keras.layers.Average(name="mean")(passes))
+    with pytest.raises(InvalidInputError, match=r"'mean' \(Average\) makes.*explain a part"):
+        explain(keras.Model(picture, late), pixels64[0])
+    for method in ("cam", "grad-cam"):
+        with pytest.raises(
+            InvalidInputError, match=r"'top_activation' called 2 times.*Explain the model that is"
+        ):
+            explain(keras.Model(picture, early), pixels64[0], method=method)
+
+
+def test_grad_cam_asks_for_the_layer_when_features_of_several_scales_are_joined(
+    tiny_variant: Any, pixels64: Any
+) -> None:
+    layers = keras.layers
+    backbone = EfficientNet(tiny_variant, weights=None, include_top=False)
+    side = layers.Conv2D(4, 3, name="side")(backbone.get_layer("block5a_project_bn").output)
+    pooled = [layers.GlobalAveragePooling2D()(each) for each in (backbone.output, side)]
+    model = keras.Model(backbone.input, layers.Dense(3)(layers.Concatenate(name="joined")(pooled)))
+    with pytest.raises(InvalidInputError, match=r"Received: 'top_activation', 'side'.*layer= and 'grad-cam'"):
+        explain(model, pixels64[0], method="grad-cam")
+    assert grad_cam(model, pixels64[0], 0, layer="side").shape == (64, 64)
+    shared = grad_cam(model, pixels64[0], 0, layer="block5a_project_bn")
+    assert shared.max() == 1
+
+
+def test_explain_of_a_single_sigmoid_has_two_classes(pixels64: Any) -> None:
+    layers = keras.layers
+    for head in ([layers.Dense(1, "sigmoid")], [layers.Dense(1), layers.Activation("sigmoid")]):
+        body = [layers.Rescaling(1 / 255), layers.Conv2D(4, 3, strides=4), layers.GlobalAveragePooling2D()]
+        model = keras.Sequential([keras.Input((64, 64, 3)), *body, *head])
+        randomize(model)
+        for bias, answer in ((-4.0, 0), (4.0, 1)):
+            model.layers[3].bias.assign([bias])
+            probability = float(model.predict(pixels64[:1], verbose=0)[0, 0])
+            assert (probability > 0.5) == bool(answer)
+            sides = [explain(model, pixels64[0], index) for index in (0, 1)]
+            assert explain(model, pixels64[0]).class_index == answer
+            assert [side.output for side in sides] == pytest.approx([1 - probability, probability], abs=1e-6)
+            np.testing.assert_allclose(sides[0].evidence, -sides[1].evidence, rtol=1e-6)
+            assert sides[1].score == pytest.approx(np.log(probability / (1 - probability)), rel=1e-3)
+            for side in sides:
+                assert side.evidence.mean() + side.bias == pytest.approx(side.score, rel=1e-4, abs=1e-5)
+                gradient = explain(model, pixels64[0], side.class_index, method="grad-cam")
+                np.testing.assert_allclose(gradient.heat, side.heat, atol=1e-4)
+            with pytest.raises(InvalidInputError, match="class_index between 0 and 1"):
+                explain(model, pixels64[0], 2)
+
+
+def test_explain_of_several_inputs_says_which_ones(tiny_variant: Any, pixels64: Any) -> None:
+    backbone = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg")
+    age = keras.Input((1,), name="age")
+    joined = keras.layers.Concatenate()([backbone.output, age])
+    mixed = keras.layers.Dense(3, name="mixed")(joined)
+    with pytest.raises(
+        InvalidInputError, match=r"one input, the picture. Received: 2 inputs, .*'age' \[None, 1\]"
+    ):
+        explain(keras.Model([backbone.input, age], mixed), pixels64[0])
+    seen = keras.layers.Dense(2, name="seen")(backbone.output)
+    model = keras.Model([backbone.input, age], [mixed, seen])
+    expected = explain(keras.Model(backbone.input, seen), pixels64[0])
+    _same(explain(model, pixels64[0], output="seen"), expected)
+
+
 def test_overlay_mixes_picture_and_colours(pixels64: Any) -> None:
     heat = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     np.testing.assert_array_equal(overlay(pixels64[0], heat, 0.0), pixels64[0])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from material import assert_refused
@@ -14,6 +15,7 @@ from PIL import Image
 import keras_effnet
 from keras_effnet.cli import main
 from keras_effnet.explain import colorize, explain
+from keras_effnet.pictures.labels import labels_layer_name
 from keras_effnet.pictures.reading import load_image
 
 CUP = str(Path(keras_effnet.__file__).parent / "photos" / "cup.jpg")
@@ -72,6 +74,33 @@ def test_explain_names_the_espresso(tmp_path: Path, capsys: Any) -> None:
     assert "--force" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def two_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A box and a class on the same features; the names of the classes are inside."""
+    layers = keras.layers
+    x = keras.Input((32, 32, 3))
+    features = layers.Conv2D(4, 3, strides=4, activation="relu")(layers.Rescaling(1 / 255)(x))
+    pooled = layers.GlobalAveragePooling2D()(features)
+    named = layers.Identity(name=labels_layer_name(["cat", "dog"]))(pooled)
+    heads = [layers.Dense(4, name="box")(pooled), layers.Dense(1, activation="sigmoid", name="cls")(named)]
+    path = tmp_path_factory.mktemp("heads") / "two.keras"
+    keras.Model(x, heads).save(path)
+    return path
+
+
+def test_explain_asks_which_output_and_names_its_classes(
+    two_heads: Path, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["explain", CUP, "--model", str(two_heads), "--out", str(tmp_path / "cam.png"), "--json"]
+    assert_refused(command, "(--output) to say which output to explain. Received: none, for 0: 'box'", capsys)
+    for output in ("cls", "1"):
+        assert main([*command, "--force", "--output", output, "--class", "cat"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["class_index"], facts["label"]) == (0, "cat")
+    assert main([*command, "--force", "--output", "box"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"].startswith("class ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,9 +111,9 @@ def test_explain_names_the_espresso(tmp_path: Path, capsys: Any) -> None:
         ([CUP, "--model", "SAVED", "--size", "96"], "Expected --size 64"),
         ([CUP, "--model", "SAVED", "--layer", "top_conv"], "Expected no layer for 'cam'"),
         ([CUP, "--model", "SAVED", "--method", "lime"], "invalid choice: 'lime'"),
-        ([CUP, "--model", "two.txt"], "a variant or a .keras file"),
+        ([CUP, "--model", "two.txt"], "Received: 'two.txt', which is none of these"),
         ([CUP, "--model", "broken.keras"], "Expected a Keras model in 'broken.keras'"),
-        ([CUP, "--model", "absent.keras"], "a variant or a .keras file"),
+        ([CUP, "--model", "absent.keras"], "'absent.keras', which does not exist"),
         ([CUP, "--model", "b9"], "Did you mean 'b8'"),
         (["absent.jpg", "--model", "SAVED"], "no such file"),
         ([CUP, "--model", "SAVED", "--out", "cam.jpg"], "Expected --out as a .png file"),

@@ -14,10 +14,12 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from material import build_nano
 
 import keras_effnet
 from keras_effnet import EfficientNet, export, load_image
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
+from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.targets import TARGETS, get_target, parse_target
 from keras_effnet.system.files import staged
 
@@ -190,21 +192,23 @@ def test_onnx_in_nhwc_transposes_once_at_the_start(
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("recipe", ["float32", "float16"])
 def test_onnx_that_takes_each_picture_alone_agrees_at_any_batch(
-    tiny: Any, pixels64: Any, tmp_path: Path, recipe: str, layout: str
+    nano: Any, pixels32: Any, tmp_path: Path, recipe: str, layout: str
 ) -> None:
-    path = export.to_onnx(tiny, tmp_path / "a.onnx", recipe, layout=layout, labels=LABELS, batching="each")
+    path = export.to_onnx(
+        nano, tmp_path / "a.onnx", recipe, layout=layout, labels=LABELS[:3], batching="each"
+    )
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Scan"] and not model.graph.initializer
     (entry,) = model.graph.input
     assert entry.type.tensor_type.shape.dim[0].dim_param == "batch"
-    assert export.verify(tiny, path, pixels64).ok  # also at a second batch size
-    assert export.load(path).labels == tuple(LABELS)
+    assert export.verify(nano, path, pixels32).ok  # also at a second batch size
+    assert export.load(path).labels == tuple(LABELS[:3])
 
 
-def test_unknown_batching_is_refused(tiny: Any, tmp_path: Path) -> None:
+def test_unknown_batching_is_refused(nano: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"batching.*whole.*each"):
-        export.to_onnx(tiny, tmp_path / "a.onnx", batching="all")
+        export.to_onnx(nano, tmp_path / "a.onnx", batching="all")
 
 
 def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
@@ -215,7 +219,7 @@ def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
 
 
 def test_saved_model_classifies_encoded_pictures(lite0: Any, tmp_path: Path) -> None:
-    from keras_effnet.pictures.reading import list_images
+    from keras_effnet.pictures.folders import list_images
 
     folder = Path(keras_effnet.__file__).parent / "photos"
     path = export.to_saved_model(lite0, tmp_path / "lite0")
@@ -235,12 +239,17 @@ def test_saved_model_stores_each_variable_once(artefacts: Any, tiny: Any) -> Non
     assert data < 1.2 * 4 * tiny.count_params()
 
 
-def test_open_input_size_is_closed_at_export(tiny_variant: Any, tiny: Any, tmp_path: Path) -> None:
-    model = EfficientNet(tiny_variant, weights=None, classes=7, input_shape=(None, None, 3))
+def test_open_input_size_is_closed_at_export(tmp_path: Path) -> None:
+    model = build_nano(input_shape=(None, None, 3))
     with pytest.raises(InvalidInputError, match=r"known input size.*Pass size="):
         export.to_tflite(model, tmp_path / "a.tflite")
     path = export.to_tflite(model, tmp_path / "a.tflite", size=96)
     assert export.load(path).size == (96, 96)
+
+
+def test_open_input_size_of_a_published_variant_is_its_own(tmp_path: Path) -> None:
+    model = EfficientNet("lite2", weights=None, classes=2, input_shape=(None, None, 3))
+    assert facts_of(model).shape == (260, 260, 3)
 
 
 def test_features_and_logits_export_too(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:
@@ -292,27 +301,27 @@ def test_bad_input_is_refused_and_leaves_nothing(tiny: Any, tmp_path: Path, call
 
 
 @pytest.mark.parametrize("exporter", [export.to_saved_model, export.to_tflite, export.to_onnx])
-def test_existing_path_is_kept_unless_overwriting(tiny: Any, tmp_path: Path, exporter: Any) -> None:
+def test_existing_path_is_kept_unless_overwriting(nano: Any, tmp_path: Path, exporter: Any) -> None:
     path = tmp_path / "taken"
     path.write_text("precious")
     with pytest.raises(InvalidInputError, match=r"does not exist yet.*overwrite=True"):
-        exporter(tiny, path)
+        exporter(nano, path)
     assert path.read_text() == "precious"
 
 
-def test_overwriting_replaces_a_directory(tiny: Any, tmp_path: Path) -> None:
+def test_overwriting_replaces_a_directory(nano: Any, tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_text("x")
-    export.to_saved_model(tiny, path, overwrite=True)
+    export.to_saved_model(nano, path, overwrite=True)
     assert not (path / "old").exists() and (path / "saved_model.pb").is_file()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_path_with_spaces_and_other_letters_works(tiny: Any, pixels64: Any, tmp_path: Path) -> None:
+def test_path_with_spaces_and_other_letters_works(nano: Any, pixels32: Any, tmp_path: Path) -> None:
     for target in ("saved_model", "tflite:float32", "onnx:float32"):
         folder = tmp_path / "mit Leerzeichen" / "écran 写真"
-        assert export.verify(tiny, write(tiny, folder, target), pixels64).ok
+        assert export.verify(nano, write(nano, folder, target), pixels32).ok
 
 
 def test_staged_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
@@ -344,11 +353,11 @@ def test_staged_names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_missing_extra_is_reported_with_the_pip_line(
-    monkeypatch: pytest.MonkeyPatch, tiny: Any, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, nano: Any, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "tf2onnx", None)  # not installed, wherever this runs
     with pytest.raises(MissingExtraError, match=r"pip install 'keras-effnet\[onnx\]'"):
-        export.to_onnx(tiny, tmp_path / "a.onnx")
+        export.to_onnx(nano, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 

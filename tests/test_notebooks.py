@@ -51,8 +51,8 @@ def test_check_for_outputs_notices_one(tmp_path: Path) -> None:
 def test_notebook_says_what_it_needs_and_is_short(path: Path) -> None:
     cells = _cells(path)
     first = "".join(cells[0]["source"])
-    assert cells[0]["cell_type"] == "markdown" and "pip install 'keras-effnet[" in first
-    extras = first.split("keras-effnet[")[1].split("]")[0].split(",")
+    assert cells[0]["cell_type"] == "markdown" and "pip install '.[" in first
+    extras = first.split("pip install '.[")[1].split("]")[0].split(",")
     declared = (ROOT / "setup.py").read_text(encoding="utf-8")
     assert all(f'"{extra}":' in declared for extra in extras)
     assert sum(len("".join(cell["source"]).splitlines()) for cell in cells) <= 160

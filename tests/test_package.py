@@ -40,13 +40,38 @@ def test_import_alone_does_not_even_load_keras() -> None:
     assert _python("import sys, keras_effnet; print('keras' in sys.modules)") == "False"
 
 
+PUBLIC = (
+    "CompoundScaling EfficientNet EfficientNetB0 EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 "
+    "EfficientNetB5 EfficientNetB6 EfficientNetB7 EfficientNetB8 EfficientNetL2 EfficientNetLite0 "
+    "EfficientNetLite1 EfficientNetLite2 EfficientNetLite3 EfficientNetLite4 baselines cost decode_predictions "
+    "errors explain export load_image load_weights preprocess_input scaling train transfer"
+)
+
+
+def test_dir_shows_the_public_names_and_no_other() -> None:
+    code = (
+        "import keras_effnet; before = dir(keras_effnet); keras_effnet.load_image; keras_effnet.cost\n"
+        "assert dir(keras_effnet) == before; print(*before)"
+    )
+    assert _python(code) == PUBLIC
+
+
 def test_every_public_name_exists() -> None:
     import keras_effnet
 
     for name in keras_effnet.__all__:
-        assert callable(getattr(keras_effnet, name))
-    with pytest.raises(AttributeError, match="no attribute 'EfficientNetB9'"):
+        value = getattr(keras_effnet, name)
+        assert callable(value) or value.__name__ == f"keras_effnet.{name}"
+    with pytest.raises(AttributeError, match="EfficientNetB9"):
         keras_effnet.EfficientNetB9  # noqa: B018 - the access is the test
+
+
+def test_backend_can_be_chosen_after_the_import() -> None:
+    code = (
+        "import os, keras_effnet; os.environ['KERAS_BACKEND'] = 'jax'\n"
+        "keras_effnet.EfficientNet; import keras; print(keras.backend.backend())"
+    )
+    assert _python(code) == "jax"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +85,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_maps_export_into_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "keras_effnet/export/__init__.py" in names
-    assert "keras_effnet/py.typed" in names
+    assert {"keras_effnet/py.typed", "keras_effnet/__init__.pyi"} <= set(names)
     assert "keras_effnet/export/templates/report.html" in names
     assert "keras_effnet/photos/cat.jpg" in names
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}

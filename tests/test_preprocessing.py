@@ -11,8 +11,9 @@ from PIL import Image
 
 from keras_effnet import decode_predictions, load_image, preprocess_input
 from keras_effnet.errors import EffNetWarning, InvalidInputError
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.labels import imagenet_labels, imagenet_wnids
-from keras_effnet.pictures.reading import check_pixels, list_images, sample_images
+from keras_effnet.pictures.reading import check_pixels, sample_images
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,16 +17,22 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from material import encoded, exif
 from PIL import Image
 
 from keras_effnet import load_image
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.listing import read_listing
 from keras_effnet.pretrain import examples, pretrain
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share
+
+# runs of a few steps cannot have an average that is good for anything; the tests look at other things
+pytestmark = pytest.mark.filterwarnings("ignore:Expected more than:keras_effnet.errors.EffNetWarning")
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
 QUICK = Recipe(
@@ -113,8 +120,20 @@ def prepared(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
+ONE_EPOCH = replace(QUICK, epochs=1)
+
+
 def _check_run(out: Path, found: Examples, small: Any) -> None:
     assert found.count == 24 and found.records.element_spec[0].dtype == "string"
+    pretrain(small, found, out=out, recipe=ONE_EPOCH, verbose=0)
+    (row,) = csv.DictReader((out / "history.csv").open())
+    assert np.isfinite(float(row["loss"])) and (out / "model.keras").is_file()
+
+
+def test_pretrain_learns_from_folders(folders: Path, small: Any, tmp_path: Path) -> None:
+    found = examples.from_folders(folders)
+    assert found.labels == ("blue", "green", "red")
+    out = tmp_path / "run"
     pretrain(small, found, found, out=out, recipe=QUICK, verbose=0)
     assert sorted(path.name for path in out.iterdir()) == [
         "history.csv",
@@ -128,12 +147,6 @@ def _check_run(out: Path, found: Examples, small: Any) -> None:
     assert min(losses[1:]) < losses[0], losses  # so few steps of so small batches do not fall steadily
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     assert json.loads((out / "recipe.json").read_text())["learning_rate"] == 0.02
-
-
-def test_pretrain_learns_from_folders(folders: Path, small: Any, tmp_path: Path) -> None:
-    found = examples.from_folders(folders)
-    assert found.labels == ("blue", "green", "red")
-    _check_run(tmp_path / "run", found, small)
     assert (tmp_path / "run" / "labels.txt").read_text() == "blue\ngreen\nred\n"
     code = (
         "import sys, keras; keras.models.load_model('run/model.keras'); print('keras_effnet' in sys.modules)"
@@ -174,21 +187,96 @@ def test_the_three_sources_hold_the_same_examples(folders: Path, records: str, p
     np.testing.assert_allclose(means[2], means[0], atol=1)  # written from pixels, not from JPEG files
 
 
-def test_evaluation_crop_is_that_of_load_image() -> None:
-    import skimage
+def _of_class(root: Path, files: dict[str, bytes]) -> Examples:
+    """Examples of two classes, the files in the first one."""
+    for name, content in {**files, "../b/x.png": encoded(Image.new("RGB", (8, 8)), "PNG")}.items():
+        path = root / "a" / name
+        (root / "a").mkdir(exist_ok=True)
+        path.parent.resolve().mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return examples.from_folders(root)
 
-    path = Path(skimage.__file__).parent / "data" / "coffee.png"
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_pictures_of_all_kinds_and_orientations_are_those_of_load_image(
+    interpolation: str, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((64, 48))
+    files = {
+        f"{orientation}{'i' if order == '<' else 'm'}.jpg": encoded(
+            picture, "JPEG", exif=exif(orientation, order=order)
+        )
+        for orientation in range(1, 9)
+        for order in "<>"
+    }
+    veiled = picture.convert("RGBA")
+    veiled.putalpha(Image.linear_gradient("L").resize(veiled.size))
+    kinds = {"png": "PNG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP", "gif": "GIF", "tiff": "TIFF"}
+    files |= {
+        f"x.{suffix}": encoded(picture if kind in {"BMP", "GIF"} else veiled, kind)
+        for suffix, kind in kinds.items()
+    }
+    found = _of_class(tmp_path, files)
+    assert found.count == len(files) + 1 == 23
+    framing = Framing(interpolation)
+    whole = Recipe(batch_size=found.count, crop_area=1, augment_ops=0)
+    batches = (
+        validation_batches(found, whole, 32, framing=framing),
+        training_batches(found, whole, 32, framing=framing),
+    )
+    expected = {load_image(path, 32, interpolation=interpolation).tobytes() for path in tmp_path.rglob("*.*")}
+    for data in batches:
+        seen = {np.asarray(one).astype(np.uint8).tobytes() for one in next(iter(data))[0]}
+        assert seen == expected
+
+
+def test_pretraining_reads_as_its_variant_is_used_later(
+    folders: Path, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framings: list[Framing] = []
+
+    def batches(*_: Any, framing: Framing, **__: Any) -> Any:
+        framings.append(framing)
+        raise InvalidInputError("seen")
+
+    monkeypatch.setattr(importlib.import_module("keras_effnet.pretrain.run"), "training_batches", batches)
+    for variant in (small, "lite0"):
+        with pytest.raises(InvalidInputError, match="seen"):
+            pretrain(variant, examples.from_folders(folders), out=tmp_path / "run", verbose=0)
+    assert [framing.interpolation for framing in framings] == ["bicubic", "bilinear"]
+
+
+def test_tfrecords_with_names_and_an_offset_of_their_own(records: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    one = Examples(
-        records=tf.data.Dataset.from_tensors((str(path), tf.constant(0, tf.int64))),
-        are_paths=True,
-        count=1,
-        labels=("a", "b"),
-    )
-    pixels, _ = next(iter(validation_batches(one, Recipe(batch_size=1), 224)))
-    difference = np.abs(np.asarray(pixels)[0] - load_image(path, 224).astype(np.float32))
-    assert difference.mean() < 1.5  # the other library's bicubic, and whole pixels at the crop's edge
+    names = examples.RecordFeatures(image="jpeg", label="y", offset=0)
+    with tf.io.TFRecordWriter(str(tmp_path / "x-0")) as writer:
+        feature = {
+            "jpeg": tf.train.Feature(
+                bytes_list=tf.train.BytesList(value=[encoded(_picture("red", 0), "PNG")])
+            ),
+            "y": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
+        }
+        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    found = examples.from_tfrecords(str(tmp_path / "x-*"), 3, features=names)
+    pixels, labels = next(iter(validation_batches(found, Recipe(batch_size=1), 32)))
+    assert np.asarray(labels).tolist() == [[1.0, 0.0, 0.0]]
+    np.testing.assert_allclose(np.asarray(pixels).mean((0, 1, 2)), COLOURS["red"], atol=10)
+    with pytest.raises(InvalidInputError, match=r"records with 'jpeg' and 'y'.*--image-feature"):
+        examples.from_tfrecords(records, 3, features=names)
+
+
+def test_csv_and_split_folders_are_sources_too(folders: Path, tmp_path: Path) -> None:
+    rows = ["blue/0.jpg,b,train", "red/0.jpg,r,", "blue/1.png,b,validation", "red/1.png,r,test"]
+    (folders / "list.csv").write_text("\n".join(["file,label,split", *rows]) + "\n")
+    try:
+        listing = read_listing(folders / "list.csv")
+    finally:
+        (folders / "list.csv").unlink()
+    assert examples.from_listing(listing).count == 2
+    assert examples.from_listing(listing, "validation").count == 1
+    assert examples.from_listing(listing).labels == ("b", "r")
 
 
 def test_slices_of_several_processes_are_the_batch_of_one(folders: Path) -> None:
@@ -332,7 +420,7 @@ def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) 
         "real = tf.distribute.MirroredStrategy\n"
         "made = []\n"
         "tf.distribute.MirroredStrategy = lambda: made.append(real(['CPU:0', 'CPU:1'])) or made[-1]\n"
-        "from keras_effnet import examples\nfrom keras_effnet.pretrain import pretrain\n"
+        "from keras_effnet.pretrain import examples\nfrom keras_effnet.pretrain import pretrain\n"
         "from keras_effnet.pretrain.recipe import Recipe\nfrom keras_effnet.network.variants import Variant\n"
         "small = Variant(name='small', title='Small', width=0.1, depth=0.1, resolution=32, dropout=0.0)\n"
         "recipe = Recipe(epochs=1, batch_size=8, augment_ops=0, ema=0)\n"
@@ -350,9 +438,10 @@ def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent"], "directory with a folder for each class"),
-        (["ONE"], "at least two folders"),
-        (["EMPTY"], "pictures (.bmp .gif .jpeg .jpg .png) of class 'b'"),
+        (["absent"], "folder with a folder of photographs per class"),
+        (["ONE"], "at least two classes"),
+        (["EMPTY"], "EMPTY/b', which has none (.bmp .gif .jpeg .jpg .png .tif .tiff .webp)"),
+        (["DATA", "--label-offset", "0"], "Expected --format tfrecords with"),
         (["DATA", "--batch-size", "25"], "at least 25 pictures"),
         (["DATA", "--ema", "1"], "Expected ema in [0, 1)"),
         (["DATA", "--model", "b99"], "Expected variant to be one of"),
@@ -404,6 +493,9 @@ def test_pretrain_command_trains(folders: Path, tmp_path: Path, capsys: Any, mon
     monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")
     out = tmp_path / "run"
     recipe = ["--epochs", "1", "--batch-size", "8", "--augment-ops", "0", "--ema", "0", "--size", "32"]
-    assert main(["pretrain", str(folders), "--model", "lite0", "--out", str(out), "--quiet", *recipe]) == 0
-    assert capsys.readouterr().out.strip() == str(out / "model.keras")
+    assert main(["pretrain", str(folders), "--model", "lite0", "--out", str(out), *recipe]) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == str(out / "model.keras")
+    assert re.search(r"^pretraining: epoch 1 of 1, accuracy 0\.\d+, loss \d", told.err, re.M)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", told.out + told.err)  # as a pipe gets it
     assert keras.models.load_model(out / "model.keras").output_shape == (None, 3)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
-from keras_effnet.errors import ExportError
-from keras_effnet.system.quiet import import_keras, quiet_native
+from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.system.quiet import check_backend, import_keras, quiet_native
 
 
 @pytest.mark.parametrize(("error", "shown"), [(ExportError, ""), (ValueError, "native noise\n")])
@@ -43,3 +45,19 @@ def test_command_line_hides_what_tensorflow_remarks_unless_asked(
         assert logger.isEnabledFor(logging.WARNING) is told
     finally:
         logger.setLevel(before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen"), [('{"backend": "jax"}', "jax"), ("{}", "tensorflow"), ("damaged", "tensorflow")]
+)
+def test_backend_of_keras_own_settings_is_known_before_keras_is_imported(
+    settings: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "keras.json").write_text(settings)
+    assert check_backend() == chosen
+    monkeypatch.setenv("KERAS_BACKEND", "torch")  # it comes first, as in Keras
+    with pytest.raises(InvalidInputError, match=r"the backend 'torch', of KERAS_BACKEND"):
+        check_backend()

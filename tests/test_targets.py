@@ -15,7 +15,7 @@ from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError, MissingExtraError
 from keras_effnet.export.options import OnnxRecipe, Options, TFLiteRecipe
 from keras_effnet.export.targets import TARGETS, check_installed, check_options
-from keras_effnet.pictures.reading import sample_paths
+from keras_effnet.pictures.folders import sample_paths
 
 
 @pytest.mark.parametrize(

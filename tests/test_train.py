@@ -329,12 +329,17 @@ def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_ch
         for path in added:
             path.parent.mkdir(exist_ok=True)
             shutil.copy(data / "red" / "01.png", path)
-        assert main([*arguments, "--export", "onnx:float32"]) == 0
+        assert main([*arguments[:-1], "--export", "onnx:float32"]) == 0
     finally:
         for path in added:
             path.unlink()
         (data / "yellow").rmdir()
     assert {name: (finished / name).read_bytes() for name in before} == before
+    said = capsys.readouterr().out.splitlines()
+    file = finished / "export" / "lite0_float32.onnx"
+    assert said[-1] == f"export: {file}: the model's class for 100.0% of 6 test photographs"
+    assert re.fullmatch(r"kept: the (head alone|fine-tuned network of epoch \d).* right, .*", said[-4])
+    assert main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
     runner = load(finished / "export" / "lite0_float32.onnx")
     assert runner.labels == ("blue", "green", "red")

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from material import ROOT, encoded, exif
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.train.augmentation import augmentation
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.listing import SPLITS, read_listing
-from keras_effnet.train.pictures import evaluation_batches, scan, training_batches
+from keras_effnet.pictures.listing import SPLITS, read_listing
+from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
+from keras_effnet.train.checkpoints import Checkpoint
+from keras_effnet.train.data import class_weights, imbalance, scan, split_listing
+from keras_effnet.train.folder import trained_model
+from keras_effnet.train.results import reason_for_result
 from keras_effnet.train.settings import Settings
-from keras_effnet.train.splits import class_weights, imbalance, split_listing
 
 
 def _picture(path: Path, value: int = 100) -> Path:
@@ -65,7 +70,7 @@ def test_listing_reads_csv_with_and_without_splits(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(text)
     listing = split_listing(read_listing(tmp_path / "data.csv"), validation=0.2, test=0.2, seed=0)
     assert [len(listing.of(split)) for split in SPLITS] == [2, 2, 0]
-    assert scan(listing) == []
+    assert scan(listing).broken == ()
     (tmp_path / "data.csv").write_text("file,label\npics/a.png,x\npics/b.png,y\n")
     assert set(read_listing(tmp_path / "data.csv").splits) == {-1}
 
@@ -107,7 +112,7 @@ def test_scan_finds_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b" / "empty.png").write_bytes(b"")
     listing = read_listing(tmp_path)
     (tmp_path / "b" / "000.png").unlink()
-    broken = {listing.files[index]: reason for index, reason in scan(listing)}
+    broken = {listing.files[index]: reason for index, reason in scan(listing).broken}
     assert set(broken) == {"a/cut.jpg", "b/text.png", "b/empty.png", "b/000.png"}
     assert broken["b/000.png"] == "no such file"
     assert broken["b/text.png"] == "no picture in it, or of a kind that cannot be read"
@@ -235,7 +240,9 @@ def test_listing_names_a_folder_that_it_may_not_read(tmp_path: Path, monkeypatch
         return real(place)
 
     monkeypatch.setattr("os.scandir", scandir)
-    with pytest.raises(InvalidInputError, match=r"b' \(Permission denied\)\. Change its permissions"):
+    with pytest.raises(
+        InvalidInputError, match=r"b'\. The system said: Permission denied\. Change its permissions"
+    ):
         read_listing(tmp_path)
 
 
@@ -361,3 +368,90 @@ def test_fine_tuning_counts_when_it_gets_no_fewer_photographs_right(
     assert not checkpoint.improved
     checkpoint.best_epoch, checkpoint.history = 2, {"val_accuracy": [0.95, accuracy]}
     assert checkpoint.improved == kept
+
+
+def test_photographs_with_malformed_exif_pass_the_scan_and_are_read_upright(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 2, "b": 2})
+    lying = Image.new("RGB", (64, 48), (200, 0, 0))
+    lying.paste((0, 0, 200), (0, 0, 32, 48))  # blue on the left: below, once it is turned
+    (tmp_path / "a" / "x.jpg").write_bytes(encoded(lying, "JPEG", exif=exif(8, malformed=True)))
+    listing = split_listing(read_listing(tmp_path), validation=0.2, test=0, seed=0)
+    found = scan(listing)
+    assert found.broken == found.faulty == ()
+    index = np.array([listing.files.index("a/x.jpg")])
+    pixels, _ = next(iter(evaluation_batches(listing, index, 32, Framing("bilinear", 0), batch_size=1)))
+    assert np.asarray(pixels)[0, -1].mean(0).argmax() == 2 and np.asarray(pixels)[0, 0].mean(0).argmax() == 0
+
+
+def test_gray_of_twelve_bits_is_learned_as_bright_as_it_is_and_told(tmp_path: Path) -> None:
+    _folders(tmp_path, {"a": 2, "b": 2})
+    levels = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a" / "deep.png")
+    listing = read_listing(tmp_path)
+    index = listing.files.index("a/deep.png")
+    (told,) = scan(listing).faulty
+    assert told[0] == index and "taken for 12 bits" in told[1]
+    batch = next(
+        iter(evaluation_batches(listing, np.array([index]), 32, Framing("bilinear", 0), batch_size=1))
+    )
+    assert np.asarray(batch[0]).mean() == pytest.approx(127.5, abs=2)
+
+
+DROPPED = """
+import gc, sys, time
+import numpy as np, tensorflow as tf
+from keras_effnet.pictures.batches import dataset_of
+
+def make():
+    for number in range(40):
+        if number == 20:
+            raise ValueError("a picture that is gone")
+        time.sleep(0.002)
+        yield (np.zeros((2, 8, 8, 3), np.float32),)
+
+for round in range(8):
+    batches = dataset_of(make, [tf.TensorSpec((2, 8, 8, 3))], 40).map(lambda pixels: pixels[:, ::-1])
+    try:
+        for number, batch in enumerate(batches):
+            if round % 2 and number == 7:
+                break
+    except tf.errors.InvalidArgumentError as error:
+        assert "a picture that is gone" in str(error) and number == 19
+    gc.collect()
+print("ended")
+"""
+
+
+def test_batches_that_are_dropped_in_the_middle_or_fail_never_hang() -> None:
+    """With the threads of tf.data calling Python one in a few such ends waited for itself for ever."""
+    result = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, check=False, timeout=240, cwd=ROOT
+    )
+    assert result.stdout.split() == ["ended"], result.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "the fine-tuned network of epoch 2: it got 0.900 of the validation photographs right, the head alone 0.800"),
+        ({"best_epoch": 0}, "the head alone on the pretrained network: it got 0.800 .* the best fine-tuned epoch 0.900"),
+        ({"fine_tuning": None}, "the head alone .* nothing was fine-tuned"),
+        ({"head": None}, "the network of epoch 2, which had the lowest validation loss and got 0.900"),
+        ({"refit": {"epochs": 2}}, "the refitted network, .* for 2 epochs, as many as got 0.900 .* 0.800"),
+    ],
+    ids=["fine-tuned", "head was better", "head alone", "random weights", "refitted"],
+)  # fmt: skip
+def test_run_says_which_network_it_kept_and_why(changes: dict[str, Any], message: str) -> None:
+    history = {"val_accuracy": [0.7, 0.9, 0.9], "val_loss": [2.0, 1.0, 1.5]}
+    tuned = {"best_epoch": changes.pop("best_epoch", 2), "history": history}
+    metrics = {"head": {"validation_accuracy": 0.8}, "fine_tuning": tuned, "refit": None} | changes
+    assert re.fullmatch(message + ".*", reason_for_result(metrics))
+
+
+def test_folder_of_a_run_tells_its_model_or_that_it_has_none_yet(tmp_path: Path) -> None:
+    assert trained_model(tmp_path) is None
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match=r"one that has no model\.keras yet"):
+        trained_model(tmp_path)
+    (tmp_path / "model.keras").write_bytes(b"")
+    assert trained_model(tmp_path) == (tmp_path / "model.keras", tmp_path / "labels.txt")

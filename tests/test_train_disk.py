@@ -13,11 +13,13 @@ import tensorflow as tf
 from full_disk import full_disk
 
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
-from keras_effnet.system.access import system_said
-from keras_effnet.system.files import shown, staged
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.faults import plain_errors
-from keras_effnet.train.features import cached_features
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.listing import read_listing
+from keras_effnet.system.files import shown, staged, system_said
+from keras_effnet.train.batches import evaluation_batches
+from keras_effnet.train.checkpoints import Checkpoint
+from keras_effnet.train.head import cached_features
+from keras_effnet.train.run import plain_errors
 
 pytest.importorskip("tensorboard")
 LIMIT = 3000  # bytes
@@ -85,17 +87,17 @@ def test_error_of_a_library_becomes_one_line(tmp_path: Path) -> None:
     assert system_said(OSError("two\nlines")) == "two lines"
 
 
-def test_photograph_that_is_gone_by_now_is_one_line() -> None:
-    def read(_: Any) -> Any:
-        raise InvalidInputError("Expected a picture at 'x.png'. Received: no such file.")
-
-    pictures = tf.data.Dataset.range(4).map(lambda i: tf.numpy_function(read, [i], tf.float32))
+def test_photograph_that_is_gone_by_now_is_one_line(tmp_path: Path) -> None:
+    rows = "".join(f"{name}.png,{name},train\n" for name in "ab")
+    (tmp_path / "list.csv").write_text(f"file,label,split\n{rows}")
+    listing = read_listing(tmp_path / "list.csv")
+    batches = evaluation_batches(listing, np.arange(2), 32, Framing(), batch_size=1)
     with pytest.raises(InvalidInputError) as caught, plain_errors():
-        next(iter(pictures))
-    assert str(caught.value) == (
-        "Expected a picture at 'x.png'. Received: no such file. It could be read when the run began; put it "
-        "back and resume."
-    )
+        next(iter(batches))
+    message = str(caught.value)
+    assert message.startswith(f"Expected a picture at '{tmp_path / 'a.png'}'. Received: no such file.")
+    assert message.endswith(" It could be read when the run began; put it back and resume.")
+    assert "\n" not in message
 
 
 def test_other_errors_of_tensorflow_stay_what_they_are() -> None:

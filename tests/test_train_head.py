@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_effnet.train import head, logistic
-from keras_effnet.train.logistic import affordable, solve_head
+from keras_effnet.train import head
+from keras_effnet.train.head import affordable, solve_head
 
 
 def features(classes: int, count: int, seed: int, *, noise: float = 1.0) -> tuple[Any, Any]:
@@ -70,15 +70,15 @@ def test_class_weights_let_a_rare_class_count() -> None:
 def test_head_is_trained_in_batches_when_solving_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
-    rows, labels = features(3, 90, 0)
+    (rows, labels), validation = (features(3, 90, seed, noise=0.5) for seed in (0, 1))
     assert affordable([rows], 3) and not affordable([np.broadcast_to(np.float32(0), (10**6, 1280))], 10)
     image = keras.Input((24,))
     model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="predictions")(image))
-    arguments: dict[str, Any] = {"class_weights": None, "epochs": 200, "seed": 0}
-    solved = head.train_head(model, [rows], labels, features(3, 90, 1), **arguments)
+    arguments: dict[str, Any] = {"class_weights": None, "epochs": 40, "seed": 0}
+    solved = head.train_head(model, [rows], labels, validation, **arguments)
     exact = model.get_weights()
-    monkeypatch.setattr(logistic, "AFFORDABLE", 0)
-    trained = head.train_head(model, [rows], labels, features(3, 90, 1), **arguments)
+    monkeypatch.setattr(head, "AFFORDABLE", 0)
+    trained = head.train_head(model, [rows], labels, validation, **arguments)
     assert "strength" in solved and "loss" in trained
     # both are regressions on the same features
     assert np.mean((rows @ exact[0] + exact[1]).argmax(1) == model.predict(rows, verbose=0).argmax(1)) > 0.9

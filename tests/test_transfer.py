@@ -13,10 +13,11 @@ import pytest
 from material import ROOT, randomize
 from PIL import Image
 
-from keras_effnet import EfficientNet, export, transfer
+from keras_effnet import EfficientNet, decode_predictions, export, transfer
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.class_names import labels_layer_name, labels_of
+from keras_effnet.explain import explain
 from keras_effnet.pictures.framing import framing_of
+from keras_effnet.pictures.labels import labels_layer_name, labels_of
 
 LABELS = ("cat", "t-shirt", "ice cream", "Grüße_1.5", "狗")
 
@@ -26,8 +27,8 @@ def pretrained(tiny_variant: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     """A weight file for the tiny network, with batch statistics that are not the initial ones."""
     model = EfficientNet(tiny_variant, weights=None, classes=7)
     randomize(model)
-    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    model.save_weights(path)
+    path = tmp_path_factory.mktemp("weights") / "tiny.keras"  # says how its pixels were prepared
+    model.save(path)
     return path
 
 
@@ -114,6 +115,117 @@ def test_freeze_reaches_a_network_inside_a_model(tiny_variant: Any, pretrained: 
     assert {path.split("/")[-2] for path in changed} == {"mine"}
 
 
+def _frozen(model: Any) -> Any:
+    model.trainable = False
+    return model
+
+
+def _pooled(model: Any, x: Any) -> Any:
+    return keras.layers.GlobalAveragePooling2D()(model(x))
+
+
+def test_freeze_and_unfreeze_leave_frozen_networks_beside_ours_alone(tiny_variant: Any) -> None:
+    """Before, all 260 arrays of a MobileNetV2 beside the network changed in one epoch."""
+    layers = keras.layers
+    size = {"include_top": False, "weights": None, "input_shape": (64, 64, 3)}
+    ours, teacher = (EfficientNet(tiny_variant, **size, name=name) for name in ("ours", "teacher"))
+    beside = keras.applications.MobileNetV2(**size, alpha=0.35)
+    words = layers.Embedding(256, 2, name="embedding")
+    x = keras.Input((64, 64, 3))
+    pooled = [layers.GlobalAveragePooling2D()(network(x)) for network in (ours, beside, teacher)]
+    said = layers.Flatten()(words(layers.CenterCrop(2, 2)(x)))
+    model = keras.Model(x, layers.Dense(5, "softmax", name="mine")(layers.Concatenate()([*pooled, said])))
+    for frozen in (beside, teacher, words):
+        frozen.trainable = False
+    transfer.freeze(model)
+    head = [id(variable) for variable in model.get_layer("mine").weights]
+    assert [id(variable) for variable in model.trainable_variables] == head
+    transfer.unfreeze(model, "block6a")
+    opened = {id(variable) for variable in ours.trainable_variables}
+    assert {id(variable) for variable in model.trainable_variables} == {*head, *opened}
+    assert opened and ours.trainable_variables[0].path == "block6a_expand_conv/kernel"
+
+
+def test_unfreeze_opens_a_frozen_model_for_our_blocks_alone(tiny_variant: Any) -> None:
+    """Keras hands `trainable = True` of a model down to all that is in it."""
+    backbone = EfficientNet(tiny_variant, include_top=False, pooling="avg", weights=None)
+    adapter = keras.layers.Dense(8, name="adapter")
+    inner = keras.Model(backbone.input, adapter(backbone(backbone.input)))
+    model = keras.Sequential([keras.Input((64, 64, 3)), inner, keras.layers.Dense(3, name="mine")])
+    inner.trainable = False
+    transfer.freeze(model)
+    assert [variable.path.split("/")[-2] for variable in model.trainable_variables] == ["mine", "mine"]
+    transfer.unfreeze(model, "top")
+    assert [variable.path.split("/")[-2] for variable in model.trainable_variables] == [
+        "top_conv",
+        "mine",
+        "mine",
+    ]
+    assert not adapter.trainable
+
+
+def test_freeze_asks_which_network_is_meant_when_there_are_two(tiny_variant: Any) -> None:
+    x = keras.Input((64, 64, 3))
+    pair = [
+        EfficientNet(tiny_variant, include_top=False, pooling="avg", weights=None, name=name)
+        for name in ("left", "right")
+    ]
+    model = keras.Model(x, keras.layers.Concatenate()([each(x) for each in pair]), name="pair")
+    with pytest.raises(InvalidInputError, match=r"one EfficientNet in the model 'pair'.*2, 'left', 'right'"):
+        transfer.freeze(model)
+    assert all(layer.trainable for layer in pair[0].layers)
+    transfer.freeze(model.get_layer("left"))
+    assert not pair[0].trainable_variables and pair[1].trainable_variables
+
+
+def test_unfreeze_refuses_efficientnet_v2() -> None:
+    model = keras.applications.EfficientNetV2B0(weights=None, include_top=False)
+    with pytest.raises(InvalidInputError, match="Expected a model with an EfficientNet in it"):
+        transfer.unfreeze(model, "block5a")
+
+
+def test_classifier_of_one_output_is_a_sigmoid_with_two_labels(
+    tiny_variant: Any, pretrained: Path, pixels64: Any, tmp_path: Path
+) -> None:
+    model = transfer.classifier(tiny_variant, 1, labels=["cat", "dog"], weights=pretrained)
+    head = model.get_layer("predictions")
+    head.kernel.assign(np.random.default_rng(3).normal(size=head.kernel.shape))
+    first = model.predict(pixels64, verbose=0)
+    head.bias.assign([-np.median(np.log(first / (1 - first)))])  # three pictures on either side
+    loss = model.compile("sgd", "binary_crossentropy") or model.evaluate(
+        pixels64, np.arange(6) % 2, verbose=0
+    )
+    assert np.isfinite(loss)
+    model.save(tmp_path / "m.keras")
+    runner = export.load(tmp_path / "m.keras")
+    assert runner.labels == labels_of(model) == ("cat", "dog")
+    scores = runner(pixels64)
+    assert scores.shape == (6, 1) and (scores > 0.5).sum() == 3
+    named = [row[0] for row in decode_predictions(scores, labels=runner.labels)]
+    assert [guess.label for guess in named] == [("cat", "dog")[int(score > 0.5)] for score in scores[:, 0]]
+    for pixels, guess in zip(pixels64, named, strict=True):
+        found = explain(model, pixels)
+        assert runner.labels[found.class_index] == guess.label
+        assert found.output == pytest.approx(guess.probability, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 1, "labels": ["cat"]}, "Expected 2 labels for classes=1. Received: 1"),
+        ({"classes": 3, "labels": ["cat", "dog"]}, "Expected 3 labels for classes=3. Received: 2"),
+        ({"classes": ["a", "b"], "labels": ["a", "b"]}, "Expected labels only where classes is a number"),
+        (
+            {"classes": 1, "classifier_activation": "softmax"},
+            "another activation than softmax for one output",
+        ),
+    ],
+)
+def test_classifier_refuses_labels_and_activations_that_do_not_fit(arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        transfer.classifier("lite0", weights=None, **arguments)
+
+
 def test_labels_survive_plain_keras(classifier: Any, tmp_path: Path) -> None:
     classifier.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -166,7 +278,9 @@ def test_int8_path_understands_the_classifier(classifier: Any) -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (1, "Expected at least two classes.*Received: 1"),
+        (0, "Expected at least two classes.*Received: 0"),
+        (True, "Expected at least two classes.*Received: True"),
+        (1.5, "Expected at least two classes.*Received: 1.5"),
         (["cat"], "Expected at least two classes.*Received: \\['cat'\\]"),
         (["cat", "cat"], "Expected class names that differ. Received twice: 'cat'"),
         (["cat", "a\nb"], "Expected class names of one line each. Received: 'a\\\\nb'"),
@@ -228,7 +342,7 @@ def test_reset_classifier_takes_a_backbone_and_refuses_a_model_around_one(tiny_v
     with pytest.raises(InvalidInputError, match=r"with 0 such layers\. Pass the EfficientNet itself"):
         transfer.reset_classifier(around, 3)
     with pytest.raises(InvalidInputError, match="at least two classes"):
-        transfer.reset_classifier(backbone, 1)
+        transfer.reset_classifier(backbone, 0)
 
 
 def test_classifier_makes_a_new_head_on_a_trained_file_of_as_many_classes(

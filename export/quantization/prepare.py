@@ -20,8 +20,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError, unknown_name, warn
 from keras_effnet.network.reader import flat_layers
 from keras_effnet.pictures.reading import check_pixels
-from keras_effnet.system.memory import release
-from keras_effnet.system.threads import one_blas_thread
+from keras_effnet.system.resources import one_blas_thread, release
 
 from ..model_facts import ModelFacts, facts_of
 from . import equalization

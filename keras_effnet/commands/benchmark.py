@@ -7,11 +7,19 @@ import json
 import os
 from pathlib import Path
 
-from keras_effnet.commands.options import add_json, whole_number
+from keras_effnet.commands.models import ARTEFACTS, choose
+from keras_effnet.commands.options import add_json, add_size, whole_number
 from keras_effnet.commands.table import table
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.export import load
+from keras_effnet.export.timing import example_pixels, median_latencies_ms
+from keras_effnet.system.files import size_of
 
 NAME = "benchmark"
 HELP = "time exported files against each other, taking turns"
+EXAMPLES = """\
+  keras-effnet benchmark b0_float32.tflite b0_int8.tflite --threads 4
+  keras-effnet benchmark b0_float32.onnx b0_saved_model --batch 8"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,19 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "artefacts", nargs="+", metavar="ARTEFACT", help="files or SavedModel folders; the first is 1.00"
     )
     parser.add_argument("--batch", type=whole_number(1), default=1, help="pictures per call (default: 1)")
-    parser.add_argument("--size", type=whole_number(1), help="side in pixels, for artefacts that take any")
     parser.add_argument("--rounds", type=whole_number(1), default=30, help="timed rounds (default: 30)")
     parser.add_argument("--threads", type=whole_number(1), default=os.cpu_count(), help="default: all cores")
+    add_size(parser)
     add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.errors import InvalidInputError
-    from keras_effnet.export import load
-    from keras_effnet.export.timing import example_pixels, median_latencies_ms
-    from keras_effnet.system.files import size_of
+def check(arguments: argparse.Namespace) -> None:
+    arguments.choices = [choose(text, ARTEFACTS, flag="ARTEFACT") for text in arguments.artefacts]
 
-    runners = [load(path, threads=arguments.threads) for path in arguments.artefacts]
+
+def run(arguments: argparse.Namespace) -> int:
+    runners = [load(str(choice.path), threads=arguments.threads) for choice in arguments.choices]
     examples = [example_pixels(runner, arguments.batch, size=arguments.size) for runner in runners]
     shapes = {images.shape[1:] for images in examples}
     if len(shapes) > 1:
@@ -42,20 +49,25 @@ def run(arguments: argparse.Namespace) -> int:
     medians = median_latencies_ms(runners, examples[0], rounds=arguments.rounds)
     entries = [
         {
-            "file": str(path),
-            "bytes": size_of(Path(path)),
+            "file": choice.text,
+            "bytes": size_of(choice.path),
             "batch": arguments.batch,
             "threads": arguments.threads,
             "median_ms": median,
             "ratio": median / medians[0],
         }
-        for path, median in zip(arguments.artefacts, medians, strict=True)
+        for choice, median in zip(arguments.choices, medians, strict=True)
     ]
     if arguments.json:
         print(json.dumps(entries, indent=2))
         return 0
     rows = [
-        [Path(e["file"]).name, f"{e['bytes'] / 1e6:.1f} MB", f"{e['median_ms']:.2f} ms", f"{e['ratio']:.2f}"]
+        [
+            Path(e["file"]).name,
+            f"{e['bytes'] / 1e6:.1f} MB",
+            f"{e['median_ms']:.2f} ms",
+            f"{e['ratio']:.2f}",
+        ]
         for e in entries
     ]
     print(table(["artefact", "size", f"median, batch {arguments.batch}", "ratio"], rows))

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from keras_effnet.commands.models import VARIANT, choose
+from keras_effnet.system.quiet import check_backend
+from keras_effnet.weights.convert import check_conversion, convert
+
 NAME = "convert"
 HELP = "convert a weight file or published set to .weights.h5 or .safetensors"
+EXAMPLES = """\
+  keras-effnet convert efficientnet_b0_rwightman-7f5810bc.pth b0.weights.h5
+  keras-effnet convert imagenet lite0.safetensors --model lite0
+  keras-effnet convert efficientnet-b4/ b4.weights.h5 --preprocessing advprop"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,25 +52,27 @@ def preprocessing_of(text: str | None) -> str | tuple[float, ...] | tuple[tuple[
     return (numbers[:half], numbers[half:]) if half and len(numbers) % 2 == 0 else text
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.system.quiet import import_keras
-    from keras_effnet.weights.convert import check_conversion, convert
-
-    preprocessing = preprocessing_of(arguments.preprocessing)
+def check(arguments: argparse.Namespace) -> None:
+    if arguments.model is not None:
+        choose(arguments.model, (VARIANT,))
     check_conversion(
         arguments.source,
         arguments.target,
         variant=arguments.model,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing_of(arguments.preprocessing),
         overwrite=arguments.force,
     )
-    import_keras()
+    check_backend()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    # `convert` reads its source, and tells what is wrong with it, before it builds a network
     path = convert(
         arguments.source,
         arguments.target,
         variant=arguments.model,
         ema=not arguments.raw,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing_of(arguments.preprocessing),
         padding=arguments.padding,
         epsilon=arguments.epsilon,
         overwrite=arguments.force,

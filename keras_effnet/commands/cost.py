@@ -8,11 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.commands.models import NETWORKS, choose
 from keras_effnet.commands.options import add_json, whole_number
 from keras_effnet.commands.table import table
 
 NAME = "cost"
 HELP = "count parameters, multiply-adds and memory, without running the network"
+EXAMPLES = """\
+  keras-effnet cost b0 lite0 mobilenet_v2
+  keras-effnet cost b3 --size 224 --per-block
+  keras-effnet cost mine.keras --json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     detail.add_argument("--per-block", action="store_true", help="one row for each block")
     detail.add_argument("--per-layer", action="store_true", help="one row for each layer")
     add_json(parser)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    arguments.files = {}
+    for name in arguments.models:
+        if _is_path(name) and (path := choose(name, NETWORKS, flag="NETWORK").path) is not None:
+            arguments.files[name] = path
+        else:
+            _cost_of_name(name, arguments)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,13 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _cost(name: str, arguments: argparse.Namespace) -> Any:
-    if not name.endswith(".keras"):
+    if name not in arguments.files:
         return _cost_of_name(name, arguments)
     from keras_effnet.commands.models import load_keras
     from keras_effnet.costs import cost
     from keras_effnet.errors import InvalidInputError
 
-    model = load_keras(name)
+    model = load_keras(arguments.files[name])
     shape = None
     if arguments.size:
         if len(model.inputs) != 1:
@@ -86,6 +100,13 @@ def _cost(name: str, arguments: argparse.Namespace) -> Any:
             )
         shape = (arguments.size, arguments.size, model.inputs[0].shape[-1])
     return cost(model, input_shape=shape, batch=arguments.batch)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is meant for a file or folder: names of networks have no ending but `resnet50_v1.5`."""
+    from keras_effnet.baselines import BASELINES
+
+    return name not in BASELINES and (bool(Path(name).suffix) or Path(name).name != name)
 
 
 def _cost_of_name(name: str, arguments: argparse.Namespace) -> Any:

@@ -7,13 +7,23 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.commands.options import add_json, add_weights, whole_number
+from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
+from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.pictures.labels import known_labels
+from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
     from keras_effnet.explain import Explanation
 
 NAME = "explain"
 HELP = "draw which regions of a photograph speak for a class"
+EXAMPLES = """\
+  keras-effnet explain cat.jpg
+  keras-effnet explain cat.jpg --class "Egyptian cat" --method grad-cam --out why.png
+  keras-effnet explain rose.jpg --model runs/flowers"""
 MARGIN, LINE = 8, 22  # of the picture, in pixels
 
 
@@ -21,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a photograph")
     parser.add_argument(
         "--model",
-        default="lite0",
-        metavar="VARIANT|FILE.keras",
-        help="a variant (default: lite0) or a saved Keras classifier",
+        metavar="VARIANT|FILE",
+        help="a variant (default: the one that --weights FILE is of, else lite0), a Keras file, or the folder of "
+        "a training run",
     )
     add_weights(parser)
     parser.add_argument(
@@ -38,34 +48,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class activation map (default, exact) or Grad-CAM (any head, any layer)",
     )
     parser.add_argument("--class", dest="wanted", metavar="N|LABEL", help="class (default: the best one)")
+    parser.add_argument(
+        "--output", metavar="NAME", help="output to explain, by name or number, where a model has several"
+    )
     parser.add_argument("--layer", metavar="NAME", help="layer for grad-cam (default: the last feature map)")
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for 1,000)",
-    )
-    parser.add_argument(
-        "--size", type=whole_number(32), metavar="N", help="side of the input, where the model leaves it open"
-    )
+    add_labels(parser)
+    add_size(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing picture")
     add_json(parser)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    if arguments.out is None:
+        # not beside the photograph: in a class folder the next training would take it for one
+        arguments.out = f"{Path(arguments.image).stem}_cam.png"
+    if Path(arguments.out).suffix.lower() != ".png":
+        raise InvalidInputError(f"Expected --out as a .png file. Received: {arguments.out!r}.")
+    check_new(Path(arguments.out), overwrite=arguments.force)
+    Framing().read(arguments.image, 32)
+    if arguments.labels is not None:
+        read_labels(arguments.labels)
+    arguments.choice = choose_network(arguments, NETWORKS)
+    check_backend()
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.pictures.framing import framing_of
-    from keras_effnet.system.files import staged
-
-    # not beside the photograph: in a class folder the next training would take it for one
-    given = arguments.out or f"{Path(arguments.image).stem}_cam.png"
-    out = _check_out(given, force=arguments.force)
-    model, variant = _model(arguments)
-    size = _side(model, variant, arguments.size)
-    pixels = framing_of(model).read(arguments.image, size)
-    labels = _labels(model, arguments)
-    wanted = None if arguments.wanted is None else _class_index(arguments.wanted, labels)
+    choice, out = arguments.choice, Path(arguments.out)
+    model = choice.model(arguments)
     from keras_effnet.explain import explain
+    from keras_effnet.explain.score_path import ScorePath
 
-    found = explain(model, pixels, wanted, method=arguments.method, layer=arguments.layer)
+    output = int(arguments.output) if (arguments.output or "").isdecimal() else arguments.output
+    path = ScorePath(model, output=output)
+    size = choice.side_for(model, path.size, arguments.size)
+    pixels = framing_of(model).read(arguments.image, size)
+    known = known_labels(model) if len(model.outputs) == 1 else None
+    labels = choice.labels_for(arguments.labels, path.classes, carried=path.labels, known=known)
+    wanted = None if arguments.wanted is None else _class_index(arguments.wanted, labels)
+    found = explain(model, pixels, wanted, method=arguments.method, layer=arguments.layer, output=output)
     label = labels[found.class_index]
     title = f"{label} · {found.output:.1%}" if 0 <= found.output <= 1 else f"{label} · {found.output:.2f}"
     picture = _picture(pixels, found, f"{title} · {arguments.method}")
@@ -85,85 +105,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.image}: {title}\n{out}")
     return 0
-
-
-def _check_out(out: str, *, force: bool) -> Path:
-    """Tell before the work, not after it, that the picture cannot be written."""
-    from keras_effnet.errors import InvalidInputError
-
-    path = Path(out)
-    if path.suffix.lower() != ".png":
-        raise InvalidInputError(f"Expected --out as a .png file. Received: {out!r}.")
-    if path.exists() and not force:
-        raise InvalidInputError(
-            f"Expected --out to be a path that does not exist yet. Received: {out!r}, which exists. "
-            "Choose another name, or pass --force to replace it."
-        )
-    return path
-
-
-def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The Keras model, and the published variant it is, or None."""
-    from keras_effnet.commands.models import KERAS_SUFFIX, build, load_keras, refuse_weights
-    from keras_effnet.errors import InvalidInputError
-    from keras_effnet.network.variants import get_variant, identify
-    from keras_effnet.system.quiet import import_keras
-
-    path = Path(arguments.model)
-    if not path.exists() and path.suffix != KERAS_SUFFIX:
-        variant = get_variant(arguments.model)
-        import_keras()
-        return build(variant, arguments), variant
-    if not path.is_file() or path.suffix != KERAS_SUFFIX:
-        raise InvalidInputError(
-            f"Expected --model as a variant or a .keras file. Received: {arguments.model!r}. Exported "
-            "files have no feature maps to look at: pass the model they were made from."
-        )
-    refuse_weights(arguments, path)
-    import_keras()
-    model = load_keras(path)
-    return model, identify(model)
-
-
-def _side(model: Any, variant: Any, given: int | None) -> int:
-    from keras_effnet.errors import InvalidInputError
-
-    height, width = model.input_shape[1:3]
-    if height != width:
-        raise InvalidInputError(f"Expected a model with square pictures. Received: {height} × {width}.")
-    if given is not None and height not in (None, given):
-        raise InvalidInputError(f"Expected --size {height}, which this model needs. Received: {given}.")
-    side = height or given or (variant.resolution if variant is not None else None)
-    if side is None:
-        raise InvalidInputError("Expected --size N for a model that takes any size. Received: none.")
-    return int(side)
-
-
-def _labels(model: Any, arguments: argparse.Namespace) -> tuple[str, ...]:
-    from keras_effnet.commands.models import KERAS_SUFFIX
-    from keras_effnet.errors import InvalidInputError
-    from keras_effnet.pictures.class_names import labels_of
-    from keras_effnet.pictures.labels import numbered_labels
-
-    classes = int(model.output_shape[-1])
-    carried = labels_of(model)
-    if carried is not None and arguments.labels is None:
-        return carried
-    beside = Path(arguments.model).parent / "labels.txt"
-    saved = Path(arguments.model).suffix == KERAS_SUFFIX and beside.is_file()
-    given = arguments.labels or (str(beside) if saved else None)
-    if given is None:
-        return numbered_labels(classes)
-    try:
-        lines = Path(given).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"Expected class names in {given!r}. It cannot be read ({error}).") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(names) != classes:
-        raise InvalidInputError(
-            f"Expected {classes} class names in {given!r}, one for each output. Received: {len(names)}."
-        )
-    return names
 
 
 def _class_index(wanted: str, labels: tuple[str, ...]) -> int:

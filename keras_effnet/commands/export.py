@@ -6,32 +6,44 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.options import (
     EVALUATION_LIMIT,
     add_json,
+    add_labels,
     add_quiet,
+    add_size,
     add_weights,
     folder_name,
     read_directory,
     share,
     whole_number,
 )
+from keras_effnet.commands.progress import steps
 from keras_effnet.commands.table import table
-from keras_effnet.system import memory
-
-if TYPE_CHECKING:
-    from keras_effnet.export.options import Options
-    from keras_effnet.export.pipeline import Artefact
-    from keras_effnet.export.targets import Target
-    from keras_effnet.network.variants import Variant
-    from keras_effnet.pictures.framing import Framing
+from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.export.options import Options
+from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
+from keras_effnet.export.report import require_html, write_reports
+from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
+from keras_effnet.export.verify import shown_agreement
+from keras_effnet.network.variants import B_SERIES
+from keras_effnet.pictures.folders import list_images, sample_paths
+from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.system.quiet import check_backend, import_keras
+from keras_effnet.system.resources import release
 
 NAME = "export"
 HELP = "export variants or Keras files to SavedModel, TFLite and ONNX, each file verified against the Keras model"
+EXAMPLES = """\
+  keras-effnet export b0 --out out
+  keras-effnet export lite0 --to tflite:int8 onnx:int8 --calibration photographs/ --out out
+  keras-effnet export runs/flowers --to tflite:int8 --calibration photographs/ --images others/ --out out"""
 ENOUGH_TO_SPLIT = 8  # photographs; fewer are all used for calibration
 
 
@@ -39,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "variants",
         nargs="+",
-        metavar="VARIANT|FILE.keras",
-        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, or a saved Keras classifier",
+        metavar="VARIANT|FILE",
+        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, a Keras file, or the folder of a training run",
     )
     add_weights(parser)
     parser.add_argument(
@@ -63,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"photographs to read from a folder at most (default: {EVALUATION_LIMIT})",
     )
+    add_labels(parser)
+    add_size(parser)
     parser.add_argument(
         "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
     )
@@ -98,30 +112,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.export.pipeline import check_paths, final_path
-    from keras_effnet.export.report import require_html, write_reports
-    from keras_effnet.export.targets import check_installed, check_options, parse_target
-    from keras_effnet.system.quiet import import_keras
-
+def check(arguments: argparse.Namespace) -> None:
+    check_backend(("tensorflow",))
     out = Path(arguments.out).expanduser()
-    givens = _givens(arguments)
-    targets = list(dict.fromkeys(parse_target(target) for target in arguments.to))
+    arguments.choices = _choices(arguments)
+    arguments.targets = list(dict.fromkeys(parse_target(target) for target in arguments.to))
     check_paths(
-        [final_path(out, given.name, target) for given in givens for target in targets],
+        [
+            final_path(out, choice.name, target)
+            for choice in arguments.choices
+            for target in arguments.targets
+        ],
         overwrite=arguments.force,
     )
-    _check_calibration(targets, arguments)
-    check_options(targets, _options(arguments))
-    check_installed(targets)
+    _check_photographs(arguments)
+    if arguments.labels is not None:
+        read_labels(arguments.labels)
+    check_options(arguments.targets, _options(arguments))
+    check_installed(arguments.targets)
     if not arguments.no_html:
         require_html()
-    import_keras()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out).expanduser()
     artefacts: list[Artefact] = []
-    bar = _progress(len(givens) * (len(targets) + 3), quiet=arguments.quiet or arguments.json)
-    with bar:
-        for given in givens:
-            done = _export(given, targets, arguments, out, bar)
+    total = len(arguments.choices) * (len(arguments.targets) + 3)
+    with steps(total, quiet=arguments.quiet or arguments.json) as step:
+        for choice in arguments.choices:
+            done = _export(choice, arguments, out, step)
             artefacts += done
             # after each of them, so that a stopped run still has a report of what it finished
             report = write_reports(done, out, html=not arguments.no_html)
@@ -129,76 +148,32 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(artefact.ok for artefact in artefacts) else 1
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What to export, before anything is built.
-
-    Attributes:
-        name: first part of the file names.
-        source: a variant, or the `.keras` file of a classifier.
-    """
-
-    name: str
-    source: Variant | Path
-
-    @classmethod
-    def of(cls, text: str) -> _Given:
-        from keras_effnet.commands.models import KERAS_SUFFIX, check_keras_file
-        from keras_effnet.network.variants import get_variant
-
-        path = Path(text).expanduser()
-        if path.suffix != KERAS_SUFFIX:
-            variant = get_variant(text)
-            return cls(variant.name, variant)
-        check_keras_file(path)
-        return cls(path.stem, path)
-
-    def model(self, arguments: argparse.Namespace) -> Any:
-        """Build or read it; its input is square and of known size."""
-        from keras_effnet.commands.models import build, load_keras
-        from keras_effnet.errors import InvalidInputError
-
-        if not isinstance(self.source, Path):
-            return build(self.source, arguments)
-        model = load_keras(self.source)
-        shape = model.input_shape
-        if not isinstance(shape, tuple) or len(shape) != 4 or not shape[1] or shape[1] != shape[2]:
-            raise InvalidInputError(
-                f"Expected a model with one square input of known size in {str(self.source)!r}. Received: input "
-                f"{shape}. Build it with input_shape=(224, 224, 3), or export it in Python with size=."
-            )
-        return model
-
-
-def _givens(arguments: argparse.Namespace) -> list[_Given]:
-    from keras_effnet.commands.models import refuse_weights
-    from keras_effnet.errors import InvalidInputError
-    from keras_effnet.network.variants import B_SERIES
-
-    names = arguments.variants
-    wanted = [name for given in names for name in (B_SERIES if given.lower() == "all" else (given,))]
-    givens = list(dict.fromkeys(_Given.of(name) for name in wanted))
-    for given in givens:
-        if isinstance(given.source, Path):
-            refuse_weights(arguments, given.source)
-        alike = sum(other.name == given.name for other in givens)
-        if alike > 1:
+def _choices(arguments: argparse.Namespace) -> list[Choice]:
+    """The models to export, each once; their names must differ, since the files are named after them."""
+    wanted = [
+        name for given in arguments.variants for name in (B_SERIES if given.lower() == "all" else (given,))
+    ]
+    choices = {
+        (choice.variant, choice.path): choice
+        for choice in (choose(name, NETWORKS, flag="MODEL") for name in wanted)
+    }
+    names = [choice.name for choice in choices.values()]
+    for choice in choices.values():
+        check_weights(choice, arguments)
+        if (alike := names.count(choice.name)) > 1:
             raise InvalidInputError(
                 f"Expected different names, since artefacts are named after them. Received: {alike} models "
-                f"called {given.name!r}. Rename a file, or export them one by one."
+                f"called {choice.name!r}. Rename a file, or export them one by one."
             )
-    return givens
+    return list(choices.values())
 
 
-def _check_calibration(targets: list[Target], arguments: argparse.Namespace) -> None:
-    """Before the first minute of work: is everything there that the targets need?"""
-    from keras_effnet.errors import InvalidInputError
-    from keras_effnet.pictures.reading import list_images
-
+def _check_photographs(arguments: argparse.Namespace) -> None:
+    """Is everything there that the targets need?"""
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
             list_images(Path(directory).expanduser())
-    needing = [target.name for target in targets if target.integer]
+    needing = [target.name for target in arguments.targets if target.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
             f"Expected --calibration DIR for {', '.join(needing)}. Received: none. Pass a folder with about a "
@@ -207,8 +182,6 @@ def _check_calibration(targets: list[Target], arguments: argparse.Namespace) -> 
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from keras_effnet.export.options import Options
-
     return Options(
         layout=arguments.layout,
         batching=arguments.onnx_batching,
@@ -219,27 +192,24 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _export(
-    given: _Given, targets: list[Target], arguments: argparse.Namespace, out: Path, bar: Any
+    choice: Choice, arguments: argparse.Namespace, out: Path, step: Callable[[str], None]
 ) -> list[Artefact]:
+    import_keras(("tensorflow",))
     import keras
 
-    from keras_effnet.export.pipeline import Job, export_job
-    from keras_effnet.pictures.framing import framing_of
-
-    def step(name: str) -> None:
-        bar.set_description(name)
-        bar.update(1)
-
-    step(f"{given.name}: building")
-    model = given.model(arguments)
-    calibration, images = _photographs(model.input_shape[1], framing_of(model), arguments)
+    step(f"{choice.name}: building")
+    model = choice.model(arguments)
+    size = choice.side_for(model, model.input_shape[1:3], arguments.size)
+    calibration, images = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,
-        name=given.name,
-        targets=targets,
+        name=choice.name,
+        targets=arguments.targets,
         out=out,
         images=images,
         calibration=calibration,
+        labels=arguments.labels and read_labels(arguments.labels, model.output_shape[-1]),
+        size=size if None in model.input_shape[1:3] else None,
         options=_options(arguments),
         overwrite=arguments.force,
         keep_failed=arguments.keep_failed,
@@ -247,14 +217,12 @@ def _export(
     artefacts = export_job(job, step)
     del model, job
     keras.backend.clear_session()  # eight variants in one process would otherwise add up
-    memory.release()
+    release()
     return artefacts
 
 
 def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
-    from keras_effnet.pictures.reading import sample_paths
-
     calibration = images = None
     if arguments.calibration is not None:
         calibration = read_directory(
@@ -269,13 +237,6 @@ def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> 
     else:
         images = framing.read_all(sample_paths(), size)
     return calibration, images
-
-
-def _progress(total: int, *, quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    # disable=None: silent where the error output is no terminal
-    return tqdm(total=total, unit="step", disable=True if quiet else None, leave=False, file=sys.stderr)
 
 
 def _show(
@@ -313,4 +274,13 @@ def _show(
             )
     pictures = {artefact.images for artefact in artefacts}
     print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
+    judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
+    if judged:
+        shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)
+        print(
+            f"so few show a top-1 agreement of integer files of at least {shown:.0%} on others like them (95 % "
+            "confidence); more --images show more"
+            if shown < (INTEGER.top1_agreement or 0)
+            else f"which shows a top-1 agreement of integer files of at least {shown:.0%} (95 % confidence)"
+        )
     print(f"report: {out / ('report.json' if arguments.no_html else 'report.html')}")

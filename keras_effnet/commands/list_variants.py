@@ -8,20 +8,26 @@ from typing import Any
 
 from keras_effnet.commands.options import add_json
 from keras_effnet.commands.table import table
+from keras_effnet.costs import cost_of_variant
+from keras_effnet.network.variants import VARIANTS, architecture_of
+from keras_effnet.weights.catalog import CATALOG, SET_NAMES
 
 NAME = "list"
 HELP = "variants, weight sets, sizes and published accuracy"
+EXAMPLES = """\
+  keras-effnet list
+  keras-effnet list --json | jq '.[] | select(.resolution <= 260) | .variant'"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.costs import cost_of_variant
-    from keras_effnet.network.variants import VARIANTS, architecture_of
-    from keras_effnet.weights.catalog import CATALOG, SET_NAMES
+def check(arguments: argparse.Namespace) -> None:
+    del arguments  # nothing can be wrong with them
 
+
+def run(arguments: argparse.Namespace) -> int:
     entries: list[dict[str, Any]] = []
     for variant in VARIANTS.values():
         architecture = architecture_of(variant)

@@ -1,94 +1,338 @@
-"""The models that commands are given: a variant with weights, or a Keras file that holds both."""
+"""The one reader of --model: a variant, a Keras file, the folder of a training run, or an exported file.
+
+The name of a published variant is that variant, whatever else is called so in the current folder (`./b0` is
+the file). Anything else is a path, and its content tells what it is. All that can be told to be wrong with a
+name is told by `choose` and `check_weights`, before Keras is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands.options import weights_of
-from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.variants import Variant
-from keras_effnet.pictures.labels import IMAGENET_CLASSES
-from keras_effnet.system.access import reachable
+from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
+from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
+from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
+from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
+from keras_effnet.train.folder import LABELS, trained_model
+from keras_effnet.weights.catalog import SET_NAMES
+from keras_effnet.weights.checkpoint import TOP_LAYER
+from keras_effnet.weights.facts import guess_variant
+from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
+from keras_effnet.weights.sources import find_set, plan_weights
 
-KERAS_SUFFIX = ".keras"
+VARIANT, KERAS, SAVED_MODEL, TFLITE, ONNX = "variant", "keras", "saved_model", "tflite", "onnx"
+NETWORKS = (VARIANT, KERAS)  # what has layers
+ARTEFACTS = (KERAS, SAVED_MODEL, TFLITE, ONNX)
+ALL = (VARIANT, *ARTEFACTS)
+DEFAULT = "lite0"  # where neither --model nor a weight file says another
+_WORDS = {
+    VARIANT: "a variant",
+    KERAS: "a Keras file (.keras, .h5) or the folder of a training run",
+    SAVED_MODEL: "a SavedModel folder",
+    TFLITE: "a .tflite file",
+    ONNX: "an .onnx file",
+}
+_RECEIVED = {
+    VARIANT: "the name of a variant",
+    KERAS: "a Keras file",
+    SAVED_MODEL: "a SavedModel",
+    TFLITE: "a TFLite file",
+    ONNX: "an ONNX file",
+}
+_CONFIG_BYTES = 1 << 26  # of a network's description; a thousandth is usual
 
 
-def build(
-    variant: Variant, arguments: argparse.Namespace, *, input_shape: tuple[int, int, int] | None = None
-) -> Any:
-    """The Keras model of a variant, with `--weights` and as many classes as they have.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What somebody named, before anything heavy is imported.
+
+    Attributes:
+        text: what was typed.
+        name: for messages and file names: `b0`, or the file's name without its ending.
+        format: one of `ALL`.
+        variant: for a variant.
+        path: for everything else.
+        labels: the file with class names that belongs to it, if there is one.
+    """
+
+    text: str
+    name: str
+    format: str
+    variant: Variant | None = None
+    path: Path | None = None
+    labels: Path | None = None
+
+    def model(self, arguments: argparse.Namespace, *, input_shape: tuple[int, int, int] | None = None) -> Any:
+        """The Keras model: a variant with `--weights` and as many classes as they have, or what the file holds.
+
+        Args:
+            arguments: with the option of `add_weights`.
+            input_shape: (H, W, C) in pixels to build a variant with; None for its own.
+
+        Raises:
+            InvalidInputError: a file that Keras cannot read.
+            WeightsError: weights that are missing, damaged or of another network.
+        """
+        import_keras()
+        if self.variant is None:
+            return load_keras(str(self.path))
+        from keras_effnet.applications import EfficientNet
+
+        weights = weights_of(arguments)
+        classes = classes_of(weights)
+        return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
+
+    def side_for(self, model: Any, size: tuple[int | None, int | None], given: int | None) -> int:
+        """The side of the pictures of a Keras model whose input is `size`; see `side_of`, also for what it raises."""
+        variant = self.variant or identify(model)
+        return side_of(self.text, size, given, variant.name if variant else None)
+
+    def labels_for(
+        self,
+        file: str | None,
+        classes: int,
+        *,
+        carried: tuple[str, ...] | None,
+        known: tuple[str, ...] | None,
+    ) -> tuple[str, ...]:
+        """Class names for a Keras model.
+
+        Args:
+            file: of `--labels`, or None.
+            classes: how many there are.
+            carried: those that the model has inside; they come before a file that lies beside it.
+            known: those that it has where nobody gave any, ImageNet's.
+        """
+        if file is not None:
+            return read_labels(file, classes)
+        if carried is None and self.labels is not None:
+            return read_labels(self.labels, classes)
+        return carried or known or numbered_labels(classes)
+
+
+def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
+    """Find out what a name means. Nothing heavy is imported.
 
     Args:
-        variant: which one.
-        arguments: with the option of `add_weights`.
-        input_shape: (H, W, C) in pixels; None for the variant's own.
+        text: a variant, or a path.
+        takes: the formats that the command can use, of `ALL`.
+        flag: what messages call the argument.
 
     Raises:
-        InvalidInputError: neither a published set nor a file.
-        WeightsError: weights that are missing, damaged or of another network.
+        InvalidInputError: nothing of that name, nothing that can be used, or something else than the command
+            takes; the message says what to do.
     """
-    from keras_effnet.applications import EfficientNet
+    choice = _choice(text, takes, flag)
+    if choice.format in takes:
+        return choice
+    received = f"{text!r}, {_RECEIVED[choice.format]}"
+    if choice.variant is not None:
+        advice = (
+            f"Export it first: keras-effnet export {choice.name}; for a file of that name, write ./{text}."
+        )
+    elif takes == (VARIANT,):
+        advice = "Pass the file as --weights, and the variant that it is of here."
+    else:
+        advice = "Exported files have lost the layers: pass the variant or the file that it was made from."
+    raise InvalidInputError(f"Expected {_expected(takes, flag)}. Received: {received}. {advice}")
 
-    weights = weights_of(arguments)
-    return EfficientNet(variant, weights=weights, classes=_classes_of(weights), input_shape=input_shape)
+
+def _choice(text: str, takes: Sequence[str], flag: str) -> Choice:
+    try:
+        variant = get_variant(text)
+    except InvalidInputError as error:
+        unknown = error
+    else:
+        return Choice(text=text, name=variant.name, format=VARIANT, variant=variant)
+    path = Path(text).expanduser()
+    with reachable(path, _expected(takes, flag)):
+        if path.exists():
+            return _choice_of_path(text, path, takes, flag)
+    if VARIANT in takes and path.name == text and not path.suffix:
+        raise unknown  # a name with a slip in it, not a path
+    raise InvalidInputError(
+        f"Expected {_expected(takes, flag)}. Received: {text!r}, which does not exist. Check the path."
+    )
+
+
+def _choice_of_path(text: str, path: Path, takes: Sequence[str], flag: str) -> Choice:
+    """What the content of a file or folder says."""
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return Choice(text=text, name=path.name, format=SAVED_MODEL, path=path)
+        if (found := trained_model(path)) is not None:
+            _check_description(found[0])
+            return Choice(
+                text=text, name=path.resolve().name, format=KERAS, path=found[0], labels=_there(found[1])
+            )
+        raise InvalidInputError(
+            f"Expected {_expected(takes, flag)}. Received: {text!r}, a folder with neither saved_model.pb nor a "
+            "trained model.keras in it. Pass the model's own folder or file."
+        )
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[4:8] == b"TFL3":
+        return Choice(text=text, name=path.stem, format=TFLITE, path=path)
+    if path.suffix == ".onnx":
+        return Choice(text=text, name=path.stem, format=ONNX, path=path)
+    if path.suffix in (".keras", ".h5", ".hdf5"):
+        _check_description(path)
+        beside = _there(path.with_name(LABELS))
+        return Choice(text=text, name=path.stem, format=KERAS, path=path, labels=beside)
+    if any(reader.matches(path) for reader in READERS):
+        raise _weights_only(path)
+    raise InvalidInputError(
+        f"Expected {_expected(takes, flag)}. Received: {text!r}, which is none of these. Check the path."
+    )
+
+
+def _expected(takes: Sequence[str], flag: str) -> str:
+    *most, last = (_WORDS[format_] for format_ in takes)
+    return f"{flag} as {', '.join(most)} or {last}" if most else f"{flag} as {last}"
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _weights_only(path: Path) -> InvalidInputError:
+    return InvalidInputError(
+        f"Expected a whole model in {str(path)!r}. Received: weights alone, without the network they belong to. "
+        "Pass the file as --weights, and its variant as --model."
+    )
+
+
+def _check_description(path: Path) -> None:
+    """Make sure that a Keras file describes a network, and one without code. Its JSON text is read, no more.
+
+    Raises:
+        InvalidInputError: damaged; weights alone; or a Lambda, whose Python code Keras would have to run.
+    """
+    try:
+        description = _description(path)
+    except InvalidInputError:
+        raise
+    except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
+        raise _unreadable(path, error) from error
+    if _holds_code(description):
+        raise InvalidInputError(
+            f"Expected a model without Python code in {str(path)!r}. Received: one with a Lambda layer, whose code "
+            "would have to be run, and nothing from a file is. Build it with other layers (Rescaling, keras.ops), "
+            "and save it again."
+        )
+
+
+def _description(path: Path) -> Any:
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive, archive.open("config.json") as member:
+            return json.loads(member.read(_CONFIG_BYTES))
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "model_config" not in file.attrs:
+            raise _weights_only(path)
+        return json.loads(file.attrs["model_config"])
+
+
+def _holds_code(description: Any) -> bool:
+    """Whether a network's description has a Lambda, or a lambda function as an argument, anywhere in it."""
+    if isinstance(description, dict):
+        if description.get("class_name") in ("Lambda", "__lambda__"):
+            return True
+        return any(map(_holds_code, description.values()))
+    return isinstance(description, list) and any(map(_holds_code, description))
 
 
 def load_keras(path: str | Path) -> Any:
-    """The model of a `.keras` file.
+    """The model of a Keras file; nothing in it is executed.
 
     Raises:
-        InvalidInputError: no such file, or one that Keras cannot read.
+        InvalidInputError: one that Keras cannot read.
     """
-    check_keras_file(path)
+    _check_description(Path(path))
     import_keras()
     import keras
 
     try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
-        raise InvalidInputError(
-            f"Expected a Keras model in {str(path)!r}. It cannot be read ({type(error).__name__}: "
-            f"{(str(error).splitlines() or [''])[0]}). Save it with model.save('name.keras')."
-        ) from error
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
-def check_keras_file(path: str | Path) -> None:
-    """Make sure that there is a file, without the seconds that Keras takes to start.
+def _unreadable(path: str | Path, error: Exception) -> InvalidInputError:
+    said = " ".join((str(error).splitlines() or [""])[0].split())
+    return InvalidInputError(
+        f"Expected a Keras model in {str(path)!r}. It cannot be read ({type(error).__name__}: {said}). "
+        "Save it with model.save('name.keras')."
+    )
+
+
+def choose_network(arguments: argparse.Namespace, takes: Sequence[str]) -> Choice:
+    """What `--model` means, with `--weights` checked; without `--model` the variant that a weight file is of.
 
     Raises:
-        InvalidInputError: there is none, or it may not be read.
+        InvalidInputError, WeightsError: of `choose` and `check_weights`.
     """
-    with reachable(path, "a Keras model that can be read"):
-        if not Path(path).is_file():
+    choice = choose(arguments.model or _variant_of_weights(weights_of(arguments)), takes)
+    check_weights(choice, arguments)
+    return choice
+
+
+def check_weights(choice: Choice, arguments: argparse.Namespace) -> None:
+    """Make sure that `--weights` names something, and something for this model. Nothing is fetched.
+
+    Raises:
+        InvalidInputError: neither a set nor a file; or given with a file, which has weights of its own.
+        WeightsError: no such set for the variant; a file that is missing, damaged or of another variant.
+    """
+    if choice.variant is None:
+        if arguments.weights is not None:
             raise InvalidInputError(
-                f"Expected a .keras file. Received: {str(path)!r}, which does not exist. Check the path."
+                f"Expected --weights with a variant only: {choice.text!r} has its own. Received: --weights "
+                f"{arguments.weights}. Leave it out, or name the variant."
             )
-        with Path(path).open("rb"):
-            pass
-
-
-def refuse_weights(arguments: argparse.Namespace, file: str | Path) -> None:
-    """Make sure that `--weights` is not given with a file, which has weights of its own.
-
-    Raises:
-        InvalidInputError: it is.
-    """
-    if arguments.weights is not None:
-        raise InvalidInputError(
-            f"Expected --weights with a variant only: {str(file)!r} has its own. Received: --weights "
-            f"{arguments.weights}. Leave it out, or name the variant."
+        return
+    weights = weights_of(arguments)
+    if weights in SET_NAMES:
+        find_set(weights, choice.variant)
+        return
+    plan_weights(weights, choice.variant)
+    found = _guess(weights)
+    if found not in (None, choice.variant.name):
+        raise WeightsError(
+            f"Expected weights of {choice.variant.name}. Received: {weights!r}, which are of {found}. "
+            f"Pass other --weights, or --model {found}."
         )
 
 
-def _classes_of(weights: str | None) -> int:
-    """How many classes the classifier in a weight file has; 1,000 where that cannot be seen from outside."""
-    from keras_effnet.weights.catalog import SET_NAMES
-    from keras_effnet.weights.checkpoint import TOP_LAYER
-    from keras_effnet.weights.readers import open_checkpoint, tensorflow
+def _variant_of_weights(weights: str | None) -> str:
+    """The variant to take where none was named."""
+    if weights is None or weights in SET_NAMES:
+        return DEFAULT
+    try:
+        return _guess(weights) or DEFAULT
+    except EffNetError:
+        return DEFAULT  # `check_weights` has the word for it
 
+
+def _guess(weights: str | None) -> str | None:
+    """The variant that a weight file is of; None where that cannot be told without unpacking an archive."""
+    if weights is None or tensorflow.is_archive(Path(weights)):
+        return None
+    with open_checkpoint(weights) as checkpoint:
+        return guess_variant(checkpoint.layers)
+
+
+def classes_of(weights: str | None) -> int:
+    """How many classes the classifier in a weight file has; 1,000 where that cannot be seen from outside."""
     if weights is None or weights in SET_NAMES:
         return IMAGENET_CLASSES
     path = Path(weights)
@@ -99,3 +343,58 @@ def _classes_of(weights: str | None) -> int:
     with open_checkpoint(path) as checkpoint:
         bias = checkpoint.layers.get(TOP_LAYER, {}).get("bias")
         return int(bias.shape[-1]) if bias is not None and bias.shape else IMAGENET_CLASSES
+
+
+def side_of(name: str, size: tuple[int | None, int | None], given: int | None, variant: str | None) -> int:
+    """The side of the square that a model sees, in pixels.
+
+    Args:
+        name: what messages call the model.
+        size: its own (H, W); None where it takes any.
+        given: `--size`, or None.
+        variant: the published variant that it is, whose resolution is taken where nothing else is said.
+
+    Raises:
+        InvalidInputError: no square, another size than the model's, or no size at all.
+    """
+    height, width = size
+    if height is not None and width is not None and height != width:
+        raise InvalidInputError(
+            f"Expected a model with a square input, which photographs are cropped to. Received: {name!r} with "
+            f"{height} × {width} pixels. In Python, pass it arrays of that size."
+        )
+    fixed = height or width
+    if given is not None and fixed not in (None, given):
+        raise InvalidInputError(f"Expected --size {fixed}, which {name!r} needs. Received: {given}.")
+    side = fixed or given or (VARIANTS[variant].resolution if variant in VARIANTS else None)
+    if side is None:
+        raise InvalidInputError(
+            f"Expected --size N for {name!r}, which takes pictures of any size. Received: none. "
+            "Pass for example --size 224."
+        )
+    return int(side)
+
+
+def read_labels(file: str | Path, classes: int | None = None) -> tuple[str, ...]:
+    """The class names in a text file, one on each line.
+
+    Args:
+        file: its path.
+        classes: how many there must be; None for any number.
+
+    Raises:
+        InvalidInputError: a file that cannot be read, or another number of names.
+    """
+    path = Path(file).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"Expected class names in {str(file)!r}. It cannot be read ({error})."
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if classes is not None and len(names) != classes:
+        raise InvalidInputError(
+            f"Expected {classes} class names in {str(file)!r}, one for each output. Received: {len(names)}."
+        )
+    return names

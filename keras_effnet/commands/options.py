@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.reading import list_images
 
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 
@@ -37,6 +39,20 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text")
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for its classifier)",
+    )
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size", type=whole_number(32), metavar="N", help="side of the input, where the model leaves it open"
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -56,6 +72,20 @@ def whole_number(least: int) -> Any:
         return number
 
     return parse
+
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+def amount(text: str) -> float:
+    """An argparse type: a number above 0, with a unit if one likes: `800M`, `0.39G`, `5.3e6`, `16MB`."""
+    found = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kmgt]?)b?", text.strip().lower())
+    number = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 such as 800M, 0.39G or 5.3e6, received {text!r}"
+        )
+    return number
 
 
 def share(text: str) -> float:

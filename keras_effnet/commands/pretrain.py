@@ -8,10 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.options import folder_name, whole_number
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.listing import find_data
+from keras_effnet.system.quiet import check_backend
 
 NAME = "pretrain"
 HELP = "train from random weights with the reference's recipe (for a few hundred photographs: train)"
+EXAMPLES = """\
+  keras-effnet pretrain imagenet/train --validation imagenet/val --model b0 --out runs/b0
+  keras-effnet pretrain cifar10 --format tfds --size 64 --epochs 30 --out runs/cifar
+  keras-effnet pretrain 'records/train-*' --format tfrecords --classes 100 --out runs/records"""
 FORMATS = ("folders", "tfrecords", "tfds")
 # name of the value in the recipe → type; the recipe's defaults are the reference's
 VALUES = {
@@ -31,14 +39,27 @@ VALUES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "data", metavar="DATA", help="folder with a folder for each class, TFRECORD pattern, or tfds name"
+        "data",
+        metavar="DATA",
+        help="folder with a folder for each class, CSV (file,label[,split]), TFRECORD pattern, or tfds name",
     )
-    parser.add_argument("--format", choices=FORMATS, default="folders", help="what DATA is")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="folders", help="what DATA is (default: folders, or a CSV file)"
+    )
     parser.add_argument("--validation", metavar="DATA", help="the same for validation; with tfds: a split")
     parser.add_argument("--split", default="train", help="tfds: the split to train on (default: train)")
     parser.add_argument("--data-dir", metavar="DIR", help="tfds: where the data set was prepared")
     parser.add_argument("--classes", type=whole_number(2), default=1000, help="tfrecords (default: 1000)")
     parser.add_argument("--count", type=whole_number(1), help="tfrecords: records; default: count them")
+    parser.add_argument(
+        "--image-feature", metavar="NAME", help="tfrecords: encoded picture (default: image/encoded)"
+    )
+    parser.add_argument(
+        "--label-feature", metavar="NAME", help="tfrecords: class index (default: image/class/label)"
+    )
+    parser.add_argument(
+        "--label-offset", type=int, metavar="N", help="tfrecords: index of the first class (default: 1)"
+    )
     parser.add_argument("--model", default="b0", metavar="VARIANT", help="variant to train (default: b0)")
     parser.add_argument("--size", type=whole_number(32), metavar="N", help="side of the pictures in pixels")
     parser.add_argument("--out", required=True, type=folder_name, metavar="DIR", help="folder of the run")
@@ -55,6 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_hosts(several)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    choose(arguments.model, (VARIANT,))
+    named = [arguments.image_feature, arguments.label_feature, arguments.label_offset]
+    if arguments.format != "tfrecords" and named != [None] * 3:
+        raise InvalidInputError(
+            "Expected --format tfrecords with --image-feature, --label-feature and --label-offset. Received: "
+            f"{arguments.format}."
+        )
+    if arguments.format == "folders":
+        for place in filter(None, (arguments.data, arguments.validation)):
+            find_data(place)
+    check_backend()
+
+
 def add_hosts(parser: Any) -> None:
     """The options of a training command that runs on several hosts; `join_hosts` reads them."""
     parser.add_argument("--hosts", type=whole_number(1), default=1, metavar="N", help="processes (JAX)")
@@ -66,7 +101,6 @@ def add_hosts(parser: Any) -> None:
 
 def join_hosts(arguments: argparse.Namespace) -> Any:
     """The `hosts.Share` of this process. Call it before Keras is imported: several hosts need JAX."""
-    from keras_effnet.errors import InvalidInputError
     from keras_effnet.system.devices import Share, join
 
     if arguments.hosts == 1:
@@ -80,7 +114,7 @@ def join_hosts(arguments: argparse.Namespace) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.commands.resuming import stopped
     from keras_effnet.system.signals import terminable
 
     # of several processes each dies of SIGTERM at once: while they wait for each other in native code, no
@@ -98,20 +132,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
     import_keras()
     from keras_effnet.network.variants import get_variant
-    from keras_effnet.pretrain import MODEL, pretrain
+    from keras_effnet.pretrain import pretrain
     from keras_effnet.pretrain.recipe import Recipe
+    from keras_effnet.system.progress import Progress
+    from keras_effnet.train.folder import MODEL
 
-    variant = get_variant(arguments.model)
     given = {name: getattr(arguments, name) for name in VALUES}
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
-    train = _examples(arguments, arguments.data, arguments.split, arguments.count)
-    validation = None
-    if arguments.validation:
-        tfds = arguments.format == "tfds"
-        name, split = (arguments.data, arguments.validation) if tfds else (arguments.validation, "")
-        validation = _examples(arguments, name, split, None)
+    progress = Progress(quiet=arguments.quiet)
+    train, validation = _examples(arguments)
     pretrain(
-        variant,
+        get_variant(arguments.model),
         train,
         validation,
         out=arguments.out,
@@ -121,18 +152,46 @@ def _run(arguments: argparse.Namespace) -> int:
         share=share,
         strategy=arguments.strategy,
         resume=arguments.resume,
-        verbose=0 if arguments.quiet else "auto",
+        callbacks=[progress.epochs("pretraining")] if share.writes else [],
+        verbose=progress.fit_verbosity,
     )
     if share.writes:
         print(Path(arguments.out) / MODEL)
     return 0
 
 
-def _examples(arguments: argparse.Namespace, name: str, split: str, count: int | None) -> Any:
+def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """What to train on and what to validate with, None for nothing."""
+    from keras_effnet.pictures.listing import read_listing
     from keras_effnet.pretrain import examples
 
-    if arguments.format == "folders":
-        return examples.from_folders(name)
-    if arguments.format == "tfrecords":
-        return examples.from_tfrecords(name, arguments.classes, count=count)
-    return examples.from_tfds(name, split, data_dir=arguments.data_dir)
+    data, checks = arguments.data, arguments.validation
+    features = _features(arguments)
+    if arguments.format == "tfds":
+        splits = [arguments.split, *([checks] if checks else [])]
+        train, *more = (examples.from_tfds(data, split, data_dir=arguments.data_dir) for split in splits)
+    elif arguments.format == "tfrecords":
+        given = {"features": features}
+        train = examples.from_tfrecords(data, arguments.classes, count=arguments.count, **given)
+        more = [examples.from_tfrecords(checks, arguments.classes, **given)] if checks else []
+    else:
+        listing = read_listing(data)
+        train = examples.from_listing(listing)
+        more = []
+        if checks:
+            more = [examples.from_folders(checks)]
+        elif len(listing.of("validation")):
+            more = [examples.from_listing(listing, "validation")]
+    return train, more[0] if more else None
+
+
+def _features(arguments: argparse.Namespace) -> Any:
+    """What the parts of a record are said to be called."""
+    from keras_effnet.pretrain.examples import RecordFeatures
+
+    given = {
+        "image": arguments.image_feature,
+        "label": arguments.label_feature,
+        "offset": arguments.label_offset,
+    }
+    return RecordFeatures(**{name: value for name, value in given.items() if value is not None})

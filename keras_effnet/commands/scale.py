@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands import searches
-from keras_effnet.commands.options import add_json, folder_name, whole_number
+from keras_effnet.commands.options import add_json, amount, folder_name, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.system.quiet import import_keras, quiet_native
 
 NAME = "scale"
 HELP = "compound scaling: members, budgets, grid search, the paper's tables and figures"
+EXAMPLES = """\
+  keras-effnet scale at 0 1 2
+  keras-effnet scale fit --max-macs 800M --max-params 8M
+  keras-effnet scale fit --max-latency 20 --latency-of tflite:float32 --threads 4
+  keras-effnet scale tables"""
 THREADED = ("tflite", "onnx")  # the others take the threads that TensorFlow was started with
 TARGETS = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
 
@@ -34,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_rule(at)
     add_json(at)
     fit = actions.add_parser("fit", help="the largest network within a budget")
-    fit.add_argument("--max-macs", type=float, metavar="N", help="multiply-adds, for example 800e6")
-    fit.add_argument("--max-params", type=float, metavar="N", help="trained weights")
-    fit.add_argument("--max-memory", type=float, metavar="BYTES", help="activations alive at once, float32")
+    fit.add_argument("--max-macs", type=amount, metavar="N", help="multiply-adds, for example 800M")
+    fit.add_argument("--max-params", type=amount, metavar="N", help="trained weights, for example 8M")
+    fit.add_argument("--max-memory", type=amount, metavar="BYTES", help="activations alive at once, float32")
     fit.add_argument("--max-latency", type=float, metavar="MS", help="time for one picture")
     fit.add_argument(
         "--latency-of", choices=TARGETS, default="tflite:float32", help="what to time (default: %(default)s)"
@@ -63,6 +68,27 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
         default="b0",
         help="b0 (default), lite0, mobilenet_v1, mobilenet_v2, resnet50, resnet50_v1.5",
     )
+
+
+def check(arguments: argparse.Namespace) -> None:
+    if arguments.action in ("at", "fit"):
+        _rule(arguments)
+    if arguments.action == "fit":
+        _check_fit(arguments)
+    if arguments.action in ("search", "architecture"):
+        searches.check(arguments)
+
+
+def _check_fit(arguments: argparse.Namespace) -> None:
+    if arguments.threads is not None and not arguments.latency_of.startswith(THREADED):
+        raise InvalidInputError(
+            f"Expected --threads with the latency of a tflite or onnx file. Received: --latency-of "
+            f"{arguments.latency_of}, which uses TensorFlow's threads. Leave --threads out."
+        )
+    limits = ("max_macs", "max_params", "max_memory", "max_latency")
+    if all(getattr(arguments, limit) is None for limit in limits):
+        named = ", ".join(f"--{limit.replace('_', '-')}" for limit in limits)
+        raise InvalidInputError(f"Expected at least one of {named}. Received: none.")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -211,11 +237,6 @@ def _member_fields(member: Any) -> dict[str, Any]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    if arguments.threads is not None and not arguments.latency_of.startswith(THREADED):
-        raise InvalidInputError(
-            f"Expected --threads with the latency of a tflite or onnx file. Received: --latency-of "
-            f"{arguments.latency_of}, which uses TensorFlow's threads. Leave --threads out."
-        )
     # Keras is imported when the first network is built; most mistakes are told before
     with quiet_native():
         found = _rule(arguments).fit(

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import add_json, add_quiet, whole_number
+from keras_effnet.commands.options import add_json, add_quiet, amount, whole_number
 from keras_effnet.commands.table import table
+from keras_effnet.errors import InvalidInputError
 
 
 def add_search(actions: Any) -> None:
@@ -44,7 +45,7 @@ def add_architecture(actions: Any) -> None:
     search.add_argument("--trials", type=whole_number(1), default=20, help="networks in all (default: 20)")
     search.add_argument(
         "--target-macs",
-        type=float,
+        type=amount,
         metavar="MACS",
         help="multiply-adds that are wanted (default: those of the table that it starts from)",
     )
@@ -76,6 +77,14 @@ def _training(arguments: argparse.Namespace, baseline: Any) -> Any:
 
 def _storage(given: str) -> str:
     return given if "://" in given else str(Path(given).expanduser())
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Tell what is wrong with the arguments of either."""
+    if not Path(arguments.directory).expanduser().is_dir():
+        raise InvalidInputError(
+            f"Expected a folder of pictures. Received: {arguments.directory!r}, which is not a directory."
+        )
 
 
 def search(arguments: argparse.Namespace) -> int:

@@ -8,14 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.table import table
+from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
     from keras_effnet.train import Outcome, RunFolder, Settings
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
+EXAMPLES = """\
+  keras-effnet train photographs/ --out runs/flowers
+  keras-effnet train photographs/ --model b0 --epochs 40 --out runs/b0 --export tflite:int8
+  keras-effnet predict rose.jpg --model runs/flowers"""
 _LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
@@ -111,8 +117,14 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(arguments: argparse.Namespace) -> None:
+    if "variant" in arguments:
+        choose(arguments.variant, (VARIANT,))
+    check_backend()
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.stopping import stopped
+    from keras_effnet.commands.resuming import stopped
     from keras_effnet.system.signals import terminable
 
     out = Path(arguments.out).expanduser()
@@ -131,10 +143,10 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     # everything that can be wrong with the arguments is told before anything slow is imported or written
     settings = _settings(arguments, out, given)
     import_keras()
+    from keras_effnet.system.progress import Progress
     from keras_effnet.train import RunFolder, train
-    from keras_effnet.train.exporting import export_run
-    from keras_effnet.train.progress import Progress
     from keras_effnet.train.report import check_extras, write_report
+    from keras_effnet.train.results import export_run
 
     check_extras()
     folder = RunFolder(path=out, settings=settings) if arguments.resume else RunFolder.create(out, settings)
@@ -191,7 +203,7 @@ def _targets(arguments: argparse.Namespace) -> list[Any]:
 def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:
     """Those of the run in `out`, or those of a new one once they are known to work."""
     from keras_effnet.train import RunFolder, Settings
-    from keras_effnet.train.preflight import check
+    from keras_effnet.train.settings import check
 
     if arguments.resume:
         return RunFolder.resume(out, given).settings
@@ -206,6 +218,8 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[str, Any]]) -> None:
+    from keras_effnet.train.results import reason_for_result
+
     if arguments.json:
         print(json.dumps(outcome.metrics | {"artifacts": artefacts}, indent=1))
         return
@@ -222,5 +236,12 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     print(
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
     )
+    print(f"kept: {reason_for_result(metrics)}")
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")
+    for row in artefacts:
+        kept = "" if row["ok"] else ", failed verification" + ("" if row["kept"] else " and was not kept")
+        print(
+            f"export: {outcome.folder.path / 'export' / row['file']}: the model's class for "
+            f"{row['top1_agreement']:.1%} of {row['images']} {judged} photographs{kept}"
+        )

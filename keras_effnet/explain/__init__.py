@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.explain.feature_maps import FloatArray, Probe, probe_of
+from keras_effnet.explain.score_path import FloatArray, ScorePath
 from keras_effnet.pictures.reading import check_pixels
 
 METHODS = ("cam", "grad-cam")
@@ -44,20 +44,32 @@ class Explanation:
 
 
 def explain(
-    model: Any, image: Any, class_index: int | None = None, *, method: str = "cam", layer: str | None = None
+    model: Any,
+    image: Any,
+    class_index: int | None = None,
+    *,
+    method: str = "cam",
+    layer: str | None = None,
+    output: str | int | None = None,
 ) -> Explanation:
     """Find out which positions of a picture speak for a class.
+
+    Only what the explained output depends on is looked at: other outputs, whatever they share with it,
+    play no part.
 
     Args:
         model: a Keras classifier, ours or any other that ends in a dense layer; a loaded `.keras` too.
         image: uint8 or float RGB pixels 0–255, `[H, W, 3]` or `[1, H, W, 3]`, of the model's size.
-        class_index: the class; None for the most probable one.
+        class_index: the class; None for the most probable one. A single sigmoid has two: 0 is the
+            negative class, 1 the positive one.
         method: `"cam"`, exact and for global average pooling with a dense layer only, or `"grad-cam"`
             for any head and any layer.
         layer: for `"grad-cam"`: name of the layer to look at; None for the last feature map.
+        output: name or number of the output to explain; None for the only one that a classifier makes.
 
     Raises:
-        InvalidInputError: a picture, class, layer or head that does not fit.
+        InvalidInputError: a picture, class, layer, output or head that does not fit, or several that
+            could be meant.
 
     Sources: Zhou et al. 2016 (arXiv:1512.04150), Selvaraju et al. 2017 (arXiv:1610.02391).
     """
@@ -67,24 +79,24 @@ def explain(
         raise InvalidInputError(
             f"Expected no layer for 'cam', which reads the last one. Received: {layer!r}. Use 'grad-cam'."
         )
-    probe = probe_of(model, layer)
-    pixels = _one_picture(image, probe)
+    path = ScorePath(model, output=output, layer=layer)
+    pixels = _one_picture(image, path)
     reading = None
     if class_index is None:
-        reading = probe.read(pixels)
+        reading = path.read(pixels)
         class_index = int(np.argmax(reading.scores))
-    elif isinstance(class_index, bool) or not 0 <= class_index < probe.classes:
+    elif isinstance(class_index, bool) or not 0 <= class_index < path.classes:
         raise InvalidInputError(
-            f"Expected class_index between 0 and {probe.classes - 1}. Received: {class_index!r}."
+            f"Expected class_index between 0 and {path.classes - 1}. Received: {class_index!r}."
         )
     bias: float | None = None
     if method == "cam":
-        weights, biases = probe.evidence_weights()
-        reading = reading or probe.read(pixels)
+        weights, biases = path.evidence_weights()
+        reading = reading or path.read(pixels)
         evidence = reading.features @ weights[:, class_index]
         bias = float(biases[class_index])
     else:
-        reading = probe.read(pixels, gradient_of=class_index)
+        reading = path.read(pixels, gradient_of=class_index)
         assert reading.gradient is not None  # asked for in the line above
         evidence = reading.features @ reading.gradient.mean(axis=(0, 1))
     return Explanation(
@@ -97,7 +109,9 @@ def explain(
     )
 
 
-def class_activation_map(model: Any, image: Any, class_index: int | None = None) -> FloatArray:
+def class_activation_map(
+    model: Any, image: Any, class_index: int | None = None, *, output: str | int | None = None
+) -> FloatArray:
     """The class activation map of a picture.
 
     Args:
@@ -105,20 +119,28 @@ def class_activation_map(model: Any, image: Any, class_index: int | None = None)
             dropout and batch normalization may stand.
         image: uint8 or float RGB pixels 0–255, `[H, W, 3]` or `[1, H, W, 3]`.
         class_index: the class; None for the most probable one.
+        output: as in `explain`.
 
     Returns:
         float32 `[H, W]`, 0–1: what speaks for the class, its maximum scaled to 1. What speaks against
         it is 0; `explain(...)` has the signed values.
 
     Raises:
-        InvalidInputError: a picture, class or head that does not fit.
+        InvalidInputError: as in `explain`.
 
     Source: Zhou et al. 2016, arXiv:1512.04150.
     """
-    return explain(model, image, class_index).heat
+    return explain(model, image, class_index, output=output).heat
 
 
-def grad_cam(model: Any, image: Any, class_index: int | None = None, layer: str | None = None) -> FloatArray:
+def grad_cam(
+    model: Any,
+    image: Any,
+    class_index: int | None = None,
+    layer: str | None = None,
+    *,
+    output: str | int | None = None,
+) -> FloatArray:
     """The Grad-CAM of a picture, for any head and any layer; Keras on TensorFlow or JAX.
 
     Args:
@@ -126,16 +148,17 @@ def grad_cam(model: Any, image: Any, class_index: int | None = None, layer: str 
         image: uint8 or float RGB pixels 0–255, `[H, W, 3]` or `[1, H, W, 3]`.
         class_index: the class; None for the most probable one.
         layer: name of a layer with a feature map; None for the last one, `top_activation` in ours.
+        output: as in `explain`.
 
     Returns:
         float32 `[H, W]`, 0–1.
 
     Raises:
-        InvalidInputError: a picture, class or layer that does not fit; another backend.
+        InvalidInputError: as in `explain`; another backend.
 
     Source: Selvaraju et al. 2017, arXiv:1610.02391; of the score before its activation.
     """
-    return explain(model, image, class_index, method="grad-cam", layer=layer).heat
+    return explain(model, image, class_index, method="grad-cam", layer=layer, output=output).heat
 
 
 def colorize(heat: Any) -> npt.NDArray[np.uint8]:
@@ -180,14 +203,14 @@ def overlay(image: Any, heat: Any, strength: float = 0.5) -> npt.NDArray[np.uint
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
-def _one_picture(image: Any, probe: Probe) -> FloatArray:
+def _one_picture(image: Any, path: ScorePath) -> FloatArray:
     """float32 `[H, W, C]` of the size that the model takes."""
     array = np.asarray(image)
     batch = array[None] if array.ndim == 3 else array
-    pixels = check_pixels(batch, size=probe.size, channels=probe.channels, what="image")
+    pixels = check_pixels(batch, size=path.size, channels=path.channels, what="image")
     if len(pixels) != 1:
         raise InvalidInputError(
-            f"Expected one picture [H, W, {probe.channels}]. Received {len(pixels)} of them. "
+            f"Expected one picture [H, W, {path.channels}]. Received {len(pixels)} of them. "
             "Call once for each picture."
         )
     return pixels[0].astype(np.float32)

@@ -1,21 +1,17 @@
-"""From a file to pixels: decoding, the evaluation crop, checks of arrays, lists of photographs."""
+"""From a file to the pixels that a network takes, and checks of such arrays."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name, warn
-from keras_effnet.system.access import reachable
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-CROP_MARGIN = 32  # the reference's evaluation crop keeps size / (size + 32) of the shorter side
+from keras_effnet.pictures.decoding import MAX_PIXELS, Source
+from keras_effnet.pictures.folders import sample_paths
+from keras_effnet.pictures.framing import FILTERS, Framing, framing_of, input_side
 
 
 def check_pixels(
@@ -81,139 +77,68 @@ def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> Non
         )
 
 
-def crop_fraction(size: int, margin: int = CROP_MARGIN) -> float:
-    """The share of the shorter side that the evaluation crop keeps: `size / (size + 32)`."""
-    return size / (size + margin)
-
-
 def load_image(
-    path: str | os.PathLike[str], size: int, *, interpolation: str = "bicubic", margin: int = CROP_MARGIN
+    source: Source,
+    size: Any,
+    *,
+    interpolation: str | None = None,
+    margin: int | None = None,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
-    """Read one photograph with the reference's evaluation crop.
+    """Read one photograph as a network was judged on it, with the reference's evaluation crop.
 
-    The picture is turned upright (EXIF), converted to RGB (gray, palette, CMYK and 16-bit pictures
-    included, transparent pixels over white), cropped to the central square of
-    `size / (size + 32)` of its shorter side, and resized.
+    The picture is turned upright (EXIF), converted to 8-bit RGB (gray, palette, CMYK and 16-bit pictures
+    included, transparent pixels over white), cropped to the central square of `size / (size + margin)` of its
+    shorter side, and resized.
+
+        load_image("cat.jpg", model)    # size, channels, interpolation and crop from the model
+        load_image("cat.jpg", 224)      # bicubic, a margin of 32: B0 and most others
 
     Args:
-        path: an image file that Pillow can decode.
-        size: side of the result, in pixels.
+        source: an image file that Pillow can decode: its path, its bytes, or a binary file object.
+        size: side of the result in pixels, or a Keras model, which then also says the next three.
         interpolation: `"bicubic"` (default) or `"bilinear"`.
-        margin: pixels of the shorter side that the crop leaves out, at the result's scale; 0 for the
-            whole square. Of a picture with `size + margin` and margin 0, the centre is the usual crop.
+        margin: pixels of the shorter side that the crop leaves out, at the result's scale (default: 32); 0 for
+            the whole square. Of a picture with `size + margin` and margin 0, the centre is the usual crop.
+        channels: 3 for RGB (default) or 1 for gray.
+        max_pixels: width × height that is accepted, by the file's header, before anything is decoded.
 
     Returns:
-        uint8 `[size, size, 3]`, 0–255.
+        uint8 `[size, size, channels]`, 0–255.
 
     Raises:
-        InvalidInputError: no such file, not a decodable picture, or a size that is none.
+        InvalidInputError: no such file, not a decodable picture, too many pixels; a size that is none, a model
+            whose input is not square or of no known size; an unknown interpolation.
+
+    Warns:
+        EffNetWarning: the file lacks its last bytes, or its values do not say how bright they are.
 
     Source: `preprocessing.py` of the reference code (`_decode_and_center_crop`).
     """
-    from PIL import Image
+    side, framing = _wanted(size)
+    framing = Framing(
+        framing.interpolation if interpolation is None else interpolation,
+        framing.margin if margin is None else margin,
+        framing.channels if channels is None else channels,
+    )
+    if framing.interpolation not in FILTERS:
+        raise unknown_name("interpolation", framing.interpolation, FILTERS)
+    return framing.read(source, side, max_pixels=max_pixels)
 
-    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-    if interpolation not in filters:
-        raise unknown_name("interpolation", interpolation, filters)
-    if not isinstance(size, Integral) or size < 1:
+
+def _wanted(size: Any) -> tuple[int, Framing]:
+    """The side of the result, and how a model's photographs are read."""
+    if isinstance(size, Integral) and size > 0:
+        return int(size), Framing()
+    if not hasattr(size, "layers"):
         raise InvalidInputError(
-            "Expected size as a positive whole number: the side of the square, in pixels. "
+            "Expected size as a positive whole number: the side of the square, in pixels; or a Keras model. "
             f"Received: {size!r}. Pass for example 224."
         )
-    picture = _open_rgb(Path(path))
-    side = crop_fraction(size, margin) * min(picture.size)
-    left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    # Pillow's `box` samples only inside the crop, at sub-pixel precision.
-    resized = picture.resize(
-        (size, size), resample=filters[interpolation], box=(left, top, left + side, top + side)
-    )
-    return np.asarray(resized, dtype=np.uint8)
+    return input_side(size), framing_of(size)
 
 
-def _open_rgb(path: Path) -> Any:
-    """Decode to an upright 8-bit RGB picture."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    advice = "Pass a JPEG, PNG or other picture that opens in an image viewer."
-    with reachable(path, "a picture that can be read"):
-        if not path.is_file():
-            kind = "a directory" if path.is_dir() else "no such file"
-            raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received: {kind}. {advice}")
-        with path.open("rb") as stream:
-            empty = not stream.read(1)
-    if empty:
-        raise InvalidInputError(f"Expected a picture at {str(path)!r}. Received an empty file. {advice}")
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened) or opened
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInputError(
-            f"Expected a picture at {str(path)!r}. It cannot be decoded ({error}). {advice}"
-        ) from error
-    if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        return _from_deep_gray(picture, path)
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
-
-
-def _from_deep_gray(picture: Any, path: Path) -> Any:
-    """16-bit and float gray to 8-bit RGB. Pillow's own conversion clips at 255 and turns it white."""
-    from PIL import Image
-
-    values = np.asarray(picture, dtype=np.float64)
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
-        values = values / 257.0  # 65535 → 255
-    elif 0 < values.max(initial=0) <= 1:
-        warn(
-            f"Expected gray values 0-255 in {str(path)!r}. Received values of at most {values.max():.3g}, which "
-            "look like a picture that was divided by 255, and come out black. Multiply them by 255.",
-        )
-    gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return Image.fromarray(gray, mode="L").convert("RGB")
-
-
-def list_images(directory: str | os.PathLike[str]) -> list[Path]:
-    """The pictures of a directory and its sub-directories, sorted by path.
-
-    Raises:
-        InvalidInputError: not a directory, no picture in it, or a folder in it that may not be read.
-    """
-    root = Path(directory)
-    with reachable(root, "a directory of photographs that can be read"):
-        if not root.is_dir():
-            raise InvalidInputError(
-                f"Expected a directory of photographs. Received: {str(root)!r}, which is not a directory."
-            )
-        found = sorted(
-            path for path in _walk(root) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        )
-    if not found:
-        raise InvalidInputError(
-            f"Expected a directory of photographs ({' '.join(sorted(IMAGE_SUFFIXES))}). "
-            f"Received: {str(root)!r}, which holds none."
-        )
-    return found
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """The files below a directory. `Path.rglob` takes a folder that may not be read for an empty one."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for folder, _, names in os.walk(root, onerror=refuse):
-        yield from (Path(folder, name) for name in names)
-
-
-def sample_paths() -> list[Path]:
-    """The files of the eight photographs that ship with the package."""
-    return list_images(Path(__file__).parents[1] / "photos")
-
-
-def sample_images(size: int) -> npt.NDArray[np.uint8]:
-    """These eight photographs with the reference's evaluation crop, uint8 `[8, size, size, 3]`."""
-    return np.stack([load_image(path, size) for path in sample_paths()])
+def sample_images(size: int, channels: int = 3) -> npt.NDArray[np.uint8]:
+    """The eight photographs that ship with the package, uint8 `[8, size, size, channels]`."""
+    return Framing(channels=channels).read_all(sample_paths(), size)

@@ -1,5 +1,5 @@
 """Training from scratch with the reference's recipe: what `keras-effnet pretrain` does, for programs."""
 
-from keras_effnet.pretrain.run import MODEL, pretrain
+from keras_effnet.pretrain.run import pretrain
 
-__all__ = ["MODEL", "pretrain"]
+__all__ = ["pretrain"]

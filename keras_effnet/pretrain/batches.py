@@ -1,13 +1,24 @@
-"""From labelled pictures to batches for `fit`: shuffled, cropped, augmented, one-hot."""
+"""From labelled pictures to batches for `fit`: shuffled, cropped, augmented, one-hot.
+
+Which examples a batch has, and the random numbers of their crops, come from tf.data; the pictures are read by
+the package's one reader, in threads of Python (see `pictures.batches`).
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.reading import crop_fraction
+from keras_effnet.pictures.batches import READERS, Batch, dataset_of, mapped_in_threads
+from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
+from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share
@@ -15,9 +26,17 @@ from keras_effnet.system.devices import Share
 SHUFFLE_RECORDS = 4096  # encoded pictures in memory, about 0.5 GB of ImageNet
 ASPECTS = (3 / 4, 4 / 3)  # of random crops, as in the reference
 
+_Read = Callable[..., npt.NDArray[Any]]  # from an example's parts to float32 `[size, size, 3]`
+
 
 def training_batches(
-    examples: Examples, recipe: Recipe, size: int, *, seed: int = 0, share: Share | None = None
+    examples: Examples,
+    recipe: Recipe,
+    size: int,
+    *,
+    seed: int = 0,
+    share: Share | None = None,
+    framing: Framing | None = None,
 ) -> Any:
     """A `tf.data.Dataset` of (pictures, one-hot labels): one epoch, in another order each time.
 
@@ -31,6 +50,7 @@ def training_batches(
         size: side of the pictures, in pixels.
         seed: of order and crops.
         share: this process among several.
+        framing: how the network's photographs are resized; None for bicubic.
 
     Returns:
         float32 `[batch, size, size, 3]`, 0–255, and float32 `[batch, classes]`; of each global batch
@@ -41,7 +61,7 @@ def training_batches(
     """
     import tensorflow as tf
 
-    share = share or Share()
+    share, framing = share or Share(), framing or Framing()
     local = share.local_batch(recipe.batch_size)
     if examples.count < recipe.batch_size:
         raise InvalidInputError(
@@ -54,23 +74,28 @@ def training_batches(
     numbered = tf.data.Dataset.zip(records, seeds).map(lambda record, number: (*record, number))
     steps = examples.count // recipe.batch_size
     whole = numbered.batch(recipe.batch_size, drop_remainder=True).take(steps)
-    mine = share.of_batches(whole).unbatch()
-    augment = _augmentation(recipe)
-    classes = len(examples.labels)
+    if recipe.crop_area == 1:
 
-    def load(source: Any, label: Any, number: Any) -> Any:
-        pixels = _decode(source, is_path=examples.are_paths)
-        picture = _train_crop(pixels, size, recipe, number)
-        picture = tf.ensure_shape(picture, (size, size, 3))
-        if augment is not None:
-            picture = tf.ensure_shape(augment(picture, training=True), (size, size, 3))
-        return picture, _one_hot(label, classes)
+        def read(source: Any, _: Any) -> npt.NDArray[Any]:
+            return framing.read(source, size, silent=True).astype(np.float32)
+    else:
 
-    batches = mine.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(local, drop_remainder=True)
-    return _of_known_length(batches, steps).prefetch(tf.data.AUTOTUNE)
+        def read(source: Any, number: Any) -> npt.NDArray[Any]:
+            return _random_crop(decode_picture(source).picture, size, recipe, framing, number)
+
+    return _batches(
+        examples, share.of_batches(whole), read, size, (local, steps), _augmentation(recipe, size)
+    )
 
 
-def validation_batches(examples: Examples, recipe: Recipe, size: int, *, share: Share | None = None) -> Any:
+def validation_batches(
+    examples: Examples,
+    recipe: Recipe,
+    size: int,
+    *,
+    share: Share | None = None,
+    framing: Framing | None = None,
+) -> Any:
     """A `tf.data.Dataset` of (pictures, one-hot labels) with the evaluation crop, in order.
 
     Several processes leave out the last batch when it is not full, because they could not share it.
@@ -78,9 +103,7 @@ def validation_batches(examples: Examples, recipe: Recipe, size: int, *, share: 
     Raises:
         InvalidInputError: with several processes: fewer pictures than one batch takes.
     """
-    import tensorflow as tf
-
-    share = share or Share()
+    share, framing = share or Share(), framing or Framing()
     local = share.local_batch(recipe.batch_size)
     shared = share.count > 1
     if shared and examples.count < recipe.batch_size:
@@ -89,82 +112,118 @@ def validation_batches(examples: Examples, recipe: Recipe, size: int, *, share: 
             f"Received: {examples.count}."
         )
     whole = examples.records.batch(recipe.batch_size, drop_remainder=shared)
-    classes = len(examples.labels)
 
-    def load(source: Any, label: Any) -> Any:
-        pixels = _decode(source, is_path=examples.are_paths)
-        return _evaluation_crop(pixels, size), _one_hot(label, classes)
+    def read(source: Any) -> npt.NDArray[Any]:
+        return framing.read(source, size, silent=True).astype(np.float32)
 
-    mine = share.of_batches(whole).unbatch()
-    batches = mine.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(local)
     steps = examples.count // recipe.batch_size if shared else -(-examples.count // recipe.batch_size)
-    return _of_known_length(batches, steps).prefetch(tf.data.AUTOTUNE)
+    return _batches(examples, share.of_batches(whole), read, size, (local if shared else None, steps))
 
 
-def _of_known_length(batches: Any, steps: int) -> Any:
-    """Keras starts a data set of known length anew for each epoch. Of one that it takes for endless, `fit`
-    on several processes loses the batch that it builds the model with, and one process does not.
+def _batches(
+    examples: Examples,
+    records: Any,
+    read: _Read,
+    size: int,
+    counts: tuple[int | None, int],
+    augment: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Batches of pictures from batches of (source, class index, more that `read` takes).
+
+    The data set has a known length: Keras starts it anew for each epoch. Of one that it takes for endless,
+    `fit` on several processes loses the batch that it builds the model with, and one process does not.
     """
     import tensorflow as tf
 
-    return batches.apply(tf.data.experimental.assert_cardinality(steps))
+    local, steps = counts
+    classes = len(examples.labels)
+    one_hot = np.eye(classes, dtype=np.float32)
+
+    def read_one(source: bytes, *more: Any) -> npt.NDArray[Any]:
+        given = os.fsdecode(source) if examples.are_paths else source
+        try:
+            picture = read(given, *more)
+        except UnreadablePictureError as error:
+            what = repr(given) if examples.are_paths else "a record"
+            raise _unusable(f"{what}, {error.reason}") from error
+        # one by one: of a batch RandAugment would treat all pictures alike
+        return picture if augment is None else np.asarray(augment(picture))
+
+    def make() -> Iterator[Batch]:
+        done = 0
+        with ThreadPoolExecutor(READERS) as readers:
+            for sources, labels, *more in _arrays(records):
+                if wrong := [int(label) for label in labels if not 0 <= label < classes]:
+                    raise _unusable(f"a class index outside of 0 … {classes - 1}, {wrong[0]}")
+                pictures = mapped_in_threads(read_one, sources, *more, readers=readers)
+                yield pictures, one_hot[labels]
+                done += 1
+        if done < steps:
+            raise InvalidInputError(
+                f"Expected {steps} batches of pictures, by their count. Received: {done}."
+            )
+
+    kinds = [tf.TensorSpec((local, size, size, 3)), tf.TensorSpec((local, classes))]
+    return dataset_of(make, kinds, steps)
 
 
-def _augmentation(recipe: Recipe) -> Any:
+def _arrays(records: Any) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    import tensorflow as tf
+
+    try:
+        yield from records.as_numpy_iterator()
+    except tf.errors.OpError as error:  # of damaged record files, say
+        raise _unusable(str(error.message).strip().splitlines()[0][:300].rstrip(".")) from error
+
+
+def _unusable(received: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"Expected pictures that can be decoded and class indices in range. Received: {received}. "
+        "Remove or repair that picture and resume."
+    )
+
+
+def _augmentation(recipe: Recipe, size: int) -> Callable[[Any], Any] | None:
     if not recipe.augment_ops or not recipe.augment_strength:
         return None
-    return keras.layers.RandAugment(
+    import tensorflow as tf
+
+    layer = keras.layers.RandAugment(
         value_range=(0, 255), num_ops=recipe.augment_ops, factor=recipe.augment_strength
     )
 
+    @tf.function(input_signature=[tf.TensorSpec((size, size, 3))])
+    def augment(picture: Any) -> Any:
+        return layer(picture, training=True)
 
-def _decode(source: Any, *, is_path: bool) -> Any:
-    import tensorflow as tf
-
-    encoded = tf.io.read_file(source) if is_path else source
-    return tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3))
+    return augment
 
 
-def _train_crop(pixels: Any, size: int, recipe: Recipe, number: Any) -> Any:
+def _random_crop(
+    picture: Any, size: int, recipe: Recipe, framing: Framing, number: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
     """A random part of the picture, flipped half of the time (`distorted_bounding_box_crop`)."""
     import tensorflow as tf
+    from PIL import Image
 
-    if recipe.crop_area == 1:
-        return _evaluation_crop(pixels, size)
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(pixels),
-        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        seed=number,
-        min_object_covered=0.1,
-        aspect_ratio_range=ASPECTS,
-        area_range=(recipe.crop_area, 1.0),
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
+    with tf.device("CPU:0"):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            (picture.height, picture.width, 3),
+            bounding_boxes=[[[0.0, 0.0, 1.0, 1.0]]],
+            seed=number,
+            min_object_covered=0.1,
+            aspect_ratio_range=ASPECTS,
+            area_range=(recipe.crop_area, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        mirrored = tf.random.stateless_uniform([], seed=number + 1) < 0.5
+    top, left, _ = begin.numpy().tolist()
+    height, width, _ = extent.numpy().tolist()
+    part = picture.resize(
+        (size, size),
+        resample=Image.Resampling[framing.interpolation.upper()],
+        box=(left, top, left + width, top + height),
     )
-    crop = tf.slice(pixels, begin, extent)
-    picture = tf.image.resize(crop, (size, size), method="bicubic")
-    picture = tf.image.stateless_random_flip_left_right(picture, seed=number + 1)
-    return tf.clip_by_value(picture, 0.0, 255.0)
-
-
-def _evaluation_crop(pixels: Any, size: int) -> Any:
-    """The central square of `size / (size + 32)` of the shorter side."""
-    import tensorflow as tf
-
-    shape = tf.shape(pixels)
-    side = tf.cast(tf.cast(tf.minimum(shape[0], shape[1]), tf.float32) * crop_fraction(size), tf.int32)
-    side = tf.maximum(side, 1)
-    crop = tf.image.crop_to_bounding_box(
-        pixels, (shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2, side, side
-    )
-    picture = tf.image.resize(crop, (size, size), method="bicubic", antialias=True)
-    return tf.clip_by_value(tf.ensure_shape(picture, (size, size, 3)), 0.0, 255.0)
-
-
-def _one_hot(label: Any, classes: int) -> Any:
-    import tensorflow as tf
-
-    known = tf.logical_and(label >= 0, label < classes)
-    check = tf.debugging.Assert(known, ["a class index outside of 0 …", classes - 1, "was", label])
-    with tf.control_dependencies([check]):
-        return tf.one_hot(label, classes)
+    pixels = np.asarray(part, np.float32)
+    return pixels[:, ::-1] if mirrored else pixels

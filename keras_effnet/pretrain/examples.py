@@ -1,4 +1,4 @@
-"""Labelled pictures for training from scratch: folders, TFRecords with ImageNet's features, tfds.
+"""Labelled pictures for training from scratch: folders, CSV files, TFRecords, tfds.
 
 Nothing is decoded here. An example is (path or encoded picture, class index); only paths, or the
 records of the shuffle buffer, are in memory.
@@ -7,16 +7,28 @@ records of the shuffle buffer, are in memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.reading import IMAGE_SUFFIXES
+import numpy as np
 
-ENCODED, LABEL = "image/encoded", "image/class/label"  # ImageNet's own names
-DECODABLE = IMAGE_SUFFIXES - {".tif", ".tiff", ".webp"}  # by tf.io.decode_image
+from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordFeatures:
+    """What the records of TFRecord files call their parts; the defaults are ImageNet's own names.
+
+    Attributes:
+        image: feature with the encoded picture.
+        label: feature with the class index.
+        offset: index of the first class: 1 where labels count from 1.
+    """
+
+    image: str = "image/encoded"
+    label: str = "image/class/label"
+    offset: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,64 +49,71 @@ class Examples:
 
 
 def from_folders(directory: str | os.PathLike[str]) -> Examples:
-    """One folder of pictures for each class; class indices in the sorted order of their names.
+    """The pictures to train on of a folder or CSV file, see `pictures.listing`.
 
     Raises:
-        InvalidInputError: not a directory, fewer than two classes, or a class without pictures.
+        InvalidInputError: as `read_listing`.
+    """
+    return from_listing(read_listing(directory))
+
+
+def from_listing(listing: Listing, split: str = "train") -> Examples:
+    """The pictures of a split; photographs without one are to train on.
+
+    Raises:
+        InvalidInputError: there are none.
     """
     import tensorflow as tf
 
-    root = Path(directory)
-    if not root.is_dir():
+    chosen = listing.splits == SPLITS.index(split)
+    if split == "train":
+        chosen |= listing.splits == UNDECIDED
+    indices = np.flatnonzero(chosen)
+    if not len(indices):
         raise InvalidInputError(
-            f"Expected a directory with a folder for each class. Received: {str(root)!r}."
+            f"Expected pictures of the split {split!r} in {str(listing.root)!r}. Received none."
         )
-    labels = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
-    if len(labels) < 2:
-        raise InvalidInputError(
-            f"Expected at least two folders, one for each class, in {str(root)!r}. Received: {len(labels)}."
-        )
-    paths: list[str] = []
-    indices: list[int] = []
-    for index, label in enumerate(labels):
-        before = len(paths)
-        paths.extend(_pictures(root / label))
-        if len(paths) == before:
-            raise InvalidInputError(
-                f"Expected pictures ({' '.join(sorted(DECODABLE))}) of class {label!r} in "
-                f"{str(root / label)!r}. Received: none. Remove the folder or fill it."
-            )
-        indices.extend([index] * (len(paths) - before))
-    records = tf.data.Dataset.from_tensor_slices((paths, tf.constant(indices, tf.int64)))
-    return Examples(records=records, are_paths=True, count=len(paths), labels=tuple(labels))
+    paths = [os.fsencode(listing.path(index)) for index in indices]
+    records = tf.data.Dataset.from_tensor_slices((paths, listing.labels[indices].astype(np.int64)))
+    return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
 
 
 def from_tfrecords(
-    pattern: str, classes: int, *, count: int | None = None, labels: tuple[str, ...] | None = None
+    pattern: str,
+    classes: int,
+    *,
+    count: int | None = None,
+    labels: tuple[str, ...] | None = None,
+    features: RecordFeatures | None = None,
 ) -> Examples:
-    """TFRecord files with ImageNet's features: `image/encoded`, and `image/class/label` from 1.
+    """TFRecord files.
 
     Args:
         pattern: of the files, `/data/train-*`.
-        classes: number of classes; labels in the files are 1 … `classes`.
+        classes: number of classes; labels in the files are `offset` … `offset + classes - 1`.
         count: number of records; None reads all files once to count them.
         labels: class names.
+        features: what the parts of a record are called; None for ImageNet's names, with labels from 1.
 
     Raises:
         InvalidInputError: no such file, or no such records in the files.
     """
     import tensorflow as tf
 
+    names = features or RecordFeatures()
     files = sorted(tf.io.gfile.glob(pattern))
     if not files:
         raise InvalidInputError(
             f"Expected TFRecord files at {pattern!r}. Received: none. Quote the pattern: '/data/train-*'."
         )
-    features = {ENCODED: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
+    parts = {
+        names.image: tf.io.FixedLenFeature([], tf.string),
+        names.label: tf.io.FixedLenFeature([], tf.int64),
+    }
 
     def parse(record: Any) -> Any:
-        found = tf.io.parse_single_example(record, features)
-        return found[ENCODED], found[LABEL] - 1
+        found = tf.io.parse_single_example(record, parts)
+        return found[names.image], found[names.label] - names.offset
 
     raw = tf.data.TFRecordDataset(files)
     try:
@@ -103,14 +122,14 @@ def from_tfrecords(
     except (tf.errors.OpError, StopIteration) as error:
         message = str(getattr(error, "message", "") or "empty file").splitlines()[0]
         raise InvalidInputError(
-            f"Expected records with {ENCODED!r} and {LABEL!r} in {files[0]!r}. Received: {message}."
+            f"Expected records with {names.image!r} and {names.label!r} in {files[0]!r}. Received: {message}. "
+            "Say what yours are called with --image-feature and --label-feature."
         ) from error
-    names = labels or tuple(f"class {index}" for index in range(classes))
     return Examples(
         records=raw.map(parse, num_parallel_calls=tf.data.AUTOTUNE),
         are_paths=False,
         count=total,
-        labels=names,
+        labels=labels or tuple(f"class {index}" for index in range(classes)),
     )
 
 
@@ -147,15 +166,6 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         )
     records = encoded.map(lambda example: (example[image], example[label]))
     return Examples(records=records, are_paths=False, count=count, labels=tuple(features[1].names))
-
-
-def _pictures(folder: Path) -> Iterator[str]:
-    """Paths of the pictures below a folder, sorted, without holding more than one listing."""
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in DECODABLE and name[0] != ".":
-                yield str(Path(root) / name)
 
 
 def _count(raw: Any) -> int:

@@ -15,14 +15,17 @@ import numpy as np
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, warn
 from keras_effnet.network.variants import Variant, get_variant
+from keras_effnet.pictures.batches import error_of_ours
+from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
 from keras_effnet.system.devices import Share, check_agreement, strategy_scope
 from keras_effnet.system.files import staged
-from keras_effnet.train.saving import save_classifier
+from keras_effnet.train.checkpoints import Checkpoint, save_classifier
+from keras_effnet.train.folder import MODEL
 
-MODEL, SETTINGS, HISTORY = "model.keras", "recipe.json", "history.csv"
+SETTINGS, HISTORY = "recipe.json", "history.csv"
 
 
 def pretrain(
@@ -65,16 +68,10 @@ def pretrain(
     Raises:
         InvalidInputError: an argument, folder or picture that cannot be used.
     """
-    import tensorflow as tf
-
     recipe, share, folder = recipe or Recipe(), share or Share(), Path(out)
     chosen = get_variant(variant)
     side = size or chosen.resolution
-    if validation is not None and validation.labels != train.labels:
-        raise InvalidInputError(
-            f"Expected the same classes for validation as for training, {_some(train.labels)}. "
-            f"Received: {_some(validation.labels)}."
-        )
+    _check_classes(train, validation)
     settings = {
         "variant": chosen.name,
         "size": side,
@@ -85,48 +82,84 @@ def pretrain(
         "classes": list(train.labels),
         **recipe.to_dict(),
     }
-    first = _resumed_epoch(folder, settings, share) if resume else 0
+    checkpoint = _resumed(folder, settings, share) if resume else Checkpoint(_state(folder, share))
+    first = checkpoint.epoch
     # a resumed run needs seeds of its own: tf.data knows no epochs and would begin with the first one's order
     # and crops again
     keras.utils.set_random_seed(seed + first)  # tf.data mixes TensorFlow's global seed into every other one
-    batches = training_batches(train, recipe, side, seed=seed + first, share=share)
-    checks = None if validation is None else validation_batches(validation, recipe, side, share=share)
+    framing = Framing(chosen.interpolation)
+    batches = training_batches(train, recipe, side, seed=seed + first, share=share, framing=framing)
+    checks = validation and validation_batches(validation, recipe, side, share=share, framing=framing)
     steps = train.count // recipe.batch_size
     if not resume:
         _begin(folder, settings, share)
     check_agreement(first, share, "epoch to resume from")
-    if ema_is_too_slow(recipe, steps * recipe.epochs):
-        warn(
-            f"Expected more than {steps * recipe.epochs} steps for an average of the weights with decay "
-            f"{recipe.ema}: the result will still hold the random start. Pass a smaller ema, or 0 for none.",
-        )
+    _warn_of_slow_average(recipe, steps)
     keras.utils.set_random_seed(seed + first)  # again: what came before took numbers
     with strategy_scope(strategy):
         model = _build(chosen, recipe, side, len(train.labels))
         compile_model(model, recipe, steps)
+    checkpoint.restore(model)
+    more = [checkpoint, *_callbacks(folder, recipe, share, validated=checks is not None), *callbacks]
+    _fit(model, batches, checks, recipe, first, more, verbose=verbose if share.writes else 0)
+    if share.writes:
+        save_classifier(model, folder / MODEL, train.labels)
+    shutil.rmtree(checkpoint.folder, ignore_errors=True)
+    return model
+
+
+def _check_classes(train: Examples, validation: Examples | None) -> None:
+    if validation is not None and validation.labels != train.labels:
+        raise InvalidInputError(
+            f"Expected the same classes for validation as for training, {_some(train.labels)}. "
+            f"Received: {_some(validation.labels)}."
+        )
+
+
+def _fit(
+    model: keras.Model,
+    batches: Any,
+    checks: Any,
+    recipe: Recipe,
+    first: int,
+    callbacks: Sequence[Any],
+    *,
+    verbose: str | int,
+) -> None:
+    """Do the epochs from `first` on.
+
+    Raises:
+        InvalidInputError: a picture that cannot be used, or a loss that is not finite.
+    """
+    import tensorflow as tf
+
     try:
         history = model.fit(
             batches,
+            initial_epoch=first,
             epochs=recipe.epochs,
             validation_data=checks,
-            callbacks=[*_callbacks(folder, recipe, share, validated=checks is not None), *callbacks],
-            verbose=verbose if share.writes else 0,
+            callbacks=callbacks,
+            shuffle=False,  # by Keras, which would warn that it cannot
+            verbose=verbose,
         )
-    except (
-        tf.errors.InvalidArgumentError,
-        tf.errors.FailedPreconditionError,  # fewer records than the count that was given
-        tf.errors.DataLossError,
-    ) as error:
-        raise _unreadable(error) from error
+    except tf.errors.OpError as error:
+        if (ours := error_of_ours(error)) is None:
+            raise
+        raise InvalidInputError(ours) from error
     if history.epoch and not np.isfinite(history.history["loss"][-1]):
         raise InvalidInputError(
             f"Expected a finite loss. Received: {history.history['loss'][-1]} in epoch "
             f"{history.epoch[-1] + 1}. Start again with a lower learning rate or a longer warm-up."
         )
-    if share.writes:
-        save_classifier(model, folder / MODEL, train.labels)
-    shutil.rmtree(_state(folder, share), ignore_errors=True)
-    return model
+
+
+def _warn_of_slow_average(recipe: Recipe, steps: int) -> None:
+    if ema_is_too_slow(recipe, steps * recipe.epochs):
+        warn(
+            f"Expected more than {steps * recipe.epochs} steps for an average of the weights with decay "
+            f"{recipe.ema}: the result will still hold the random start. Pass a smaller ema, or 0 for none.",
+        )
 
 
 def _build(variant: Variant, recipe: Recipe, side: int, classes: int) -> keras.Model:
@@ -141,12 +174,7 @@ def _build(variant: Variant, recipe: Recipe, side: int, classes: int) -> keras.M
 
 
 def _callbacks(folder: Path, recipe: Recipe, share: Share, *, validated: bool) -> list[Any]:
-    made: list[Any] = [
-        keras.callbacks.BackupAndRestore(
-            str(_state(folder, share)), double_checkpoint=True, delete_checkpoint=False
-        ),
-        keras.callbacks.TerminateOnNaN(),
-    ]
+    made: list[Any] = [keras.callbacks.TerminateOnNaN()]
     if share.writes:
         made.append(keras.callbacks.CSVLogger(str(folder / HISTORY), append=True))
     if recipe.ema and validated and share.count == 1:
@@ -168,8 +196,8 @@ def _begin(folder: Path, settings: dict[str, Any], share: Share) -> None:
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _resumed_epoch(folder: Path, settings: dict[str, Any], share: Share) -> int:
-    """Check that the run in the folder can go on; returns the epoch to start with, 0 before the first whole one."""
+def _resumed(folder: Path, settings: dict[str, Any], share: Share) -> Checkpoint:
+    """Check that the run in the folder can go on; returns where it stands, before the first epoch perhaps."""
     if share.writes:
         begun = (folder / SETTINGS).is_file()
         if not begun or (folder / MODEL).exists():
@@ -184,11 +212,7 @@ def _resumed_epoch(folder: Path, settings: dict[str, Any], share: Share) -> int:
                     f"Expected the settings of the run in {str(folder)!r}: {name} = {_told(saved.get(name))}. "
                     f"Received: {_told(value)}. Give those, or start a new run in another folder."
                 )
-    try:
-        state = json.loads((_state(folder, share) / "training_metadata.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return 0
-    return int(state["epoch"])
+    return Checkpoint(_state(folder, share))
 
 
 def _told(value: Any) -> str:
@@ -198,19 +222,6 @@ def _told(value: Any) -> str:
 def _state(folder: Path, share: Share) -> Path:
     """Where a process keeps what it needs to go on."""
     return folder / (f".state-{share.index}" if share.count > 1 else ".state")
-
-
-def _unreadable(error: Any) -> InvalidInputError:
-    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
-    telling = [
-        line
-        for line in lines
-        if any(word in line for word in ("assertion failed", "image", "record", "elements"))
-    ]
-    return InvalidInputError(
-        "Expected pictures that can be decoded and class indices in range. Received: "
-        f"{(telling or lines)[0][:300].rstrip('.')}. Remove or repair that picture and resume."
-    )
 
 
 def _some(labels: tuple[str, ...]) -> str:

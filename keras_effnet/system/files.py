@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, for the exporters and for training."""
+"""Files that appear whole or not at all, and what the system says about paths that it does not let us use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,42 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.system.access import reachable, system_said
+from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
 
 # of `staged`, also with the ending that Keras asks for, and of the folder that exports are made in
 _STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5)$|^\.export-\w+$")
+
+
+def system_said(error: OSError) -> str:
+    """The reason of a failure in a few words. Libraries (h5py) put texts of many lines into `strerror`."""
+    text = os.strerror(error.errno) if error.errno else str(error)
+    return " ".join(text.split())
+
+
+@contextmanager
+def reachable(
+    path: str | os.PathLike[str], expected: str, kind: type[EffNetError] = InvalidInputError
+) -> Iterator[None]:
+    """Within the block a path that may not be read, or whose name is too long, is an error of this package.
+
+    Even `Path.exists` raises for these. Wrap the looking only: what a library raises about the content of a
+    file deserves a message of its own.
+
+    Args:
+        path: what the block looks at.
+        expected: what should be there, for the message: `"a picture"`.
+        kind: the error to raise.
+
+    Raises:
+        EffNetError: of the given kind, instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(
+            f"Expected {expected} at {os.fspath(path)!r}. The system said: {system_said(error)}. "
+            "Check the path and its permissions."
+        ) from error
 
 
 @contextmanager

@@ -1,15 +1,19 @@
-"""Keeps the chatter of native libraries off the terminal; shows it when something fails."""
+"""Starts Keras on a backend that works, and keeps the chatter of native libraries off the terminal."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from keras_effnet.errors import EffNetError
+from keras_effnet.errors import EffNetError, InvalidInputError, require_installed
+
+BACKENDS = ("tensorflow", "jax")  # what the commands compute with; exporting needs the first
 
 
 @contextmanager
@@ -39,8 +43,48 @@ def quiet_native() -> Iterator[None]:
             os.close(saved)
 
 
-def import_keras() -> None:
-    """Import Keras and wake its backend without the remarks that TensorFlow prints while starting."""
+def check_backend(usable: Sequence[str] = BACKENDS) -> str:
+    """Make sure that Keras will compute with something that works here, before it is imported.
+
+    Args:
+        usable: names of the backends that do.
+
+    Returns:
+        The name of the chosen one.
+
+    Raises:
+        InvalidInputError: Keras was told to take another one.
+    """
+    if "keras" in sys.modules:
+        chosen = str(sys.modules["keras"].backend.backend())
+    else:
+        chosen = os.environ.get("KERAS_BACKEND") or _configured_backend() or BACKENDS[0]
+    if chosen not in usable:
+        raise InvalidInputError(
+            f"Expected Keras on {' or '.join(usable)}. Received: the backend {chosen!r}, of KERAS_BACKEND or "
+            f"keras.json. Set KERAS_BACKEND={usable[0]} for this command."
+        )
+    return chosen
+
+
+def _configured_backend() -> str | None:
+    """The backend in Keras' own settings file, which it reads when it is imported."""
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return str(json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def import_keras(usable: Sequence[str] = BACKENDS) -> None:
+    """Import Keras and wake its backend without the remarks that TensorFlow prints while starting.
+
+    Raises:
+        InvalidInputError: of `check_backend`.
+        MissingExtraError: the backend is JAX, which is not installed.
+    """
+    if check_backend(usable) == "jax":
+        require_installed("jax", "pretrain")
     with quiet_native():
         import keras
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_effnet.train.folder import RunFolder
-    from keras_effnet.train.run import Outcome, train
+    from keras_effnet.train.results import Outcome
+    from keras_effnet.train.run import train
     from keras_effnet.train.settings import Settings
 
 __all__ = ["Outcome", "RunFolder", "Settings", "train"]
 
-_HOMES = {"Outcome": "run", "RunFolder": "folder", "Settings": "settings", "train": "run"}
+_HOMES = {"Outcome": "results", "RunFolder": "folder", "Settings": "settings", "train": "run"}
 
 
 def __getattr__(name: str) -> Any:

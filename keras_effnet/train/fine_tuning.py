@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.train.augmentation import augmentation
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.listing import Listing
-from keras_effnet.train.pictures import evaluation_batches, training_batches
+from keras_effnet.pictures.listing import Listing
+from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
+from keras_effnet.train.checkpoints import Checkpoint
 from keras_effnet.train.settings import Settings
 from keras_effnet.transfer import unfreeze
 
@@ -50,8 +49,7 @@ def fine_tune(
     """
     if settings.weights is not None:
         unfreeze(model, settings.unfreeze)
-    training = listing.of("train")
-    steps = -(-len(training) // settings.batch_size)
+    steps = -(-len(listing.of("train")) // settings.batch_size)
     _compile(model, settings, steps)
     beginning = model.get_weights()
     if not (checkpoint.finished or checkpoint.exhausted):
@@ -59,30 +57,17 @@ def fine_tune(
         start = checkpoint.epoch
         # the random layers start anew in a resumed run: another seed, or they would repeat themselves
         augment = augmentation(settings, size, class_weights, seed=settings.seed + 1000 * start)
-        batches = training_batches(
-            listing,
-            training,
-            augment,
-            size,
-            framing,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            epochs=range(start, epochs),
-        )
+        batches, checks = _batches(listing, augment, settings, size, framing, range(start, epochs))
         averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema else []
-        validation = listing.of("validation")
         if start < epochs:
             model.fit(
                 batches,
                 steps_per_epoch=steps,
                 initial_epoch=start,
                 epochs=epochs,
-                validation_data=evaluation_batches(
-                    listing, validation, size, framing, batch_size=settings.batch_size
-                )
-                if len(validation)
-                else None,
+                validation_data=checks,
                 callbacks=[*averaging, checkpoint, *callbacks],
+                shuffle=False,  # by Keras, which would warn that it cannot
                 verbose=verbose,
             )
     checkpoint.finish()
@@ -90,6 +75,20 @@ def fine_tune(
         model.set_weights(beginning)
     elif settings.ema:
         _inner(model.optimizer).finalize_variable_values(model.trainable_variables)
+
+
+def _batches(
+    listing: Listing, augment: Any, settings: Settings, size: int, framing: Framing, epochs: range
+) -> tuple[Any, Any]:
+    """To train on, and to validate with; None for nothing."""
+    count = settings.batch_size
+    training, validation = listing.of("train"), listing.of("validation")
+    batches = training_batches(
+        listing, training, augment, size, framing, batch_size=count, seed=settings.seed, epochs=epochs
+    )
+    if not len(validation):
+        return batches, None
+    return batches, evaluation_batches(listing, validation, size, framing, batch_size=count)
 
 
 def _compile(model: Any, settings: Settings, steps: int) -> None:

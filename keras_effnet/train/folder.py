@@ -5,6 +5,7 @@ data.csv      file,label,split              labels.txt    class names, one per l
 data.json     where these files lie, and    metrics.json  accuracy, precision, recall, confusion
               the order of the classes
 skipped.csv   what was left out, and why
+remarks.csv   what is used although something is wrong with it, if there is any
 logs/         for TensorBoard               report.html   the same for people
 work/         features and checkpoints,     export/       artefacts with their report
               gone when the run is done
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +24,37 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.files import remove, remove_empty, remove_leftovers, staged
-from keras_effnet.train.listing import SPLITS, Listing
+from keras_effnet.pictures.listing import SPLITS, Listing
+from keras_effnet.system.files import reachable, remove, remove_empty, remove_leftovers, staged
 from keras_effnet.train.settings import Settings
 
-SKIPPED = "skipped.csv"
+MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
+SETTINGS = ("run.json", "recipe.json")  # what `train` and `pretrain` were told; either shows a run's folder
 _ADVICE = "Choose another --out, or pass --resume to go on with it."
+
+
+def trained_model(folder: str | os.PathLike[str]) -> tuple[Path, Path] | None:
+    """The classifier that a run of `train` or `pretrain` has left in its folder, and its class names.
+
+    Args:
+        folder: any path.
+
+    Returns:
+        The `.keras` file, and the text file with a class name per line; None if `folder` holds no run.
+
+    Raises:
+        InvalidInputError: a run that has no model yet.
+    """
+    place = Path(folder)
+    with reachable(place, "a folder that can be read"):
+        if not any((place / name).is_file() for name in SETTINGS):
+            return None
+        if not (place / MODEL).is_file():
+            raise InvalidInputError(
+                f"Expected a finished run in {str(place)!r}. Received: one that has no {MODEL} yet. "
+                "Let it finish: give its command again, with --resume."
+            )
+    return place / MODEL, place / LABELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +92,7 @@ class RunFolder:
 
         A list of photographs that could not be read stays, for people to look at.
         """
-        for name in ("run.json", "data.csv", "data.json"):
+        for name in ("run.json", "data.csv", "data.json", REMARKS):
             remove(self.path / name)
         skipped = self.path / SKIPPED
         if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
@@ -112,7 +139,7 @@ class RunFolder:
     @property
     def model(self) -> Path:
         """The trained classifier."""
-        return self.path / "model.keras"
+        return self.path / MODEL
 
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
@@ -133,6 +160,11 @@ class RunFolder:
         path = self.path / SKIPPED
         _write_csv(path, ("file", "reason"), skipped)
         return path
+
+    def write_remarks(self, faulty: Sequence[tuple[str, str]]) -> None:
+        """Keep (file, remark) of photographs that are used although something is wrong with them."""
+        if faulty:
+            _write_csv(self.path / REMARKS, ("file", "remark"), faulty)
 
     def write_listing(self, listing: Listing) -> None:
         """Keep the photographs and their splits for good: whoever resumes or adds exports uses the same."""

@@ -1,58 +1,94 @@
-"""Phase 1: the classifier's last layer, trained on cached features.
+"""Phase 1: the classifier's last layer, trained on what the frozen backbone says of each photograph.
 
-The backbone is frozen, so it says the same of a photograph in every epoch: it is asked once, and what
-is left is a small convex problem. Up to some ten thousand photographs it is solved (see `logistic`), above
-that it is trained in batches.
+The backbone is frozen, so it says the same of a photograph in every epoch: it is asked once, its answers are
+kept on disk, and what is left is a small convex problem. Up to some ten thousand photographs that is solved:
+a logistic regression, whose solution does not depend on a seed, an order or a learning rate; the one thing to
+choose is how strongly weights are drawn to 0. Above that the layer is trained in batches.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.train.features import FloatArray
-from keras_effnet.train.logistic import affordable, solve_head
+from keras_effnet.errors import ExportError, require
+from keras_effnet.pictures.batches import Batch, dataset_of
+from keras_effnet.system.files import system_said
+from keras_effnet.system.resources import one_blas_thread
+from keras_effnet.train.batches import in_chunks
 
+CHUNK = 512  # photographs between two writes of their features
+STRENGTHS = tuple(float(value) for value in np.geomspace(1e-3, 10.0, 9))  # scikit-learn's C
+AFFORDABLE = 1e9  # multiply-adds of one pass over the features; a few hundred passes are made
+ITERATIONS = 300
+# where it is trained in batches
 BATCH_SIZE = 128
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.02
 PATIENCE = 20
 
+FloatArray = npt.NDArray[np.float32]
 
-class _Rows(keras.utils.PyDataset):
-    """Rows of several feature files with their labels, in a new order each epoch."""
 
-    def __init__(
-        self,
-        views: Sequence[FloatArray],
-        targets: FloatArray,
-        weights: FloatArray | None,
-        seed: int | None,
-    ) -> None:
-        super().__init__()
-        self.views, self.targets, self.weights = views, targets, weights
-        self.generator = None if seed is None else np.random.default_rng(seed)
-        self.order = np.arange(len(views) * len(targets))
-        self.on_epoch_end()
+def cached_features(
+    backbone: Any,
+    indices: npt.NDArray[np.int64],
+    batches: Callable[[npt.NDArray[np.int64]], Any],
+    path: Path,
+    *,
+    mirrored: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> FloatArray:
+    """The backbone's features of photographs, read from `path` as far as they are there.
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.order) / BATCH_SIZE)
+    The file holds one row of float32 per photograph and nothing else. Its length says how far the work came,
+    so a run that was killed goes on where it was; and a full disk is an error at the write, which a
+    memory-mapped file could not report.
 
-    def on_epoch_end(self) -> None:
-        if self.generator is not None:
-            self.order = self.generator.permutation(self.order)
+    Args:
+        backbone: a Keras model from pixels to features `[N, C]`.
+        indices: the photographs.
+        batches: from some of the indices to a `tf.data.Dataset` of (pixels, labels).
+        path: the file to keep them in.
+        mirrored: of the photographs' mirror images.
+        progress: called with the number of photographs done since the last call.
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        view, row = np.divmod(chosen, len(self.targets))
-        features = np.stack([self.views[v][r] for v, r in zip(view, row, strict=True)])
-        batch = (features, self.targets[row])
-        return batch if self.weights is None else (*batch, self.weights[row])
+    Returns:
+        float32 `[N, C]`, mapped from the file.
+
+    Raises:
+        ExportError: the disk is full or failed.
+    """
+    import tensorflow as tf
+
+    channels = int(backbone.output_shape[-1])
+    row = channels * np.dtype(np.float32).itemsize
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            done = file.tell() // row
+            file.truncate(done * row)
+            progress(done)
+            for chunk in in_chunks(indices[done:], CHUNK):
+                pixels = batches(chunk).map(lambda image, _: tf.reverse(image, [2]) if mirrored else image)
+                features = np.asarray(backbone.predict(pixels, verbose=0), dtype=np.float32)
+                file.write(features.tobytes())
+                file.flush()
+                progress(len(chunk))
+    except OSError as error:
+        raise ExportError(
+            f"Expected to write {str(path)!r}. The system said: {system_said(error)}. Free some space and "
+            "resume; what was written so far is kept."
+        ) from error
+    if len(indices) == 0:
+        return np.zeros((0, channels), np.float32)
+    return np.memmap(path, dtype=np.float32, mode="r", shape=(len(indices), channels))
 
 
 def train_head(
@@ -65,7 +101,6 @@ def train_head(
     epochs: int,
     seed: int,
     callbacks: Sequence[Any] = (),
-    verbose: int = 0,
 ) -> dict[str, list[float]]:
     """Train the last layer of `model` and put it in place.
 
@@ -78,7 +113,6 @@ def train_head(
         epochs: at most.
         seed: of the order and the dropout.
         callbacks: for `fit`.
-        verbose: as in `fit`.
 
     Returns:
         `fit`'s history, or what `solve_head` tried.
@@ -90,6 +124,23 @@ def train_head(
         )
         last.set_weights([kernel, bias])
         return tried
+    return _train_in_batches(
+        model, views, labels, validation, class_weights, epochs=epochs, seed=seed, callbacks=callbacks
+    )
+
+
+def _train_in_batches(
+    model: Any,
+    views: Sequence[FloatArray],
+    labels: npt.NDArray[np.int32],
+    validation: tuple[FloatArray, npt.NDArray[np.int32]],
+    class_weights: FloatArray | None,
+    *,
+    epochs: int,
+    seed: int,
+    callbacks: Sequence[Any],
+) -> dict[str, list[float]]:
+    last = model.get_layer("predictions")
     rate = next((layer.rate for layer in model.layers if layer.name == "top_dropout"), 0.0)
     dense = keras.layers.Dense(
         last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32"
@@ -107,11 +158,106 @@ def train_head(
     stop = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
     features, truth = validation
     history = head.fit(
-        _Rows(views, eye[labels], weights, seed),
+        _batches(views, eye[labels], weights, np.random.default_rng(seed)),
         epochs=epochs,
-        validation_data=_Rows([features], eye[truth], None, None),
+        validation_data=_batches([features], eye[truth]),
         callbacks=[stop, *callbacks],
-        verbose=verbose,
+        shuffle=False,  # by Keras, which would warn that it cannot
+        verbose=0,
     )
     last.set_weights(dense.get_weights())
     return {key: [float(value) for value in values] for key, values in history.history.items()}
+
+
+def _batches(
+    views: Sequence[FloatArray],
+    targets: FloatArray,
+    weights: FloatArray | None = None,
+    generator: np.random.Generator | None = None,
+) -> Any:
+    """Rows of several feature files with their labels; with a generator in a new order each epoch."""
+    import tensorflow as tf
+
+    rows = np.arange(len(views) * len(targets))
+
+    def make() -> Iterator[Batch]:
+        order = rows if generator is None else generator.permutation(rows)
+        for chosen in in_chunks(order, BATCH_SIZE):
+            view, row = np.divmod(chosen, len(targets))
+            features = np.stack([views[v][r] for v, r in zip(view, row, strict=True)])
+            yield (features, targets[row]) if weights is None else (features, targets[row], weights[row])
+
+    kinds = [tf.TensorSpec((None, views[0].shape[1])), tf.TensorSpec((None, targets.shape[1]))]
+    if weights is not None:
+        kinds.append(tf.TensorSpec((None,)))
+    return dataset_of(make, kinds, -(-len(rows) // BATCH_SIZE))
+
+
+def affordable(views: Sequence[FloatArray], classes: int) -> bool:
+    """Whether solving takes seconds rather than minutes."""
+    return sum(view.size for view in views) * classes <= AFFORDABLE
+
+
+def solve_head(
+    views: Sequence[FloatArray],
+    labels: npt.NDArray[np.int32],
+    validation: tuple[FloatArray, npt.NDArray[np.int32]],
+    *,
+    classes: int,
+    class_weights: FloatArray | None,
+) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
+    """Weights of the last layer.
+
+    Args:
+        views: features of the training photographs, each `[N, C]`.
+        labels: their class indices `[N]`; every class occurs.
+        validation: features `[M, C]` and class indices `[M]`, which choose the strength.
+        classes: their number.
+        class_weights: per class, or None.
+
+    Returns:
+        Kernel `[C, classes]`, bias `[classes]`, and for each strength that was tried the validation
+        cross-entropy and accuracy.
+    """
+    linear = require("sklearn.linear_model", "train")
+    exceptions = require("sklearn.exceptions", "train")
+    features = np.concatenate(views)
+    targets = np.tile(labels, len(views))
+    weights = None if class_weights is None else class_weights[targets]
+    regression = linear.LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+    tried: list[dict[str, float]] = []
+    best: tuple[FloatArray, FloatArray] | None = None
+    least, since = np.inf, 0
+    for strength in STRENGTHS:
+        regression.set_params(C=strength)
+        with warnings.catch_warnings(), one_blas_thread():
+            # the weakest pulls may not converge; validation judges what they came to
+            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+            regression.fit(features, targets, sample_weight=weights)
+        kernel, bias = _for_each_class(regression, classes)
+        loss, accuracy = _judge(validation, kernel, bias)
+        tried.append({"strength": strength, "val_loss": loss, "val_accuracy": accuracy})
+        if loss < least:
+            best, least, since = (kernel, bias), loss, 0
+        elif (since := since + 1) == 2:
+            break  # weaker pulls take longest, and it only gets worse
+    assert best is not None
+    return *best, {name: [row[name] for row in tried] for name in tried[0]}
+
+
+def _for_each_class(regression: Any, classes: int) -> tuple[FloatArray, FloatArray]:
+    """Kernel and bias of a softmax; with two classes the library keeps the difference only."""
+    kernel, bias = regression.coef_, regression.intercept_
+    if classes == 2:
+        kernel, bias = np.concatenate([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
+    return kernel.T.astype(np.float32), bias.astype(np.float32)
+
+
+def _judge(
+    validation: tuple[FloatArray, npt.NDArray[np.int32]], kernel: FloatArray, bias: FloatArray
+) -> tuple[float, float]:
+    features, labels = validation
+    logits = (features @ kernel + bias).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())

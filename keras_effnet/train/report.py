@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.pictures.listing import Listing
+from keras_effnet.reports import page
 from keras_effnet.system.files import shown, staged
-from keras_effnet.train.evaluation import Mistake, worst_mistakes
-from keras_effnet.train.listing import Listing
-from keras_effnet.train.run import Outcome
+from keras_effnet.train.results import Mistake, Outcome, reason_for_result, worst_mistakes
 
 MISTAKES = 12
 THUMB = 224  # pixels
-TRAINING, VALIDATION = "#7a8b90", "#2f7d6d"
 _TICKS = 40  # classes, up to which the confusion matrix names them
+_CELL = 0.3  # inches of one of its cells
 
 
 def check_extras() -> None:
@@ -29,8 +29,9 @@ def check_extras() -> None:
     Raises:
         MissingExtraError: the extra `train` is not installed.
     """
-    for module in ("sklearn", "tensorboard", "jinja2", "matplotlib"):
+    for module in ("sklearn", "tensorboard"):
         require(module, "train")
+    page.check_extras("train")
 
 
 def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> Path:
@@ -43,95 +44,64 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
     Returns:
         The file.
     """
-    jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     metrics, judged = outcome.metrics, outcome.judged
     figures = metrics[judged]
-    page = environment.get_template("report.html").render(
+    text = page.render(
+        Path(__file__).parent / "templates" / "report.html",
         metrics=metrics,
         judged=judged,
         figures=figures,
-        plots=[jinja2.filters.Markup(plot) for plot in _plots(metrics)],
-        confusion=jinja2.filters.Markup(_confusion(figures, outcome.listing.classes)),
+        reason=reason_for_result(metrics),
+        plots=_plots(metrics),
+        confusion=_confusion(figures, outcome.listing.classes),
         mistakes=_mistakes(outcome),
         wrong=round(figures["photographs"] * (1 - figures["accuracy"])),
         artefacts=artefacts,
     )
     path = outcome.folder.path / "report.html"
     with staged(path, overwrite=True) as temporary:
-        temporary.write_text(shown(page), encoding="utf-8")  # names of photographs may be any bytes
+        temporary.write_text(shown(text), encoding="utf-8")  # names of photographs may be any bytes
     return path
 
 
-def _plots(metrics: dict[str, Any]) -> list[str]:
+def _plots(metrics: dict[str, Any]) -> list[Any]:
     """Loss and accuracy of each phase that took place: by epoch, or by strength where it was solved."""
     found = []
-    for phase, title in (("head", "Head on cached features"), ("fine_tuning", "Fine-tuning")):
+    for phase, title in (("head", "Head, the last layer"), ("fine_tuning", "Fine-tuning")):
         history = (metrics[phase] or {}).get("history") or {}
-        if history:
-            found.append(_curves(history, "accuracy", f"{title}: accuracy"))
-            found.append(_curves(history, "loss", f"{title}: loss"))
+        for key in ("accuracy", "loss") if history else ():
+            found.append(_curves(history, key, f"{title}: {key}"))
     return found
 
 
-def _curves(history: dict[str, list[float]], key: str, title: str) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 2.9))
-    axes = figure.add_subplot()
-    values = history[f"val_{key}"]
-    marker = "o" if len(values) < 30 else ""
+def _curves(history: dict[str, list[float]], key: str, title: str) -> Any:
+    judged = {"validation": history[f"val_{key}"]}
     if "strength" in history:
-        places = np.array(history["strength"])
-        axes.set_xscale("log")
-        axes.set_xlabel("freedom of the weights (C); the lowest loss decides", fontsize=9)
-    else:
-        places = np.arange(1, len(values) + 1)
-        axes.plot(places, history[key], color=TRAINING, label="training", marker=marker, markersize=3)
-        axes.set_xlabel("epoch", fontsize=9)
-    axes.plot(places, values, color=VALIDATION, label="validation", marker=marker, markersize=3)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+        label = "freedom of the weights (C); the lowest loss decides"
+        return page.curves(title, label, history["strength"], judged, log=True)
+    epochs = range(1, len(history[key]) + 1)
+    return page.curves(title, "epoch", epochs, {"training": history[key], **judged})
 
 
-def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> str:
-    """Rows are the truth, columns the guess; a colour shows the share of the row."""
-    from matplotlib.figure import Figure
-
+def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> Any:
+    """Rows are the truth, columns the guess; a color shows the share of the row."""
     counts = np.array(figures["confusion_matrix"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(3 + 0.42 * len(classes), 14)
-    figure = Figure(figsize=(side, side))
-    axes = figure.add_subplot()
-    axes.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
+    side = min(max(1.6 + _CELL * len(classes), 3.4), 14)
+    made = page.axes("Truth and guess", side, side)
+    made.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
     if len(classes) <= _TICKS:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=9)
-        axes.set_yticks(range(len(classes)), classes, fontsize=9)
+        made.set_xticks(range(len(classes)), classes, rotation=90, fontsize=9)
+        made.set_yticks(range(len(classes)), classes, fontsize=9)
         for row, column in np.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.6 else "black"
-            axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour
-            )
-    axes.set_ylabel("truth")
-    axes.set_xlabel("guess")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return _svg(figure)
-
-
-def _svg(figure: Any) -> str:
-    figure.tight_layout()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+            color = "white" if shares[row, column] > 0.6 else "black"
+            text = str(counts[row, column])
+            made.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    made.set_ylabel("truth")
+    made.set_xlabel("guess")
+    made.tick_params(length=0)
+    made.spines[:].set_visible(False)
+    return page.drawing(made)
 
 
 def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:

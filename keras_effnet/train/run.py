@@ -6,9 +6,10 @@ was stopped at any point is resumed by doing it again.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -16,50 +17,27 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet import transfer
-from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import get_variant
+from keras_effnet.pictures.batches import error_of_ours
 from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.listing import Listing
 from keras_effnet.system.devices import strategy_scope
-from keras_effnet.system.files import shown, staged
-from keras_effnet.train import splits
-from keras_effnet.train.checkpoint import Checkpoint
-from keras_effnet.train.evaluation import measure
-from keras_effnet.train.faults import plain_errors
-from keras_effnet.train.features import FloatArray, cached_features
+from keras_effnet.system.files import staged
+from keras_effnet.system.progress import Progress
+from keras_effnet.train.batches import evaluation_batches
+from keras_effnet.train.checkpoints import Checkpoint, save_classifier
+from keras_effnet.train.data import class_weights, data_figures, photographs_of
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.head import train_head
-from keras_effnet.train.listing import Listing, read_listing
-from keras_effnet.train.pictures import evaluation_batches, scan
-from keras_effnet.train.progress import Progress
-from keras_effnet.train.saving import save_classifier
+from keras_effnet.train.head import FloatArray, cached_features, train_head
+from keras_effnet.train.results import Outcome, measure
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
 VALIDATED = "work/validated.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run made.
-
-    Attributes:
-        folder: the run's folder.
-        model: the trained classifier, float32, not compiled.
-        listing: the photographs.
-        metrics: the content of `metrics.json`.
-        probabilities: of the photographs of `judged`, float `[N, classes]`.
-        framing: how photographs are read.
-        judged: the split they are of: `"test"`, or `"validation"` where there is no test split.
-    """
-
-    folder: RunFolder
-    model: Any
-    listing: Listing
-    metrics: dict[str, Any]
-    probabilities: npt.NDArray[np.float32]
-    judged: str
-    framing: Framing
+# of TensorBoard's writer: "…}} FILE; File too large\n\tFailed to flush 2 events to FILE"
+_EVENTS = re.compile(r"}} (?P<file>[^\n]+); (?P<said>[^\n]+)\n.*(events file|Failed to flush)", re.DOTALL)
 
 
 def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
@@ -92,7 +70,7 @@ class _Run:
 
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
-        listing, skipped = self._listing()
+        listing, skipped = photographs_of(self.folder, self.progress)
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
         else:
@@ -126,46 +104,6 @@ class _Run:
             framing=self.framing,
         )
 
-    def _listing(self) -> tuple[Listing, list[tuple[str, str]]]:
-        """The photographs that can be read, with their splits, and those that cannot."""
-        known = self.folder.read_listing()
-        if known is not None:
-            return known
-        everything = read_listing(self.settings.data, self.settings.classes)
-        with self.progress.bar("reading", len(everything.files)) as advance:
-            broken = scan(everything, advance)
-        keep = np.ones(len(everything.files), bool)
-        keep[[index for index, _ in broken]] = False
-        unreadable = [(everything.files[index], reason) for index, reason in broken]
-        skipped = [*unreadable, *everything.left_out]
-        place = self.folder.write_skipped(skipped)
-        try:
-            listing = splits.split_listing(
-                everything.only(keep) if unreadable else everything,
-                validation=self.settings.validation_share,
-                test=self.settings.test_share,
-                seed=self.settings.seed,
-            )
-        except InvalidInputError as error:
-            if not skipped:
-                raise
-            file, reason = skipped[0]
-            total = len(everything.files) + len(everything.left_out)
-            raise InvalidInputError(
-                f"{error} {len(skipped)} of {total} could not be used, {file!r} for example: {reason}. "
-                f"All are listed in {str(place)!r}."
-            ) from error
-        if self.settings.refit and not len(listing.of("test")):
-            raise InvalidInputError(
-                "Expected test photographs to judge a refit by, which uses all others. Received none. "
-                "Add a folder test/ or photographs with that split, or leave --refit out."
-            )
-        self.folder.write_listing(listing)
-        self.progress.say(
-            _described(listing, unreadable, everything.left_out, weighted=self.settings.class_weights)
-        )
-        return listing, skipped
-
     def _classifier(self, listing: Listing) -> Any:
         return transfer.classifier(
             self.variant,
@@ -182,7 +120,7 @@ class _Run:
         )
 
     def _class_weights(self, listing: Listing) -> FloatArray | None:
-        return splits.class_weights(listing) if self.settings.class_weights else None
+        return class_weights(listing) if self.settings.class_weights else None
 
     def _head(self, model: Any, listing: Listing) -> None:
         """Phase 1, or its result from an earlier try."""
@@ -332,7 +270,7 @@ class _Run:
                 "image_size": self.size,
                 "classes": list(listing.classes),
             },
-            "data": _data_figures(listing, skipped),
+            "data": data_figures(listing, skipped),
             "head": self.folder.read_json("work/head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
@@ -351,30 +289,27 @@ def _measured(listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> 
     return measure(scores, listing.labels[listing.of(split)], listing.classes)
 
 
-def _data_figures(listing: Listing, skipped: list[tuple[str, str]]) -> dict[str, Any]:
-    return {
-        **{split: len(listing.of(split)) for split in ("train", "validation", "test")},
-        "train_per_class": dict(zip(listing.classes, listing.counts("train").tolist(), strict=True)),
-        "imbalance": splits.imbalance(listing),
-        "skipped": [{"file": file, "reason": reason} for file, reason in skipped],
-    }
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Within the block a photograph or a log that cannot be read or written is an error of this package.
 
+    Raises:
+        InvalidInputError: a photograph of the run is gone or damaged by now.
+        ExportError: TensorBoard's log could not be written.
+    """
+    import tensorflow as tf
 
-def _described(
-    listing: Listing,
-    unreadable: Sequence[tuple[str, str]],
-    left_out: Sequence[tuple[str, str]],
-    *,
-    weighted: bool,
-) -> str:
-    counts = ", ".join(f"{len(listing.of(split))} {split}" for split in ("train", "validation", "test"))
-    lines = [f"{len(listing.classes)} classes; photographs: {counts}"]
-    for found, what in ((unreadable, "unreadable"), (left_out, "outside of class folders or of other kinds")):
-        if found:
-            names = ", ".join(shown(file) for file, _ in found[:3]) + (", …" if len(found) > 3 else "")
-            lines.append(f"skipped {len(found)} {what}: {names} (all in skipped.csv)")
-    ratio = splits.imbalance(listing)
-    if ratio >= splits.IMBALANCE:
-        advice = "weighted" if weighted else "--class-weights would weigh them alike"
-        lines.append(f"imbalanced: the largest class has {ratio:.1f} times the smallest; {advice}")
-    return "\n".join(lines)
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = str(error.message)
+        if ours := error_of_ours(error):
+            raise InvalidInputError(
+                f"{ours} It could be read when the run began; put it back and resume."
+            ) from error
+        if events := _EVENTS.search(text):
+            raise ExportError(
+                f"Expected to write {events['file']!r}. The system said: {events['said']}. "
+                "Free some space and resume."
+            ) from error
+        raise

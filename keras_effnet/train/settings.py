@@ -1,11 +1,14 @@
-"""What a training run is told, and keeps in `run.json` so that it can be resumed."""
+"""What a training run is told, and keeps in `run.json` so that it can be resumed; nothing here imports Keras."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError, WeightsError, unknown_name
+from keras_effnet.network.table import stage_of
+from keras_effnet.network.variants import Variant, architecture_of, get_variant
+from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.devices import STRATEGIES
 
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
@@ -18,7 +21,7 @@ class Settings:
     """Everything that decides what a run computes.
 
     Attributes:
-        data: folder or CSV file of photographs, see `listing`.
+        data: folder or CSV file of photographs, see `pictures.listing`.
         variant: short name of the backbone.
         weights: published set, file, or None for random weights.
         classes: class names to use, in the order of the outputs; empty for all that are found.
@@ -82,6 +85,15 @@ class Settings:
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
+        self._check_shares()
+        self._check_numbers()
+        if self.refit and (self.epochs == 0 or self.weights is None):
+            raise InvalidInputError(
+                "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
+                "where no head is fine-tuned. Leave --refit out."
+            )
+
+    def _check_shares(self) -> None:
         for name in ("validation_share", "test_share", "label_smoothing", "ema", "dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -91,6 +103,8 @@ class Settings:
                 "Expected a validation share above 0 and something left to train on. Received: "
                 f"validation {self.validation_share}, test {self.test_share}."
             )
+
+    def _check_numbers(self) -> None:
         for name, least in (
             ("batch_size", 1),
             ("head_epochs", 1),
@@ -103,11 +117,6 @@ class Settings:
                 raise InvalidInputError(
                     f"Expected {name} of at least {least}. Received: {getattr(self, name)}."
                 )
-        if self.refit and (self.epochs == 0 or self.weights is None):
-            raise InvalidInputError(
-                "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
-                "where no head is fine-tuned. Leave --refit out."
-            )
         if not self.learning_rate > 0:
             raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
         if self.mixup < 0 or self.cutmix < 0:
@@ -133,3 +142,43 @@ class Settings:
                 "The run was made by another version; start a new one."
             )
         return cls(**(values | {"classes": tuple(values.get("classes", ()))}))
+
+
+def check(settings: Settings) -> None:
+    """Make sure before a run has a folder that the data are there, the weights fit and the block exists.
+
+    Published weights are fetched here, if they are not on this machine yet. Keras is not imported.
+
+    Raises:
+        InvalidInputError: an unknown variant or block, or no such data.
+        WeightsError: weights that are missing, damaged or of another variant.
+    """
+    variant = get_variant(settings.variant)
+    _check_block(variant, settings.unfreeze)
+    find_data(settings.data)
+    _check_weights(settings.weights, variant)
+
+
+def _check_block(variant: Variant, wanted: str) -> None:
+    blocks = [block.name for block in architecture_of(variant).blocks]
+    stages = dict.fromkeys(map(stage_of, blocks))
+    known = ["stem", *stages, *blocks, "top"]
+    if wanted not in known:
+        raise unknown_name("unfreeze", wanted, known)
+
+
+def _check_weights(weights: str | None, variant: Variant) -> None:
+    from keras_effnet.weights.facts import guess_variant
+    from keras_effnet.weights.readers import open_checkpoint, tensorflow
+    from keras_effnet.weights.sources import plan_weights
+
+    source = plan_weights(weights, variant, include_top=False).source
+    if source is None or tensorflow.is_archive(source):
+        return  # unpacking an archive takes long; what is in it shows when the network is built
+    with open_checkpoint(source) as checkpoint:
+        found = guess_variant(checkpoint.layers)
+    if found not in (None, variant.name):
+        raise WeightsError(
+            f"Expected weights of {variant.name}. Received: {str(source)!r}, which are of {found}. "
+            f"Pass other --weights, or --model {found}."
+        )

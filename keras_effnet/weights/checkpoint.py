@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from keras_effnet.errors import EffNetError, WeightsError
 from keras_effnet.network.conventions import Convention
-from keras_effnet.system.access import system_said
+from keras_effnet.system.files import system_said
 
 Array = npt.NDArray[Any]
 

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.network.builder import Options, build_model
 from keras_effnet.network.conventions import Preprocessing, get_convention
-from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
+from keras_effnet.network.variants import STEM_LAYER, Variant, architecture_of, get_variant
+from keras_effnet.pictures.labels import IMAGENET_CLASSES
 from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.quiet import import_keras
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import (
     METADATA_KEY,
@@ -38,6 +41,7 @@ from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_asked, check_source, plan_weights
 
 WEIGHTS_H5, SAFETENSORS = TARGETS = (".weights.h5", ".safetensors")
+_TRAINED_WITH = ("preprocessing", "padding", "epsilon")
 
 
 def convert(
@@ -142,21 +146,18 @@ def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
 
 def _model_for(variant: Variant, checkpoint: Checkpoint, facts: WeightFacts) -> Any:
     """A model with the file's own classifier and input channels."""
-    from keras_effnet.applications import EfficientNet
+    import_keras()
+    import keras
 
     head = checkpoint.layers.get(TOP_LAYER, {})
     stem = checkpoint.layers.get(STEM_LAYER, {})
     channels = stem["kernel"].shape[2] if "kernel" in stem and len(stem["kernel"].shape) == 4 else RGB
-    return EfficientNet(
-        variant,
-        weights=None,
-        include_top=bool(head),
-        classes=head["bias"].shape[-1] if "bias" in head else 1000,
-        input_shape=(None, None, channels),
-        preprocessing=facts.preprocessing,
-        padding=facts.padding or "same",
-        epsilon=facts.epsilon or 1e-3,
-    )
+    known = {key: value for key in _TRAINED_WITH if (value := getattr(facts, key)) is not None}
+    bias = head.get("bias")
+    classes = bias.shape[-1] if bias is not None and bias.shape else IMAGENET_CLASSES
+    options = Options.of(variant, include_top=bool(head), classes=classes, **known)
+    inputs = keras.Input((None, None, channels))
+    return build_model(architecture_of(variant), options, inputs, inputs, keras=keras)
 
 
 def _write(model: Any, target: Path, facts: WeightFacts, overwrite: bool) -> None:

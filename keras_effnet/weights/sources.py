@@ -12,7 +12,7 @@ from pathlib import Path
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name, warn
 from keras_effnet.network.conventions import CONVENTIONS, Convention, Preprocessing, get_convention
 from keras_effnet.network.variants import Variant
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
 from keras_effnet.weights.download import DownloadError, download
 from keras_effnet.weights.facts import (

@@ -314,6 +314,29 @@ def test_backbone_is_found_inside_a_finetuned_network(
             EfficientNet(tiny_variant, weights=path, classes=3)
 
 
+def test_prefix_of_the_layers_is_no_part_of_the_weights(
+    tmp_path: Path, tiny_variant: Any, pictures: np.ndarray
+) -> None:
+    inputs = keras.Input((SIZE, SIZE, 3))
+    options: dict[str, Any] = {"include_top": False, "pooling": "avg"}
+    left, right = (
+        EfficientNet(
+            tiny_variant, weights=None, input_tensor=inputs, prefix=prefix, preprocessing="unit", **options
+        )
+        for prefix in ("left_", "right_")
+    )
+    left.save_weights(tmp_path / "left.weights.h5")
+    assert_same(EfficientNet(tiny_variant, weights=tmp_path / "left.weights.h5", **options), left, pictures)
+    keras_effnet.load_weights(right, tmp_path / "left.weights.h5")
+    assert_same(right, left, pictures)
+    both = keras.layers.Concatenate()([left.output, right.output])
+    keras.Model(inputs, both).save(tmp_path / "both.keras")
+    with pytest.raises(
+        WeightsError, match=r"Received 2, whose layers begin with '(left_', 'right_|right_', 'left_)'"
+    ):
+        EfficientNet(tiny_variant, weights=tmp_path / "both.keras", **options)
+
+
 def test_another_network_is_called_so(tmp_path: Path) -> None:
     keras.applications.MobileNet(weights=None, alpha=0.25, input_shape=(32, 32, 3)).save(tmp_path / "m.keras")
     with pytest.raises(

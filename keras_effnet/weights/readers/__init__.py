@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.weights.checkpoint import Checkpoint, Reader
 from keras_effnet.weights.readers import keras, pytorch, safetensors, tensorflow
 

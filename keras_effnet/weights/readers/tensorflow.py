@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from keras_effnet.errors import WeightsError
-from keras_effnet.system.access import reachable
+from keras_effnet.system.files import reachable
 from keras_effnet.weights.checkpoint import (
     BFLOAT16,
     CHUNK_BYTES,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.system.memory import release
+from keras_effnet.system.resources import release
 
 
 def _resident() -> int:

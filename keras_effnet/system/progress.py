@@ -1,13 +1,12 @@
-"""What a person sees while a run lasts: bars on a terminal, a line per phase elsewhere."""
+"""What a person sees while work lasts: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import keras
 
 
 class Progress:
@@ -37,23 +36,20 @@ class Progress:
 
     @property
     def fit_verbosity(self) -> int:
-        """Keras' own bar on a terminal."""
-        return 1 if not self.quiet and sys.stdout.isatty() else 0
+        """Keras' own bar, on a terminal; it is colored, which NO_COLOR forbids (https://no-color.org)."""
+        return 1 if not self.quiet and sys.stdout.isatty() and not os.environ.get("NO_COLOR") else 0
 
     def epochs(self, name: str) -> Any:
-        """A callback that prints a line per epoch where there is no bar."""
-        return _Lines(self, name)
+        """A callback for `fit` that prints a line per epoch where there is no bar."""
+        import keras
 
+        def line(epoch: int, logs: dict[str, Any] | None = None) -> None:
+            if self.fit_verbosity == 0 and logs:
+                whose, key = ("validation ", "val_") if "val_loss" in logs else ("", "")
+                self.say(
+                    f"{name}: epoch {epoch + 1} of {callback.params['epochs']}, "
+                    f"{whose}accuracy {logs[f'{key}accuracy']:.3f}, loss {logs[f'{key}loss']:.3f}"
+                )
 
-class _Lines(keras.callbacks.Callback):
-    def __init__(self, progress: Progress, name: str) -> None:
-        super().__init__()
-        self.progress, self.title = progress, name
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.progress.fit_verbosity == 0 and logs:
-            whose, key = ("validation ", "val_") if "val_loss" in logs else ("", "")
-            self.progress.say(
-                f"{self.title}: epoch {epoch + 1} of {self.params['epochs']}, "
-                f"{whose}accuracy {logs[f'{key}accuracy']:.3f}, loss {logs[f'{key}loss']:.3f}"
-            )
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=line)
+        return callback

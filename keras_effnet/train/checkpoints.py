@@ -1,4 +1,4 @@
-"""Fine-tuning that can be killed: after every epoch all that the next one needs is on disk.
+"""Networks on disk: the epochs of a training that can be killed, and the trained classifier.
 
 Keras' `BackupAndRestore` keeps the weights and the epoch only, not what early stopping has seen, and a
 kill while it writes can cost the last good copy. Here `state.json`, replaced in one step, decides which
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ FLOAT_BYTES = 4
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the newest and the best epoch, and stops when nothing gets better.
+    """Keeps the newest epoch, and the best one where that matters; stops when nothing gets better.
 
     The file of an epoch holds the model's weights and the optimizer's. (Keras does not keep the counters of
     random layers: dropout draws anew in a resumed run.)
@@ -32,7 +33,8 @@ class Checkpoint(keras.callbacks.Callback):
         folder: for the files; nothing else may lie there.
         to_beat: validation accuracy of the model before fine-tuning, 0–1.
         patience: epochs without a better one before it stops. The first epochs are usually worse than
-            the model before, so they are compared with each other only.
+            the model before, so they are compared with each other only. None: no epoch is compared with
+            another, the newest counts as the best.
 
     Attributes:
         epoch: epochs that are done.
@@ -42,7 +44,7 @@ class Checkpoint(keras.callbacks.Callback):
         finished: whether fine-tuning is over.
     """
 
-    def __init__(self, folder: Path, *, to_beat: float, patience: int) -> None:
+    def __init__(self, folder: Path, *, to_beat: float = 0.0, patience: int | None = None) -> None:
         super().__init__()
         self.folder, self.to_beat, self.patience = folder, to_beat, patience
         self.best, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
@@ -53,7 +55,7 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def exhausted(self) -> bool:
         """Whether `patience` epochs have passed without a better one."""
-        return self.epoch - self.best_epoch >= self.patience
+        return self.patience is not None and self.epoch - self.best_epoch >= self.patience
 
     @property
     def improved(self) -> bool:
@@ -92,7 +94,7 @@ class Checkpoint(keras.callbacks.Callback):
         for name, value in figures.items():
             self.history.setdefault(name, []).append(value)
         loss = figures.get("val_loss")
-        if loss is None:
+        if loss is None or self.patience is None:
             self.best_epoch = self.epoch
         elif loss < self.best:
             self.best, self.best_epoch = loss, self.epoch
@@ -152,3 +154,29 @@ class Checkpoint(keras.callbacks.Callback):
         for path in self.folder.glob("epoch-*.weights.h5"):
             if path not in keep:
                 path.unlink()
+
+
+def save_classifier(model: keras.Model, path: Path, labels: Sequence[str]) -> None:
+    """Keep a model without what only training needs, so that it loads without this package.
+
+    Args:
+        model: a functional model.
+        path: the `.keras` file; `labels.txt` is written beside it. Each appears whole or not at all, and
+            replaces an earlier one.
+        labels: class names in the order of the outputs.
+
+    Raises:
+        ExportError: the disk is full or failed.
+    """
+    bare = keras.Model(model.input, model.output, name=model.name)
+    for layer in bare.layers:
+        layer.trainable = True
+    with staged(path.with_name("labels.txt"), overwrite=True) as temporary:
+        temporary.write_text("\n".join(labels) + "\n", encoding="utf-8")
+    with staged(path, overwrite=True) as temporary:
+        whole = temporary.with_suffix(".keras")  # Keras insists on the suffix
+        try:
+            bare.save(whole)
+            whole.replace(temporary)
+        finally:
+            whole.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
-"""Memory that large networks leave behind."""
+"""Memory that large networks leave behind, and threads that fight over cores."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def release() -> None:
@@ -18,3 +20,16 @@ def release() -> None:
     trim = getattr(ctypes.CDLL(name), "malloc_trim", None) if name else None
     if trim is not None:  # glibc alone has it
         trim(0)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Run OpenBLAS on one thread.
+
+    Its idle threads spin; next to TensorFlow's own pool, or on a busy machine, that made the small
+    factorizations here five to ten times slower than a single thread.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield

@@ -1,0 +1,133 @@
+"""Which files of a folder are pictures: the one walker, for lists of classes, calibration and commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.files import reachable, system_said
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+KINDS = " ".join(sorted(IMAGE_SUFFIXES))
+# what cameras and programs also call pictures; people are told that these were left out
+OTHER_PICTURES = frozenset(
+    [
+        ".arw",
+        ".avif",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".heic",
+        ".heif",
+        ".jfif",
+        ".jp2",
+        ".jxl",
+        ".nef",
+        ".orf",
+        ".pgm",
+        ".ppm",
+        ".psd",
+        ".raf",
+        ".rw2",
+        ".svg",
+        ".tga",
+    ]
+)
+
+LeftOut = tuple[str, str]  # file, reason
+
+
+def list_images(directory: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a directory and its sub-directories, sorted by path.
+
+    Hidden files and folders do not count. Links to folders are followed, once.
+
+    Raises:
+        InvalidInputError: not a directory, no picture in it, or a folder in it that may not be read.
+    """
+    root = Path(directory)
+    with reachable(root, "a directory of photographs that can be read"):
+        if not root.is_dir():
+            raise InvalidInputError(
+                f"Expected a directory of photographs. Received: {str(root)!r}, which is not a directory."
+            )
+    left_out: list[LeftOut] = []
+    found = sorted(root / name for name in walk_pictures(root, left_out=left_out))
+    if not found:
+        others = f", but {len(left_out)} that cannot be used, {left_out[0][0]!r} say" if left_out else ""
+        raise InvalidInputError(
+            f"Expected a directory of photographs ({KINDS}). Received: {str(root)!r}, which holds none{others}."
+        )
+    return found
+
+
+def walk_pictures(root: Path, folder: str = "", *, left_out: list[LeftOut]) -> Iterator[str]:
+    """The pictures below a folder, sorted within each of its folders.
+
+    Args:
+        root: what the names are relative to.
+        folder: where to look, relative to `root`.
+        left_out: gets what looks like a picture and is none that can be read.
+
+    Yields:
+        Names relative to `root`, as texts: a `Path` per picture is slow.
+
+    Raises:
+        InvalidInputError: a folder that may not be read.
+    """
+    return _walk(root, folder, left_out, frozenset())
+
+
+def _walk(
+    root: Path, folder: str, left_out: list[LeftOut], above: frozenset[tuple[int, int]]
+) -> Iterator[str]:
+    place = root / folder
+    found = entries(place)
+    status = place.stat()
+    here = status.st_dev, status.st_ino
+    if here in above:
+        left_out.append((folder, "a link to a folder that it lies in"))
+        return
+    for name, is_folder in found:
+        inner = os.path.join(folder, name)  # noqa: PTH118
+        if is_folder:
+            yield from _walk(root, inner, left_out, above | {here})
+        elif suffix_of(name) in IMAGE_SUFFIXES:
+            yield inner
+        elif suffix_of(name) in OTHER_PICTURES:
+            left_out.append((inner, f"not one of {KINDS}; convert it"))
+
+
+def entries(place: Path) -> list[tuple[str, bool]]:
+    """Names in a folder, sorted, and whether each is a folder; hidden ones are left out.
+
+    Raises:
+        InvalidInputError: it may not be read.
+    """
+    try:
+        with os.scandir(place) as found:
+            return sorted((item.name, _is_folder(item)) for item in found if not item.name.startswith("."))
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a folder that can be read. Received: {str(place)!r}. The system said: "
+            f"{system_said(error)}. Change its permissions, or move it elsewhere."
+        ) from error
+
+
+def suffix_of(name: str) -> str:
+    """The ending of a file's name in small letters, `.jpg`."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path per picture is slow
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def sample_paths() -> list[Path]:
+    """The files of the eight photographs that ship with the package."""
+    return list_images(Path(__file__).parents[1] / "photos")

@@ -1,0 +1,1 @@
+"""What the HTML reports of training and export share: the page, its drawings."""

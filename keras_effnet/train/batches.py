@@ -1,0 +1,209 @@
+"""Photographs in batches: with the evaluation crop, or in a new order each epoch and randomly changed.
+
+A batch is made from the indices of the one `Listing`; nothing here holds more than a few batches of pixels,
+however many photographs there are. The random changes are layers of Keras. Photographs come in as the
+evaluation frames them and are moved, turned and zoomed from there, so a network sees things about as large
+in training as afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.batches import READERS, Batch, dataset_of, mapped_in_threads
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.listing import Listing
+from keras_effnet.train.settings import Settings
+
+SHIFT = 0.07  # of the side, in any direction: what a random crop of 224 from 256 pixels amounts to
+
+
+def evaluation_batches(
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    size: int,
+    framing: Framing,
+    *,
+    batch_size: int,
+) -> Any:
+    """Photographs with the evaluation crop, in the order of `indices`.
+
+    Args:
+        listing, indices: the photographs.
+        size: side of the pictures in pixels.
+        framing: how they are read.
+        batch_size: photographs per batch.
+
+    Returns:
+        A `tf.data.Dataset` of (uint8 `[n, size, size, 3]`, float32 one-hot `[n, classes]`).
+    """
+    chunks = list(in_chunks(np.asarray(indices, np.int64), batch_size))
+    return dataset_of(
+        lambda: _read(listing, chunks, size, framing), _kinds(size, len(listing.classes)), len(chunks)
+    )
+
+
+def training_batches(
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    augment: Callable[[Any, Any], tuple[Any, ...]],
+    size: int,
+    framing: Framing,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+) -> Any:
+    """Photographs in a new order each epoch, one epoch after the other, augmented.
+
+    The order of an epoch depends on `seed` and the epoch alone: a resumed run goes on with the one that
+    an uninterrupted run would have had.
+
+    Args:
+        listing, indices: the photographs to train on.
+        augment: from (uint8 `[n, size, size, 3]`, one-hot) to (float32 `[n, size, size, 3]`, labels), with
+            weights `[n]` as a third if there are any.
+        size: of the pictures.
+        framing: how they are read.
+        batch_size: photographs per step; the last batch of an epoch may be smaller.
+        seed: of the order.
+        epochs: the epochs to come.
+
+    Returns:
+        A `tf.data.Dataset` of batches; use it with `steps_per_epoch`.
+    """
+    import tensorflow as tf
+
+    indices = np.asarray(indices, np.int64)
+    augment = tf.function(augment, input_signature=_kinds(size, len(listing.classes)))
+    kinds = augment.get_concrete_function().structured_outputs
+
+    def chunks() -> Iterator[npt.NDArray[np.int64]]:
+        for epoch in epochs:
+            yield from in_chunks(np.random.default_rng((seed, epoch)).permutation(indices), batch_size)
+
+    def make() -> Iterator[Batch]:
+        # one call at a time: the random layers draw one after the other, so a seed gives the same pictures
+        for pixels, labels in _read(listing, chunks(), size, framing):
+            yield tuple(np.asarray(array) for array in augment(pixels, labels))
+
+    return dataset_of(make, kinds, -(-len(indices) // batch_size) * len(epochs))
+
+
+def _kinds(size: int, classes: int) -> list[Any]:
+    """Of a batch of photographs as they are read, and their one-hot labels."""
+    import tensorflow as tf
+
+    return [
+        tf.TensorSpec((None, size, size, 3), tf.uint8),
+        tf.TensorSpec((None, classes), tf.float32),
+    ]
+
+
+def _read(
+    listing: Listing, chunks: Iterable[npt.NDArray[np.int64]], size: int, framing: Framing
+) -> Iterator[Batch]:
+    one_hot = np.eye(len(listing.classes), dtype=np.float32)
+
+    def read(index: int) -> npt.NDArray[np.uint8]:
+        return framing.read(listing.path(index), size, silent=True)  # the scan has told what there is to say
+
+    with ThreadPoolExecutor(READERS) as readers:
+        for chunk in chunks:
+            yield mapped_in_threads(read, chunk, readers=readers), one_hot[listing.labels[chunk]]
+
+
+def arrays(
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    size: int,
+    framing: Framing,
+    *,
+    limit: int | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Photographs as one array, uint8 `[N, size, size, 3]`, at most `limit` of them, evenly spread."""
+    if limit is not None and len(indices) > limit:
+        indices = indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
+    if len(indices) == 0:
+        raise InvalidInputError("Expected at least one photograph. Received none.")
+    return np.stack([framing.read(listing.path(int(index)), size, silent=True) for index in indices])
+
+
+def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.int64]]:
+    """`indices` in pieces of at most `count`."""
+    for start in range(0, len(indices), count):
+        yield indices[start : start + count]
+
+
+def augmentation(
+    settings: Settings, size: int, class_weights: npt.NDArray[np.float32] | None, seed: int
+) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """The function that a training pipeline applies to its batches.
+
+    Args:
+        settings: `augment`, `mixup` and `cutmix` count.
+        size: side of the pictures, in pixels.
+        class_weights: float32 `[classes]`, or None; then nothing is weighted.
+        seed: of everything random in it.
+
+    Returns:
+        A function from (uint8 `[n, size, size, 3]`, one-hot `[n, classes]`) to (float32
+        `[n, size, size, 3]`, labels `[n, classes]`), with weights `[n]` as a third if there are any.
+    """
+    import tensorflow as tf
+
+    layers = _layers(settings.augment, seed)
+    mixing = _mixing(settings, seed)
+
+    def augment(pixels: Any, labels: Any) -> tuple[Any, ...]:
+        for layer in layers:
+            pixels = layer(pixels, training=True)
+        pixels = tf.cast(pixels, tf.float32)
+        for layer in mixing:
+            mixed = layer({"images": pixels, "labels": labels}, training=True)
+            pixels, labels = mixed["images"], mixed["labels"]
+        pixels = tf.ensure_shape(pixels, [None, size, size, 3])
+        if class_weights is None:
+            return pixels, labels
+        return pixels, labels, tf.linalg.matvec(labels, class_weights)
+
+    return augment
+
+
+def _layers(name: str, seed: int) -> list[Any]:
+    from keras import layers
+
+    if name == "none":
+        return []
+    light = [
+        layers.RandomFlip("horizontal", seed=seed + 1),
+        layers.RandomTranslation(SHIFT, SHIFT, fill_mode="nearest", seed=seed),
+    ]
+    if name == "light":
+        return light
+    if name == "randaugment":
+        return [*light, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
+    return [
+        *light,
+        layers.RandomRotation(0.05, fill_mode="nearest", seed=seed + 3),
+        layers.RandomZoom((-0.15, 0.05), fill_mode="nearest", seed=seed + 4),
+        layers.RandomBrightness(0.15, value_range=(0, 255), seed=seed + 5),
+        layers.RandomContrast(0.2, value_range=(0, 255), seed=seed + 6),
+    ]
+
+
+def _mixing(settings: Settings, seed: int) -> list[Any]:
+    from keras import layers
+
+    found: list[Any] = []
+    if settings.mixup > 0:
+        found.append(layers.MixUp(alpha=settings.mixup, seed=seed + 7))
+    if settings.cutmix > 0:
+        found.append(layers.CutMix(factor=settings.cutmix, seed=seed + 8))
+    return found

@@ -1,0 +1,206 @@
+"""What a run has made: its figures, its mistakes, why this network, and the verified files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import require
+from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.listing import Listing
+from keras_effnet.train.batches import arrays
+from keras_effnet.train.folder import RunFolder
+
+CALIBRATION = 200  # training photographs to choose integer ranges from
+VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        folder: the run's folder.
+        model: the trained classifier, float32, not compiled.
+        listing: the photographs.
+        metrics: the content of `metrics.json`.
+        probabilities: of the photographs of `judged`, float `[N, classes]`.
+        framing: how photographs are read.
+        judged: the split they are of: `"test"`, or `"validation"` where there is no test split.
+    """
+
+    folder: RunFolder
+    model: Any
+    listing: Listing
+    metrics: dict[str, Any]
+    probabilities: npt.NDArray[np.float32]
+    judged: str
+    framing: Framing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A photograph whose class the model got wrong.
+
+    Attributes:
+        index: of the photograph in the listing.
+        truth, guess: class indices.
+        probability: that the model gave its guess, 0–1.
+    """
+
+    index: int
+    truth: int
+    guess: int
+    probability: float
+
+
+def measure(
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """The figures of one split, as JSON takes them.
+
+    Args:
+        probabilities: float `[N, classes]`.
+        labels: class indices `[N]`.
+        classes: names.
+
+    Returns:
+        `photographs`, `accuracy`, `loss` (mean cross entropy), `per_class` (name → `precision`,
+        `recall`, `f1`, `photographs`) and `confusion_matrix` (rows: truth, columns: guess).
+    """
+    metrics = require("sklearn.metrics", "train")
+    numbers = np.arange(len(classes))
+    guesses = probabilities.argmax(axis=1)
+    of_classes = metrics.precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
+    return {
+        "photographs": len(labels),
+        "accuracy": float(metrics.accuracy_score(labels, guesses)),
+        "loss": float(metrics.log_loss(labels, probabilities, labels=numbers)),
+        "per_class": {
+            name: {
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "photographs": int(count),
+            }
+            for name, precision, recall, f1, count in zip(classes, *of_classes, strict=True)
+        },
+        "confusion_matrix": metrics.confusion_matrix(labels, guesses, labels=numbers).tolist(),
+    }
+
+
+def reason_for_result(metrics: dict[str, Any]) -> str:
+    """Which network a run has kept, and why, in one sentence without its point."""
+    head, tuned, refit = metrics["head"], metrics["fine_tuning"], metrics.get("refit")
+    if tuned is None:
+        return "the head alone on the pretrained network; nothing was fine-tuned (--epochs 0)"
+    judged = tuned["history"]["val_accuracy"]
+    best = tuned["best_epoch"] or int(np.argmin(tuned["history"]["val_loss"])) + 1
+    right = f"{judged[best - 1]:.3f} of the validation photographs right"
+    if head is None:
+        return f"the network of epoch {best}, which had the lowest validation loss and got {right}"
+    before = head["validation_accuracy"]
+    if not tuned["best_epoch"]:
+        return (
+            f"the head alone on the pretrained network: it got {before:.3f} of the validation photographs "
+            f"right, the best fine-tuned epoch {judged[best - 1]:.3f}"
+        )
+    if refit:
+        return (
+            f"the refitted network, fine-tuned on training and validation photographs for {refit['epochs']} "
+            f"epochs, as many as got {right} before, where the head alone got {before:.3f}"
+        )
+    return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}"
+
+
+def worst_mistakes(
+    probabilities: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int32],
+    indices: npt.NDArray[np.int64],
+    limit: int,
+) -> list[Mistake]:
+    """The mistakes that the model was surest of, at most `limit`.
+
+    Args:
+        probabilities: float `[N, classes]`.
+        labels: class indices `[N]`.
+        indices: of the same photographs in the listing, `[N]`.
+        limit: how many.
+    """
+    guesses = probabilities.argmax(axis=1)
+    sure = probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != labels)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")][:limit]
+    return [
+        Mistake(
+            index=int(indices[i]), truth=int(labels[i]), guess=int(guesses[i]), probability=float(sure[i])
+        )
+        for i in order
+    ]
+
+
+def export_run(
+    outcome: Outcome,
+    targets: Sequence[str],
+    *,
+    min_agreement: float | None = None,
+    keep_failed: bool = False,
+    progress: Any = lambda _: None,
+) -> list[Any]:
+    """Export a run's model into `export/` in its folder, with `report.json` and `report.html` there.
+
+    Targets that are there already are left alone.
+
+    Args:
+        outcome: of the run.
+        targets: `tflite:int8`, `onnx:float32`, …
+        min_agreement: for int8, see `keras_effnet.export.to_tflite`.
+        keep_failed: leave files that failed verification.
+        progress: called with the name of each step.
+
+    Returns:
+        An `Artefact` for each target that was made now.
+
+    Raises:
+        ExportError: a converter failed.
+    """
+    from keras_effnet.export.options import Options
+    from keras_effnet.export.pipeline import Job, export_job, final_path
+    from keras_effnet.export.report import write_reports
+    from keras_effnet.export.targets import parse_target
+
+    out: Path = outcome.folder.path / "export"
+    name = outcome.metrics["model"]["variant"]
+    missing = [
+        target
+        for target in dict.fromkeys(parse_target(target) for target in targets)
+        if not final_path(out, name, target).exists()
+    ]
+    if not missing:
+        return []
+    followed = any("min_agreement" in target.options for target in missing)
+    listing = outcome.listing
+    size = outcome.metrics["model"]["image_size"]
+    calibration = None
+    if any(target.integer for target in missing):
+        calibration = arrays(listing, listing.of("train"), size, outcome.framing, limit=CALIBRATION)
+    images = arrays(listing, listing.of(outcome.judged), size, outcome.framing, limit=VERIFICATION)
+    job = Job(
+        model=outcome.model,
+        name=name,
+        targets=missing,
+        out=out,
+        images=images,
+        calibration=calibration,
+        labels=tuple(outcome.metrics["model"]["classes"]),
+        options=Options(min_agreement=min_agreement if followed else None),
+        keep_failed=keep_failed,
+    )
+    artefacts = export_job(job, progress)
+    write_reports(artefacts, out)
+    return artefacts

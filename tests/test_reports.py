@@ -1,0 +1,54 @@
+"""The page that reports extend, and what a person sees while work lasts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keras_effnet.reports import page
+from keras_effnet.system.progress import Progress
+
+matplotlib = pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 40])
+def test_curves_by_epoch_have_whole_numbers_at_their_axis(epochs: int) -> None:
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        svg = page.curves("Loss", "epoch", range(1, epochs + 1), {"validation": [1e6] * epochs})
+    axis = svg[svg.index("matplotlib.axis_1") : svg.index("matplotlib.axis_2")]
+    labels = re.findall(r">\s*([^<>\s]+)\s*</text>", axis)
+    assert labels[-1] == "epoch" and len(labels) > 1
+    assert all(re.fullmatch(r"[\u2212-]?\d+", label) for label in labels[:-1]), labels
+
+
+def test_drawings_shrink_to_a_phone_and_scroll_beyond() -> None:
+    bars = page.bars("Size", ["a", "b"], [1.0, 2.0], ["1", "2"], [page.GOOD, page.BAD])
+    assert int(re.search(r'style="min-width: (\d+)px"', bars)[1]) <= 390 - 2 * 16 - 2 * 10  # type: ignore[index]
+    wide = page.drawing(page.axes("Matrix", 14, 14))
+    assert int(re.search(r'style="min-width: (\d+)px"', wide)[1]) > 900  # type: ignore[index]
+
+
+def test_page_escapes_texts_and_not_drawings(tmp_path: Path) -> None:
+    (tmp_path / "x.html").write_text(
+        '{% extends "page.html" %}{% block content %}{{ name }}{{ plot }}{% endblock %}'
+    )
+    text = page.render(tmp_path / "x.html", name="<b>", plot=page.drawing(page.axes("x")))
+    assert "&lt;b&gt;" in text and "<svg" in text and "width=device-width" in text
+
+
+@pytest.mark.parametrize(
+    ("terminal", "color", "quiet", "verbosity"),
+    [(True, None, False, 1), (True, "1", False, 0), (False, None, False, 0), (True, None, True, 0)],
+    ids=["terminal", "NO_COLOR", "piped", "quiet"],
+)
+def test_bar_of_keras_is_for_terminals_that_take_colors(
+    terminal: bool, color: str | None, quiet: bool, verbosity: int, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if color is not None:
+        monkeypatch.setenv("NO_COLOR", color)
+    assert Progress(quiet=quiet).fit_verbosity == verbosity

@@ -1,0 +1,47 @@
+"""`keras-effnet verify`: what it prints says no more than was seen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from keras_effnet.commands.verify import _show
+from keras_effnet.export.verify import Report
+
+
+def _report(agreeing: int, images: int, recipe: str = "int8") -> Report:
+    return Report(
+        file="m.tflite",
+        recipe=recipe,
+        images=images,
+        top1_agreement=agreeing / images,
+        sqnr_db=24.0,
+        max_abs_error=0.01,
+        mean_cosine=0.999,
+        failures=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "images", "shown"), [(8, 8, "75%"), (52, 52, "95%"), (99, 100, "96%"), (200, 200, "99%")]
+)
+def test_verify_says_what_its_photographs_show_of_an_integer_file(
+    agreeing: int, images: int, shown: str, capsys: Any
+) -> None:
+    _show([_report(agreeing, images)], as_json=False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"same class in {agreeing} of {images} photographs" in first
+    assert f"an agreement of at least {shown} (95 % confidence)" in second
+
+
+def test_verify_compares_float_files_by_their_numbers(capsys: Any) -> None:
+    _show([_report(8, 8, "float32")], as_json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_verify_tells_programs_what_its_photographs_show(capsys: Any) -> None:
+    _show([_report(8, 8)], as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["ok"] and row["shown_agreement"] == pytest.approx(0.747, abs=1e-3)
