@@ -273,6 +273,13 @@ class Swish(Activation):
         return min(self.GATE_RANGES, key=loss) if tensor == GATE else best_range(values, loss)
 
 
+def hard_swish(u: Any) -> Any:
+    """For TensorFlow; a layer of `tf_keras` remembers it by its name, see `FUNCTIONS`."""
+    import tensorflow as tf
+
+    return u * tf.nn.relu6(u + 3.0) * np.float32(1 / 6)
+
+
 class HardSwish(Activation):
     """u · relu6(u + 3) / 6: a swish of straight lines (MobileNetV3), one operator in TFLite and ONNX."""
 
@@ -281,15 +288,13 @@ class HardSwish(Activation):
     slow_in_onnxruntime = True  # it has no integer kernel there and passes through float
 
     def tensorflow(self, *values: Any) -> Any:
-        import tensorflow as tf
-
-        return values[0] * tf.nn.relu6(values[0] + 3.0) * np.float32(1 / 6)
+        return hard_swish(values[0])
 
     def numpy(self, *values: Array) -> Array:
         return np.asarray(values[0] * np.clip(values[0] + np.float32(3), 0, 6) * np.float32(1 / 6))
 
     def layer(self, layers: Any, name: str) -> Any:
-        return layers.Activation(self.tensorflow, name=f"{name}_activation")
+        return layers.Activation(hard_swish, name=f"{name}_activation")
 
     def keras(self, keras: Any, name: str, *values: Any) -> Any:
         # written out, so that the converter finds its HARD_SWISH in it
@@ -312,6 +317,7 @@ ACTIVATIONS: dict[str, Activation] = {
     for activation in (LINEAR, Swish(), HardSwish(), Sigmoid(), Softmax())
     for name in activation.keras_names
 }
+FUNCTIONS = {"hard_swish": hard_swish}  # what layers of `tf_keras` refer to, to copy them by
 
 
 @dataclass(frozen=True, eq=False)

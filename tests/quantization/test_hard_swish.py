@@ -93,3 +93,12 @@ def test_hard_swish_is_written_in_one_file() -> None:
     folder = Path(quantization.__file__).parent
     words = re.compile(r"hard_?(swish|silu|sigmoid)", re.IGNORECASE)
     assert [path.name for path in folder.rglob("*.py") if words.search(path.read_text("utf-8"))] == ["ops.py"]
+
+
+def test_hard_swish_trains_in_integers(model: Any, calibration: Any, held_out: Any) -> None:
+    pytest.importorskip("tensorflow_model_optimization")
+    from keras_effnet.export.quantization.trained import qat
+
+    network = qat.train(model, calibration, training=qat.Training(steps=1, batch=2))
+    goal = network.logits(held_out, integer=False)
+    assert sqnr_db(goal, network.logits(held_out)) > 20

@@ -128,7 +128,7 @@ def test_constant_survives_when_the_weights_of_its_channel_have_died(
     model = keras.models.clone_model(tiny_lite)
     model.set_weights(tiny_lite.get_weights())
     stem, normalization = model.get_layer("stem_conv"), model.get_layer("stem_bn")
-    kernel = np.array(stem.kernel)
+    kernel = stem.kernel.numpy()
     kernel[..., :2] *= 1e-10
     kernel[..., 2] = 0
     stem.kernel.assign(kernel)

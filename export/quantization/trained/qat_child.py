@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_effnet.errors import require
 
+from ..ops import FUNCTIONS
 from ..to_keras import to_trainable, weights_of
 from . import distillation, handover
 
@@ -39,7 +40,7 @@ class _Quantizing:
         return self.tfmot.quantize_annotate_layer(layer, self.config(kernel, self.ranges.get(output)))
 
     def finish(self, model: Any) -> Any:
-        with self.tfmot.quantize_scope({"StepConfig": self.config}):
+        with self.tfmot.quantize_scope({"StepConfig": self.config, **FUNCTIONS}):
             return self.tfmot.quantize_apply(model, _no_scheme())
 
 
