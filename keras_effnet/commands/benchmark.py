@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_effnet.commands.models import ARTEFACTS, choose
 from keras_effnet.commands.options import add_json, add_size, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
 from keras_effnet.export.timing import example_pixels, median_latencies_ms

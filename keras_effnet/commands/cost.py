@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_effnet.commands.models import NETWORKS, choose
 from keras_effnet.commands.options import add_json, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.printing import table
 
 NAME = "cost"
 HELP = "count parameters, multiply-adds and memory, without running the network"

@@ -114,7 +114,7 @@ def join_hosts(arguments: argparse.Namespace) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.resuming import stopped
+    from keras_effnet.commands.printing import stopped
     from keras_effnet.system.signals import terminable
 
     # of several processes each dies of SIGTERM at once: while they wait for each other in native code, no

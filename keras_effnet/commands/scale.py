@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_effnet.commands import searches
 from keras_effnet.commands.options import add_json, amount, folder_name, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.system.quiet import import_keras, quiet_native
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands.options import add_json, add_quiet, amount, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.printing import table
 from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.resuming import stopped
+    from keras_effnet.commands.printing import stopped
     from keras_effnet.system.signals import terminable
 
     out = Path(arguments.out).expanduser()

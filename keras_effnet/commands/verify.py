@@ -19,18 +19,18 @@ from keras_effnet.commands.models import (
     side_of,
 )
 from keras_effnet.commands.options import (
-    EVALUATION_LIMIT,
+    add_images,
     add_json,
     add_size,
     add_weights,
     read_directory,
     weights_of,
-    whole_number,
 )
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.runners import Runner
-from keras_effnet.export.verify import shown_agreement
+from keras_effnet.export.targets import INTEGER
+from keras_effnet.export.verify import remark_on, shown_agreement
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -57,18 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="variant, Keras file or folder of a training run (default: the variant that the artefact names)",
     )
     add_weights(parser)
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="photographs (default: eight built-in ones, enough for float files only)",
-    )
-    parser.add_argument(
-        "--max-images",
-        type=whole_number(1),
-        default=EVALUATION_LIMIT,
-        metavar="N",
-        help=f"photographs to read at most (default: {EVALUATION_LIMIT})",
-    )
+    add_images(parser, "eight built-in ones, enough for float files only")
     add_size(parser)
     add_json(parser)
 
@@ -155,3 +144,5 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
                 f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
                 "(95 % confidence); --images DIR with more photographs shows more."
             )
+            if remark := remark_on(report, INTEGER):
+                print(f"  {remark}")
