@@ -18,8 +18,9 @@ from keras_effnet.pictures.labels import known_labels
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
+from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .model_facts import METADATA_KEY, ArtefactInfo, info_of
+from .model_facts import ArtefactInfo, info_of
 
 Pixels = npt.NDArray[Any]
 Outputs = npt.NDArray[np.float32]

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .model_facts import METADATA_KEY, NO_PREPROCESSING, ModelFacts
+from keras_effnet.weights.checkpoint import METADATA_KEY
+
+from .model_facts import NO_PREPROCESSING, ModelFacts
 from .tflite_pack import pack
 
 METADATA_NAME = "TFLITE_METADATA"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnet.costs import Cost, cost_of_variant
 from keras_effnet.errors import unknown_name
-from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.builder import check_input_shape
 from keras_effnet.network.table import (
     BASELINES,
     EFFICIENTNET_B0,

@@ -7,8 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from keras_effnet.commands.flags import add_json, add_size, whole_number
 from keras_effnet.commands.models import ARTEFACTS, choose
-from keras_effnet.commands.options import add_json, add_size, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.commands.flags import add_json, whole_number
 from keras_effnet.commands.models import NETWORKS, choose
-from keras_effnet.commands.options import add_json, whole_number
 from keras_effnet.commands.printing import table
 
 NAME = "cost"

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.commands.flags import add_json, add_labels, add_size, add_weights
 from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
-from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import known_labels

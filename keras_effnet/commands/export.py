@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
-from keras_effnet.commands.options import (
+from keras_effnet.commands.flags import (
     add_images,
     add_json,
     add_labels,
@@ -22,6 +21,7 @@ from keras_effnet.commands.options import (
     read_directory,
     share,
 )
+from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError

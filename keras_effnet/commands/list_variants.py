@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from keras_effnet.commands.options import add_json
+from keras_effnet.commands.flags import add_json
 from keras_effnet.commands.printing import table
 from keras_effnet.costs import cost_of_variant
 from keras_effnet.network.variants import VARIANTS, architecture_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import weights_of
+from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels

@@ -13,6 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.commands.flags import (
+    add_json,
+    add_labels,
+    add_quiet,
+    add_size,
+    add_weights,
+    whole_number,
+)
 from keras_effnet.commands.models import (
     ALL,
     KERAS,
@@ -21,14 +29,6 @@ from keras_effnet.commands.models import (
     choose_network,
     read_labels,
     side_of,
-)
-from keras_effnet.commands.options import (
-    add_json,
-    add_labels,
-    add_quiet,
-    add_size,
-    add_weights,
-    whole_number,
 )
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.commands.flags import folder_name, whole_number
 from keras_effnet.commands.models import VARIANT, choose
-from keras_effnet.commands.options import folder_name, whole_number
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.quiet import check_backend

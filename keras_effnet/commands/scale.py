@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands import searches
-from keras_effnet.commands.options import add_json, amount, folder_name, whole_number
+from keras_effnet.commands.flags import add_json, amount, folder_name, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.system.quiet import import_keras, quiet_native
@@ -25,7 +25,7 @@ EXAMPLES = """\
   keras-effnet scale fit --max-latency 20 --latency-of tflite:float32 --threads 4
   keras-effnet scale tables"""
 THREADED = ("tflite", "onnx")  # the others take the threads that TensorFlow was started with
-TARGETS = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
+TIMED = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit.add_argument("--max-memory", type=amount, metavar="BYTES", help="activations alive at once, float32")
     fit.add_argument("--max-latency", type=float, metavar="MS", help="time for one picture")
     fit.add_argument(
-        "--latency-of", choices=TARGETS, default="tflite:float32", help="what to time (default: %(default)s)"
+        "--latency-of", choices=TIMED, default="tflite:float32", help="what to time (default: %(default)s)"
     )
     fit.add_argument(
         "--threads", type=whole_number(1), metavar="N", help="for the latency of tflite and onnx (default: 1)"

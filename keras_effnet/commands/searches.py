@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import add_json, add_quiet, amount, whole_number
+from keras_effnet.commands.flags import add_json, add_quiet, amount, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 

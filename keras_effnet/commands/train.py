@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.commands.flags import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.models import VARIANT, choose
-from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.system.quiet import check_backend
 

@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.commands.flags import (
+    add_images,
+    add_json,
+    add_size,
+    add_weights,
+    read_directory,
+    weights_of,
+)
 from keras_effnet.commands.models import (
     ARTEFACTS,
     NETWORKS,
@@ -17,14 +25,6 @@ from keras_effnet.commands.models import (
     choose,
     classes_of,
     side_of,
-)
-from keras_effnet.commands.options import (
-    add_images,
-    add_json,
-    add_size,
-    add_weights,
-    read_directory,
-    weights_of,
 )
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import Report, load, verify

@@ -19,9 +19,8 @@ from keras_effnet.costs.memory import peak_values
 from keras_effnet.costs.rules import RULES, Counted, Rule, Shape
 from keras_effnet.costs.time_distributed import StepCall, unrolled
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.arguments import check_input_shape
-from keras_effnet.network.builder import Options, build_model
-from keras_effnet.network.reader import INPUT, Call, Graph, read_graph
+from keras_effnet.network.builder import BuildOptions, build_model, check_input_shape
+from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
 from keras_effnet.network.variants import Variant, architecture_of, get_variant
 
 __all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph", "cost_of_variant"]
@@ -187,13 +186,13 @@ def cost_of_variant(
     dry = DryRun()
     inputs = dry.Input(shape)
     graph = build_model(
-        architecture_of(chosen), Options.of(chosen, classes=classes), inputs, inputs, keras=dry
+        architecture_of(chosen), BuildOptions.of(chosen, classes=classes), inputs, inputs, keras=dry
     )
     return cost_of_graph(graph, shape, batch=batch)
 
 
 def cost_of_graph(
-    graph: Graph,
+    graph: CallGraph,
     *input_shapes: Shape,
     batch: int = 1,
     bytes_per_value: int = BYTES,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_effnet.network.reader import Graph
+from keras_effnet.network.reader import CallGraph
 
 
-def peak_values(graph: Graph, values: Sequence[int], free: Sequence[bool]) -> int:
+def peak_values(graph: CallGraph, values: Sequence[int], free: Sequence[bool]) -> int:
     """The most values alive at once when the calls run in order, each output in a place of its own.
 
     An output dies behind its last reader. While a call runs, its inputs and its output are alive.
