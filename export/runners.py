@@ -155,7 +155,7 @@ def _saved_model(path: Path, threads: int) -> Runner:
 
 
 def _tflite(path: Path, threads: int) -> Runner:
-    from . import tflite_metadata
+    from . import tflite_file
 
     interpreter_module = require("ai_edge_litert.interpreter", "tflite")
     with quiet_native():
@@ -168,7 +168,7 @@ def _tflite(path: Path, threads: int) -> Runner:
         interpreter.invoke()
         return _dequantize(interpreter.get_tensor(output["index"]), output)
 
-    info = tflite_metadata.read_info(path)
+    info = tflite_file.read_info(path)
     _, height, width, channels = (int(side) for side in entry["shape"])
     return Runner(
         path=path,
@@ -177,7 +177,7 @@ def _tflite(path: Path, threads: int) -> Runner:
         channels=channels,
         dynamic_batch=False,  # resizing the input splits the delegate's partition
         info=ArtefactInfo.from_json(info) if info else None,
-        labels=tflite_metadata.read_labels(path),
+        labels=tflite_file.read_labels(path),
         run=run,
     )
 

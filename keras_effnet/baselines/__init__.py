@@ -9,7 +9,6 @@ At scale 1 the three equal keras.applications in parameters, layer shapes and ou
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.costs import Cost, cost_of_variant
@@ -31,6 +30,8 @@ from keras_effnet.network.variants import Variant
 if TYPE_CHECKING:
     import keras
 
+    from keras_effnet.applications import Weights
+
 __all__ = [
     "BASELINES",
     "EFFICIENTNET_B0",
@@ -49,8 +50,6 @@ __all__ = [
     "cost_of",
     "get_baseline",
 ]
-
-Weights = str | os.PathLike[str] | None
 
 
 def get_baseline(baseline: str | Baseline) -> Baseline:
