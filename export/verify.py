@@ -154,16 +154,27 @@ def _figures(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str
     error = outputs - reference
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(outputs, axis=1)
     cosines = np.sum(reference * outputs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    scale = 1.0 if _are_probabilities(reference) else float(np.abs(reference).max(initial=0)) or 1.0
+    probabilities = _are_probabilities(reference)
+    scale = 1.0 if probabilities else float(np.abs(reference).max(initial=0)) or 1.0
+    best, found = (_best(values, probabilities=probabilities) for values in (reference, outputs))
     return {
-        "top1_agreement": float(np.mean(reference.argmax(axis=1) == outputs.argmax(axis=1))),
+        "top1_agreement": float(np.mean(best == found)),
         "sqnr_db": sqnr_db(reference, outputs),
         "max_abs_error": float(np.abs(error).max(initial=0)) / scale,
         "mean_cosine": float(cosines.mean()),
     }
 
 
+def _best(outputs: npt.NDArray[Any], *, probabilities: bool) -> npt.NDArray[Any]:
+    """The class that each picture gets. A single output decides by its side of 0.5, or of 0 where it is a logit."""
+    if outputs.shape[1] == 1:
+        return np.asarray(outputs[:, 0] > (0.5 if probabilities else 0.0))
+    return np.asarray(outputs.argmax(axis=1))
+
+
 def _are_probabilities(outputs: npt.NDArray[Any]) -> bool:
+    if outputs.shape[1] == 1:  # of a single sigmoid
+        return bool(((outputs >= 0) & (outputs <= 1)).all())
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-2))
 
 

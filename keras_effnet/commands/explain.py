@@ -12,7 +12,7 @@ from keras_effnet.commands.options import add_json, add_labels, add_size, add_we
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import known_labels
-from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.files import check_new, check_writable, staged
 from keras_effnet.system.quiet import check_backend
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def check(arguments: argparse.Namespace) -> None:
     if Path(arguments.out).suffix.lower() != ".png":
         raise InvalidInputError(f"Expected --out as a .png file. Received: {arguments.out!r}.")
     check_new(Path(arguments.out), overwrite=arguments.force)
+    check_writable(Path(arguments.out))
     Framing().read(arguments.image, 32)
     if arguments.labels is not None:
         read_labels(arguments.labels)

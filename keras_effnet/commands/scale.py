@@ -15,6 +15,7 @@ from keras_effnet.commands import searches
 from keras_effnet.commands.options import add_json, amount, folder_name, whole_number
 from keras_effnet.commands.table import table
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.files import check_writable
 from keras_effnet.system.quiet import import_keras, quiet_native
 
 NAME = "scale"
@@ -77,6 +78,8 @@ def check(arguments: argparse.Namespace) -> None:
         _check_fit(arguments)
     if arguments.action in ("search", "architecture"):
         searches.check(arguments)
+    if arguments.action == "figures":
+        check_writable(Path(arguments.out).expanduser() / "figure.png")
 
 
 def _check_fit(arguments: argparse.Namespace) -> None:
