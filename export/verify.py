@@ -107,12 +107,29 @@ def verify(
     """
     runner = load(path)
     pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
+    _check_fits(model, pixels, runner)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
     reference = reference_outputs(exact, pixels)
     report = compare(runner, reference, pixels, tolerance or tolerance_of(runner.format, runner.recipe))
     if raise_on_failure:
         report.raise_if_failed()
     return report
+
+
+def _check_fits(model: Any, pixels: npt.NDArray[Any], runner: Runner) -> None:
+    """Make sure that a model takes the pictures of an artefact."""
+    wanted = tuple(model.inputs[0].shape[1:]) if len(model.inputs) == 1 else ()
+    if len(wanted) == 3 and any(
+        own not in (None, given) for own, given in zip(wanted, pixels.shape[1:], strict=True)
+    ):
+        raise InvalidInputError(
+            f"Expected pictures of {_by(wanted)} for the model, which takes no others. Received: "
+            f"{_by(pixels.shape[1:])}, for {str(runner.path)!r}. Compare it with the model it was exported from."
+        )
+
+
+def _by(shape: Iterable[int | None]) -> str:
+    return " × ".join("any" if side is None else str(side) for side in shape)
 
 
 def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
