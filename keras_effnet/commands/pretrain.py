@@ -176,9 +176,8 @@ def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
         splits = [arguments.split, *([checks] if checks else [])]
         train, *more = (from_tfds(data, split, data_dir=arguments.data_dir) for split in splits)
     elif arguments.format == "tfrecords":
-        given = {"features": features}
-        train = from_tfrecords(data, arguments.classes, count=arguments.count, **given)
-        more = [from_tfrecords(checks, arguments.classes, **given)] if checks else []
+        train = from_tfrecords(data, arguments.classes, count=arguments.count, features=features)
+        more = [from_tfrecords(checks, arguments.classes, features=features)] if checks else []
     else:
         listing = read_listing(data)
         train = from_listing(listing)
