@@ -78,7 +78,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
     """Open an artefact of any format.
 
     Args:
-        path: a SavedModel directory, or a `.tflite`, `.onnx` or `.keras` file.
+        path: a SavedModel directory, or a `.tflite`, `.onnx`, `.keras` or whole `.h5` file.
         threads: CPU threads to compute with (TFLite and ONNX); None for all cores.
 
     Raises:
@@ -100,7 +100,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
 
 
 def _opener(path: Path) -> Callable[[Path, int], Runner]:
-    advice = "Pass a SavedModel directory, or a .tflite, .onnx or .keras file."
+    advice = "Pass a SavedModel directory, or a .tflite, .onnx, .keras or whole .h5 file."
     if not path.exists():
         raise InvalidInputError(f"Expected an artefact at {str(path)!r}. Received: no such file. {advice}")
     if path.is_dir():
@@ -113,7 +113,9 @@ def _opener(path: Path) -> Callable[[Path, int], Runner]:
         return _tflite
     if path.suffix == ".onnx":
         return _onnx
-    if head[:2] == b"PK" and path.suffix == ".keras":
+    if (head[:2] == b"PK" and path.suffix == ".keras") or (
+        head[:4] == b"\x89HDF" and path.suffix in (".h5", ".hdf5")
+    ):
         return _keras
     raise InvalidInputError(f"Expected an artefact. Received: {str(path)!r} of unknown format. {advice}")
 

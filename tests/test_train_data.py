@@ -451,9 +451,10 @@ def test_batches_that_are_dropped_in_the_middle_or_fail_never_hang() -> None:
         ({"best_epoch": 0}, "the head alone on the pretrained network: it got 0.800 .* the best fine-tuned epoch 0.900"),
         ({"fine_tuning": None}, "the head alone .* nothing was fine-tuned"),
         ({"head": None}, "the network of epoch 2, which had the lowest validation loss and got 0.900"),
+        ({"head": {"validation_accuracy": 0.9}}, "the fine-tuned .* alone 0.900; of equal ones the fine-tuned network is kept"),
         ({"refit": {"epochs": 2}}, "the refitted network, .* for 2 epochs, as many as got 0.900 .* 0.800"),
     ],
-    ids=["fine-tuned", "head was better", "head alone", "random weights", "refitted"],
+    ids=["fine-tuned", "head was better", "head alone", "random weights", "a tie", "refitted"],
 )  # fmt: skip
 def test_run_says_which_network_it_kept_and_why(changes: dict[str, Any], message: str) -> None:
     history = {"val_accuracy": [0.7, 0.9, 0.9], "val_loss": [2.0, 1.0, 1.5]}

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -213,3 +214,33 @@ def test_load_reads_files_without_our_metadata(good: Path, pixels32: Any, tmp_pa
     assert runner.info is None and runner.recipe == "float32" and runner.labels == ()
     np.testing.assert_array_equal(runner(pixels32), export.load(good)(pixels32))
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize(("activation", "threshold"), [("sigmoid", 0.5), (None, 0.0)])
+def test_single_output_agrees_where_it_lies_on_the_same_side(
+    activation: str | None, threshold: float, pixels32: Any, tmp_path: Path
+) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    head = keras.layers.Dense(1, activation=activation, kernel_initializer="ones")
+    model = keras.Model(inputs, head(x))
+    sums = pixels32.mean(axis=(1, 2)).sum(axis=1) / 255
+    head.bias.assign([-np.sort(sums)[5:7].mean()])  # six of sixteen on the negative side
+    path = export.to_onnx(model, tmp_path / "one.onnx")
+    head.bias.assign(head.bias - np.sort(sums)[8:10].mean() + np.sort(sums)[5:7].mean())  # three more
+    report = export.verify(model, path, pixels32, raise_on_failure=False)
+    assert report.top1_agreement == 13 / 16 and not report.ok
+    assert "Top-1 agreement 0.812, required 1" in " ".join(report.failures)
+    assert export.verify(model, export.to_onnx(model, tmp_path / "same.onnx"), pixels32).top1_agreement == 1
+    assert ((export.load(path)(pixels32) > threshold).sum(), len(pixels32)) == (10, 16)
+
+
+def test_verify_names_both_sizes_for_a_model_of_another_size(good: Path, pixels32: Any) -> None:
+    other = build_nano(input_shape=(48, 64, 3))
+    with pytest.raises(InvalidInputError, match=r"48 × 64 × 3 for the model.*32 × 32 × 3, for .*good.onnx"):
+        export.verify(other, good, pixels32)
+
+
+def test_load_reads_a_whole_h5_file(nano: Any, pixels32: Any, tmp_path: Path) -> None:
+    nano.save(tmp_path / "whole.h5")
+    assert export.verify(nano, tmp_path / "whole.h5", pixels32).max_abs_error < 1e-5

@@ -34,6 +34,7 @@ from keras_effnet.export.verify import remark_on, shown_agreement
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
+from keras_effnet.weights.sources import check_source
 
 NAME = "verify"
 HELP = "compare exported files with the Keras model on photographs"
@@ -69,6 +70,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.model is not None:
         arguments.choice = choose(arguments.model, NETWORKS)
         check_weights(arguments.choice, arguments)
+    elif (weights := weights_of(arguments)) is not None:
+        check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
         list_images(Path(arguments.images).expanduser())
     check_backend()

@@ -18,14 +18,14 @@ from keras_effnet.network.variants import Variant, get_variant
 from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.batches import training_batches, validation_batches
+from keras_effnet.pretrain.compiling import compile_model
 from keras_effnet.pretrain.examples import Examples
-from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
+from keras_effnet.pretrain.folder import HISTORY, SETTINGS, check_free
+from keras_effnet.pretrain.recipe import Recipe, ema_is_too_slow
 from keras_effnet.system.devices import Share, check_agreement, strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.folder import MODEL
-
-SETTINGS, HISTORY = "recipe.json", "history.csv"
 
 
 def pretrain(
@@ -185,11 +185,8 @@ def _callbacks(folder: Path, recipe: Recipe, share: Share, *, validated: bool) -
 
 def _begin(folder: Path, settings: dict[str, Any], share: Share) -> None:
     """Make the folder of a new run."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and share.writes:
-        raise InvalidInputError(
-            f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
-            "Choose another one, or pass resume=True (--resume) to go on with the run in it."
-        )
+    if share.writes:
+        check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if share.writes:
         with staged(folder / SETTINGS) as temporary:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import require
+from keras_effnet.errors import require, require_installed
 
 GOOD, BAD, SOFT = "#2f7d6d", "#c0504d", "#7a8b90"  # as in page.html
 WIDTH = 4.4  # inches of a drawing
@@ -29,8 +29,8 @@ def check_extras(extra: str) -> None:
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    require("jinja2", extra)
-    require("matplotlib", extra)
+    require_installed("jinja2", extra)
+    require_installed("matplotlib", extra)
 
 
 def render(template: Path, **values: Any) -> str:

@@ -77,7 +77,7 @@ class TrainOnFolder:
         Raises:
             InvalidInputError: the folders are missing.
         """
-        root = self._root()
+        root = self.root()
         listing = {
             part: sorted(
                 (path.relative_to(root).as_posix(), path.stat().st_size)
@@ -143,7 +143,12 @@ class TrainOnFolder:
         model.fit(train, epochs=self.epochs, shuffle=False, verbose=0)
         return float(model.evaluate(validation, verbose=0, return_dict=True)["accuracy"])
 
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """The folder.
+
+        Raises:
+            InvalidInputError: `train/` or `validation/` is missing.
+        """
         root = Path(self.directory)
         for part in PARTS:
             if not (root / part).is_dir():
@@ -156,7 +161,7 @@ class TrainOnFolder:
         """Training pictures, shuffled and mirrored; validation pictures; the number of classes."""
         import tensorflow as tf
 
-        root = self._root()
+        root = self.root()
         tf.config.experimental.enable_op_determinism()
         classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
         given = {"image_size": (side, side), "class_names": classes, "shuffle": False, "verbose": False}

@@ -19,7 +19,7 @@ from keras_effnet.network.builder import BuildOptions, build_model
 from keras_effnet.network.conventions import Preprocessing, get_convention
 from keras_effnet.network.variants import STEM_LAYER, Variant, architecture_of, get_variant
 from keras_effnet.pictures.labels import IMAGENET_CLASSES
-from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.files import check_new, check_writable, staged
 from keras_effnet.system.quiet import import_keras
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import (
@@ -132,6 +132,7 @@ def check_conversion(
         )
     check_source(src, chosen)
     check_new(target, overwrite=overwrite)
+    check_writable(target)
 
 
 def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
