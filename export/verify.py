@@ -22,6 +22,7 @@ from .targets import Tolerance, tolerance_of
 
 REFERENCE_BATCH = 8
 CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
+NEAR_TIE = 0.75  # how probable the model finds a near-tie's other class, beside its own; a new crop changes more
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
 
 
@@ -38,6 +39,9 @@ class Report:
         max_abs_error: largest difference of any probability (for other outputs: relative to the
             largest output).
         mean_cosine: mean cosine between the outputs, −1–1.
+        near_ties: on how many pictures the best class is another, but one that the model itself finds at least
+            `NEAR_TIE` times as probable as its own. Where there are too few pictures to judge a share by, these
+            are no failure.
         failures: what was missed, in words; empty when good.
     """
 
@@ -48,6 +52,7 @@ class Report:
     sqnr_db: float
     max_abs_error: float
     mean_cosine: float
+    near_ties: int = 0
     failures: tuple[str, ...]
 
     @property
@@ -142,9 +147,15 @@ def compare(
         other = runner(pixels[:SECOND_BATCH])
         second = _figures(reference[:SECOND_BATCH], other)
         figures["max_abs_error"] = max(figures["max_abs_error"], second["max_abs_error"])
-    failures += _missed(figures, tolerance, len(pixels))
+    near_ties = _near_ties(reference, outputs)
+    failures += _missed(figures, tolerance, len(pixels), near_ties)
     return Report(
-        file=runner.path.name, recipe=runner.recipe, images=len(pixels), failures=tuple(failures), **figures
+        file=runner.path.name,
+        recipe=runner.recipe,
+        images=len(pixels),
+        near_ties=near_ties,
+        failures=tuple(failures),
+        **figures,
     )
 
 
@@ -167,14 +178,28 @@ def _are_probabilities(outputs: npt.NDArray[Any]) -> bool:
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-2))
 
 
-def _missed(figures: dict[str, float], tolerance: Tolerance, images: int) -> list[str]:
+def _near_ties(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> int:
+    """See `Report`. What are no probabilities are taken for logits."""
+    reference, outputs = reference.reshape(len(reference), -1), outputs.reshape(len(outputs), -1)
+    own, chosen = (np.argmax(each, axis=1)[:, None] for each in (reference, outputs))
+    best, given = (np.take_along_axis(reference, each, axis=1) for each in (own, chosen))
+    if _are_probabilities(reference):
+        near = given >= NEAR_TIE * best
+    else:
+        near = given - best >= math.log(NEAR_TIE)
+    return int(np.sum(near & (own != chosen)))
+
+
+def _missed(figures: dict[str, float], tolerance: Tolerance, images: int, near_ties: int = 0) -> list[str]:
     missed = []
     error, agreement, sqnr = figures["max_abs_error"], figures["top1_agreement"], figures["sqnr_db"]
     if tolerance.max_abs_error is not None and not error <= tolerance.max_abs_error:
         missed.append(f"Largest error {error:.2g}, allowed {tolerance.max_abs_error:g}.")
     required = tolerance.top1_agreement
     if required is not None and agreement < required:
-        missed.append(f"Top-1 agreement {agreement:.3f}, required {required:g}.{_too_few(required, images)}")
+        remark = _too_few(required, images)
+        if not remark or agreement + near_ties / images < required:
+            missed.append(f"Top-1 agreement {agreement:.3f}, required {required:g}.{remark}")
     if tolerance.sqnr_db is not None and not sqnr >= tolerance.sqnr_db:
         missed.append(f"SQNR {sqnr:.1f} dB, required {tolerance.sqnr_db:g} dB.")
     return missed
@@ -194,12 +219,20 @@ def shown_agreement(agreement: float, images: int) -> float:
     return (agreement + noise / 2 - spread) / (1 + noise)
 
 
+def near_ties_of(report: Report) -> str:
+    """A remark behind a report's agreement, empty where there are none: `; 1 of the others is a near-tie`."""
+    if not report.near_ties:
+        return ""
+    others = f"{report.near_ties} of the others {'is a near-tie' if report.near_ties == 1 else 'are near-ties'}"
+    return f"; {others}"
+
+
 def _too_few(required: float, images: int) -> str:
     """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
     if required >= 1 or images * (1 - required) >= CONFIDENT**2 * required:
         return ""
     enough = math.ceil(CONFIDENT**2 * required / (1 - required))
-    return f" {images} pictures cannot tell a near-tie from a fault: verify on {enough} or more."
+    return f" {images} pictures are few to judge a share by: verify on {enough} or more."
 
 
 def _as_array(images: Any) -> Any:

@@ -15,6 +15,7 @@ from material import build_nano
 from keras_effnet import export
 from keras_effnet.errors import InvalidInputError, VerificationError
 from keras_effnet.export.targets import FLOAT16, INTEGER, TARGETS, Tolerance, tolerance_of
+from keras_effnet.export.verify import compare
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_report_survives_json(nano: Any, good: Path, pixels32: Any) -> None:
 @pytest.mark.parametrize(
     ("agreement", "images", "remark"),
     [
-        (7 / 8, 8, " 8 pictures cannot tell a near-tie from a fault: verify on 52 or more."),
+        (7 / 8, 8, " 8 pictures are few to judge a share by: verify on 52 or more."),
         (50 / 53, 53, ""),
         (0.949, 1000, ""),
     ],
@@ -120,6 +121,37 @@ def test_integer_file_passes_with_the_agreement_that_is_promised() -> None:
     for agreement, images in ((1.0, 8), (0.95, 20), (0.96, 1000)):
         assert not _missed({**figures, "top1_agreement": agreement}, INTEGER, images)
     assert _missed({**figures, "top1_agreement": 0.99}, Tolerance(top1_agreement=1.0), 100)
+
+
+class _Answers:
+    """Stands for an open integer file with these outputs."""
+
+    path, recipe, dynamic_batch = Path("m.tflite"), "int8", False
+
+    def __init__(self, outputs: Any) -> None:
+        self._outputs = iter(np.split(outputs, range(8, len(outputs), 8)))
+
+    def __call__(self, pixels: Any) -> Any:
+        return next(self._outputs)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize(
+    ("images", "second", "ok", "near_ties"),
+    [(8, 0.46, True, 2), (8, 0.3, False, 0), (64, 0.46, False, 16)],
+    ids=["near-tie", "clear", "near-ties of many"],
+)
+def test_integer_file_may_decide_near_ties_otherwise_where_pictures_are_few(
+    images: int, second: float, ok: bool, near_ties: int, logits: bool
+) -> None:
+    """A quarter of the pictures gets the model's second class."""
+    reference = np.tile([0.5, second, 0.5 - second], (images, 1)).astype(np.float32)
+    outputs = reference.copy()
+    outputs[::4] = [second, 0.5, 0.5 - second]
+    if logits:
+        reference, outputs = np.log(reference), np.log(outputs)
+    report = compare(_Answers(outputs), reference, np.zeros((images, 1)), Tolerance(top1_agreement=0.95))
+    assert (report.ok, report.near_ties, report.top1_agreement) == (ok, near_ties, 0.75)
 
 
 @pytest.mark.parametrize(
