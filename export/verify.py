@@ -22,7 +22,7 @@ from .targets import Tolerance, tolerance_of
 
 REFERENCE_BATCH = 8
 CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
-NEAR_TIE = 0.75  # how probable the model finds a near-tie's other class, beside its own; a new crop changes more
+NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
 
 
@@ -183,10 +183,8 @@ def _near_ties(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> int:
     reference, outputs = reference.reshape(len(reference), -1), outputs.reshape(len(outputs), -1)
     own, chosen = (np.argmax(each, axis=1)[:, None] for each in (reference, outputs))
     best, given = (np.take_along_axis(reference, each, axis=1) for each in (own, chosen))
-    if _are_probabilities(reference):
-        near = given >= NEAR_TIE * best
-    else:
-        near = given - best >= math.log(NEAR_TIE)
+    probable = given >= NEAR_TIE * best
+    near = probable if _are_probabilities(reference) else given - best >= math.log(NEAR_TIE)
     return int(np.sum(near & (own != chosen)))
 
 
@@ -223,7 +221,9 @@ def near_ties_of(report: Report) -> str:
     """A remark behind a report's agreement, empty where there are none: `; 1 of the others is a near-tie`."""
     if not report.near_ties:
         return ""
-    others = f"{report.near_ties} of the others {'is a near-tie' if report.near_ties == 1 else 'are near-ties'}"
+    others = (
+        f"{report.near_ties} of the others {'is a near-tie' if report.near_ties == 1 else 'are near-ties'}"
+    )
     return f"; {others}"
 
 

@@ -39,7 +39,11 @@ def test_verify_says_what_its_photographs_show_of_an_integer_file(
 
 @pytest.mark.parametrize(
     ("near_ties", "said"),
-    [(0, "(75.0%)"), (1, "(75.0%; 1 of the others is a near-tie)"), (2, "(75.0%; 2 of the others are near-ties)")],
+    [
+        (0, "(75.0%)"),
+        (1, "(75.0%; 1 of the others is a near-tie)"),
+        (2, "(75.0%; 2 of the others are near-ties)"),
+    ],
 )
 def test_verify_tells_which_disagreements_are_near_ties(near_ties: int, said: str, capsys: Any) -> None:
     _show([_report(6, 8, near_ties=near_ties)], as_json=False)

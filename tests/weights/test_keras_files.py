@@ -215,9 +215,7 @@ def test_weights_alone_of_b8_that_may_be_of_either_say_what_is_assumed(
 ) -> None:
     EfficientNet(tiny_variant, weights=None, classes=5).save_weights(tmp_path / "ours.weights.h5")
     b8 = dataclasses.replace(tiny_variant, name="b8")
-    with pytest.warns(
-        EffNetWarning, match=r"'advprop' is assumed\. Pass preprocessing='advprop' to say so"
-    ):
+    with pytest.warns(EffNetWarning, match=r"'advprop' is assumed\. Pass preprocessing='advprop' to say so"):
         EfficientNet(b8, weights=tmp_path / "ours.weights.h5", classes=5)
 
 

@@ -101,7 +101,10 @@ def facts_of_names(
         return _facts_of_ours(rescalings)
     # keras.applications: x / 255, Normalization, and behind ImageNet's weights / sqrt(std)
     given = statistics.get(normalizations[0])
-    known = [Scaling(rescalings[0], (1 / 255, 0.0)), Scaling(normalizations[0], given and _standardizing(*given))]
+    known = [
+        Scaling(rescalings[0], (1 / 255, 0.0)),
+        Scaling(normalizations[0], given and _standardizing(*given)),
+    ]
     facts = _composed(known, {})
     root = np.sqrt(IMAGENET_STD)
     trap = convention_with(1 / (255 * root), -np.asarray(IMAGENET_MEAN) / root)
