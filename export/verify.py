@@ -22,6 +22,7 @@ from .targets import Tolerance, tolerance_of
 
 REFERENCE_BATCH = 8
 CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
+NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
 
 
@@ -38,6 +39,9 @@ class Report:
         max_abs_error: largest difference of any probability (for other outputs: relative to the
             largest output).
         mean_cosine: mean cosine between the outputs, −1–1.
+        near_ties: on how many pictures the best class is another, but one that the model itself finds at least
+            `NEAR_TIE` times as probable as its own. Where there are too few pictures to judge a share by, these
+            are no failure.
         failures: what was missed, in words; empty when good.
     """
 
@@ -48,6 +52,7 @@ class Report:
     sqnr_db: float
     max_abs_error: float
     mean_cosine: float
+    near_ties: int = 0
     failures: tuple[str, ...]
 
     @property
@@ -159,9 +164,15 @@ def compare(
         other = runner(pixels[:SECOND_BATCH])
         second = _figures(reference[:SECOND_BATCH], other)
         figures["max_abs_error"] = max(figures["max_abs_error"], second["max_abs_error"])
-    failures += _missed(figures, tolerance, len(pixels), _near_ties(reference, outputs, tolerance.near_tie))
+    near_ties = _near_ties(reference, outputs)
+    failures += _missed(figures, tolerance, len(pixels), near_ties)
     return Report(
-        file=runner.path.name, recipe=runner.recipe, images=len(pixels), failures=tuple(failures), **figures
+        file=runner.path.name,
+        recipe=runner.recipe,
+        images=len(pixels),
+        near_ties=near_ties,
+        failures=tuple(failures),
+        **figures,
     )
 
 
@@ -195,26 +206,25 @@ def _are_probabilities(outputs: npt.NDArray[Any]) -> bool:
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-2))
 
 
-def _near_ties(reference: npt.NDArray[Any], outputs: npt.NDArray[Any], near: float) -> int:
-    """How many pictures have another best class that the model itself holds for as likely, up to `near`."""
-    reference = reference.reshape(len(reference), -1)
-    if not _are_probabilities(reference):
-        return 0
-    rows = np.arange(len(reference))
-    own, other = reference.argmax(axis=1), outputs.reshape(reference.shape).argmax(axis=1)
-    lead = reference[rows, own] - reference[rows, other]
-    return int(np.sum((own != other) & (lead <= near)))
+def _near_ties(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> int:
+    """See `Report`. What are no probabilities are taken for logits."""
+    reference, outputs = reference.reshape(len(reference), -1), outputs.reshape(len(outputs), -1)
+    own, chosen = (np.argmax(each, axis=1)[:, None] for each in (reference, outputs))
+    best, given = (np.take_along_axis(reference, each, axis=1) for each in (own, chosen))
+    probable = given >= NEAR_TIE * best
+    near = probable if _are_probabilities(reference) else given - best >= math.log(NEAR_TIE)
+    return int(np.sum(near & (own != chosen)))
 
 
-def _missed(figures: dict[str, float], tolerance: Tolerance, images: int, near_ties: int) -> list[str]:
+def _missed(figures: dict[str, float], tolerance: Tolerance, images: int, near_ties: int = 0) -> list[str]:
     missed = []
     error, agreement, sqnr = figures["max_abs_error"], figures["top1_agreement"], figures["sqnr_db"]
     if tolerance.max_abs_error is not None and not error <= tolerance.max_abs_error:
         missed.append(f"Largest error {error:.2g}, allowed {tolerance.max_abs_error:g}.")
     required = tolerance.top1_agreement
-    if required is not None:
+    if required is not None and agreement < required:
         remark = _too_few(required, images)
-        if agreement + (near_ties / images if remark else 0) < required:
+        if not remark or agreement + near_ties / images < required:
             missed.append(f"Top-1 agreement {agreement:.3f}, required {required:g}.{remark}")
     if tolerance.sqnr_db is not None and not sqnr >= tolerance.sqnr_db:
         missed.append(f"SQNR {sqnr:.1f} dB, required {tolerance.sqnr_db:g} dB.")
@@ -235,28 +245,24 @@ def shown_agreement(agreement: float, images: int) -> float:
     return (agreement + noise / 2 - spread) / (1 + noise)
 
 
-def remark_on(report: Report, tolerance: Tolerance) -> str:
-    """What to add where a file is good although it changes more best classes than it may; empty for others."""
-    required = tolerance.top1_agreement
-    if not report.ok or required is None or report.top1_agreement >= required:
+def near_ties_of(report: Report) -> str:
+    """A remark behind a report's agreement, empty where there are none: `; 1 of the others is a near-tie`."""
+    if not report.near_ties:
         return ""
-    changed = round(report.images * (1 - report.top1_agreement))
-    return (
-        f"Another best class in {changed} of {report.images} photographs, each as likely to the model as its own "
-        f"(within {tolerance.near_tie:g}), which so few cannot tell from a fault: verify on {_enough(required)} or more."
+    others = (
+        f"{report.near_ties} of the others {'is a near-tie' if report.near_ties == 1 else 'are near-ties'}"
     )
+    return f"; {others}"
 
 
 def _too_few(required: float, images: int) -> str:
     """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
-    if required >= 1 or images >= _enough(required):
+    if required >= 1:
         return ""
-    return f" {images} pictures cannot tell a near-tie from a fault: verify on {_enough(required)} or more."
-
-
-def _enough(required: float) -> int:
-    """Of how many pictures an agreement on all shows what is required of all such pictures."""
-    return math.ceil(CONFIDENT**2 * required / (1 - required))
+    enough = math.ceil(CONFIDENT**2 * required / (1 - required))
+    if images >= enough:
+        return ""
+    return f" {images} pictures are few to judge a share by: verify on {enough} or more."
 
 
 def _as_array(images: Any) -> Any:

@@ -29,7 +29,7 @@ from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
-from keras_effnet.export.verify import remark_on, shown_agreement
+from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
@@ -260,12 +260,11 @@ def _show(
                 f"{artefact.file}: {artefact.held_out_agreement:.1%} of the calibration photographs held out; "
                 f"in float: {steps}"
             )
+        if artefact.near_ties:
+            print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
     pictures = {artefact.images for artefact in artefacts}
     print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
     judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
-    for artefact in judged:
-        if remark := remark_on(artefact, INTEGER):
-            print(f"{artefact.file}: {remark}")
     if judged:
         shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)
         print(

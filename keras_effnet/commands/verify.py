@@ -29,8 +29,7 @@ from keras_effnet.commands.models import (
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.runners import Runner
-from keras_effnet.export.targets import INTEGER
-from keras_effnet.export.verify import remark_on, shown_agreement
+from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -45,7 +44,9 @@ EXAMPLES = """\
 Exit code 0 says that on these photographs every figure was within its tolerance, and no more; 1 that one was
 not. For float files eight photographs are enough: the numbers themselves are compared. Whether an integer file
 picks the same class in 95 % of all photographs only many can show: with 8 that all agree it may still be three
-quarters on others, with 52 that all agree, or 100 of which 99 do, it is 95 % (with 95 % confidence)."""
+quarters on others, with 52 that all agree, or 100 of which 99 do, it is 95 % (with 95 % confidence). With fewer
+than 52, another class is no failure where it is a near-tie: the model itself finds it at least three quarters as
+probable as its own."""
 
 COMPARED_BY_NUMBERS = ("float32", "float16")  # recipes whose outputs themselves are judged
 
@@ -139,7 +140,7 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
         sqnr = "exact" if np.isinf(report.sqnr_db) else f"SQNR {report.sqnr_db:.0f} dB"
         print(
             f"{'✓' if report.ok else '✗'} {report.file} ({report.recipe}): same class in {agreeing} of "
-            f"{report.images} photographs ({report.top1_agreement:.1%}), {sqnr}, largest error "
+            f"{report.images} photographs ({report.top1_agreement:.1%}{near_ties_of(report)}), {sqnr}, largest error "
             f"{report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
         )
         if report.recipe not in COMPARED_BY_NUMBERS:
@@ -147,5 +148,3 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
                 f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
                 "(95 % confidence); --images DIR with more photographs shows more."
             )
-            if remark := remark_on(report, INTEGER):
-                print(f"  {remark}")

@@ -173,15 +173,13 @@ def constants_of(layer: Any) -> Constants | None:
 def rescaling_name(convention: Convention | None, usual: Convention | None) -> str:
     """What the layer is called that applies a convention: files of weights alone keep its name, not its constants.
 
-    What is usual for a network, and the published conventions of a family, share the plain name that
-    keras.applications gave it.
+    What is usual for a network has the plain name that keras.applications gave it.
 
     Args:
         convention: what the layer does; None for nothing.
         usual: the one of the network's table.
     """
-    family = (CONVENTIONS["imagenet"], CONVENTIONS["advprop"])
-    if convention is None or convention == usual or (convention in family and usual in family):
+    if convention is None or convention == usual:
         return "rescaling"
     return f"rescaling_{convention.name}"
 

@@ -177,7 +177,7 @@ def _assumed(facts: WeightFacts, variant: Variant, path: Path) -> Convention | N
     usual = CONVENTIONS[published.pop()] if len(published) == 1 else own
     if usual is None:
         return None
-    if facts.usual and not variant.lite:
+    if facts.usual and usual != own:  # such a file may be of either
         warn(
             f"Expected {str(path)!r} to say how its pixels were prepared; {facts.doubt}. {usual.argument} is "
             f"assumed. Pass preprocessing={usual.argument} to say so, or another one; .keras files and what "
