@@ -33,7 +33,10 @@ VALUES = {
     "drop_connect_rate": (float, "at the last block, 0-1 (default: 0.2)"),
     "augment_ops": (int, "RandAugment's operations for each picture; 0 for none (default: 2)"),
     "augment_strength": (float, "RandAugment's strength, 0-1 (default: 0.5)"),
-    "crop_area": (float, "least share of a picture in a random crop; 1: no random crop, no flip (default: 0.08)"),
+    "crop_area": (
+        float,
+        "least share of a picture in a random crop; 1: the usual crop, no flip (default: 0.08)",
+    ),
 }
 
 
