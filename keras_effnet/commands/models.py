@@ -157,7 +157,7 @@ def _choice(text: str, takes: Sequence[str], flag: str) -> Choice:
         if path.exists():
             return _choice_of_path(text, path, takes, flag)
     if VARIANT in takes and path.name == text and not path.suffix:
-        raise unknown  # a name with a slip in it, not a path
+        raise InvalidInputError(f"{unknown} No file or folder here is called so either.") from None
     raise InvalidInputError(
         f"Expected {_expected(takes, flag)}. Received: {text!r}, which does not exist. Check the path."
     )

@@ -37,19 +37,22 @@ EXAMPLES = """\
   keras-effnet pretrain cifar10 --format tfds --size 64 --epochs 30 --out runs/cifar
   keras-effnet pretrain 'records/train-*' --format tfrecords --classes 100 --out runs/records"""
 FORMATS = ("folders", "tfrecords", "tfds")
-# name of the value in the recipe → type; the recipe's defaults are the reference's
+# name of the value in the recipe → type, and what it is; the recipe's defaults are the reference's
 VALUES = {
-    "epochs": int,
-    "batch_size": int,
-    "learning_rate": float,
-    "warmup_epochs": float,
-    "ema": float,
-    "weight_decay": float,
-    "label_smoothing": float,
-    "drop_connect_rate": float,
-    "augment_ops": int,
-    "augment_strength": float,
-    "crop_area": float,
+    "epochs": (int, "passes over the pictures (default: 350)"),
+    "batch_size": (int, "pictures in a step, on all hosts together (default: 256)"),
+    "learning_rate": (float, "for 256 pictures in a step (default: 0.016)"),
+    "warmup_epochs": (float, "over which the learning rate grows from 0 (default: 5)"),
+    "ema": (float, "decay of the weights' average in each step; 0 for none (default: 0.9999)"),
+    "weight_decay": (float, "half of it times the sum of squares is in the loss (default: 1e-5)"),
+    "label_smoothing": (float, "0-1 (default: 0.1)"),
+    "drop_connect_rate": (float, "at the last block, 0-1 (default: 0.2)"),
+    "augment_ops": (int, "RandAugment's operations for each picture; 0 for none (default: 2)"),
+    "augment_strength": (float, "RandAugment's strength, 0-1 (default: 0.5)"),
+    "crop_area": (
+        float,
+        "least share of a picture in a random crop; 1: the usual crop, no flip (default: 0.08)",
+    ),
 }
 
 
@@ -82,9 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    recipe = parser.add_argument_group("recipe", "defaults: the reference's, see docs/training.md")
-    for name, kind in VALUES.items():
-        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X")
+    recipe = parser.add_argument_group("recipe", "the defaults are the reference's")
+    for name, (kind, meaning) in VALUES.items():
+        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
     several = parser.add_argument_group("several devices or hosts")
     several.add_argument(
         "--strategy", choices=("none", "mirrored"), default="none", help="all GPUs of this host (TensorFlow)"
