@@ -108,16 +108,17 @@ def facts_of_names(
     facts = _composed(known, {})
     root = np.sqrt(IMAGENET_STD)
     trap = convention_with(1 / (255 * root), -np.asarray(IMAGENET_MEAN) / root)
-    is_trap = facts.preprocessing is not None and facts.preprocessing.same_as(trap)
+    seen = facts.preprocessing
+    is_trap = seen is not None and seen.same_as(trap)
     if len(rescalings) == 2:
         # with other statistics the second one is not theirs: somebody put a Rescaling in front of the network
         return NetworkFacts(preprocessing=CONVENTIONS["imagenet"]) if is_trap else NetworkFacts(doubt=_LOST)
-    if not is_trap:
+    if seen is None or not is_trap:
         return facts
     return NetworkFacts(
         doubt="its Normalization holds ImageNet's standard deviation where a variance belongs: either the values "
         "are those that keras.applications published, or TensorFlow 2.9 or older trained with them as they stand",
-        choices=(CONVENTIONS["imagenet"], facts.preprocessing),
+        choices=(CONVENTIONS["imagenet"], seen),
     )
 
 
