@@ -112,12 +112,29 @@ def verify(
     """
     runner = load(path)
     pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
+    _check_fits(model, pixels, runner)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
     reference = reference_outputs(exact, pixels)
     report = compare(runner, reference, pixels, tolerance or tolerance_of(runner.format, runner.recipe))
     if raise_on_failure:
         report.raise_if_failed()
     return report
+
+
+def _check_fits(model: Any, pixels: npt.NDArray[Any], runner: Runner) -> None:
+    """Make sure that a model takes the pictures of an artefact."""
+    wanted = tuple(model.inputs[0].shape[1:]) if len(model.inputs) == 1 else ()
+    if len(wanted) == 3 and any(
+        own not in (None, given) for own, given in zip(wanted, pixels.shape[1:], strict=True)
+    ):
+        raise InvalidInputError(
+            f"Expected pictures of {_by(wanted)} for the model, which takes no others. Received: "
+            f"{_by(pixels.shape[1:])}, for {str(runner.path)!r}. Compare it with the model it was exported from."
+        )
+
+
+def _by(shape: Iterable[int | None]) -> str:
+    return " × ".join("any" if side is None else str(side) for side in shape)
 
 
 def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -165,16 +182,27 @@ def _figures(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str
     error = outputs - reference
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(outputs, axis=1)
     cosines = np.sum(reference * outputs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    scale = 1.0 if _are_probabilities(reference) else float(np.abs(reference).max(initial=0)) or 1.0
+    probabilities = _are_probabilities(reference)
+    scale = 1.0 if probabilities else float(np.abs(reference).max(initial=0)) or 1.0
+    best, found = (_best(values, probabilities=probabilities) for values in (reference, outputs))
     return {
-        "top1_agreement": float(np.mean(reference.argmax(axis=1) == outputs.argmax(axis=1))),
+        "top1_agreement": float(np.mean(best == found)),
         "sqnr_db": sqnr_db(reference, outputs),
         "max_abs_error": float(np.abs(error).max(initial=0)) / scale,
         "mean_cosine": float(cosines.mean()),
     }
 
 
+def _best(outputs: npt.NDArray[Any], *, probabilities: bool) -> npt.NDArray[Any]:
+    """The class that each picture gets. A single output decides by its side of 0.5, or of 0 where it is a logit."""
+    if outputs.shape[1] == 1:
+        return np.asarray(outputs[:, 0] > (0.5 if probabilities else 0.0))
+    return np.asarray(outputs.argmax(axis=1))
+
+
 def _are_probabilities(outputs: npt.NDArray[Any]) -> bool:
+    if outputs.shape[1] == 1:  # of a single sigmoid
+        return bool(((outputs >= 0) & (outputs <= 1)).all())
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-2))
 
 
@@ -229,9 +257,11 @@ def near_ties_of(report: Report) -> str:
 
 def _too_few(required: float, images: int) -> str:
     """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
-    if required >= 1 or images * (1 - required) >= CONFIDENT**2 * required:
+    if required >= 1:
         return ""
     enough = math.ceil(CONFIDENT**2 * required / (1 - required))
+    if images >= enough:
+        return ""
     return f" {images} pictures are few to judge a share by: verify on {enough} or more."
 
 
