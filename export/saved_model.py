@@ -56,7 +56,10 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
 
         def serve_bytes(image_bytes: Any) -> dict[str, Any]:
             pixels, readable = decode(image_bytes)
-            answers = serve(tf.ensure_shape(pixels, shape))[OUTPUT_NAME]
+            count = tf.shape(pixels)[0]
+            # TensorFlow's batch normalization cannot take a batch of none: it gets a black picture, cut off again
+            filled = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+            answers = serve(tf.ensure_shape(filled, shape))[OUTPUT_NAME][:count]
             ok = tf.reshape(readable, [-1] + [1] * (answers.shape.rank - 1))
             return {OUTPUT_NAME: tf.where(ok, answers, float("nan"))}
 
