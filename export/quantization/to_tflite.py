@@ -103,14 +103,9 @@ class _FileReader:
 
         The converter leaves out the mean of a single pixel: of it, the tensor itself.
         """
-        for found, operator in self.operators:
-            reads = [int(index) for index in operator.inputs]
-            if found == code and set(sources) <= set(reads) and (not constant or self._has_constant(reads)):
-                return int(operator.outputs[0])
-        for found, operator in self.operators:
-            if found in PASSING and int(operator.inputs[0]) == sources[0]:
-                passed = self.note(int(operator.outputs[0]), self.keys[sources[0]])
-                return self.after(code, passed, *sources[1:], constant=constant)
+        found = self._reader(code, sources, constant)
+        if found is not None:
+            return found
         if code == "MEAN" and list(self.subgraph.tensors[sources[0]].shape[1:3]) == [1, 1]:
             return sources[0]
         raise ExportError(
@@ -118,6 +113,21 @@ class _FileReader:
             f"The converted file has {sorted({found for found, _ in self.operators})}. "
             "Please report this with the versions of tensorflow and keras."
         )
+
+    def _reader(self, code: str, sources: tuple[int, ...], constant: bool) -> int | None:
+        """`after`, also where it reads what the converter put behind a tensor and passes it on."""
+        for found, operator in self.operators:
+            reads = [int(index) for index in operator.inputs]
+            if found == code and set(sources) <= set(reads) and (not constant or self._has_constant(reads)):
+                return int(operator.outputs[0])
+        for place, source in enumerate(sources):
+            for found, operator in self.operators:
+                if found in PASSING and int(operator.inputs[0]) == source:
+                    passed = self.note(int(operator.outputs[0]), self.keys[source])
+                    others = (*sources[:place], passed, *sources[place + 1 :])
+                    if (reader := self._reader(code, others, constant)) is not None:
+                        return reader
+        return None
 
     def _has_constant(self, tensors: list[int]) -> bool:
         buffers = self.model.buffers
