@@ -2,8 +2,8 @@
 
 TensorFlow Lite's delegate leaves an operator to the slow kernels, and so cuts a file into partitions, where
 the scales of its tensors lie too far apart (`CheckTensorsInputOutputScale` and
-`CheckTensorsInputProductOutputScale` in `tensorflow/lite/delegates/xnnpack/xnnpack_delegate.cc`); a
-convolution with such scales keeps XNNPACK out altogether. That happens where values are practically
+`CheckTensorsInputProductOutputScale` in `tensorflow/lite/delegates/xnnpack/xnnpack_delegate.cc`). It does not
+ask a convolution, which XNNPACK then refuses: LiteRT 2.3 aborts the process. That happens where values are practically
 constant: in untrained networks, and in branches that have died. Widening such a range, or narrowing that of
 a product to what its factors can give, costs less than one rounding.
 """
