@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.weights.checkpoint import METADATA_KEY
+
 from .encoded_pictures import batch_decoder
 from .failures import converting, write_out
-from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .options import Options
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read

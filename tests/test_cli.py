@@ -122,6 +122,12 @@ def test_verify_fails_with_exit_code_one_for_another_network(exported: Path, cap
     assert "✗" in capsys.readouterr().out
 
 
+def test_weight_int8_needs_no_photographs_of_ones_own(tmp_path: Path, capsys: Any) -> None:
+    assert main(["export", "lite0", "--to", "tflite:weight_int8", "--no-html", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "lite0_weight_int8.tflite").is_file()
+    assert "more --images show more" in capsys.readouterr().out
+
+
 def test_failed_artefact_is_not_left_unless_kept(
     folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

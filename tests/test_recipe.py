@@ -10,7 +10,8 @@ import pytest
 
 from keras_effnet import EfficientNet
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pretrain.recipe import Recipe, WarmupDecay, compile_model, ema_is_too_slow
+from keras_effnet.pretrain.compiling import WarmupDecay, compile_model
+from keras_effnet.pretrain.recipe import Recipe, ema_is_too_slow
 
 
 def test_recipe_has_the_published_numbers() -> None:

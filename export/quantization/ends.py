@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_effnet.errors import require
 
-from ..tflite_pack import pack
+from ..tflite_file import pack
 
 UNSIGNED = 128  # lies between the integers of int8 and those of uint8 that mean the same
 

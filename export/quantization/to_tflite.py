@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, require
 
-from ..tflite_converter import convert_float
+from ..tflite_file import convert_float
 from . import litert
 from .ends import with_ends
 from .graph import Graph, IntegerNetwork

@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.commands.flags import (
+    add_images,
+    add_json,
+    add_size,
+    add_weights,
+    read_directory,
+    weights_of,
+)
 from keras_effnet.commands.models import (
     ARTEFACTS,
     NETWORKS,
@@ -18,22 +26,15 @@ from keras_effnet.commands.models import (
     classes_of,
     side_of,
 )
-from keras_effnet.commands.options import (
-    EVALUATION_LIMIT,
-    add_json,
-    add_size,
-    add_weights,
-    read_directory,
-    weights_of,
-    whole_number,
-)
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.runners import Runner
-from keras_effnet.export.verify import shown_agreement
+from keras_effnet.export.targets import INTEGER
+from keras_effnet.export.verify import remark_on, shown_agreement
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
+from keras_effnet.weights.sources import check_source
 
 NAME = "verify"
 HELP = "compare exported files with the Keras model on photographs"
@@ -57,18 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="variant, Keras file or folder of a training run (default: the variant that the artefact names)",
     )
     add_weights(parser)
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="photographs (default: eight built-in ones, enough for float files only)",
-    )
-    parser.add_argument(
-        "--max-images",
-        type=whole_number(1),
-        default=EVALUATION_LIMIT,
-        metavar="N",
-        help=f"photographs to read at most (default: {EVALUATION_LIMIT})",
-    )
+    add_images(parser, "eight built-in ones, enough for float files only")
     add_size(parser)
     add_json(parser)
 
@@ -80,6 +70,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.model is not None:
         arguments.choice = choose(arguments.model, NETWORKS)
         check_weights(arguments.choice, arguments)
+    elif (weights := weights_of(arguments)) is not None:
+        check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
         list_images(Path(arguments.images).expanduser())
     check_backend()
@@ -155,3 +147,5 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
                 f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
                 "(95 % confidence); --images DIR with more photographs shows more."
             )
+            if remark := remark_on(report, INTEGER):
+                print(f"  {remark}")

@@ -1,7 +1,7 @@
 """From labelled pictures to batches for `fit`: shuffled, cropped, augmented, one-hot.
 
 Which examples a batch has, and the random numbers of their crops, come from tf.data; the pictures are read by
-the package's one reader, in threads of Python (see `pictures.batches`).
+the package's one reader, in threads of Python (see `pictures.datasets`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.batches import READERS, Batch, dataset_of, mapped_in_threads
+from keras_effnet.pictures.datasets import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.examples import Examples
@@ -148,7 +148,7 @@ def _batches(
 
     def make() -> Iterator[Batch]:
         done = 0
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(READING_THREADS) as readers:
             for sources, labels, *more in _arrays(records):
                 if wrong := [int(label) for label in labels if not 0 <= label < classes]:
                     raise _unusable(f"a class index outside of 0 … {classes - 1}, {wrong[0]}")
