@@ -29,7 +29,7 @@ def small(height: int, width: int, channels: int = 3) -> Any:
     import keras
     from material import randomize
 
-    from keras_effnet.network import builder
+    from keras_effnet.network.builder import BuildOptions, build_model
     from keras_effnet.network.table import EFFICIENTNET_B0, scaled
 
     keras.utils.set_random_seed(1)
@@ -38,7 +38,7 @@ def small(height: int, width: int, channels: int = 3) -> Any:
         stages.append(replace(EFFICIENTNET_B0.stages[row], repeats=repeats, filters_in=filters))
         filters = stages[-1].filters_out
     whole = replace(EFFICIENTNET_B0, stages=tuple(stages), top_filters=64)
-    options = builder.Options(
+    options = BuildOptions(
         classes=7,
         preprocessing=whole.preprocessing,
         dropout_rate=0.0,
@@ -47,7 +47,7 @@ def small(height: int, width: int, channels: int = 3) -> Any:
         name="small",
     )
     image = keras.Input((height, width, channels))
-    built = builder.build_model(scaled(whole, width=0.25), options, image, image, keras=keras)
+    built = build_model(scaled(whole, width=0.25), options, image, image, keras=keras)
     randomize(built)
     return built
 
