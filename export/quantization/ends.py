@@ -32,9 +32,9 @@ def with_ends(content: bytes, input_type: str, output_type: str) -> bytes:
         The file.
     """
     ends = {"uint8": uint8_output, "float32": float_output}
-    if output_type in ends:
-        content = ends[output_type](content)
-    return uint8_input(content) if input_type == "uint8" else content
+    if input_type == "uint8":
+        content = uint8_input(content)
+    return ends[output_type](content) if output_type in ends else content
 
 
 def uint8_input(content: bytes) -> bytes:
