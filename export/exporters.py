@@ -71,15 +71,16 @@ def to_tflite(
     size: int | None = None,
     min_agreement: float | None = None,
     input_type: InputType = "uint8",
-    output_type: OutputType = "int8",
+    output_type: OutputType = "uint8",
     network: Any = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a TFLite file with the signature `serving_default`: `image` → `probabilities`.
 
     The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
-    pixels as they are and return int8 with the scale and zero point that the file states. A static
-    batch lets XNNPACK take the whole graph as one partition, except in `int16x8`.
+    pixels as they are and return uint8, probabilities as multiples of 1/256, other outputs with the scale
+    and zero point of the calibration, which the file states. A static batch lets XNNPACK take the whole
+    graph as one partition, except in `int16x8`.
 
     Args:
         model: a Keras model with one image input.
@@ -95,7 +96,8 @@ def to_tflite(
             photographs must show; the worst tensors are left in float until they do.
         input_type: of integer files: `uint8` (a pixel is its own value) or `int8` (pixel - 128). `int16x8`
             has int16 at both ends.
-        output_type: of integer files: `int8` or `float32`.
+        output_type: of integer files: `uint8`, which every client opens, `int8` (the same minus 128), which
+            MediaPipe Tasks, LiteRT.js and the TFLite Task Library refuse, or `float32`.
         network: for `int8`, instead of `calibration`: an `IntegerNetwork` that was prepared already, so that
             one calibration serves several files.
         overwrite: replace an existing file.

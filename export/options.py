@@ -21,7 +21,7 @@ OnnxRecipe = Literal["float32", "float16", "int8"]
 Layout = Literal["nchw", "nhwc"]
 Batching = Literal["whole", "each"]
 InputType = Literal["uint8", "int8"]
-OutputType = Literal["int8", "float32"]
+OutputType = Literal["uint8", "int8", "float32"]
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 BATCHINGS: tuple[str, ...] = get_args(Batching)
@@ -38,7 +38,7 @@ class Options:
         batching: of an ONNX file: `whole` computes a batch at once, `each` one picture after the other.
         min_agreement: of int8 files: top-1 agreement, 0–1, that held-out photographs must show.
         input_type: of integer TFLite files: `uint8` or `int8`.
-        output_type: of integer TFLite files: `int8` or `float32`.
+        output_type: of integer TFLite files: `uint8`, `int8` or `float32`.
         network: of int8 files: an `IntegerNetwork` that was prepared already.
 
     Raises:
@@ -49,7 +49,7 @@ class Options:
     batching: str = "whole"
     min_agreement: float | None = None
     input_type: str = "uint8"
-    output_type: str = "int8"
+    output_type: str = "uint8"
     network: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -11,10 +11,11 @@ from . import tflite_file
 from .model_facts import ModelFacts
 from .options import Options
 from .quantization import litert
+from .quantization.ends import with_ends
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
 from .quantization.prepare import calibration_images, prepare, warn_if_untrained
-from .quantization.to_tflite import integer_tflite, with_ends
+from .quantization.to_tflite import integer_tflite
 from .quantization.trained import compression, qat
 from .tflite_file import convert_float
 

@@ -28,6 +28,7 @@ from .model_facts import INPUT_NAME, NO_PREPROCESSING, OUTPUT_NAME, ModelFacts
 SIGNATURE = "serving_default"
 METADATA_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
+OLD_CODES = 127  # the largest that the old field, of one byte, can hold; it stands for all above, too
 
 _IMAGE_PROPERTIES, _NORMALIZATION = 2, 1  # members of the schema's unions
 _RGB, _GRAYSCALE = 1, 2
@@ -260,7 +261,36 @@ class _SharingBuilder(flatbuffers.Builder):  # the names are those of flatbuffer
 
 
 def pack(model: Any) -> bytes:
-    """The file of a `ModelT` of the schema's object API."""
+    """The file of a `ModelT` of the schema's object API, whose operator codes are completed."""
+    _complete_codes(model)
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _complete_codes(model: Any) -> None:
+    """Old codes beside the new ones, and the versions of DEQUANTIZE that its input types came with.
+
+    The LiteRT quantizer leaves `deprecated_builtin_code` of the operators that it inserts at 0, which is ADD,
+    and their version at 1. The runtime reads the larger of both codes; OpenVINO reads what old readers do, and
+    refuses the file.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = schema.TensorType
+    versions = {types.INT8: 2, types.INT16: 3, types.FLOAT16: 3}
+    for code in model.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+        code.deprecatedBuiltinCode = min(code.builtinCode, OLD_CODES)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            if code.builtinCode == schema.BuiltinOperator.DEQUANTIZE:
+                given = graph.tensors[int(operator.inputs[0])]
+                code.version = max(code.version, versions.get(given.type, 1), _per_channel(given))
+
+
+def _per_channel(tensor: Any) -> int:
+    """The version of DEQUANTIZE that knows one scale for each channel, where it needs to."""
+    scales = tensor.quantization.scale if tensor.quantization is not None else None
+    return 5 if scales is not None and len(scales) > 1 else 1

@@ -17,7 +17,7 @@ from . import reconstruction
 from .graph import Graph, Quantized, activate_samples, evaluate
 from .ops import OUTPUT, PRE, in_float
 from .ranges import PIXELS, SEARCH_ELEMENTS, SIGMOID_STEPS, Array, Range, best_range, covering
-from .steps import Affine, Depthwise, Input, Step, Weighted
+from .steps import Affine, Depthwise, Input, Mean, Step, Weighted
 
 BATCH = 4
 ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output
@@ -126,6 +126,9 @@ class _Walk:
 
     def _fit_plain(self, step: Step, sources: list[_Copies]) -> None:
         """A step without weights: only the range of its output is open."""
+        if isinstance(step, Mean) and sources[0].exact.shape[1:3] == (1, 1) and step.inputs[0] in self.ranges:
+            self.ranges[step.name] = self.ranges[step.inputs[0]]  # the mean of one pixel is the pixel
+            return
         copies = [source.integer for source in sources], [source.exact for source in sources]
         result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
         self.ranges[step.name] = self._output_range(step, result, target)

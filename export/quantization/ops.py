@@ -373,8 +373,8 @@ def row_of(x: Any, values: Array) -> Array:
     """One value per channel, repeated along the width.
 
     XNNPACK broadcasts a constant `[C]` pixel by pixel, with a call for each; a whole row of pixels
-    makes the calls long enough to run at memory speed.
+    makes the calls long enough to run at memory speed. A row of one channel, the converter would turn.
     """
-    if len(x.shape) != 4:
+    if len(x.shape) != 4 or x.shape[3] == 1:
         return values.astype(np.float32)
     return np.tile(values.astype(np.float32), (1, 1, int(x.shape[2]), 1))

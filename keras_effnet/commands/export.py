@@ -25,7 +25,7 @@ from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.export.options import Options
+from keras_effnet.export.options import INPUT_TYPES, OUTPUT_TYPES, Options
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
@@ -81,10 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="int8: top-1 agreement, 0-1, to reach by leaving the worst tensors in float",
     )
     parser.add_argument(
-        "--input-type", choices=["uint8", "int8"], default="uint8", help="of integer TFLite files"
+        "--input-type", choices=INPUT_TYPES, default=INPUT_TYPES[0], help="of integer TFLite files"
     )
     parser.add_argument(
-        "--output-type", choices=["int8", "float32"], default="int8", help="of integer TFLite files"
+        "--output-type",
+        choices=OUTPUT_TYPES,
+        default=OUTPUT_TYPES[0],
+        help="of integer TFLite files; few clients open int8 (default: uint8)",
     )
     parser.add_argument(
         "--out",

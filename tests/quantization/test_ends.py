@@ -1,0 +1,254 @@
+"""What clients, runtimes and delegates ask of a file: types at its ends, operator codes, scales, small maps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_int8_files import interpreter, predict, simulated
+
+from keras_effnet.export import load, to_onnx, to_saved_model, to_tflite, verify
+from keras_effnet.export.options import Options
+from keras_effnet.export.quantization.layerwise import Method
+from keras_effnet.export.quantization.prepare import prepare
+from keras_effnet.export.quantization.ranges import Range
+from keras_effnet.export.quantization.steps import Product, Sum
+from keras_effnet.export.quantization.to_tflite import integer_tflite
+from keras_effnet.export.quantization.xnnpack import within_limits
+
+pytest.importorskip("litert_quantizer")
+QUICK = Method(weights="keep", rounding="nearest")
+SIZES = [(32, 32), (33, 33), (47, 47), (64, 96), (97, 33)]
+
+
+def small(height: int, width: int, channels: int = 3) -> Any:
+    """A block at each of B0's strides, narrow, with seven classes."""
+    import keras
+    from material import randomize
+
+    from keras_effnet.network.builder import BuildOptions, build_model
+    from keras_effnet.network.table import EFFICIENTNET_B0, scaled
+
+    keras.utils.set_random_seed(1)
+    stages, filters = [], EFFICIENTNET_B0.stem_filters
+    for row, repeats in ((1, 1), (2, 1), (3, 1), (5, 2)):
+        stages.append(replace(EFFICIENTNET_B0.stages[row], repeats=repeats, filters_in=filters))
+        filters = stages[-1].filters_out
+    whole = replace(EFFICIENTNET_B0, stages=tuple(stages), top_filters=64)
+    options = BuildOptions(
+        classes=7,
+        preprocessing=whole.preprocessing,
+        dropout_rate=0.0,
+        padding="same",
+        epsilon=1e-3,
+        name="small",
+    )
+    image = keras.Input((height, width, channels))
+    built = build_model(scaled(whole, width=0.25), options, image, image, keras=keras)
+    randomize(built)
+    return built
+
+
+def pixels(height: int, width: int, channels: int = 3) -> Any:
+    shape = (16, height, width, channels)
+    return np.random.default_rng(5).integers(0, 256, shape).astype(np.float32)
+
+
+def schema_of(content: bytes) -> Any:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+
+
+def kinds(content: bytes) -> list[str]:
+    """The file's operators, in order."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    model = schema_of(content)
+    codes = [names[code.builtinCode] for code in model.operatorCodes]
+    return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+
+
+def partitions(content: bytes) -> int:
+    return sum(op["op_name"] == "DELEGATE" for op in interpreter(content)._get_ops_details())
+
+
+@pytest.fixture(scope="module")
+def int8_ends(network: Any) -> bytes:
+    return integer_tflite(network, output_type="int8")
+
+
+def test_output_is_uint8_probabilities_when_nobody_asks(network: Any, held_out: Any, tmp_path: Path) -> None:
+    content = integer_tflite(network)
+    (taken,) = interpreter(content).get_output_details()
+    assert (taken["dtype"], taken["quantization"]) == (np.uint8, (1 / 256, 0))
+    assert Options().output_type == "uint8"
+    assert list(interpreter(content).get_signature_runner().get_output_details()) == ["probabilities"]
+
+
+def test_uint8_output_is_one_quantize_more_and_says_the_same(
+    network: Any, int8_ends: bytes, held_out: Any
+) -> None:
+    content = integer_tflite(network)
+    assert kinds(content) == [*kinds(int8_ends), "QUANTIZE"]
+    more, plain = (schema_of(each).subgraphs[0].tensors for each in (content, int8_ends))
+    assert len(more) == len(plain) + 1
+    np.testing.assert_array_equal(predict(content, held_out[:8]), predict(int8_ends, held_out[:8]))
+    assert partitions(content) == partitions(int8_ends) == 1
+
+
+def test_embedding_keeps_the_calibrated_scale_as_uint8(
+    tiny_swish: Any, calibration: Any, held_out: Any, tmp_path: Path
+) -> None:
+    """Of what is no probability, scale and zero point are the calibration's."""
+    import keras
+
+    features = keras.Model(tiny_swish.input, tiny_swish.get_layer("avg_pool").output)
+    prepared = prepare(features, calibration, method=QUICK)
+    chosen = prepared.quantized.ranges["avg_pool"]
+    path = to_tflite(features, tmp_path / "features.tflite", "int8", network=prepared)
+    (taken,) = interpreter(path.read_bytes()).get_output_details()
+    assert taken["dtype"] == np.uint8
+    assert taken["quantization"] == (pytest.approx(chosen.scale, rel=1e-5), chosen.zero_point + 128)
+    expected = prepared.logits(held_out[:8])
+    assert np.abs(load(path)(held_out[:8]) - expected).max() < 8 * chosen.scale
+    assert partitions(path.read_bytes()) == 1
+
+
+def test_plain_path_has_the_same_ends(tmp_path: Path, calibration: Any) -> None:
+    import keras
+
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(4, 3, 2)(x))
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+    from keras_effnet.export.quantization import fold
+
+    def refuse(*_: Any) -> None:
+        raise fold.UnsupportedModelError("Expected another model.")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="plain path"):
+        patch.setattr("keras_effnet.export.quantization.prepare.fold", refuse)
+        path = to_tflite(model, tmp_path / "x.tflite", "int8", calibration)
+    (taken,) = interpreter(path.read_bytes()).get_output_details()
+    assert (taken["dtype"], taken["quantization"]) == (np.uint8, (1 / 256, 0))
+
+
+@pytest.fixture(scope="module")
+def halves(tiny_swish: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return to_tflite(tiny_swish, tmp_path_factory.mktemp("halves") / "halves.tflite", "float16")
+
+
+def test_float16_names_its_operators_as_every_reader_finds_them(halves: Path) -> None:
+    """OpenVINO reads the old field, and refuses a DEQUANTIZE that calls itself ADD there."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    codes = {code.builtinCode: code for code in schema_of(halves.read_bytes()).operatorCodes}
+    dequantize = codes[schema.BuiltinOperator.DEQUANTIZE]
+    assert (dequantize.deprecatedBuiltinCode, dequantize.version) == (6, 3)
+    assert all(code.deprecatedBuiltinCode == builtin for builtin, code in codes.items())
+
+
+def test_float16_opens_in_openvino(halves: Path, tiny_swish: Any, held_out: Any) -> None:
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(halves, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = next(iter(compiled(held_out[:1]).values()))
+    assert np.abs(found - tiny_swish.predict(held_out[:1], verbose=0)).max() < 5e-3
+
+
+@pytest.fixture(scope="module")
+def spread(network: Any) -> dict[str, tuple[str, float]]:
+    """Scales that XNNPACK refuses: by operator, which tensor and the scale to give it."""
+    graph, ranges = network.quantized.graph, network.quantized.ranges
+    total, product = (next(step for step in graph if isinstance(step, kind)) for kind in (Sum, Product))
+    gated = next(key for key in ranges if key.endswith("/gate"))
+    convolution = graph["block1a_project_conv"]
+    weight = np.abs(convolution.kernel).max() / 127
+    return {
+        "ADD, small summand": (total.inputs[1], ranges[total.name].scale / 3000),
+        "ADD, small sum": (total.name, ranges[total.inputs[0]].scale / 300),
+        "MUL, small product": (product.name, ranges[product.inputs[0]].scale / 256 / 300),
+        "MUL, large gate": (gated, 1000.0),
+        "CONV_2D, small": (convolution.name, ranges[convolution.inputs[0]].scale * weight / 300),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "ADD, small summand",
+        "ADD, small sum",
+        "MUL, small product",
+        "MUL, large gate",
+        "CONV_2D, small",
+    ],
+)
+def test_file_stays_one_partition_when_scales_lie_far_apart(case: str, network: Any, spread: Any) -> None:
+    key, scale = spread[case]
+    ranges = {**network.quantized.ranges, key: Range(low=-100 * scale, high=155 * scale)}
+    far = replace(network, quantized=replace(network.quantized, ranges=ranges))
+    assert within_limits(far.quantized.graph, ranges)[key] != ranges[key]
+    assert partitions(integer_tflite(far)) == 1
+
+
+def test_scales_of_a_trained_network_stay_as_they_are(network: Any) -> None:
+    assert within_limits(network.quantized.graph, network.quantized.ranges) == network.quantized.ranges
+
+
+def test_gray_file_has_no_transpose_and_one_partition() -> None:
+    model = small(64, 64, 1)
+    prepared = prepare(model, pixels(64, 64, 1), method=QUICK)
+    content = integer_tflite(prepared)
+    assert "TRANSPOSE" not in kinds(content) and partitions(content) == 1
+
+
+def test_mediapipe_tasks_classifies_as_predict_does(
+    tiny_swish: Any, network: Any, held_out: Any, tmp_path: Path
+) -> None:
+    """The default file, with its labels; its picture has the input's size, so nothing is resized."""
+    mediapipe = pytest.importorskip("mediapipe")
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    names = ["upper left", "upper right", "lower left", "lower right"]
+    path = to_tflite(tiny_swish, tmp_path / "small.tflite", "int8", network=network, labels=names)
+    options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
+    expected = load(path)(held_out[:4])
+    with vision.ImageClassifier.create_from_options(options) as classifier:
+        for picture, scores in zip(held_out[:4].astype(np.uint8), expected, strict=True):
+            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
+            found = classifier.classify(image).classifications[0].categories
+            by_name = {category.category_name: category.score for category in found}
+            assert [by_name[name] for name in names] == pytest.approx(scores, abs=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_every_size_goes_through_int8(height: int, width: int) -> None:
+    """At 32 px the last maps are one pixel, of which the converter leaves out the means."""
+    images = pixels(height, width)
+    prepared = prepare(small(height, width), images, method=QUICK)
+    content = integer_tflite(prepared)
+    assert partitions(content) == 1
+    assert np.abs(predict(content, images[:8]) - simulated(prepared, images[:8])).max() < 0.06
+
+
+@pytest.mark.parametrize("recipe", ["float32", "float16", "weight_int8", "int16x8"])
+def test_smallest_size_goes_through_tflite(recipe: str, tmp_path: Path) -> None:
+    model, images = small(32, 32), pixels(32, 32)
+    calibration = images if recipe == "int16x8" else None
+    path = to_tflite(model, tmp_path / "x.tflite", recipe, calibration)
+    assert verify(model, path, images, raise_on_failure=False).max_abs_error < 0.02
+
+
+@pytest.mark.parametrize("target", ["saved_model", "float32", "float16", "int8"])
+def test_smallest_size_goes_through_the_other_formats(target: str, tmp_path: Path) -> None:
+    model, images = small(32, 32), pixels(32, 32)
+    if target == "saved_model":
+        path = to_saved_model(model, tmp_path / "x")
+    else:
+        path = to_onnx(model, tmp_path / "x.onnx", target, images if target == "int8" else None)
+    error = verify(model, path, images, raise_on_failure=False).max_abs_error
+    assert error < (0.06 if target == "int8" else 5e-3)
