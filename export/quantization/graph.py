@@ -44,6 +44,14 @@ class Graph:
         return [step for step in self if isinstance(step, Weighted)]
 
     @property
+    def flat(self) -> dict[str, bool]:
+        """By step: whether its output is `[N, C]` in Keras."""
+        found: dict[str, bool] = {}
+        for step in self:
+            found[step.name] = step.is_flat([found[name] for name in step.inputs])
+        return found
+
+    @property
     def slow_in_onnxruntime(self) -> bool:
         """Whether any step is activated by something that ONNX Runtime computes faster in float."""
         return any(step.activation.slow_in_onnxruntime for step in self.weighted)

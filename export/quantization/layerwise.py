@@ -125,7 +125,12 @@ class _Walk:
         return replace(step, bias=rounded_bias)
 
     def _fit_plain(self, step: Step, sources: list[_Copies]) -> None:
-        """A step without weights: only the range of its output is open."""
+        """A step without weights: only the range of its output is open, or not even that."""
+        if step.keeps_range:
+            (source,) = step.inputs
+            if source in self.ranges:
+                self.ranges[step.name] = self.ranges[source]
+            return
         copies = [source.integer for source in sources], [source.exact for source in sources]
         result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
         self.ranges[step.name] = self._output_range(step, result, target)

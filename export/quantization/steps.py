@@ -33,14 +33,14 @@ class Step(Operator):
     """
 
     passes_factors: ClassVar[bool] = False  # factors on channels it reads come out on those it makes
+    keeps_range: ClassVar[bool] = False  # integer kernels give its output the range of its input
 
     name: str
     inputs: tuple[str, ...] = ()
 
-    @property
-    def flat(self) -> bool:
-        """Whether its output is `[N, C]` in Keras."""
-        return False
+    def is_flat(self, sources: list[bool]) -> bool:
+        """Whether its output is `[N, C]` in Keras, given whether its inputs are."""
+        return bool(sources) and all(sources)
 
     def key(self, tensor: str = OUTPUT) -> str:
         """The key of one of its tensors."""
@@ -330,10 +330,6 @@ class Dense(Weighted):
 
     tflite_name = "FULLY_CONNECTED"
 
-    @property
-    def flat(self) -> bool:
-        return True
-
     def tensorflow(self, *values: Any) -> Any:
         import tensorflow as tf
 
@@ -360,8 +356,7 @@ class Mean(Step):
 
     keepdims: bool = True
 
-    @property
-    def flat(self) -> bool:
+    def is_flat(self, sources: list[bool]) -> bool:
         return not self.keepdims
 
     def tensorflow(self, *values: Any) -> Any:
@@ -381,6 +376,49 @@ class Mean(Step):
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         # independent errors average out; what is left over a map of n places is 1/n
         return weights * 1e-2 if self.keepdims else weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reshape(Step):
+    """The values of a picture in another shape: a map in one row, or features as a map of one pixel.
+
+    Attributes:
+        shape: of one picture's output, `(values,)` or `(1, 1, values)`.
+    """
+
+    keeps_range = True
+
+    shape: tuple[int, ...]
+
+    def is_flat(self, sources: list[bool]) -> bool:
+        return len(self.shape) == 1
+
+    def channels_of(self, sources: list[int]) -> int:
+        return self.shape[-1]
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.reshape(values[0], (-1, *self.shape))
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.Reshape(self.shape, name=name)
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.passed("RESHAPE", *tensors))
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        """Features are maps of one pixel there already; a map is in another order, channel by channel."""
+        (x,) = tensors
+        if len(self.shape) > 1:
+            return x
+        ordered = file.node("Transpose", [x], f"{name}/nhwc", perm=[0, 2, 3, 1])
+        row = file.constant(f"{name}/row", np.array([0, -1, 1, 1], np.int64))
+        return str(file.node("Reshape", [ordered, row], f"{name}/reshaped"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        channels = samples[source].shape[1]
+        return np.asarray(weights.reshape(-1, channels).sum(axis=0))
 
 
 class _Pair(Step):

@@ -119,6 +119,17 @@ class _FileReader:
             "Please report this with the versions of tensorflow and keras."
         )
 
+    def passed(self, code: str, source: int) -> int:
+        """Output of the operator of a kind that reads a tensor; the tensor where the converter left it out."""
+        return next(
+            (
+                int(operator.outputs[0])
+                for found, operator in self.operators
+                if found == code and int(operator.inputs[0]) == source
+            ),
+            source,
+        )
+
     def _has_constant(self, tensors: list[int]) -> bool:
         buffers = self.model.buffers
         return any(buffers[self.subgraph.tensors[index].buffer].data is not None for index in tensors)

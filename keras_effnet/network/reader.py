@@ -236,7 +236,7 @@ def flat_layers(model: Any) -> Iterator[Any]:
 def input_constants(model: Any) -> list[Constants]:
     """Scale and offset of each layer that only scales pixels, in front of the first with a kernel."""
     ahead = takewhile(lambda layer: not hasattr(layer, "kernel"), flat_layers(model))
-    return [constants for layer in ahead if (constants := _constants(layer)) is not None]
+    return [constants for layer in ahead if (constants := constants_of(layer)) is not None]
 
 
 def composed(constants: list[Constants]) -> Constants:
@@ -253,7 +253,8 @@ def convention_of(constants: Constants) -> str | None:
     return None if name == CUSTOM else name
 
 
-def _constants(layer: Any) -> Constants | None:
+def constants_of(layer: Any) -> Constants | None:
+    """Scale and offset of a layer that only scales, one for all channels or one for each; else None."""
     kind = type(layer).__name__
     if kind == "Rescaling":
         return np.atleast_1d(np.asarray(layer.scale, np.float64)), np.asarray(layer.offset, np.float64)

@@ -45,7 +45,7 @@ def test_fold_names_the_layer_when_it_is_unknown() -> None:
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, keras.layers.MaxPooling2D(name="pool")(image))
     with pytest.raises(
-        UnsupportedModelError, match=r"Expected the layers of an EfficientNet.*'pool', a MaxPooling2D"
+        UnsupportedModelError, match=r"Expected layers that integers are known for.*'pool', a MaxPooling2D"
     ):
         fold(model)
 
