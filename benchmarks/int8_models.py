@@ -67,11 +67,13 @@ def row(name: str, model: Any, calibration: Any, judged: Any, target: str) -> st
         else:
             path = to_onnx(model, Path(folder) / "model.onnx", "int8", calibration)
         seconds = time.perf_counter() - start
-        found = np.asarray(load(path).predict(judged))
+        found = np.asarray(load(path)(judged))
     expected = model.predict(judged.astype(np.float32), verbose=0)
     same = np.mean(found.argmax(1) == expected.argmax(1))
     floats = "; ".join(str(each.message) for each in told if "float" in str(each.message)) or "–"
-    return f"| {name} | {same:.3f} | {sqnr_db(logits(expected), logits(found)):.1f} | {seconds:.0f} | {floats} |"
+    return (
+        f"| {name} | {same:.3f} | {sqnr_db(logits(expected), logits(found)):.1f} | {seconds:.0f} | {floats} |"
+    )
 
 
 def logits(probabilities: Any) -> Any:

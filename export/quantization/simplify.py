@@ -15,14 +15,7 @@ import numpy as np
 from .graph import Graph
 from .ops import LINEAR, Activation, Linear
 from .ranges import Array
-from .steps import Affine, Conv, Depthwise, Input, Padding, Reshape, Step, Weighted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pad(Step):
-    """Zeros around a map, until a convolution takes them over."""
-
-    padding: Padding
+from .steps import Affine, Conv, Depthwise, Input, Island, Pad, Reshape, Step, Weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +33,7 @@ class Alone(Step):
 
 def simplify(graph: Graph) -> Graph:
     """A graph that computes the same, without `Alone`, and without `Affine` but for preprocessing."""
-    graph = read_only(graph)
+    graph = _whole_islands(read_only(graph))
     for name in list(graph.steps):
         graph = _join_source(graph, name) if name in graph.steps else graph
     for name in list(graph.steps):
@@ -49,7 +42,9 @@ def simplify(graph: Graph) -> Graph:
         step = graph[name]
         if isinstance(step, Alone) or (isinstance(step, Affine) and not _is_preprocessing(graph, step)):
             graph = _pointwise(graph, step)
-    single = (replace(s, kernel=_single(s.kernel), bias=_single(s.bias)) for s in graph if isinstance(s, Affine))
+    single = (
+        replace(s, kernel=_single(s.kernel), bias=_single(s.bias)) for s in graph if isinstance(s, Affine)
+    )
     return graph.updated(*single)
 
 
@@ -59,6 +54,41 @@ def read_only(graph: Graph) -> Graph:
     for step in reversed(list(graph)):
         needed.update(step.inputs if step.name in needed else ())
     return replace(graph, steps={name: step for name, step in graph.steps.items() if name in needed})
+
+
+def _whole_islands(graph: Graph) -> Graph:
+    """The graph with islands that follow each other as one, whose inside is nobody else's business."""
+    for name in list(graph.steps):
+        while isinstance(step := graph[name], Island):
+            ahead = next((source for source in step.inputs if _is_inner(graph, source)), None)
+            if ahead is None:
+                break
+            graph = read_only(graph.updated(_joined(graph[ahead], step)))
+    return graph
+
+
+def _is_inner(graph: Graph, name: str) -> bool:
+    """Whether a step is an island that only one step reads, once."""
+    readers = graph.consumers(name)
+    return isinstance(graph[name], Island) and len(readers) == 1 and readers[0].inputs.count(name) == 1
+
+
+def _joined(first: Step, second: Island) -> Island:
+    """Two islands as one, with the name of the second."""
+    assert isinstance(first, Island)
+    place, count = second.inputs.index(first.name), len(first.inputs)
+
+    def function(tensors: list[Any]) -> Any:
+        made = first.function(tensors[place : place + count])
+        return second.function([*tensors[:place], made, *tensors[place + count :]])
+
+    return replace(
+        second,
+        inputs=(*second.inputs[:place], *first.inputs, *second.inputs[place + 1 :]),
+        function=function,
+        what=f"{first.what}, {second.what}",
+        parts=(*first.parts, *second.parts),
+    )
 
 
 def _join_source(graph: Graph, name: str) -> Graph:
@@ -129,14 +159,9 @@ def _fed(step: Weighted, ahead: Affine) -> Weighted:
     assert ahead.kernel is not None
     summed = step.kernel.astype(np.float64)
     summed = summed.reshape(-1, *summed.shape[-2:]).sum(axis=0)  # over the places of the kernel
-    if isinstance(step, Depthwise):
-        constant = ahead.bias * summed[:, 0]
-    else:
-        constant = ahead.bias @ summed
+    constant = ahead.bias * summed[:, 0] if isinstance(step, Depthwise) else ahead.bias @ summed
     kernel = step.kernel.astype(np.float64) * np.asarray(ahead.kernel, np.float64)[:, np.newaxis]
-    return replace(
-        step, kernel=kernel.astype(np.float32), bias=(step.bias + constant).astype(np.float32)
-    )
+    return replace(step, kernel=kernel.astype(np.float32), bias=(step.bias + constant).astype(np.float32))
 
 
 def _pointwise(graph: Graph, step: Alone | Affine, activation: Activation = LINEAR) -> Graph:

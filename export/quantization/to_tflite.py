@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from keras_effnet.errors import ExportError, require
 from ..tflite_converter import convert_float
 from ..tflite_pack import pack
 from . import litert
-from .graph import Graph, IntegerNetwork
+from .graph import Graph, IntegerNetwork, run
 from .ops import OUTPUT, Operator, key_of, step_of
-from .ranges import Range
-from .steps import Input, Step
+from .ranges import Array, Range
+from .steps import Input, Island, Step
 from .to_keras import to_keras
 
 PASSING = ("PAD", "RESHAPE", "CAST")
+SAME_VALUE = 1e-3  # of the largest: two ways of computing the same in float32
 
 
 def integer_tflite(network: IntegerNetwork, *, input_type: str = "uint8", output_type: str = "int8") -> bytes:
@@ -64,13 +66,15 @@ def tensor_names(content: bytes, graph: Graph) -> dict[str, str]:
     Raises:
         ExportError: the file has another structure.
     """
-    return _FileReader(content).match(graph)
+    return _FileReader(content, graph).match()
 
 
 class _FileReader:
     """Finds operators in a TFLite file by what they read; what `Operator.tflite` is given."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, graph: Graph) -> None:
+        self.content = content
+        self.graph = graph
         utils = require("litert_quantizer.utils.tfl_flatbuffer_utils", "tflite")
         schema = require("ai_edge_litert.schema_py_generated", "tflite")
         self.model = utils.read_model(bytearray(content))
@@ -84,14 +88,16 @@ class _FileReader:
         ]
         self.keys: dict[int, str] = {}
 
-    def match(self, graph: Graph) -> dict[str, str]:
-        for _ in graph.walk(self._step):
+    def match(self) -> dict[str, str]:
+        for _ in self.graph.walk(self._step):
             pass
         return {self.subgraph.tensors[index].name.decode(): key for index, key in self.keys.items()}
 
     def _step(self, step: Step, sources: list[int]) -> int:
         def do(operator: Operator, *tensors: int, tensor: str | None = OUTPUT) -> int:
             found = operator.tflite(self, step.name, *tensors)
+            if isinstance(operator, Island) and found in tensors and self._changes_nothing(step):
+                return found
             return found if tensor is None else self.note(found, key_of(step.name, tensor))
 
         if isinstance(step, Input):
@@ -103,16 +109,38 @@ class _FileReader:
         self.keys[index] = key
         return index
 
-    def after(self, code: str, *sources: int, constant: bool = False) -> int:
-        """Output of the one operator of a kind that reads all the given tensors."""
-        for found, operator in self.operators:
-            reads = [int(index) for index in operator.inputs]
-            if found == code and set(sources) <= set(reads) and (not constant or self._has_constant(reads)):
-                return int(operator.outputs[0])
+    def after(
+        self,
+        code: str,
+        *sources: int,
+        constant: bool = False,
+        kernel: Array | None = None,
+        value: str | None = None,
+    ) -> int:
+        """Output of the one operator of a kind that reads all the given tensors.
+
+        Args:
+            code: the kind.
+            sources: what it reads.
+            constant: it reads a constant too.
+            kernel, value: which one, where several do: the weights that it holds, in the file's order, or the
+                step whose values it gives.
+        """
+        fitting = [operator for found, operator in self.operators if found == code]
+        fitting = [operator for operator in fitting if set(sources) <= set(_reads(operator))]
+        if constant:
+            fitting = [operator for operator in fitting if self._has_constant(_reads(operator))]
+        if len(fitting) > 1 and kernel is not None:
+            fitting = [operator for operator in fitting if self._same(_reads(operator)[1], kernel)] or fitting
+        if len(fitting) > 1 and value is not None:
+            goal = self._values[value]
+            fitting = [o for o in fitting if self._holds(int(o.outputs[0]), goal)] or fitting
+        if fitting:
+            return int(fitting[0].outputs[0])
         for found, operator in self.operators:
             if found in PASSING and int(operator.inputs[0]) == sources[0]:
                 passed = self.note(int(operator.outputs[0]), self.keys[sources[0]])
-                return self.after(code, passed, *sources[1:], constant=constant)
+                return self.after(code, passed, *sources[1:], constant=constant, kernel=kernel, value=value)
         raise ExportError(
             f"Expected operator {code} behind {self.keys.get(sources[0])!r}. "
             f"The converted file has {sorted({found for found, _ in self.operators})}. "
@@ -130,9 +158,93 @@ class _FileReader:
             source,
         )
 
+    def island(self, name: str, *sources: int) -> int:
+        """Output of an island, known by its values; the operators on the way to it are noted as its own."""
+        goal = self._values[name]
+        reached = set(sources)
+        found = None
+        for _, operator in self.operators:
+            if not reached.intersection(int(index) for index in operator.inputs):
+                continue
+            reached.update(int(index) for index in operator.outputs)
+            found = next((int(i) for i in operator.outputs if self._holds(int(i), goal)), None)
+            if found is not None:
+                break
+        if found is None:  # it changes nothing, or is a part of the operator in front
+            found = next((source for source in sources if self._holds(source, goal)), None)
+        if found is None:
+            raise ExportError(
+                f"Expected the output of {self.graph[name].name!r} in the converted file. It is not there. "
+                "Please report this with the versions of tensorflow and keras."
+            )
+        self._note_inside(name, found, set(sources))
+        return found
+
+    def _changes_nothing(self, step: Step) -> bool:
+        before, after = self._values[step.inputs[0]], self._values[step.name]
+        return before.shape == after.shape and bool(np.allclose(before, after))
+
+    def _note_inside(self, name: str, output: int, ends: set[int]) -> None:
+        """Note the tensors between an island's inputs and its output."""
+        makers = {int(index): operator for _, operator in self.operators for index in operator.outputs}
+        left, seen = [output], set(ends)
+        while left:
+            index = left.pop()
+            if index in seen or index in self.keys or index not in makers:
+                continue
+            seen.add(index)
+            left.extend(int(source) for source in makers[index].inputs)
+            if index != output:
+                self.note(index, key_of(name, f"inside{index}"))
+
+    def _holds(self, index: int, goal: Array) -> bool:
+        found = self._tensors[index]
+        if found is None or found.shape != goal.shape:
+            return False
+        return float(np.abs(found - goal).max()) <= SAME_VALUE * max(float(np.abs(goal).max()), 1e-6)
+
+    @cached_property
+    def _picture(self) -> Array:
+        shape = self.subgraph.tensors[self.subgraph.inputs[0]].shape
+        return np.random.default_rng(0).integers(0, 256, [int(side) for side in shape]).astype(np.float32)
+
+    @cached_property
+    def _values(self) -> dict[str, Array]:
+        """What the steps give for a picture."""
+        return run(self.graph, self._picture, keep=lambda name: True)
+
+    @cached_property
+    def _tensors(self) -> list[Array | None]:
+        """What the file's tensors hold for the same picture; None for those that are not float."""
+        module = require("ai_edge_litert.interpreter", "tflite")
+        interpreter = module.Interpreter(
+            model_content=self.content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], self._picture)
+        interpreter.invoke()
+        floats = {d["index"] for d in interpreter.get_tensor_details() if d["dtype"] == np.float32}
+        return [
+            interpreter.get_tensor(index) if index in floats else None
+            for index in range(len(self.subgraph.tensors))
+        ]
+
+    def _same(self, index: int, kernel: Array) -> bool:
+        stored = self.model.buffers[self.subgraph.tensors[index].buffer].data
+        if stored is None or 4 * kernel.size != len(stored):
+            return False
+        found = np.frombuffer(np.asarray(stored, np.uint8).tobytes(), np.float32)
+        return bool(np.allclose(found, kernel.reshape(-1), atol=1e-6))
+
     def _has_constant(self, tensors: list[int]) -> bool:
         buffers = self.model.buffers
         return any(buffers[self.subgraph.tensors[index].buffer].data is not None for index in tensors)
+
+
+def _reads(operator: Any) -> list[int]:
+    return [int(index) for index in operator.inputs]
 
 
 def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Collection[str] = ()) -> bytes:
@@ -163,7 +275,25 @@ def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Col
                 algorithm_key=algorithms.NO_QUANTIZE,
             )
     found = {name: _statistics(ranges.get(key, Range(low=0.0, high=1.0))) for name, key in names.items()}
-    return litert.finish(worker, found)
+    written = litert.finish(worker, found)
+    return _int8_output(written, ranges[graph.output]) if isinstance(graph[graph.output], Island) else written
+
+
+def _int8_output(content: bytes, chosen: Range) -> bytes:
+    """Let a file that ends in float return int8, as all others do."""
+    model, schema = _read(content)
+    graph = model.subgraphs[0]
+    inner = int(graph.outputs[0])
+    if graph.tensors[inner].type != schema.TensorType.FLOAT32:
+        return content
+    tensor = _tensor_like(graph.tensors[inner], schema, schema.TensorType.INT8)
+    tensor.quantization.scale = np.array([chosen.scale], np.float32)
+    tensor.quantization.zeroPoint = np.array([chosen.zero_point], np.int64)
+    outer = _add(graph, tensor, b"output_int8")
+    graph.operators.append(_operator(model, schema, "QUANTIZE", "QuantizeOptions", inner, outer))
+    graph.outputs = np.array([outer], np.int32)
+    model.signatureDefs[0].outputs[0].tensorIndex = outer
+    return pack(model)
 
 
 def _statistics(chosen: Range) -> dict[str, Any]:

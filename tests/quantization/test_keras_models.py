@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from material import randomize
 
+from keras_effnet.export import load, to_onnx, to_tflite
 from keras_effnet.export.quantization.accuracy import sqnr_db
 from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.graph import run
 from keras_effnet.export.quantization.prepare import prepare
+
+pytest.importorskip("litert_quantizer")
 
 SIDE, CLASSES = 32, 3
 
@@ -81,7 +84,9 @@ BODIES: dict[str, Callable[[Any, Any], Any]] = {
     ),
     "pre-activation": lambda k, x: head(k, k.Conv2D(8, 3)(k.ReLU(6.0)(k.BatchNormalization()(x)))),
     "normalization in front of 1 × 1": lambda k, x: head(k, k.Conv2D(8, 1)(k.BatchNormalization()(x))),
-    "normalization in front of depthwise": lambda k, x: head(k, k.DepthwiseConv2D(3)(k.BatchNormalization()(x))),
+    "normalization in front of depthwise": lambda k, x: head(
+        k, k.DepthwiseConv2D(3)(k.BatchNormalization()(x))
+    ),
     "read before its normalization": lambda k, x: head(k, shared_convolution(k, x)),
     "activated sum": lambda k, x: head(k, k.ReLU()(k.Add()([x, k.Conv2D(8, 1)(x), k.Conv2D(8, 1)(x)]))),
     "dense at every place": lambda k, x: head(k, k.Dense(8, activation="swish")(x)),
@@ -92,8 +97,53 @@ BODIES: dict[str, Callable[[Any, Any], Any]] = {
     ),
     # Keras 3 overrides what a call in a functional model was given
     "dropout asked to train": lambda k, x: head(k, k.Dropout(0.5)(x, training=True)),
+    "operators": lambda k, x: head(k, x * k.Conv2D(8, 1, activation="sigmoid")(x) + x),
+    "called twice": lambda k, x: head(k, (twice := k.Conv2D(8, 1))(twice(x))),
+    "padded sum": lambda k, x: head(
+        k, k.Add()([k.ZeroPadding2D()(x), k.ZeroPadding2D()(k.Conv2D(8, 3, padding="same")(x))])
+    ),
+    "pooled": lambda k, x: head(k, k.AveragePooling2D(3, 1, "same")(k.MaxPooling2D(3, 2, "same")(x))),
+    "densely connected": lambda k, x: head(
+        k,
+        k.Concatenate()(
+            [
+                k.MaxPooling2D()(x),
+                k.Conv2D(5, 3, strides=2, padding="same", activation="relu")(x),
+                k.MaxPooling2D()(x),
+            ]
+        ),
+    ),
+    "pyramid of pools": lambda k, x: head(
+        k, k.Concatenate()([x, k.MaxPooling2D(5, 1, "same")(x), k.MaxPooling2D(3, 1, "same")(x)])
+    ),
     "flattened map": lambda k, x: k.Flatten()(k.Conv2D(2, 3, strides=2)(x)),
     "normalized map": lambda k, x: k.BatchNormalization()(k.ReLU()(x)),
+}
+
+
+ISLANDS: dict[str, tuple[Callable[[Any, Any], Any], list[str]]] = {
+    "in the head": (
+        lambda k, x: head(k, x, k.Dense(16, activation="softsign", name="hidden")),
+        ["'softsign', the activation of 'hidden'"],
+    ),
+    "in the middle": (
+        lambda k, x: head(k, k.Conv2D(8, 3)(k.LayerNormalization(name="odd")(x))),
+        ["'odd', a LayerNormalization"],
+    ),
+    "in a row": (
+        lambda k, x: head(
+            k, k.Conv2D(8, 3)(k.Softmax(axis=1, name="second")(k.UnitNormalization(name="first")(x)))
+        ),
+        ["'first', a UnitNormalization, 'second', a Softmax"],
+    ),
+    "at the end": (
+        lambda k, x: k.UnitNormalization(name="unit")(k.Dense(4)(k.GlobalAveragePooling2D()(x))),
+        ["'unit', a UnitNormalization"],
+    ),
+    "of another rank": (
+        lambda k, x: head(k, k.Reshape((16, 16, 8), name="back")(k.Reshape((256, 8), name="row")(x))),
+        ["'row', a Reshape, 'back', a Reshape"],
+    ),
 }
 
 
@@ -106,6 +156,85 @@ def few() -> Any:
 def test_folded_graph_equals_keras(name: str, few: Any) -> None:
     model = of_layers(BODIES[name])
     assert_same(folded(model, few), model.predict(few, verbose=0))
+
+
+@pytest.mark.parametrize("name", ISLANDS)
+def test_unknown_layer_is_an_island_that_costs_only_itself(name: str, few: Any, tmp_path: Any) -> None:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    build, named = ISLANDS[name]
+    model = of_layers(build)
+    expected = model.predict(few, verbose=0)
+    graph = fold(model)
+    assert [island.what for island in graph.islands] == named
+    assert_same(run(graph, few)[graph.output], expected)
+
+    with pytest.warns(
+        UserWarning, match=f"Integers are not known for {named[0]}.*everything else in integers"
+    ):
+        path = to_tflite(model, tmp_path / "x.tflite", "int8", few)
+    assert sqnr_db(expected, load(path)(few)) > 20
+    assert_same(model.predict(few, verbose=0), expected)
+    opened = Interpreter(
+        str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    opened.allocate_tensors()
+    types = {detail["index"]: detail["dtype"] for detail in opened.get_tensor_details()}
+    weighted = [
+        types[int(operator["outputs"][0])]
+        for operator in opened._get_ops_details()
+        if operator["op_name"] in ("CONV_2D", "FULLY_CONNECTED")
+    ]
+    assert weighted and set(weighted) == {np.int8}
+    assert opened.get_output_details()[0]["dtype"] == np.int8
+
+
+FILES = [
+    "activated features",
+    "squeeze of matrix products",
+    "pre-activation",
+    "activated sum",
+    "flattened",
+    "padded sum",
+    "pooled",
+    "densely connected",
+    "pyramid of pools",
+    "normalized map",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_all_integer_and_keep_the_answer(name: str, few: Any, tmp_path: Any) -> None:
+    model = of_layers(BODIES[name])
+    expected = model.predict(few, verbose=0)
+    network = prepare(model, few)
+    path = to_tflite(model, tmp_path / "x.tflite", "int8", network=network)
+    assert sqnr_db(expected, load(path)(few)) > 15
+    assert not float_tensors(path)
+    path = to_onnx(model, tmp_path / "x.onnx", "int8", network=network)
+    assert sqnr_db(expected, load(path)(few)) > 15
+
+
+def float_tensors(path: Any) -> list[str]:
+    """Names of a TFLite file's tensors that hold floats."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(str(path)).get_tensor_details()
+    return [detail["name"] for detail in details if detail["dtype"] == np.float32]
+
+
+def test_island_in_front_of_the_network_reads_pixels(few: Any, tmp_path: Any) -> None:
+    import keras
+
+    layers = keras.layers
+    image = keras.Input((SIDE, SIDE, 3))
+    x = layers.Resizing(24, 24, name="resizing")(image)
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
+    model = keras.Model(image, head(layers, x))
+    randomize(model)
+    with pytest.warns(UserWarning, match="'resizing', a Resizing"):
+        path = to_tflite(model, tmp_path / "x.tflite", "int8", few)
+    assert np.abs(load(path)(few) - model.predict(few, verbose=0)).max() < 0.05
 
 
 @pytest.mark.parametrize(
@@ -135,7 +264,9 @@ def application() -> Any:
     )
     randomize(model)
     (normalization,) = (layer for layer in model.layers if type(layer).__name__ == "Normalization")
-    normalization.mean, normalization.variance = [[np.full((1, 1, 1, 3), value, np.float32) for value in (0.45, 0.05)]][0]
+    normalization.mean, normalization.variance = [
+        [np.full((1, 1, 1, 3), value, np.float32) for value in (0.45, 0.05)]
+    ][0]
     return model
 
 
