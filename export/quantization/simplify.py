@@ -97,20 +97,27 @@ def _join_source(graph: Graph, name: str) -> Graph:
     if isinstance(step, Input):
         return graph
     source = graph[step.inputs[0]]
-    is_shared = len(graph.consumers(source.name)) > 1
     if isinstance(step, Conv) and isinstance(source, Pad) and step.padding == "valid":
         return read_only(graph.updated(replace(step, padding=source.padding, inputs=source.inputs)))
-    if is_shared:
-        return graph
-    if isinstance(step, Affine) and isinstance(source, Affine):
-        return graph.updated(_composed(source, step)).without(step)
-    if isinstance(step, Alone) and isinstance(source, Affine) and not _is_preprocessing(graph, source):
-        return _pointwise(graph.without(step), source, step.activation)
-    if not isinstance(source, Weighted) or not isinstance(source.activation, Linear):
+    if len(graph.consumers(source.name)) > 1:
         return graph
     if isinstance(step, Affine):
+        return _join_affine(graph, source, step)
+    return _join_activation(graph, source, step) if isinstance(step, Alone) else graph
+
+
+def _join_affine(graph: Graph, source: Step, step: Affine) -> Graph:
+    if isinstance(source, Affine):
+        return graph.updated(_composed(source, step)).without(step)
+    if isinstance(source, Weighted) and isinstance(source.activation, Linear):
         return graph.updated(_scaled(source, step)).without(step)
-    if isinstance(step, Alone):
+    return graph
+
+
+def _join_activation(graph: Graph, source: Step, step: Alone) -> Graph:
+    if isinstance(source, Affine) and not _is_preprocessing(graph, source):
+        return _pointwise(graph.without(step), source, step.activation)
+    if isinstance(source, Weighted) and isinstance(source.activation, Linear):
         return graph.updated(replace(source, activation=step.activation)).without(step)
     return graph
 
