@@ -128,9 +128,11 @@ def _join_reader(graph: Graph, name: str) -> Graph:
     if not isinstance(step, Affine) or _is_preprocessing(graph, step):
         return graph
     readers = graph.consumers(name)
-    if len(readers) != 1 or not isinstance(readers[0], Weighted):
+    if len(readers) != 1:
         return graph
     (reader,) = readers
+    if not isinstance(reader, Weighted):
+        return graph
     if isinstance(reader, Conv) and _pads(reader) and np.any(step.bias):
         return graph  # the zeros of a border would become something else
     return graph.updated(_fed(reader, step)).without(step)
@@ -149,6 +151,7 @@ def _pads(step: Conv) -> bool:
 
 def _composed(first: Affine, second: Affine) -> Affine:
     """Two affine steps as one, in double precision."""
+    assert second.kernel is not None
     kernel, bias = np.asarray(first.kernel, np.float64), np.asarray(first.bias, np.float64)
     return replace(first, kernel=kernel * second.kernel, bias=bias * second.kernel + second.bias)
 

@@ -533,7 +533,7 @@ class Island(Step):
     def keras(self, keras: Any, name: str, *values: Any) -> Any:
         step = self
 
-        class Foreign(keras.layers.Layer):  # type: ignore[misc]  # keras is imported late
+        class Foreign(keras.layers.Layer):
             """Leaves no trace in the user's layers, which it calls with values only."""
 
             def __init__(self) -> None:
