@@ -15,7 +15,7 @@ $(INSTALLED): setup.py
 
 # A trained network classifies two photographs and leaves in three formats, each one verified.
 run: $(INSTALLED)
-	$(BIN)/python -m keras_effnet.demo --out build/run
+	$(BIN)/python examples/demo.py --out build/run
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbmake tests notebooks

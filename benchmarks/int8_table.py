@@ -148,7 +148,7 @@ def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qa
     from keras_effnet.export.quantization.layerwise import Method
     from keras_effnet.export.quantization.prepare import prepare
     from keras_effnet.export.quantization.to_tflite import integer_tflite
-    from keras_effnet.export.tflite_converter import convert_float
+    from keras_effnet.export.tflite_file import convert_float
 
     content = convert_float(model, images.shape[1:])
     yield Row(name="float32", content=content, seconds=0.0)

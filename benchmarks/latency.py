@@ -52,7 +52,7 @@ def main() -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    from keras_effnet.commands.table import table
+    from keras_effnet.commands.printing import table
 
     rows, entries = [], []
     for name in arguments.only:

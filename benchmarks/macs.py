@@ -37,7 +37,7 @@ def main() -> None:
     if arguments.count_torch is not None:
         print(json.dumps(_count_torch(arguments.count_torch)))
         return
-    from keras_effnet.commands.table import table
+    from keras_effnet.commands.printing import table
 
     costs = {name: _ours(name) for name in (*TIMM, *NO_PORT)}
     torch = _ask_torch(arguments.torch_python, costs) if arguments.torch_python else {}

@@ -14,7 +14,7 @@ from typing import Any
 from keras_effnet.pictures.decoding import ENOUGH_ROWS, GRAY_DEPTHS, MAX_PIXELS
 from keras_effnet.pictures.framing import Framing
 
-KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}  # the resizing operator's names
+KERNEL_TYPES = {"bicubic": "keyscubic", "bilinear": "triangle"}  # the resizing operator's names
 MAX_SEGMENTS = 200  # of a JPEG before its pixels; cameras write about ten
 MAX_STEPS = 20_000  # of a walk through a file's blocks; a GIF's first picture of 5 MB
 _LUMA = (19595, 38470, 7471)  # of 65536: Pillow's weights of red, green and blue in gray
@@ -417,7 +417,7 @@ def _square(picture: Any, height: int, width: int, framing: Framing) -> Any:
             size=tf.stack([after, tf.shape(pixels)[1]]),
             scale=tf.cast(tf.stack([zoom, 1.0]), tf.float32),
             translation=tf.cast(tf.stack([-offset * zoom, 0.0]), tf.float32),
-            kernel_type=KERNELS[framing.interpolation],
+            kernel_type=KERNEL_TYPES[framing.interpolation],
             antialias=True,
         )[0]
         rounded = tf.floor(tf.clip_by_value(resized, 0.0, 255.0) + 0.5)

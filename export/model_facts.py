@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.network.arguments import is_whole
-from keras_effnet.network.conventions import CONVENTIONS
-from keras_effnet.network.reader import composed, convention_of, flat_layers, input_constants
+from keras_effnet.network.builder import is_whole
+from keras_effnet.network.conventions import composed, convention_with, input_constants
+from keras_effnet.network.reader import flat_layers
 from keras_effnet.network.table import MIN_SIZE
 from keras_effnet.network.variants import Variant, identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
@@ -20,7 +18,6 @@ from keras_effnet.pictures.labels import check_lines, known_labels
 
 from .precision import in_float32
 
-METADATA_KEY = "keras_effnet"
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 NO_PREPROCESSING = "none inside the graph"
@@ -210,12 +207,7 @@ def _preprocessing(model: Any) -> str:
     constants = input_constants(model)
     if not constants:
         return NO_PREPROCESSING
-    together = composed(constants)
-    convention = convention_of(together)
-    if convention is not None:
-        return CONVENTIONS[convention].formula
-    scale, offset = (" ".join(f"{value:.6g}" for value in np.ravel(part)) for part in together)
-    return f"x * [{scale}] + [{offset}]"
+    return convention_with(*composed(constants)).formula
 
 
 def _require_tensorflow_backend() -> None:

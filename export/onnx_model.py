@@ -14,9 +14,10 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, require
 from keras_effnet.system.quiet import quiet_native
+from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
-from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .onnx_batching import each_picture
 from .options import Options
 from .quantization.fold import UnsupportedModelError

@@ -13,7 +13,15 @@ from typing import Any
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.files import compressed_size_of, files_of, reachable, remove_empty, size_of, staged
+from keras_effnet.system.files import (
+    check_writable,
+    compressed_size_of,
+    files_of,
+    reachable,
+    remove_empty,
+    size_of,
+    staged,
+)
 from keras_effnet.system.resources import release
 
 from . import timing
@@ -96,7 +104,7 @@ def check_paths(paths: Sequence[Path], *, overwrite: bool) -> None:
     """Make sure that nothing would be lost, before the first minute of work.
 
     Raises:
-        InvalidInputError: a path exists and `overwrite` is False, or cannot be reached.
+        InvalidInputError: a path exists and `overwrite` is False, or cannot be reached or written.
     """
     taken = []
     for path in paths:
@@ -108,6 +116,8 @@ def check_paths(paths: Sequence[Path], *, overwrite: bool) -> None:
             f"Expected paths that do not exist yet. Received: {', '.join(taken)}. "
             "Choose another --out, or pass --force to replace them."
         )
+    for path in {path.parent: path for path in paths}.values():
+        check_writable(path)
 
 
 def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> list[Artefact]:

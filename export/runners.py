@@ -18,8 +18,9 @@ from keras_effnet.pictures.labels import known_labels
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
+from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .model_facts import METADATA_KEY, ArtefactInfo, info_of
+from .model_facts import ArtefactInfo, info_of
 
 Pixels = npt.NDArray[Any]
 Outputs = npt.NDArray[np.float32]
@@ -77,7 +78,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
     """Open an artefact of any format.
 
     Args:
-        path: a SavedModel directory, or a `.tflite`, `.onnx` or `.keras` file.
+        path: a SavedModel directory, or a `.tflite`, `.onnx`, `.keras` or whole `.h5` file.
         threads: CPU threads to compute with (TFLite and ONNX); None for all cores.
 
     Raises:
@@ -99,7 +100,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
 
 
 def _opener(path: Path) -> Callable[[Path, int], Runner]:
-    advice = "Pass a SavedModel directory, or a .tflite, .onnx or .keras file."
+    advice = "Pass a SavedModel directory, or a .tflite, .onnx, .keras or whole .h5 file."
     if not path.exists():
         raise InvalidInputError(f"Expected an artefact at {str(path)!r}. Received: no such file. {advice}")
     if path.is_dir():
@@ -112,7 +113,9 @@ def _opener(path: Path) -> Callable[[Path, int], Runner]:
         return _tflite
     if path.suffix == ".onnx":
         return _onnx
-    if head[:2] == b"PK" and path.suffix == ".keras":
+    if (head[:2] == b"PK" and path.suffix == ".keras") or (
+        head[:4] == b"\x89HDF" and path.suffix in (".h5", ".hdf5")
+    ):
         return _keras
     raise InvalidInputError(f"Expected an artefact. Received: {str(path)!r} of unknown format. {advice}")
 
@@ -154,7 +157,7 @@ def _saved_model(path: Path, threads: int) -> Runner:
 
 
 def _tflite(path: Path, threads: int) -> Runner:
-    from . import tflite_metadata
+    from . import tflite_file
 
     interpreter_module = require("ai_edge_litert.interpreter", "tflite")
     with quiet_native():
@@ -167,7 +170,7 @@ def _tflite(path: Path, threads: int) -> Runner:
         interpreter.invoke()
         return _dequantize(interpreter.get_tensor(output["index"]), output)
 
-    info = tflite_metadata.read_info(path)
+    info = tflite_file.read_info(path)
     _, height, width, channels = (int(side) for side in entry["shape"])
     return Runner(
         path=path,
@@ -176,7 +179,7 @@ def _tflite(path: Path, threads: int) -> Runner:
         channels=channels,
         dynamic_batch=False,  # resizing the input splits the delegate's partition
         info=ArtefactInfo.from_json(info) if info else None,
-        labels=tflite_metadata.read_labels(path),
+        labels=tflite_file.read_labels(path),
         run=run,
     )
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.weights.checkpoint import METADATA_KEY
+
 from .encoded_pictures import batch_decoder
 from .failures import converting, write_out
-from .model_facts import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .options import Options
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read
@@ -54,7 +56,10 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
 
         def serve_bytes(image_bytes: Any) -> dict[str, Any]:
             pixels, readable = decode(image_bytes)
-            answers = serve(tf.ensure_shape(pixels, shape))[OUTPUT_NAME]
+            count = tf.shape(pixels)[0]
+            # TensorFlow's batch normalization cannot take a batch of none: it gets a black picture, cut off again
+            filled = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+            answers = serve(tf.ensure_shape(filled, shape))[OUTPUT_NAME][:count]
             ok = tf.reshape(readable, [-1] + [1] * (answers.shape.rank - 1))
             return {OUTPUT_NAME: tf.where(ok, answers, float("nan"))}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError, warn
 
-from . import tflite_metadata
+from . import tflite_file
 from .model_facts import ModelFacts
 from .options import Options
 from .quantization import litert
@@ -16,25 +16,25 @@ from .quantization.graph import IntegerNetwork
 from .quantization.prepare import calibration_images, prepare, warn_if_untrained
 from .quantization.to_tflite import integer_tflite, with_ends
 from .quantization.trained import compression, qat
-from .tflite_converter import convert_float
+from .tflite_file import convert_float
 
 
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write a TFLite file that stores and computes in float32."""
     del options, calibration
-    tflite_metadata.write(_float32(facts), path, facts)
+    tflite_file.write(_float32(facts), path, facts)
 
 
 def write_float16(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write a TFLite file whose weights are stored in float16."""
     del options, calibration
-    tflite_metadata.write(litert.float16(_float32(facts)), path, facts)
+    tflite_file.write(litert.float16(_float32(facts)), path, facts)
 
 
 def write_weight_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write a TFLite file whose weights are stored in 8 bits and which computes in float."""
     del options, calibration
-    tflite_metadata.write(litert.weight_int8(_float32(facts)), path, facts)
+    tflite_file.write(litert.weight_int8(_float32(facts)), path, facts)
 
 
 def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> IntegerNetwork:
@@ -61,7 +61,7 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
         warn(f"{error} Taking the plain path: ranges from minimum and maximum.")
         content = litert.int8(_float32(facts), _photographs(facts, calibration))
         content = with_ends(content, options.input_type, options.output_type)
-        tflite_metadata.write(content, path, facts)
+        tflite_file.write(content, path, facts)
     else:
         _write_network(network, path, facts, options)
 
@@ -74,7 +74,7 @@ def write_int16x8(facts: ModelFacts, path: Path, options: Options, calibration: 
     """
     del options
     images = _photographs(facts, calibration)
-    tflite_metadata.write(litert.int16x8(_float32(facts), images), path, facts)
+    tflite_file.write(litert.int16x8(_float32(facts), images), path, facts)
 
 
 def write_int8_qat(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
@@ -94,7 +94,7 @@ def write_int8_clustered(facts: ModelFacts, path: Path, options: Options, calibr
 
 def _write_network(network: IntegerNetwork, path: Path, facts: ModelFacts, options: Options) -> None:
     content = integer_tflite(network, input_type=options.input_type, output_type=options.output_type)
-    tflite_metadata.write(content, path, facts)
+    tflite_file.write(content, path, facts)
 
 
 def _float32(facts: ModelFacts) -> bytes:

@@ -10,14 +10,16 @@ from typing import Any, Concatenate, ParamSpec
 import keras
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.arguments import (
+from keras_effnet.network.builder import (
+    PADDINGS,
+    BuildOptions,
+    build_model,
     check_activation,
     check_classes,
     check_epsilon,
     check_input_shape,
     check_rate,
 )
-from keras_effnet.network.builder import PADDINGS, Options, build_model
 from keras_effnet.network.conventions import Preprocessing, rescaling_name
 from keras_effnet.network.variants import VARIANTS, Variant, architecture_of, get_variant
 from keras_effnet.weights import load_planned, plan_weights
@@ -105,7 +107,7 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     usual = chosen.baseline.preprocessing
     convention = plan.preprocessing or usual
     inputs, x = _inputs(keras_, chosen, include_top, input_tensor, input_shape)
-    options = Options(
+    options = BuildOptions(
         include_top=include_top,
         classes=classes,
         classifier_activation=classifier_activation,

@@ -26,7 +26,7 @@ import keras
 
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.arguments import check_activation, check_rate, is_whole
+from keras_effnet.network.builder import check_activation, check_rate, is_whole
 from keras_effnet.network.conventions import Preprocessing
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import Variant, get_variant

@@ -9,7 +9,7 @@ import pytest
 
 from keras_effnet import EfficientNet, baselines, load_weights, transfer
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.builder import check_input_shape
 
 
 def test_numbers_of_numpy_are_numbers(tiny_variant: Any) -> None:

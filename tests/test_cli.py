@@ -122,6 +122,17 @@ def test_verify_fails_with_exit_code_one_for_another_network(exported: Path, cap
     assert "✗" in capsys.readouterr().out
 
 
+def test_export_without_photographs_keeps_a_good_integer_file_whose_near_ties_fall_otherwise(
+    tmp_path: Path, capsys: Any
+) -> None:
+    """It agrees on 198 of 200 photographs, but of the eight built-in ones two are near-ties."""
+    assert main(["export", "lite0", "--to", "tflite:weight_int8", "--no-html", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "lite0_weight_int8.tflite").exists()
+    said = capsys.readouterr().out
+    assert "75.0% the same class; 2 of the others are near-ties" in said
+    assert "so few show a top-1 agreement of integer files of at least 46%" in said
+
+
 def test_failed_artefact_is_not_left_unless_kept(
     folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

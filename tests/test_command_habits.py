@@ -38,6 +38,15 @@ MISTAKES = [
     ("predict x.png --labels nosuch.txt", "class names in 'nosuch.txt'"),
     ("predict x.png --out x.parquet", ".csv or .jsonl"),
     ("predict x.png --out there.csv", "--force"),
+    ("predict x.png --out x.png/a.csv", "Expected a folder to write 'a.csv' to"),
+    ("explain x.png --out x.png/a.png", "Expected a folder to write 'a.png' to"),
+    ("convert imagenet x.png/a.safetensors --model lite0", "Expected a folder to write 'a.safetensors' to"),
+    ("export b0 --out x.png/a", "Expected a folder to write "),
+    ("train EMPTY --out x.png/a", "Expected a folder to write 'run.json' to"),
+    ("pretrain EMPTY --out x.png/a", "Expected a folder to write 'recipe.json' to"),
+    ("scale figures --out x.png/a", "Expected a folder to write "),
+    ("scale search pictures --storage x.png/a", "a journal file in a folder that exists"),
+    ("scale architecture pictures --storage x.png/a", "a journal file in a folder that exists"),
     ("explain nosuch.jpg", "no such file"),
     ("explain x.png --model model.onnx", "Exported files have lost the layers"),
     ("explain x.png --weights imagnet", "Did you mean 'imagenet'"),
@@ -55,18 +64,39 @@ MISTAKES = [
     ("verify lite0", "the name of a variant. Export it first: keras-effnet export lite0"),
     ("verify model.onnx --model saved", "a SavedModel"),
     ("verify model.onnx --images EMPTY", "which holds none"),
+    ("verify model.onnx --weights imagnet", "Did you mean 'imagenet'"),
+    ("verify model.onnx --weights nosuch.h5", "no such file"),
     ("benchmark nosuch.onnx", "which does not exist"),
     ("benchmark weights.h5", "weights alone"),
     ("cost nosuch.keras", "which does not exist"),
+    ("cost saved", "a SavedModel. Exported files have lost the layers"),
+    ("cost EMPTY", "a folder with neither saved_model.pb nor a trained model.keras"),
+    ("cost unfinished", "no model.keras yet"),
     ("cost b99", "Expected the network to be one of"),
     ("scale fit", "--max-macs"),
     ("scale fit --max-macs 1G --baseline b99", "Expected"),
     ("scale fit --max-macs many", "800M"),
     ("scale search nosuch", "not a directory"),
+    ("scale search EMPTY", "without train/"),
+    ("scale search pictures --baseline b99", "Expected baseline to be one of"),
+    ("scale architecture EMPTY", "without train/"),
     ("train nosuch --out OUT", "nosuch"),
+    ("train EMPTY --out pictures", "which holds something else"),
+    ("train EMPTY --out OUT --resume", "Expected"),
+    ("train EMPTY --out OUT --weights imagnet", "Did you mean 'imagenet'"),
+    ("train EMPTY --out OUT --weights nosuch.h5", "no such file"),
+    ("train EMPTY --out OUT --augment wild", "Expected augment to be one of"),
+    ("train EMPTY --out OUT --unfreeze block9", "Expected unfreeze to be one of"),
+    ("train EMPTY --out OUT --label-smoothing 2", "Expected label_smoothing"),
+    ("train EMPTY --out OUT --export tflite:int4", "Did you mean 'tflite:int8'"),
     ("train EMPTY --out OUT --model lite0.keras", "which does not exist"),
     ("pretrain nosuch --out OUT", "nosuch"),
     ("pretrain EMPTY --out OUT --model b99", "Expected variant to be one of"),
+    ("pretrain EMPTY --out OUT --epochs 0", "Expected epochs above 0"),
+    ("pretrain EMPTY --out OUT --ema 1", "Expected ema in [0, 1)"),
+    ("pretrain EMPTY --out pictures", "does not exist yet, or is empty"),
+    ("pretrain nosuch-* --format tfrecords --out OUT", "Expected TFRecord files at 'nosuch-*'"),
+    ("pretrain EMPTY --out OUT --model lambda.keras", "a Lambda layer"),
 ]
 
 
@@ -80,6 +110,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "model.onnx").write_bytes(b"\x08\x07")
     for folder in ("EMPTY", "saved", "unfinished"):
         (place / folder).mkdir()
+    for part in ("train", "validation"):
+        (place / "pictures" / part).mkdir(parents=True)
     (place / "saved" / "saved_model.pb").write_bytes(b"")
     (place / "unfinished" / "run.json").write_text("{}")
     inputs = keras.Input((32, 32, 3))

@@ -94,6 +94,7 @@ def test_export_takes_a_keras_file_and_says_what_it_does_in_a_log(tmp_path: Path
         (["verify", "ten.keras", "--model", "absent.keras"], "'absent.keras', which does not exist"),
         (["export", "ten.keras", "--weights", "none", "--out", "OUT"], "'ten.keras' has its own"),
         (["export", "absent.keras", "--out", "OUT"], "'absent.keras', which does not exist"),
+        (["export", "absent", "--out", "OUT"], "'absent'. No file or folder here is called so either"),
         (["export", "b0", "sub/b0.keras", "--out", "OUT"], "2 models called 'b0'"),
         (["export", "b0.keras", "--to", "saved_model", "--out", "OUT"], "It cannot be read"),
         (

@@ -11,8 +11,14 @@ from material import randomize
 
 from keras_effnet import EfficientNet, export, preprocess_input
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.conventions import CONVENTIONS, Convention, convention_with, get_convention
-from keras_effnet.network.reader import composed, convention_of, input_constants
+from keras_effnet.network.conventions import (
+    CONVENTIONS,
+    Convention,
+    composed,
+    convention_with,
+    get_convention,
+    input_constants,
+)
 
 PIXELS = np.array([[[0, 128, 255]]], np.uint8)
 
@@ -59,7 +65,7 @@ def test_argument_in_a_message_can_be_typed_back() -> None:
 
 def test_model_knows_its_convention_and_says_it_in_words(tiny_variant: Any) -> None:
     unit = EfficientNet(tiny_variant, weights=None, include_top=False, preprocessing="unit")
-    assert convention_of(composed(input_constants(unit))) == "unit"
+    assert convention_with(*composed(input_constants(unit))).name == "unit"
     own = EfficientNet(tiny_variant, weights=None, include_top=False, preprocessing=(0.5, 0.25))
     formula = convention_with(*composed(input_constants(own))).formula
     assert formula == "x * [0.0156863 0.0156863 0.0156863] + [-2 -2 -2]"

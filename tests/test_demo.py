@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet import demo
+from examples import demo
 
 
 def test_pictures_that_judge_are_not_those_that_calibrate(

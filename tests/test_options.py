@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from keras_effnet.commands.options import amount
+from keras_effnet.commands.flags import amount
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from PIL import Image
 
 from keras_effnet import load_image
 from keras_effnet.cli import main
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import EffNetWarning, InvalidInputError
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import read_listing
 from keras_effnet.pretrain import examples, pretrain
@@ -195,6 +195,21 @@ def _of_class(root: Path, files: dict[str, bytes]) -> Examples:
         path.parent.resolve().mkdir(exist_ok=True)
         path.write_bytes(content)
     return examples.from_folders(root)
+
+
+def test_pretraining_tells_once_of_pictures_that_it_uses_with_a_fault(tmp_path: Path) -> None:
+    whole = encoded(Image.linear_gradient("L").resize((64, 48)), "JPEG", quality=95)
+    levels = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    deep = encoded(Image.fromarray(levels), "PNG")
+    found = _of_class(tmp_path, {"cut.jpg": whole[:-2], "also.jpg": whole[:-1], "deep.png": deep})
+    recipe = Recipe(batch_size=found.count, crop_area=0.5, augment_ops=0)
+    for batches in (validation_batches(found, recipe, 32), training_batches(found, recipe, 32)):
+        with pytest.warns(
+            EffNetWarning, match=r"\.(jpg|png)', which (lacks its last|has 16-bit gray)"
+        ) as said:
+            for _ in range(2):
+                next(iter(batches))
+        assert len([each for each in said if each.category is EffNetWarning]) == 1
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.reader import Graph, Output, flat_layers, read_graph
+from keras_effnet.network.reader import CallGraph, Output, flat_layers, read_graph
 
 
-def _named(graph: Graph) -> list[tuple[str, list[str]]]:
+def _named(graph: CallGraph) -> list[tuple[str, list[str]]]:
     return [(call.name, [graph.calls[read.call].name for read in call.inputs]) for call in graph.calls]
 
 
@@ -21,7 +21,7 @@ def namespace(request: Any) -> Any:
     return pytest.importorskip(request.param)
 
 
-def _computed(graph: Graph, *given: Any) -> list[Any]:
+def _computed(graph: CallGraph, *given: Any) -> list[Any]:
     """What the calls make of the given arrays, one after the other."""
     made: list[Any] = list(given)
     for call in graph.calls[len(given) :]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from keras_effnet import EfficientNet
+from keras_effnet.commands.pretrain import VALUES
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pretrain.recipe import Recipe, WarmupDecay, compile_model, ema_is_too_slow
+from keras_effnet.pretrain.compiling import WarmupDecay, compile_model
+from keras_effnet.pretrain.recipe import Recipe, ema_is_too_slow
 
 
 def test_recipe_has_the_published_numbers() -> None:
@@ -104,3 +107,9 @@ def test_average_of_weights_warns_only_where_the_start_would_remain() -> None:
 def test_recipe_refuses_values_out_of_range(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Recipe(**changes)
+
+
+def test_help_of_pretrain_says_the_defaults_of_the_recipe() -> None:
+    for name, (kind, meaning) in VALUES.items():
+        (default,) = re.findall(r"\(default: (.+)\)$", meaning)
+        assert kind(default) == getattr(Recipe(), name), name

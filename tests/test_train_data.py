@@ -19,11 +19,11 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import SPLITS, read_listing
 from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
-from keras_effnet.train.checkpoints import Checkpoint
-from keras_effnet.train.data import class_weights, imbalance, scan, split_listing
+from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.folder import trained_model
 from keras_effnet.train.results import reason_for_result
 from keras_effnet.train.settings import Settings
+from keras_effnet.train.splits import class_weights, imbalance, scan, split_listing
 
 
 def _picture(path: Path, value: int = 100) -> Path:
@@ -364,7 +364,7 @@ def test_augmentation_changes_more_than_the_side_unless_it_is_none(name: str) ->
 def test_fine_tuning_counts_when_it_gets_no_fewer_photographs_right(
     tmp_path: Path, accuracy: float, kept: bool
 ) -> None:
-    checkpoint = Checkpoint(tmp_path, to_beat=0.8, patience=3)
+    checkpoint = EpochCheckpoint(tmp_path, to_beat=0.8, patience=3)
     assert not checkpoint.improved
     checkpoint.best_epoch, checkpoint.history = 2, {"val_accuracy": [0.95, accuracy]}
     assert checkpoint.improved == kept
@@ -414,7 +414,7 @@ def test_gray_of_twelve_bits_is_learned_as_bright_as_it_is_and_told(tmp_path: Pa
 DROPPED = """
 import gc, sys, time
 import numpy as np, tensorflow as tf
-from keras_effnet.pictures.batches import dataset_of
+from keras_effnet.pictures.datasets import dataset_of
 
 def make():
     for number in range(40):
@@ -451,9 +451,10 @@ def test_batches_that_are_dropped_in_the_middle_or_fail_never_hang() -> None:
         ({"best_epoch": 0}, "the head alone on the pretrained network: it got 0.800 .* the best fine-tuned epoch 0.900"),
         ({"fine_tuning": None}, "the head alone .* nothing was fine-tuned"),
         ({"head": None}, "the network of epoch 2, which had the lowest validation loss and got 0.900"),
+        ({"head": {"validation_accuracy": 0.9}}, "the fine-tuned .* alone 0.900; of equal ones the fine-tuned network is kept"),
         ({"refit": {"epochs": 2}}, "the refitted network, .* for 2 epochs, as many as got 0.900 .* 0.800"),
     ],
-    ids=["fine-tuned", "head was better", "head alone", "random weights", "refitted"],
+    ids=["fine-tuned", "head was better", "head alone", "random weights", "a tie", "refitted"],
 )  # fmt: skip
 def test_run_says_which_network_it_kept_and_why(changes: dict[str, Any], message: str) -> None:
     history = {"val_accuracy": [0.7, 0.9, 0.9], "val_loss": [2.0, 1.0, 1.5]}

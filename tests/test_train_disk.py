@@ -17,7 +17,7 @@ from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import read_listing
 from keras_effnet.system.files import shown, staged, system_said
 from keras_effnet.train.batches import evaluation_batches
-from keras_effnet.train.checkpoints import Checkpoint
+from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.head import cached_features
 from keras_effnet.train.run import plain_errors
 
@@ -50,7 +50,7 @@ def _features(folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> None:
-    _fit(_compiled(), 1, Checkpoint(folder, to_beat=9.0, patience=3))
+    _fit(_compiled(), 1, EpochCheckpoint(folder, to_beat=9.0, patience=3))
 
 
 def _log(folder: Path) -> None:
@@ -116,8 +116,8 @@ def test_checkpoint_restores_weights_moments_steps_and_rate(tmp_path: Path) -> N
     """What a resumed run starts with is what the killed one had, number by number."""
     schedule = keras.optimizers.schedules.CosineDecay(0.01, 20)
     first = _compiled(schedule)
-    _fit(first, 2, Checkpoint(tmp_path, to_beat=9.0, patience=9))
-    checkpoint = Checkpoint(tmp_path, to_beat=9.0, patience=9)
+    _fit(first, 2, EpochCheckpoint(tmp_path, to_beat=9.0, patience=9))
+    checkpoint = EpochCheckpoint(tmp_path, to_beat=9.0, patience=9)
     assert checkpoint.epoch == 2 and len(checkpoint.history["loss"]) == 2
     again = _compiled(schedule)
     checkpoint.restore(again)

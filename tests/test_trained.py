@@ -13,7 +13,7 @@ from keras_effnet.errors import VerificationError
 from keras_effnet.export.quantization import accuracy, litert
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.targets import tolerance_of
-from keras_effnet.export.tflite_converter import convert_float
+from keras_effnet.export.tflite_file import convert_float
 
 FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
 

@@ -11,7 +11,7 @@ from keras_effnet.commands.verify import _show
 from keras_effnet.export.verify import Report
 
 
-def _report(agreeing: int, images: int, recipe: str = "int8") -> Report:
+def _report(agreeing: int, images: int, recipe: str = "int8", near_ties: int = 0) -> Report:
     return Report(
         file="m.tflite",
         recipe=recipe,
@@ -20,6 +20,7 @@ def _report(agreeing: int, images: int, recipe: str = "int8") -> Report:
         sqnr_db=24.0,
         max_abs_error=0.01,
         mean_cosine=0.999,
+        near_ties=near_ties,
         failures=(),
     )
 
@@ -34,6 +35,19 @@ def test_verify_says_what_its_photographs_show_of_an_integer_file(
     first, second = capsys.readouterr().out.splitlines()
     assert f"same class in {agreeing} of {images} photographs" in first
     assert f"an agreement of at least {shown} (95 % confidence)" in second
+
+
+@pytest.mark.parametrize(
+    ("near_ties", "said"),
+    [
+        (0, "(75.0%)"),
+        (1, "(75.0%; 1 of the others is a near-tie)"),
+        (2, "(75.0%; 2 of the others are near-ties)"),
+    ],
+)
+def test_verify_tells_which_disagreements_are_near_ties(near_ties: int, said: str, capsys: Any) -> None:
+    _show([_report(6, 8, near_ties=near_ties)], as_json=False)
+    assert f"same class in 6 of 8 photographs {said}, SQNR" in capsys.readouterr().out
 
 
 def test_verify_compares_float_files_by_their_numbers(capsys: Any) -> None:

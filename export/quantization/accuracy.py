@@ -144,4 +144,6 @@ def _ends(graph: Graph) -> set[str]:
 
 
 def _agreement(goal: Array, values: Array) -> float:
+    if goal.shape[1] == 1:  # the logit of a single sigmoid
+        return float(np.mean((goal > 0) == (values > 0)))
     return float(np.mean(goal.argmax(1) == values.argmax(1)))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.network.reader import INPUT, Call, constants_of, read_graph
+from keras_effnet.network.conventions import constants_of
+from keras_effnet.network.reader import INPUT, Call, read_graph
 from keras_effnet.network.reader import Graph as Read
 
 from .graph import Graph

@@ -11,8 +11,7 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, require
 
-from ..tflite_converter import convert_float
-from ..tflite_pack import pack
+from ..tflite_file import convert_float, pack
 from . import litert
 from .graph import Graph, IntegerNetwork, run
 from .ops import OUTPUT, Operator, key_of, step_of

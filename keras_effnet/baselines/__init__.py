@@ -9,12 +9,11 @@ At scale 1 the three equal keras.applications in parameters, layer shapes and ou
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.costs import Cost, cost_of_variant
 from keras_effnet.errors import unknown_name
-from keras_effnet.network.arguments import check_input_shape
+from keras_effnet.network.builder import check_input_shape
 from keras_effnet.network.table import (
     BASELINES,
     EFFICIENTNET_B0,
@@ -30,6 +29,8 @@ from keras_effnet.network.variants import Variant
 
 if TYPE_CHECKING:
     import keras
+
+    from keras_effnet.applications import Weights
 
 __all__ = [
     "BASELINES",
@@ -49,8 +50,6 @@ __all__ = [
     "cost_of",
     "get_baseline",
 ]
-
-Weights = str | os.PathLike[str] | None
 
 
 def get_baseline(baseline: str | Baseline) -> Baseline:

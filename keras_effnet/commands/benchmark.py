@@ -7,13 +7,14 @@ import json
 import os
 from pathlib import Path
 
-from keras_effnet.commands.models import ARTEFACTS, choose
-from keras_effnet.commands.options import add_json, add_size, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.flags import add_json, add_size, whole_number
+from keras_effnet.commands.models import ARTEFACTS, KERAS, choose
+from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
 from keras_effnet.export.timing import example_pixels, median_latencies_ms
 from keras_effnet.system.files import size_of
+from keras_effnet.system.quiet import check_backend, import_keras
 
 NAME = "benchmark"
 HELP = "time exported files against each other, taking turns"
@@ -35,9 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     arguments.choices = [choose(text, ARTEFACTS, flag="ARTEFACT") for text in arguments.artefacts]
+    if any(choice.format == KERAS for choice in arguments.choices):
+        check_backend()
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if any(choice.format == KERAS for choice in arguments.choices):
+        import_keras()
     runners = [load(str(choice.path), threads=arguments.threads) for choice in arguments.choices]
     examples = [example_pixels(runner, arguments.batch, size=arguments.size) for runner in runners]
     shapes = {images.shape[1:] for images in examples}

@@ -8,9 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.models import NETWORKS, choose
-from keras_effnet.commands.options import add_json, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.baselines import BASELINES, cost_of, get_baseline
+from keras_effnet.commands.flags import add_json, whole_number
+from keras_effnet.commands.models import NETWORKS, choose, load_keras
+from keras_effnet.commands.printing import table
+from keras_effnet.costs import cost, cost_of_variant
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.variants import VARIANTS, get_variant
 
 NAME = "cost"
 HELP = "count parameters, multiply-adds and memory, without running the network"
@@ -75,10 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
         "weights",
     ]
     print(table(header, rows))
-    for name, cost in costs.items():
+    for name, counted in costs.items():
         if arguments.per_block or arguments.per_layer:
             print(f"\n{name}")
-            print(_details(cost, cost.per_block() if arguments.per_block else cost.per_layer))
+            print(_details(counted, counted.per_block() if arguments.per_block else counted.per_layer))
     print("Multiply-adds of convolutions and dense layers; activations and weights as float32.")
     return 0
 
@@ -86,10 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _cost(name: str, arguments: argparse.Namespace) -> Any:
     if name not in arguments.files:
         return _cost_of_name(name, arguments)
-    from keras_effnet.commands.models import load_keras
-    from keras_effnet.costs import cost
-    from keras_effnet.errors import InvalidInputError
-
     model = load_keras(arguments.files[name])
     shape = None
     if arguments.size:
@@ -104,18 +104,12 @@ def _cost(name: str, arguments: argparse.Namespace) -> Any:
 
 def _is_path(name: str) -> bool:
     """Whether a name is meant for a file or folder: names of networks have no ending but `resnet50_v1.5`."""
-    from keras_effnet.baselines import BASELINES
-
-    return name not in BASELINES and (bool(Path(name).suffix) or Path(name).name != name)
+    path = Path(name).expanduser()
+    return name not in BASELINES and (bool(path.suffix) or path.name != name or path.exists())
 
 
 def _cost_of_name(name: str, arguments: argparse.Namespace) -> Any:
     """Of a variant, or else of a baseline: neither needs Keras."""
-    from keras_effnet.baselines import BASELINES, cost_of, get_baseline
-    from keras_effnet.costs import cost_of_variant
-    from keras_effnet.errors import InvalidInputError, unknown_name
-    from keras_effnet.network.variants import VARIANTS, get_variant
-
     given = {"resolution": arguments.size, "batch": arguments.batch}
     try:
         variant = get_variant(name)

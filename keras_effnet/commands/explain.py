@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_effnet.commands.flags import add_json, add_labels, add_size, add_weights
 from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
-from keras_effnet.commands.options import add_json, add_labels, add_size, add_weights
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import known_labels
-from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.files import check_new, check_writable, staged
 from keras_effnet.system.quiet import check_backend
-
-if TYPE_CHECKING:
-    from keras_effnet.explain import Explanation
 
 NAME = "explain"
 HELP = "draw which regions of a photograph speak for a class"
@@ -65,6 +64,7 @@ def check(arguments: argparse.Namespace) -> None:
     if Path(arguments.out).suffix.lower() != ".png":
         raise InvalidInputError(f"Expected --out as a .png file. Received: {arguments.out!r}.")
     check_new(Path(arguments.out), overwrite=arguments.force)
+    check_writable(Path(arguments.out))
     Framing().read(arguments.image, 32)
     if arguments.labels is not None:
         read_labels(arguments.labels)
@@ -75,7 +75,7 @@ def check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> int:
     choice, out = arguments.choice, Path(arguments.out)
     model = choice.model(arguments)
-    from keras_effnet.explain import explain
+    from keras_effnet.explain import colorize, explain, overlay
     from keras_effnet.explain.score_path import ScorePath
 
     output = int(arguments.output) if (arguments.output or "").isdecimal() else arguments.output
@@ -88,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     found = explain(model, pixels, wanted, method=arguments.method, layer=arguments.layer, output=output)
     label = labels[found.class_index]
     title = f"{label} · {found.output:.1%}" if 0 <= found.output <= 1 else f"{label} · {found.output:.2f}"
-    picture = _picture(pixels, found, f"{title} · {arguments.method}")
+    panels = (pixels, colorize(found.heat), overlay(pixels, found.heat))
+    picture = _picture(panels, f"{title} · {arguments.method}")
     with staged(out, overwrite=arguments.force) as temporary:
         picture.save(temporary, format="PNG")
     if arguments.json:
@@ -109,27 +110,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _class_index(wanted: str, labels: tuple[str, ...]) -> int:
     """A number, or a label in any case."""
-    from keras_effnet.errors import unknown_name
-
     if wanted.isdecimal() and int(wanted) < len(labels):
         return int(wanted)
     lowered = [label.lower() for label in labels]
     if wanted.lower() not in lowered:
-        from difflib import get_close_matches
-
         shown = get_close_matches(wanted.lower(), lowered, n=5) or [*lowered[:3], "…"]
         raise unknown_name(f"--class (a label or 0–{len(labels) - 1})", wanted, shown)
     return lowered.index(wanted.lower())
 
 
-def _picture(pixels: Any, found: Explanation, title: str) -> Any:
+def _picture(panels: Sequence[Any], title: str) -> Any:
     """Photograph, map and overlay side by side below a line of text."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from keras_effnet.explain import colorize, overlay
-
-    panels = (pixels, colorize(found.heat), overlay(pixels, found.heat))
-    height, width = pixels.shape[:2]
+    height, width = panels[0].shape[:2]
     sheet = Image.new("RGB", (3 * width + 4 * MARGIN, height + LINE + 2 * MARGIN), (255, 255, 255))
     for index, panel in enumerate(panels):
         sheet.paste(Image.fromarray(panel), (MARGIN + index * (width + MARGIN), LINE + MARGIN))

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
-from keras_effnet.commands.options import (
-    EVALUATION_LIMIT,
+from keras_effnet.commands.flags import (
+    add_images,
     add_json,
     add_labels,
     add_quiet,
@@ -21,16 +20,16 @@ from keras_effnet.commands.options import (
     folder_name,
     read_directory,
     share,
-    whole_number,
 )
-from keras_effnet.commands.table import table
+from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
+from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
-from keras_effnet.export.verify import shown_agreement
+from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
@@ -63,18 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,int8}",
     )
     parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="photographs to verify on (default: every second one of --calibration, else eight built-in ones)",
-    )
-    parser.add_argument(
-        "--max-images",
-        type=whole_number(1),
-        default=EVALUATION_LIMIT,
-        metavar="N",
-        help=f"photographs to read from a folder at most (default: {EVALUATION_LIMIT})",
-    )
+    add_images(parser, "every second one of --calibration, else eight built-in ones")
     add_labels(parser)
     add_size(parser)
     parser.add_argument(
@@ -272,6 +260,8 @@ def _show(
                 f"{artefact.file}: {artefact.held_out_agreement:.1%} of the calibration photographs held out; "
                 f"in float: {steps}"
             )
+        if artefact.near_ties:
+            print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
     pictures = {artefact.images for artefact in artefacts}
     print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
     judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]

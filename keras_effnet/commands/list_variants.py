@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from keras_effnet.commands.options import add_json
-from keras_effnet.commands.table import table
+from keras_effnet.commands.flags import add_json
+from keras_effnet.commands.printing import table
 from keras_effnet.costs import cost_of_variant
 from keras_effnet.network.variants import VARIANTS, architecture_of
 from keras_effnet.weights.catalog import CATALOG, SET_NAMES

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import weights_of
+from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
@@ -139,7 +139,7 @@ def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
             f"Export it first: keras-effnet export {choice.name}; for a file of that name, write ./{text}."
         )
     elif takes == (VARIANT,):
-        advice = "Pass the file as --weights, and the variant that it is of here."
+        advice = "Name the variant that it is of, such as b0; a command that takes weights takes the file as those."
     else:
         advice = "Exported files have lost the layers: pass the variant or the file that it was made from."
     raise InvalidInputError(f"Expected {_expected(takes, flag)}. Received: {received}. {advice}")
@@ -157,7 +157,7 @@ def _choice(text: str, takes: Sequence[str], flag: str) -> Choice:
         if path.exists():
             return _choice_of_path(text, path, takes, flag)
     if VARIANT in takes and path.name == text and not path.suffix:
-        raise unknown  # a name with a slip in it, not a path
+        raise InvalidInputError(f"{unknown} No file or folder here is called so either.") from None
     raise InvalidInputError(
         f"Expected {_expected(takes, flag)}. Received: {text!r}, which does not exist. Check the path."
     )

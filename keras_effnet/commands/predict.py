@@ -13,6 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.commands.flags import (
+    add_json,
+    add_labels,
+    add_quiet,
+    add_size,
+    add_weights,
+    whole_number,
+)
 from keras_effnet.commands.models import (
     ALL,
     KERAS,
@@ -22,20 +30,12 @@ from keras_effnet.commands.models import (
     read_labels,
     side_of,
 )
-from keras_effnet.commands.options import (
-    add_json,
-    add_labels,
-    add_quiet,
-    add_size,
-    add_weights,
-    whole_number,
-)
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import both_sides, classes_of, known_labels, labels_of, numbered_labels
-from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.files import check_new, check_writable, staged
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend
 
@@ -83,7 +83,9 @@ def check(arguments: argparse.Namespace) -> None:
             raise InvalidInputError(
                 f"Expected --out as a file that ends in {' or '.join(OUTPUTS)}. Received: {arguments.out!r}."
             )
-        check_new(Path(arguments.out).expanduser(), overwrite=arguments.force)
+        out = Path(arguments.out).expanduser()
+        check_new(out, overwrite=arguments.force)
+        check_writable(out)
     if arguments.labels is not None:
         read_labels(arguments.labels)
     arguments.choice = choose_network(arguments, ALL)

@@ -8,11 +8,27 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.commands.flags import folder_name, whole_number
 from keras_effnet.commands.models import VARIANT, choose
-from keras_effnet.commands.options import folder_name, whole_number
+from keras_effnet.commands.printing import stopped
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.listing import find_data
-from keras_effnet.system.quiet import check_backend
+from keras_effnet.network.variants import get_variant
+from keras_effnet.pictures.listing import find_data, read_listing
+from keras_effnet.pretrain.examples import (
+    RecordFeatures,
+    check_records,
+    from_folders,
+    from_listing,
+    from_tfds,
+    from_tfrecords,
+)
+from keras_effnet.pretrain.folder import check_free
+from keras_effnet.pretrain.recipe import Recipe
+from keras_effnet.system.devices import Share, join
+from keras_effnet.system.progress import Progress
+from keras_effnet.system.quiet import check_backend, import_keras
+from keras_effnet.system.signals import terminable
+from keras_effnet.train.folder import MODEL
 
 NAME = "pretrain"
 HELP = "train from random weights with the reference's recipe (for a few hundred photographs: train)"
@@ -21,19 +37,22 @@ EXAMPLES = """\
   keras-effnet pretrain cifar10 --format tfds --size 64 --epochs 30 --out runs/cifar
   keras-effnet pretrain 'records/train-*' --format tfrecords --classes 100 --out runs/records"""
 FORMATS = ("folders", "tfrecords", "tfds")
-# name of the value in the recipe → type; the recipe's defaults are the reference's
+# name of the value in the recipe → type, and what it is; the recipe's defaults are the reference's
 VALUES = {
-    "epochs": int,
-    "batch_size": int,
-    "learning_rate": float,
-    "warmup_epochs": float,
-    "ema": float,
-    "weight_decay": float,
-    "label_smoothing": float,
-    "drop_connect_rate": float,
-    "augment_ops": int,
-    "augment_strength": float,
-    "crop_area": float,
+    "epochs": (int, "passes over the pictures (default: 350)"),
+    "batch_size": (int, "pictures in a step, on all hosts together (default: 256)"),
+    "learning_rate": (float, "for 256 pictures in a step (default: 0.016)"),
+    "warmup_epochs": (float, "over which the learning rate grows from 0 (default: 5)"),
+    "ema": (float, "decay of the weights' average in each step; 0 for none (default: 0.9999)"),
+    "weight_decay": (float, "half of it times the sum of squares is in the loss (default: 1e-5)"),
+    "label_smoothing": (float, "0-1 (default: 0.1)"),
+    "drop_connect_rate": (float, "at the last block, 0-1 (default: 0.2)"),
+    "augment_ops": (int, "RandAugment's operations for each picture; 0 for none (default: 2)"),
+    "augment_strength": (float, "RandAugment's strength, 0-1 (default: 0.5)"),
+    "crop_area": (
+        float,
+        "least share of a picture in a random crop; 1: the usual crop, no flip (default: 0.08)",
+    ),
 }
 
 
@@ -66,9 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    recipe = parser.add_argument_group("recipe", "defaults: the reference's, see docs/training.md")
-    for name, kind in VALUES.items():
-        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X")
+    recipe = parser.add_argument_group("recipe", "the defaults are the reference's")
+    for name, (kind, meaning) in VALUES.items():
+        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
     several = parser.add_argument_group("several devices or hosts")
     several.add_argument(
         "--strategy", choices=("none", "mirrored"), default="none", help="all GPUs of this host (TensorFlow)"
@@ -84,9 +103,14 @@ def check(arguments: argparse.Namespace) -> None:
             "Expected --format tfrecords with --image-feature, --label-feature and --label-offset. Received: "
             f"{arguments.format}."
         )
-    if arguments.format == "folders":
-        for place in filter(None, (arguments.data, arguments.validation)):
-            find_data(place)
+    check_data = {"folders": find_data, "tfrecords": check_records}.get(arguments.format)
+    for place in filter(None, (arguments.data, arguments.validation)):
+        if check_data is not None:
+            check_data(place)
+    given = {name: getattr(arguments, name) for name in VALUES}
+    arguments.recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+    if not arguments.resume and arguments.process_id == 0:
+        check_free(Path(arguments.out))
     check_backend()
 
 
@@ -99,10 +123,8 @@ def add_hosts(parser: Any) -> None:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, the same on all")
 
 
-def join_hosts(arguments: argparse.Namespace) -> Any:
-    """The `hosts.Share` of this process. Call it before Keras is imported: several hosts need JAX."""
-    from keras_effnet.system.devices import Share, join
-
+def join_hosts(arguments: argparse.Namespace) -> Share:
+    """The `Share` of this process. Call it before Keras is imported: several hosts need JAX."""
     if arguments.hosts == 1:
         if arguments.process_id or arguments.coordinator:
             raise InvalidInputError("Expected --hosts N with --process-id and --coordinator. Received: 1.")
@@ -114,9 +136,6 @@ def join_hosts(arguments: argparse.Namespace) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.resuming import stopped
-    from keras_effnet.system.signals import terminable
-
     # of several processes each dies of SIGTERM at once: while they wait for each other in native code, no
     # exception could be raised
     with terminable() if arguments.hosts == 1 else nullcontext():
@@ -128,17 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     share = join_hosts(arguments)
-    from keras_effnet.system.quiet import import_keras
-
     import_keras()
-    from keras_effnet.network.variants import get_variant
     from keras_effnet.pretrain import pretrain
-    from keras_effnet.pretrain.recipe import Recipe
-    from keras_effnet.system.progress import Progress
-    from keras_effnet.train.folder import MODEL
 
-    given = {name: getattr(arguments, name) for name in VALUES}
-    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     progress = Progress(quiet=arguments.quiet)
     train, validation = _examples(arguments)
     pretrain(
@@ -146,7 +157,7 @@ def _run(arguments: argparse.Namespace) -> int:
         train,
         validation,
         out=arguments.out,
-        recipe=recipe,
+        recipe=arguments.recipe,
         size=arguments.size,
         seed=arguments.seed,
         share=share,
@@ -162,33 +173,27 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to train on and what to validate with, None for nothing."""
-    from keras_effnet.pictures.listing import read_listing
-    from keras_effnet.pretrain import examples
-
     data, checks = arguments.data, arguments.validation
     features = _features(arguments)
     if arguments.format == "tfds":
         splits = [arguments.split, *([checks] if checks else [])]
-        train, *more = (examples.from_tfds(data, split, data_dir=arguments.data_dir) for split in splits)
+        train, *more = (from_tfds(data, split, data_dir=arguments.data_dir) for split in splits)
     elif arguments.format == "tfrecords":
-        given = {"features": features}
-        train = examples.from_tfrecords(data, arguments.classes, count=arguments.count, **given)
-        more = [examples.from_tfrecords(checks, arguments.classes, **given)] if checks else []
+        train = from_tfrecords(data, arguments.classes, count=arguments.count, features=features)
+        more = [from_tfrecords(checks, arguments.classes, features=features)] if checks else []
     else:
         listing = read_listing(data)
-        train = examples.from_listing(listing)
+        train = from_listing(listing)
         more = []
         if checks:
-            more = [examples.from_folders(checks)]
+            more = [from_folders(checks)]
         elif len(listing.of("validation")):
-            more = [examples.from_listing(listing, "validation")]
+            more = [from_listing(listing, "validation")]
     return train, more[0] if more else None
 
 
-def _features(arguments: argparse.Namespace) -> Any:
+def _features(arguments: argparse.Namespace) -> RecordFeatures:
     """What the parts of a record are said to be called."""
-    from keras_effnet.pretrain.examples import RecordFeatures
-
     given = {
         "image": arguments.image_feature,
         "label": arguments.label_feature,

@@ -11,10 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.baselines import get_baseline
 from keras_effnet.commands import searches
-from keras_effnet.commands.options import add_json, amount, folder_name, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.commands.flags import add_json, amount, folder_name, whole_number
+from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.export import latency
+from keras_effnet.scaling import CompoundScaling
+from keras_effnet.scaling.budget import call_latency_ms
+from keras_effnet.scaling.figures import write_figures
+from keras_effnet.scaling.published import deviations, table2, table3, table7
+from keras_effnet.system.files import check_writable
 from keras_effnet.system.quiet import import_keras, quiet_native
 
 NAME = "scale"
@@ -25,7 +32,7 @@ EXAMPLES = """\
   keras-effnet scale fit --max-latency 20 --latency-of tflite:float32 --threads 4
   keras-effnet scale tables"""
 THREADED = ("tflite", "onnx")  # the others take the threads that TensorFlow was started with
-TARGETS = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
+TIMED = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit.add_argument("--max-memory", type=amount, metavar="BYTES", help="activations alive at once, float32")
     fit.add_argument("--max-latency", type=float, metavar="MS", help="time for one picture")
     fit.add_argument(
-        "--latency-of", choices=TARGETS, default="tflite:float32", help="what to time (default: %(default)s)"
+        "--latency-of", choices=TIMED, default="tflite:float32", help="what to time (default: %(default)s)"
     )
     fit.add_argument(
         "--threads", type=whole_number(1), metavar="N", help="for the latency of tflite and onnx (default: 1)"
@@ -77,6 +84,8 @@ def check(arguments: argparse.Namespace) -> None:
         _check_fit(arguments)
     if arguments.action in ("search", "architecture"):
         searches.check(arguments)
+    if arguments.action == "figures":
+        check_writable(Path(arguments.out).expanduser() / "figure.png")
 
 
 def _check_fit(arguments: argparse.Namespace) -> None:
@@ -104,17 +113,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rule(arguments: argparse.Namespace) -> Any:
-    from keras_effnet.baselines import get_baseline
-    from keras_effnet.scaling import CompoundScaling
-
     given = {name: getattr(arguments, name) for name in ("alpha", "beta", "gamma")}
     coefficients = {name: value for name, value in given.items() if value is not None}
     return CompoundScaling(**coefficients, baseline=get_baseline(arguments.baseline))
 
 
 def _tables(arguments: argparse.Namespace) -> int:
-    from keras_effnet.scaling.published import deviations, table2, table3, table7
-
     family, others, own, formula = table2(), table3(), table7(), deviations()
     if arguments.json:
         rows = {
@@ -280,12 +284,8 @@ def _stopwatch(latency_of: str, threads: int) -> Callable[[Any], float]:
     def timer() -> Callable[[Any], float]:
         import_keras()
         if latency_of == "keras":
-            from keras_effnet.scaling.budget import call_latency_ms
-
             return call_latency_ms
-        from keras_effnet import export
-
-        return export.latency(latency_of, threads=threads)
+        return latency(latency_of, threads=threads)
 
     def measure(model: Any) -> float:
         return timer()(model)
@@ -294,8 +294,6 @@ def _stopwatch(latency_of: str, threads: int) -> Callable[[Any], float]:
 
 
 def _figures(arguments: argparse.Namespace) -> int:
-    from keras_effnet.scaling.figures import write_figures
-
     for path in write_figures(Path(arguments.out).expanduser()):
         print(path)
     return 0

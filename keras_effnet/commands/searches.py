@@ -8,9 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.options import add_json, add_quiet, amount, whole_number
-from keras_effnet.commands.table import table
+from keras_effnet.baselines import Baseline, cost_of, get_baseline
+from keras_effnet.commands.flags import add_json, add_quiet, amount, whole_number
+from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search_architecture
+from keras_effnet.scaling import search as grid_search
+from keras_effnet.scaling.grid import STEP, TOLERANCE
+from keras_effnet.scaling.study import check_storage
+from keras_effnet.system.quiet import import_keras
 
 
 def add_search(actions: Any) -> None:
@@ -64,9 +70,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def _training(arguments: argparse.Namespace, baseline: Any) -> Any:
-    from keras_effnet.scaling import TrainOnFolder
-
+def _training(arguments: argparse.Namespace, baseline: Baseline) -> TrainOnFolder:
     return TrainOnFolder(
         directory=str(Path(arguments.directory).expanduser()),
         baseline=baseline,
@@ -81,6 +85,15 @@ def check(arguments: argparse.Namespace) -> None:
         raise InvalidInputError(
             f"Expected a folder of pictures. Received: {arguments.directory!r}, which is not a directory."
         )
+    _training(arguments, _baseline(arguments)).root()
+    if arguments.storage is not None:
+        check_storage(_storage(arguments.storage))
+
+
+def _baseline(arguments: argparse.Namespace) -> Baseline:
+    """What is scaled, or where the search over tables begins."""
+    given = getattr(arguments, "baseline", SEARCH_BASELINE.name)
+    return SEARCH_BASELINE if given == SEARCH_BASELINE.name else get_baseline(given)
 
 
 def _storage(given: str) -> str:
@@ -89,16 +102,8 @@ def _storage(given: str) -> str:
 
 def search(arguments: argparse.Namespace) -> int:
     """Run the grid search."""
-    from keras_effnet.system.quiet import import_keras
-
     import_keras()
-    from keras_effnet.baselines import get_baseline
-    from keras_effnet.scaling import SEARCH_BASELINE
-    from keras_effnet.scaling import search as grid_search
-    from keras_effnet.scaling.grid import STEP, TOLERANCE
-
-    own = arguments.baseline == SEARCH_BASELINE.name
-    baseline = SEARCH_BASELINE if own else get_baseline(arguments.baseline)
+    baseline = _baseline(arguments)
     found = grid_search(
         _training(arguments, baseline),
         baseline=baseline,
@@ -135,12 +140,7 @@ def search(arguments: argparse.Namespace) -> int:
 
 def architecture(arguments: argparse.Namespace) -> int:
     """Run the search over the stage table."""
-    from keras_effnet.system.quiet import import_keras
-
     import_keras()
-    from keras_effnet.baselines import cost_of
-    from keras_effnet.scaling import SEARCH_BASELINE, search_architecture
-
     found = search_architecture(
         _training(arguments, SEARCH_BASELINE).score,
         SEARCH_BASELINE,

@@ -5,16 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_effnet.commands.flags import add_json, add_quiet, folder_name, share, weights_of, whole_number
 from keras_effnet.commands.models import VARIANT, choose
-from keras_effnet.commands.options import add_json, add_quiet, folder_name, share, weights_of, whole_number
-from keras_effnet.commands.table import table
-from keras_effnet.system.quiet import check_backend
-
-if TYPE_CHECKING:
-    from keras_effnet.train import Outcome, RunFolder, Settings
+from keras_effnet.commands.printing import stopped, table
+from keras_effnet.export.options import Options
+from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
+from keras_effnet.export.report import write_reports
+from keras_effnet.export.targets import Target, check_installed, check_options, parse_target
+from keras_effnet.system.progress import Progress
+from keras_effnet.system.quiet import check_backend, import_keras
+from keras_effnet.system.signals import terminable
+from keras_effnet.train.batches import arrays
+from keras_effnet.train.folder import RunFolder
+from keras_effnet.train.report import check_extras, write_report
+from keras_effnet.train.results import Outcome, reason_for_result
+from keras_effnet.train.settings import Settings
+from keras_effnet.train.settings import check as check_settings
 
 NAME = "train"
 HELP = "train a classifier on a folder of photographs, measure it, export it"
@@ -22,6 +32,8 @@ EXAMPLES = """\
   keras-effnet train photographs/ --out runs/flowers
   keras-effnet train photographs/ --model b0 --epochs 40 --out runs/b0 --export tflite:int8
   keras-effnet predict rose.jpg --model runs/flowers"""
+CALIBRATION = 200  # training photographs to choose integer ranges from
+VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
 _LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
@@ -121,48 +133,39 @@ def check(arguments: argparse.Namespace) -> None:
     if "variant" in arguments:
         choose(arguments.variant, (VARIANT,))
     check_backend()
+    arguments.targets = _targets(arguments)
+    check_extras()
+    out = Path(arguments.out).expanduser()
+    given = _given(arguments)
+    if arguments.resume:
+        arguments.folder = RunFolder.resume(out, given)
+        return
+    settings = Settings(**given)
+    RunFolder.check_free(out)
+    check_settings(settings)
+    arguments.folder = RunFolder(path=out, settings=settings)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from keras_effnet.commands.resuming import stopped
-    from keras_effnet.system.signals import terminable
-
-    out = Path(arguments.out).expanduser()
+    folder: RunFolder = arguments.folder
     with terminable():
         try:
-            return _run(arguments, out)
+            return _run(arguments, folder)
         except KeyboardInterrupt as stop:
-            return stopped(arguments, stop, begun=(out / "run.json").is_file())
+            return stopped(arguments, stop, begun=(folder.path / "run.json").is_file())
 
 
-def _run(arguments: argparse.Namespace, out: Path) -> int:
-    from keras_effnet.system.quiet import import_keras
-
-    given = _given(arguments)
-    targets = _targets(arguments)
-    # everything that can be wrong with the arguments is told before anything slow is imported or written
-    settings = _settings(arguments, out, given)
+def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:
     import_keras()
-    from keras_effnet.system.progress import Progress
-    from keras_effnet.train import RunFolder, train
-    from keras_effnet.train.report import check_extras, write_report
-    from keras_effnet.train.results import export_run
+    from keras_effnet.train import train
 
-    check_extras()
-    folder = RunFolder(path=out, settings=settings) if arguments.resume else RunFolder.create(out, settings)
+    if not arguments.resume:
+        RunFolder.create(folder.path, folder.settings)
     progress = Progress(quiet=arguments.quiet)
     outcome = train(folder, progress)
     write_report(outcome, _rows(folder))
-    artefacts = []
-    if targets:
-        with progress.bar("exporting", len(targets) + 3, unit="step") as advance:
-            artefacts = export_run(
-                outcome,
-                arguments.export,
-                min_agreement=arguments.min_agreement,
-                keep_failed=arguments.keep_failed,
-                progress=lambda _: advance(1),
-            )
+    artefacts = _export(outcome, arguments, progress)
+    if artefacts:
         write_report(outcome, _rows(folder))
     folder.clean()
     _show(outcome, arguments, _rows(folder))
@@ -174,10 +177,6 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings on the command line, and no others."""
-    from dataclasses import fields
-
-    from keras_effnet.train.settings import Settings
-
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
@@ -187,29 +186,49 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _targets(arguments: argparse.Namespace) -> list[Any]:
+def _targets(arguments: argparse.Namespace) -> list[Target]:
     """What to export; what is wrong with it is an error now, not after an hour of training."""
-    if not arguments.export:
-        return []
-    from keras_effnet.export.options import Options
-    from keras_effnet.export.targets import check_installed, check_options, parse_target
-
-    targets = [parse_target(target) for target in arguments.export]
-    check_options(targets, Options(min_agreement=arguments.min_agreement))
-    check_installed(targets)
+    targets = list(dict.fromkeys(parse_target(target) for target in arguments.export))
+    if targets:
+        check_options(targets, Options(min_agreement=arguments.min_agreement))
+        check_installed(targets)
     return targets
 
 
-def _settings(arguments: argparse.Namespace, out: Path, given: dict[str, Any]) -> Settings:
-    """Those of the run in `out`, or those of a new one once they are known to work."""
-    from keras_effnet.train import RunFolder, Settings
-    from keras_effnet.train.settings import check
+def _export(outcome: Outcome, arguments: argparse.Namespace, progress: Progress) -> list[Artefact]:
+    """Export a run's model into `export/` in its folder, with `report.json` and `report.html` there.
 
-    if arguments.resume:
-        return RunFolder.resume(out, given).settings
-    settings = Settings(**given)
-    check(settings)
-    return settings
+    Targets that are there already are left alone.
+
+    Returns:
+        An `Artefact` for each target that was made now.
+    """
+    out, facts = outcome.folder.path / "export", outcome.metrics["model"]
+    missing = [
+        target for target in arguments.targets if not final_path(out, facts["variant"], target).exists()
+    ]
+    if not missing:
+        return []
+    followed = any("min_agreement" in target.options for target in missing)
+    listing, size = outcome.listing, facts["image_size"]
+    calibration = None
+    if any(target.integer for target in missing):
+        calibration = arrays(listing, listing.of("train"), size, outcome.framing, limit=CALIBRATION)
+    job = Job(
+        model=outcome.model,
+        name=facts["variant"],
+        targets=missing,
+        out=out,
+        images=arrays(listing, listing.of(outcome.judged), size, outcome.framing, limit=VERIFICATION),
+        calibration=calibration,
+        labels=tuple(facts["classes"]),
+        options=Options(min_agreement=arguments.min_agreement if followed else None),
+        keep_failed=arguments.keep_failed,
+    )
+    with progress.bar("exporting", len(missing) + 3, unit="step") as advance:
+        artefacts = export_job(job, lambda _: advance(1))
+    write_reports(artefacts, out)
+    return artefacts
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -218,8 +237,6 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[str, Any]]) -> None:
-    from keras_effnet.train.results import reason_for_result
-
     if arguments.json:
         print(json.dumps(outcome.metrics | {"artifacts": artefacts}, indent=1))
         return

@@ -15,13 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_effnet.costs.dry_run import DryRun
-from keras_effnet.costs.memory import peak_values
 from keras_effnet.costs.rules import RULES, Counted, Rule, Shape
 from keras_effnet.costs.time_distributed import StepCall, unrolled
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.arguments import check_input_shape
-from keras_effnet.network.builder import Options, build_model
-from keras_effnet.network.reader import INPUT, Call, Graph, read_graph
+from keras_effnet.network.builder import BuildOptions, build_model, check_input_shape
+from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
 from keras_effnet.network.variants import Variant, architecture_of, get_variant
 
 __all__ = ["Cost", "Counted", "LayerCost", "Rule", "cost", "cost_of_graph", "cost_of_variant"]
@@ -187,13 +185,13 @@ def cost_of_variant(
     dry = DryRun()
     inputs = dry.Input(shape)
     graph = build_model(
-        architecture_of(chosen), Options.of(chosen, classes=classes), inputs, inputs, keras=dry
+        architecture_of(chosen), BuildOptions.of(chosen, classes=classes), inputs, inputs, keras=dry
     )
     return cost_of_graph(graph, shape, batch=batch)
 
 
 def cost_of_graph(
-    graph: Graph,
+    graph: CallGraph,
     *input_shapes: Shape,
     batch: int = 1,
     bytes_per_value: int = BYTES,
@@ -226,7 +224,7 @@ def cost_of_graph(
         macs=batch * sum(result.macs for result in counted),
         normalized_values=batch * sum(result.normalized for result in counted),
         activation_bytes=per_value * sum(written),
-        peak_activation_bytes=per_value * peak_values(graph, sizes, free),
+        peak_activation_bytes=per_value * _peak_values(graph, sizes, free),
         file_bytes=BYTES * (params + statistics),
         per_layer=tuple(
             LayerCost(
@@ -242,6 +240,40 @@ def cost_of_graph(
             for call, result, size in zip(graph.calls, counted, written, strict=True)
         ),
     )
+
+
+def _peak_values(graph: CallGraph, values: Sequence[int], free: Sequence[bool]) -> int:
+    """The most values alive at once when the calls run in order, each output in a place of its own.
+
+    An output dies behind its last reader. While a call runs, its inputs and its output are alive.
+
+    Args:
+        graph: the calls.
+        values: size of each call's output.
+        free: calls whose output is their input itself.
+
+    Returns:
+        Number of values, for one picture.
+    """
+    owner = list(range(len(graph.calls)))
+    for index, call in enumerate(graph.calls):
+        if free[index]:
+            owner[index] = owner[call.inputs[0].call]
+    last = list(range(len(graph.calls)))
+    for index, call in enumerate(graph.calls):
+        for source in call.inputs:
+            last[owner[source.call]] = index
+    for output in graph.outputs:
+        last[owner[output.call]] = len(graph.calls)
+    dying: dict[int, list[int]] = {}
+    alive = peak = 0
+    for index in range(len(graph.calls)):
+        if owner[index] == index:
+            alive += values[index]
+            dying.setdefault(last[index], []).append(index)
+        peak = max(peak, alive)
+        alive -= sum(values[dead] for dead in dying.get(index, ()))
+    return peak
 
 
 def _count(call: Call, counted: Sequence[Counted], rules: Mapping[str, Rule]) -> Counted:

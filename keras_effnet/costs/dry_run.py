@@ -1,7 +1,7 @@
 """A Keras namespace whose layers only compute shapes.
 
 The builder of this package takes the Keras to build with as an argument. Given a `DryRun` instead it
-leaves a `Graph` behind, in milliseconds and without a framework: a search over thousands of networks
+leaves a `CallGraph` behind, in milliseconds and without a framework: a search over thousands of networks
 counts what the real builder builds, not what a second formula believes.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from keras_effnet.costs.rules import RULES, Shape
 from keras_effnet.errors import unknown_name
-from keras_effnet.network.reader import Call, Graph, Output
+from keras_effnet.network.reader import Call, CallGraph, Output
 
 _POSITIONAL = {
     "Conv2D": ("filters", "kernel_size", "strides"),
@@ -49,9 +49,9 @@ class DryRun:
     def Input(self, shape: Sequence[int]) -> _Tensor:  # noqa: N802 - as Keras calls it
         return self.record(_layer_class("InputLayer", self)(name="input"), (), tuple(shape))
 
-    def Model(self, inputs: _Tensor, outputs: _Tensor, name: str = "") -> Graph:  # noqa: N802
+    def Model(self, inputs: _Tensor, outputs: _Tensor, name: str = "") -> CallGraph:  # noqa: N802
         del inputs, name
-        return Graph(calls=tuple(self._calls), outputs=(Output(outputs.position),))
+        return CallGraph(calls=tuple(self._calls), outputs=(Output(outputs.position),))
 
     def record(self, layer: Any, inputs: Sequence[_Tensor], shape: Shape) -> _Tensor:
         self._calls.append(Call(layer=layer, inputs=tuple(Output(tensor.position) for tensor in inputs)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keras_effnet.network.reader import INPUT, Call, Graph, Output, read_graph
+from keras_effnet.network.reader import INPUT, Call, CallGraph, Output, read_graph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,7 +19,7 @@ class StepCall(Call):
         return self.title
 
 
-def unrolled(graph: Graph) -> Graph:
+def unrolled(graph: CallGraph) -> CallGraph:
     """The same graph with the layers, and models, inside each `TimeDistributed` in its place."""
     calls: list[Call] = []
     moved: dict[Output, Output] = {}
@@ -31,7 +31,7 @@ def unrolled(graph: Graph) -> Graph:
         for index in range(max(1, len(call.outputs))):
             moved[Output(position, index)] = Output(len(calls), index)
         calls.append(replace(call, inputs=inputs))
-    return Graph(calls=tuple(calls), outputs=tuple(moved[output] for output in graph.outputs))
+    return CallGraph(calls=tuple(calls), outputs=tuple(moved[output] for output in graph.outputs))
 
 
 def _unroll(wrapper: Call, inputs: tuple[Output, ...], calls: list[Call]) -> Output:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.reader import INPUT, Call, Graph, Output, read_graph
+from keras_effnet.network.reader import INPUT, Call, CallGraph, Output, read_graph
 from keras_effnet.pictures.labels import labels_in
 
 FloatArray = npt.NDArray[np.float32]
@@ -176,7 +176,7 @@ def _source(call: Call) -> Output:
     return call.inputs[0]
 
 
-def _ancestors(graph: Graph, end: Output) -> list[int]:
+def _ancestors(graph: CallGraph, end: Output) -> list[int]:
     """Positions of the calls that an output depends on, in order."""
     found, waiting = set[int](), [end.call]
     while waiting:
@@ -187,7 +187,7 @@ def _ancestors(graph: Graph, end: Output) -> list[int]:
     return sorted(found)
 
 
-def _descendants(graph: Graph, first: int, path: Sequence[int]) -> set[int]:
+def _descendants(graph: CallGraph, first: int, path: Sequence[int]) -> set[int]:
     """Positions on the path of the calls that depend on the first."""
     found = {first}
     for position in path:
@@ -196,7 +196,7 @@ def _descendants(graph: Graph, first: int, path: Sequence[int]) -> set[int]:
     return found - {first}
 
 
-def _last(graph: Graph, path: Sequence[int], maps: Sequence[int]) -> list[int]:
+def _last(graph: CallGraph, path: Sequence[int], maps: Sequence[int]) -> list[int]:
     """Those of the maps behind which the path has no other."""
     before = set[int]()  # positions that have a map behind them
     for position in reversed(path):
@@ -205,7 +205,7 @@ def _last(graph: Graph, path: Sequence[int], maps: Sequence[int]) -> list[int]:
     return [position for position in maps if position not in before]
 
 
-def _graph(model: Any) -> Graph:
+def _graph(model: Any) -> CallGraph:
     try:
         return read_graph(model)
     except InvalidInputError as error:
@@ -227,7 +227,7 @@ def _run(calls: Sequence[Call], order: Iterable[int], given: Tensors, *, keep: s
     return wanted
 
 
-def _chosen_output(model: Any, graph: Graph, wanted: str | int | None) -> Output:
+def _chosen_output(model: Any, graph: CallGraph, wanted: str | int | None) -> Output:
     """The output that is meant: the one called so, or the only one that a classifier makes."""
     names = _output_names(model)
     listed = ", ".join(
@@ -258,7 +258,7 @@ def _output_names(model: Any) -> list[str]:
     return sorted(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
 
 
-def _explains(graph: Graph, end: Output) -> bool:
+def _explains(graph: CallGraph, end: Output) -> bool:
     """Whether an output is a classifier's on top of a feature map."""
     try:
         _classifier_call(graph, end)
@@ -267,7 +267,7 @@ def _explains(graph: Graph, end: Output) -> bool:
     return any(_is_map(graph, position) for position in _ancestors(graph, end))
 
 
-def _classifier_call(graph: Graph, end: Output) -> int:
+def _classifier_call(graph: CallGraph, end: Output) -> int:
     """Position of the dense layer that makes an output, with nothing but its activation behind it."""
     position = end.call
     while not _is_classifier(call := graph.calls[position]):
@@ -287,14 +287,14 @@ def _is_classifier(call: Call) -> bool:
     )
 
 
-def _keeps_classes(graph: Graph, call: Call) -> bool:
+def _keeps_classes(graph: CallGraph, call: Call) -> bool:
     """Whether a call may stand between the classifier and the output: as many values, in their order."""
     source = _source(call)
     before, after = graph.calls[source.call].outputs[source.index].shape, call.outputs[0].shape
     return call.kind != INPUT and before[-1] == after[-1]
 
 
-def _ends_in_sigmoid(graph: Graph, end: Output, dense: int) -> bool:
+def _ends_in_sigmoid(graph: CallGraph, end: Output, dense: int) -> bool:
     position = end.call
     while True:
         call = graph.calls[position]
@@ -305,7 +305,7 @@ def _ends_in_sigmoid(graph: Graph, end: Output, dense: int) -> bool:
         position = _source(call).call
 
 
-def _picture(graph: Graph, path: Sequence[int]) -> tuple[int, tuple[Any, ...]]:
+def _picture(graph: CallGraph, path: Sequence[int]) -> tuple[int, tuple[Any, ...]]:
     """Position and shape [H, W, C] of the one input that the output depends on."""
     inputs = [position for position in path if graph.calls[position].kind == INPUT]
     shapes = [tuple(graph.calls[position].outputs[0].shape) for position in inputs]
@@ -323,7 +323,7 @@ def _picture(graph: Graph, path: Sequence[int]) -> tuple[int, tuple[Any, ...]]:
     return inputs[0], shapes[0][1:]
 
 
-def _feature_map(graph: Graph, path: Sequence[int], layer: str | None) -> Output:
+def _feature_map(graph: CallGraph, path: Sequence[int], layer: str | None) -> Output:
     """The map to look at: that of the layer called so, or the last one of the path."""
     maps = [position for position in path if _is_map(graph, position)]
     if not maps:
@@ -346,7 +346,7 @@ def _feature_map(graph: Graph, path: Sequence[int], layer: str | None) -> Output
     return Output(chosen[0])
 
 
-def _is_map(graph: Graph, position: int) -> bool:
+def _is_map(graph: CallGraph, position: int) -> bool:
     """Whether a layer's output has positions: `[N, h, w, C]`, more than one of them."""
     call = graph.calls[position]
     if call.kind == INPUT or len(call.outputs) != 1:

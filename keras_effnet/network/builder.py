@@ -5,18 +5,22 @@ namespace, a legacy twin with the same layer names (`tf_keras`; quantization-awa
 or nothing but the list of calls (`costs.dry_run`). Layer names are those of keras.applications'
 EfficientNets: weight files and `get_layer(...)` calls depend on them.
 
-Inputs and activations are `[N, H, W, C]`, whatever the Keras configuration says.
+Inputs and activations are `[N, H, W, C]`, whatever the Keras configuration says. At the end stand the checks of what
+people pass to the constructors; numbers may be NumPy's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, TypeGuard
 
+from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.conventions import Convention
-from keras_effnet.network.table import Architecture, Block
+from keras_effnet.network.table import MIN_SIZE, Architecture, Block
 from keras_effnet.network.variants import Variant
 
 BN_MOMENTUM = 0.99
@@ -24,7 +28,7 @@ PADDINGS = ("same", "symmetric")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class BuildOptions:
     """How to build a network, apart from its architecture; `of` takes the defaults from a table.
 
     Attributes:
@@ -54,7 +58,7 @@ class Options:
     pooling: str | None = None
 
     @classmethod
-    def of(cls, variant: Variant, **changed: Any) -> Options:
+    def of(cls, variant: Variant, **changed: Any) -> BuildOptions:
         """What a variant's own table says, with some of it changed."""
         baseline = variant.baseline
         own = {
@@ -67,7 +71,7 @@ class Options:
         return cls(**{**own, **changed})
 
 
-def build_model(architecture: Architecture, options: Options, inputs: Any, x: Any, *, keras: Any) -> Any:
+def build_model(architecture: Architecture, options: BuildOptions, inputs: Any, x: Any, *, keras: Any) -> Any:
     """Build the functional model that goes from `x` to features or class probabilities.
 
     Args:
@@ -188,7 +192,7 @@ class _Prefixed:
 class Layers:
     """The few layer groups that the network repeats, bound to one Keras namespace."""
 
-    def __init__(self, keras: Any, options: Options, architecture: Architecture) -> None:
+    def __init__(self, keras: Any, options: BuildOptions, architecture: Architecture) -> None:
         self.keras = keras
         self.layers = _Prefixed(keras.layers, options.prefix)
         self.options = options
@@ -283,3 +287,86 @@ def _numbered(name: str) -> Iterator[str]:
     """The name itself, then `name_1`, `name_2` … as Keras counts."""
     yield name
     yield from (f"{name}_{number}" for number in count(1))
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, of Python or of NumPy, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_input_shape(shape: Any) -> tuple[int | None, int | None, int]:
+    """Make sure that `shape` is (H, W, C) with sides of 32 pixels or more, or None.
+
+    Returns:
+        The same in Python's own integers.
+
+    Raises:
+        InvalidInputError: another rank, too small a side, no channel.
+    """
+    advice = "Pass for example (224, 224, 3), or (None, None, 3) for any size."
+    expected = f"Expected input_shape as (height, width, channels) with sides of at least {MIN_SIZE}"
+    sides = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else ()
+    if len(sides) != 3 or not all(side is None or is_whole(side) for side in sides):
+        raise InvalidInputError(f"{expected}. Received: {shape!r}. {advice}")
+    height, width, channels = (None if side is None else int(side) for side in sides)
+    if any(side is not None and side < MIN_SIZE for side in (height, width)):
+        raise InvalidInputError(f"{expected}. Received: {shape!r}. {advice}")
+    if channels is None or channels < 1:
+        raise InvalidInputError(
+            f"{expected} and at least one channel, in the last place. Received: {shape!r}. {advice}"
+        )
+    return height, width, channels
+
+
+def check_classes(classes: Any) -> int:
+    """Make sure that `classes` is a whole number of at least 1; returns it as Python's.
+
+    Raises:
+        InvalidInputError: it is not.
+    """
+    if not is_whole(classes) or classes < 1:
+        raise InvalidInputError(
+            f"Expected classes to be a whole number of at least 1. Received: {classes!r}. "
+            "Pass how many outputs the classifier shall have."
+        )
+    return int(classes)
+
+
+def check_rate(name: str, rate: Any) -> None:
+    """Make sure that the argument `name` is a rate, 0–1.
+
+    Raises:
+        InvalidInputError: it is not.
+    """
+    if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= float(rate) < 1:
+        raise InvalidInputError(
+            f"Expected {name} to lie in [0, 1). Received: {rate!r}. Pass a number, for example 0.2."
+        )
+
+
+def check_epsilon(epsilon: Any) -> None:
+    """Make sure that a batch normalization can add `epsilon` to a variance.
+
+    Raises:
+        InvalidInputError: not a finite number above 0.
+    """
+    if not isinstance(epsilon, Real) or isinstance(epsilon, bool) or not 0 < float(epsilon) < math.inf:
+        raise InvalidInputError(
+            f"Expected epsilon to be a number above 0. Received: {epsilon!r}. Pass 1e-3, or 1e-5 for "
+            "torchvision's B0–B4."
+        )
+
+
+def check_activation(activation: Any, keras: Any) -> None:
+    """Make sure that a Keras namespace knows `classifier_activation`.
+
+    Raises:
+        InvalidInputError: it does not.
+    """
+    try:
+        keras.activations.get(activation)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            "Expected classifier_activation to be the name of a Keras activation, a function, or None. "
+            f"Received: {activation!r}. Pass 'softmax', 'sigmoid', or None for logits."
+        ) from error

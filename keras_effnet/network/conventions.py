@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from numbers import Real
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.reader import flat_layers
+
+Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # scale, offset
 
 CUSTOM = "custom"
 _TOLERANCE = 1e-5  # Rescaling keeps its constants as they were given; a saved model may have rounded them
@@ -140,18 +144,42 @@ def convention_with(scale: npt.ArrayLike, offset: npt.ArrayLike) -> Convention:
     return next((known for known in CONVENTIONS.values() if known.same_as(found, len(found.scale))), found)
 
 
+def input_constants(model: Any) -> list[Constants]:
+    """Scale and offset of each layer that only scales pixels, in front of the first with a kernel."""
+    ahead = takewhile(lambda layer: not hasattr(layer, "kernel"), flat_layers(model))
+    return [constants for layer in ahead if (constants := constants_of(layer)) is not None]
+
+
+def composed(constants: list[Constants]) -> Constants:
+    """Several scalings, one after the other, as one; (1, 0) for none."""
+    scale, offset = np.ones(1), np.zeros(1)
+    for factor, summand in constants:
+        scale, offset = scale * factor, offset * factor + summand
+    return scale, offset
+
+
+def constants_of(layer: Any) -> Constants | None:
+    """Scale and offset of a layer that only scales, one for all channels or one for each; else None."""
+    kind = type(layer).__name__
+    if kind == "Rescaling":
+        return np.atleast_1d(np.asarray(layer.scale, np.float64)), np.asarray(layer.offset, np.float64)
+    if kind == "Normalization" and getattr(layer, "mean", None) is not None:
+        mean, variance = (np.ravel(np.asarray(part, np.float64)) for part in (layer.mean, layer.variance))
+        scale = 1 / np.maximum(np.sqrt(variance), 1e-7)  # as Keras guards it
+        return scale, -mean * scale
+    return None
+
+
 def rescaling_name(convention: Convention | None, usual: Convention | None) -> str:
     """What the layer is called that applies a convention: files of weights alone keep its name, not its constants.
 
-    What is usual for a network, and the published conventions of a family, share the plain name that
-    keras.applications gave it.
+    What is usual for a network has the plain name that keras.applications gave it.
 
     Args:
         convention: what the layer does; None for nothing.
         usual: the one of the network's table.
     """
-    family = (CONVENTIONS["imagenet"], CONVENTIONS["advprop"])
-    if convention is None or convention == usual or (convention in family and usual in family):
+    if convention is None or convention == usual:
         return "rescaling"
     return f"rescaling_{convention.name}"
 

@@ -1,4 +1,4 @@
-"""Reads a built Keras model: its layer calls in order, its layers, what the first of them do to a pixel.
+"""Reads a built Keras model: its layer calls in order, and its layers.
 
     graph = read_graph(model)
     for call in graph.calls:
@@ -14,16 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.conventions import CUSTOM, convention_with
 
-Constants = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 INPUT = "InputLayer"
 
 
@@ -79,7 +73,7 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Graph:
+class CallGraph:
     """The calls of a model.
 
     Attributes:
@@ -105,7 +99,7 @@ class Graph:
         )
 
 
-def read_graph(model: Any) -> Graph:
+def read_graph(model: Any) -> CallGraph:
     """The calls of a model that its outputs depend on.
 
     Args:
@@ -115,21 +109,21 @@ def read_graph(model: Any) -> Graph:
         InvalidInputError: the model, or one inside it, has no graph.
     """
     _check_functional(model)
-    walk = _Walk([], set(), {})
+    walk = _GraphWalk([], set(), {})
     for tensor in _tensors_in(model.inputs):
         walk.add(tensor, Call(layer=tensor._keras_history[0], outputs=(tensor,)))
     outputs = tuple(walk.visit(tensor) for tensor in _tensors_in(model.outputs))
-    return Graph(calls=tuple(walk.calls), outputs=outputs)
+    return CallGraph(calls=tuple(walk.calls), outputs=outputs)
 
 
-class _Walk:
+class _GraphWalk:
     """The way through one model, back from its outputs; a model inside it gets a walk of its own."""
 
     def __init__(self, calls: list[Call], seen: set[int], made: dict[Any, Output]) -> None:
         self.calls = calls  # of the whole graph, shared by all walks
         self.seen = seen  # ids of the layers in them, likewise
         self.made = made  # tensors of this model that are computed already
-        self.nested: dict[int, _Walk] = {}  # by the id of the node that calls the model
+        self.nested: dict[int, _GraphWalk] = {}  # by the id of the node that calls the model
 
     def visit(self, wanted: Any) -> Output:
         """Read everything that `wanted` depends on, without recursion: deep networks are deep."""
@@ -174,7 +168,7 @@ class _Walk:
         if id(node) not in self.nested:
             outside = [self.made[_key(source)] for source in _tensors_in(_arguments(node))]
             inside = [_key(each) for each in _tensors_in(model.inputs)]
-            self.nested[id(node)] = _Walk(self.calls, self.seen, dict(zip(inside, outside, strict=True)))
+            self.nested[id(node)] = _GraphWalk(self.calls, self.seen, dict(zip(inside, outside, strict=True)))
         self.made[_key(tensor)] = self.nested[id(node)].visit(_tensors_in(model.outputs)[index])
 
 
@@ -231,35 +225,3 @@ def flat_layers(model: Any) -> Iterator[Any]:
     """
     for layer in model.layers:
         yield from flat_layers(layer) if hasattr(layer, "layers") else (layer,)
-
-
-def input_constants(model: Any) -> list[Constants]:
-    """Scale and offset of each layer that only scales pixels, in front of the first with a kernel."""
-    ahead = takewhile(lambda layer: not hasattr(layer, "kernel"), flat_layers(model))
-    return [constants for layer in ahead if (constants := constants_of(layer)) is not None]
-
-
-def composed(constants: list[Constants]) -> Constants:
-    """Several scalings, one after the other, as one; (1, 0) for none."""
-    scale, offset = np.ones(1), np.zeros(1)
-    for factor, summand in constants:
-        scale, offset = scale * factor, offset * factor + summand
-    return scale, offset
-
-
-def convention_of(constants: Constants) -> str | None:
-    """The key of `CONVENTIONS` with this scale and offset, or None."""
-    name = convention_with(*constants).name
-    return None if name == CUSTOM else name
-
-
-def constants_of(layer: Any) -> Constants | None:
-    """Scale and offset of a layer that only scales, one for all channels or one for each; else None."""
-    kind = type(layer).__name__
-    if kind == "Rescaling":
-        return np.atleast_1d(np.asarray(layer.scale, np.float64)), np.asarray(layer.offset, np.float64)
-    if kind == "Normalization" and getattr(layer, "mean", None) is not None:
-        mean, variance = (np.ravel(np.asarray(part, np.float64)) for part in (layer.mean, layer.variance))
-        scale = 1 / np.maximum(np.sqrt(variance), 1e-7)  # as Keras guards it
-        return scale, -mean * scale
-    return None

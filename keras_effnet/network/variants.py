@@ -66,18 +66,7 @@ class Variant:
         return self.baseline.interpolation
 
 
-def _b(name: str, width: float, depth: float, resolution: int, dropout: float) -> Variant:
-    return Variant(
-        name=name,
-        title=f"EfficientNet{name.upper()}",
-        width=width,
-        depth=depth,
-        resolution=resolution,
-        dropout=dropout,
-    )
-
-
-def _lite(name: str, width: float, depth: float, resolution: int, dropout: float) -> Variant:
+def _row(name: str, width: float, depth: float, resolution: int, dropout: float, **family: Any) -> Variant:
     return Variant(
         name=name,
         title=f"EfficientNet{name.capitalize()}",
@@ -85,24 +74,27 @@ def _lite(name: str, width: float, depth: float, resolution: int, dropout: float
         depth=depth,
         resolution=resolution,
         dropout=dropout,
-        baseline=EFFICIENTNET_LITE0,
+        **family,
     )
+
+
+_lite = functools.partial(_row, baseline=EFFICIENTNET_LITE0)
 
 
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
         # name, width, depth, resolution, dropout
-        _b("b0", 1.0, 1.0, 224, 0.2),
-        _b("b1", 1.0, 1.1, 240, 0.2),
-        _b("b2", 1.1, 1.2, 260, 0.3),
-        _b("b3", 1.2, 1.4, 300, 0.3),
-        _b("b4", 1.4, 1.8, 380, 0.4),
-        _b("b5", 1.6, 2.2, 456, 0.4),
-        _b("b6", 1.8, 2.6, 528, 0.5),
-        _b("b7", 2.0, 3.1, 600, 0.5),
-        _b("b8", 2.2, 3.6, 672, 0.5),
-        _b("l2", 4.3, 5.3, 800, 0.5),
+        _row("b0", 1.0, 1.0, 224, 0.2),
+        _row("b1", 1.0, 1.1, 240, 0.2),
+        _row("b2", 1.1, 1.2, 260, 0.3),
+        _row("b3", 1.2, 1.4, 300, 0.3),
+        _row("b4", 1.4, 1.8, 380, 0.4),
+        _row("b5", 1.6, 2.2, 456, 0.4),
+        _row("b6", 1.8, 2.6, 528, 0.5),
+        _row("b7", 2.0, 3.1, 600, 0.5),
+        _row("b8", 2.2, 3.6, 672, 0.5),
+        _row("l2", 4.3, 5.3, 800, 0.5),
         _lite("lite0", 1.0, 1.0, 224, 0.2),
         _lite("lite1", 1.0, 1.1, 240, 0.2),
         _lite("lite2", 1.1, 1.2, 260, 0.3),

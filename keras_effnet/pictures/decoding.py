@@ -88,7 +88,7 @@ def decode_picture(
             return _in_eight_bits(opened, channels, remarks)
     except UnreadablePictureError:
         raise
-    except _UnusableError as error:
+    except _UnusablePictureError as error:
         raise UnreadablePictureError(
             f"Expected {name}. Received {error}. {error.advice}", str(error)
         ) from error
@@ -99,7 +99,7 @@ def decode_picture(
         ) from error
 
 
-class _UnusableError(Exception):
+class _UnusablePictureError(Exception):
     """Why a picture that could be decoded is not used, and what to do."""
 
     def __init__(self, reason: str, advice: str) -> None:
@@ -188,17 +188,17 @@ def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any,
     try:
         opened = Image.open(stream)
     except Image.DecompressionBombError as error:
-        raise _UnusableError(
+        raise _UnusablePictureError(
             "more pixels than Pillow's limit",
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it.",
         ) from error
     if opened.width * opened.height > max_pixels:
-        raise _UnusableError(
+        raise _UnusablePictureError(
             f"{opened.width} × {opened.height} pixels, more than the limit of {max_pixels / 1e6:.0f} million",
             "Shrink it, or raise max_pixels of load_image if you trust it.",
         )
     if opened.format == "EPS":  # Pillow would run Ghostscript
-        raise _UnusableError("a PostScript program", "Convert it to PNG.")
+        raise _UnusablePictureError("a PostScript program", "Convert it to PNG.")
     if at_least is not None:
         opened.draft(None, (at_least, at_least))
     has_deep_colors = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
@@ -297,7 +297,9 @@ def _from_deep_gray(opened: Any) -> tuple[Any, list[str]]:
     most = max(largest, declared)
     bits = next((depth for depth in GRAY_DEPTHS if most < 2**depth), None)
     if bits is None:
-        raise _UnusableError(f"gray values up to {largest:.0f}", "Scale them to 0-65535 and save it again.")
+        raise _UnusablePictureError(
+            f"gray values up to {largest:.0f}", "Scale them to 0-65535 and save it again."
+        )
     remarks = []
     if bits < 16 and largest and not declared:
         remarks = [

@@ -1,5 +1,13 @@
-"""Training from scratch with the reference's recipe: what `keras-effnet pretrain` does, for programs."""
+"""Training from scratch with the reference's recipe: what `keras-effnet pretrain` does, for programs.
 
-from keras_effnet.pretrain.run import pretrain
+The name is imported when it is first used: a wrong recipe is answered before Keras has started.
+"""
 
-__all__ = ["pretrain"]
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from keras_effnet.pretrain.run import pretrain as pretrain
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"run": ["pretrain"]})

@@ -1,12 +1,13 @@
 """From labelled pictures to batches for `fit`: shuffled, cropped, augmented, one-hot.
 
 Which examples a batch has, and the random numbers of their crops, come from tf.data; the pictures are read by
-the package's one reader, in threads of Python (see `pictures.batches`).
+the package's one reader, in threads of Python (see `pictures.datasets`).
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +16,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.batches import READERS, Batch, dataset_of, mapped_in_threads
+from keras_effnet.errors import InvalidInputError, warn
+from keras_effnet.pictures.datasets import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.examples import Examples
@@ -26,7 +27,7 @@ from keras_effnet.system.devices import Share
 SHUFFLE_RECORDS = 4096  # encoded pictures in memory, about 0.5 GB of ImageNet
 ASPECTS = (3 / 4, 4 / 3)  # of random crops, as in the reference
 
-_Read = Callable[..., npt.NDArray[Any]]  # from an example's parts to float32 `[size, size, 3]`
+_Read = Callable[..., npt.NDArray[Any]]  # from a picture and what else an example has to `[size, size, 3]`
 
 
 def training_batches(
@@ -75,10 +76,10 @@ def training_batches(
     steps = examples.count // recipe.batch_size
     whole = numbered.batch(recipe.batch_size, drop_remainder=True).take(steps)
 
-    def read(source: Any, number: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def read(picture: Any, number: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         if recipe.crop_area == 1:
-            return framing.read(source, size, silent=True).astype(np.float32)
-        return _random_crop(decode_picture(source).picture, size, recipe, framing, number)
+            return framing.square(picture, size)
+        return _random_crop(picture, size, recipe, framing, number)
 
     return _batches(
         examples, share.of_batches(whole), read, size, (local, steps), _augmentation(recipe, size)
@@ -110,8 +111,8 @@ def validation_batches(
         )
     whole = examples.records.batch(recipe.batch_size, drop_remainder=shared)
 
-    def read(source: Any) -> npt.NDArray[Any]:
-        return framing.read(source, size, silent=True).astype(np.float32)
+    def read(picture: Any) -> npt.NDArray[Any]:
+        return framing.square(picture, size)
 
     steps = examples.count // recipe.batch_size if shared else -(-examples.count // recipe.batch_size)
     return _batches(examples, share.of_batches(whole), read, size, (local if shared else None, steps))
@@ -135,20 +136,27 @@ def _batches(
     local, steps = counts
     classes = len(examples.labels)
     one_hot = np.eye(classes, dtype=np.float32)
+    told = threading.Event()
 
     def read_one(source: bytes, *more: Any) -> npt.NDArray[Any]:
         given = os.fsdecode(source) if examples.are_paths else source
+        what = repr(given) if examples.are_paths else "a record"
         try:
-            picture = read(given, *more)
+            decoded = decode_picture(given)
         except UnreadablePictureError as error:
-            what = repr(given) if examples.are_paths else "a record"
             raise _unusable(f"{what}, {error.reason}") from error
+        if decoded.remarks and not told.is_set():
+            told.set()  # of a million pictures one is enough to know that there are such
+            warn(
+                f"Expected pictures without a fault. Received {what}, which {decoded.remarks[0]}. Others are not told."
+            )
+        picture = read(decoded.picture, *more).astype(np.float32)
         # one by one: of a batch RandAugment would treat all pictures alike
         return picture if augment is None else np.asarray(augment(picture))
 
     def make() -> Iterator[Batch]:
         done = 0
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(READING_THREADS) as readers:
             for sources, labels, *more in _arrays(records):
                 if wrong := [int(label) for label in labels if not 0 <= label < classes]:
                     raise _unusable(f"a class index outside of 0 … {classes - 1}, {wrong[0]}")

@@ -6,6 +6,7 @@ records of the shuffle buffer, are in memory.
 
 from __future__ import annotations
 
+import glob
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,22 @@ def from_listing(listing: Listing, split: str = "train") -> Examples:
     return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
 
 
+def check_records(pattern: str) -> None:
+    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported.
+
+    Raises:
+        InvalidInputError: it finds none.
+    """
+    if "://" not in pattern and not glob.glob(pattern):  # noqa: PTH207 - Path.glob takes no absolute pattern
+        raise _no_records(pattern)
+
+
+def _no_records(pattern: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"Expected TFRecord files at {pattern!r}. Received: none. Quote the pattern: '/data/train-*'."
+    )
+
+
 def from_tfrecords(
     pattern: str,
     classes: int,
@@ -101,11 +118,10 @@ def from_tfrecords(
     import tensorflow as tf
 
     names = features or RecordFeatures()
+    check_records(pattern)
     files = sorted(tf.io.gfile.glob(pattern))
     if not files:
-        raise InvalidInputError(
-            f"Expected TFRecord files at {pattern!r}. Received: none. Quote the pattern: '/data/train-*'."
-        )
+        raise _no_records(pattern)
     parts = {
         names.image: tf.io.FixedLenFeature([], tf.string),
         names.label: tf.io.FixedLenFeature([], tf.int64),

@@ -15,17 +15,17 @@ import numpy as np
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, warn
 from keras_effnet.network.variants import Variant, get_variant
-from keras_effnet.pictures.batches import error_of_ours
+from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.batches import training_batches, validation_batches
+from keras_effnet.pretrain.compiling import compile_model
 from keras_effnet.pretrain.examples import Examples
-from keras_effnet.pretrain.recipe import Recipe, compile_model, ema_is_too_slow
+from keras_effnet.pretrain.folder import HISTORY, SETTINGS, check_free
+from keras_effnet.pretrain.recipe import Recipe, ema_is_too_slow
 from keras_effnet.system.devices import Share, check_agreement, strategy_scope
 from keras_effnet.system.files import staged
-from keras_effnet.train.checkpoints import Checkpoint, save_classifier
+from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.folder import MODEL
-
-SETTINGS, HISTORY = "recipe.json", "history.csv"
 
 
 def pretrain(
@@ -82,7 +82,7 @@ def pretrain(
         "classes": list(train.labels),
         **recipe.to_dict(),
     }
-    checkpoint = _resumed(folder, settings, share) if resume else Checkpoint(_state(folder, share))
+    checkpoint = _resumed(folder, settings, share) if resume else EpochCheckpoint(_state(folder, share))
     first = checkpoint.epoch
     # a resumed run needs seeds of its own: tf.data knows no epochs and would begin with the first one's order
     # and crops again
@@ -185,18 +185,15 @@ def _callbacks(folder: Path, recipe: Recipe, share: Share, *, validated: bool) -
 
 def _begin(folder: Path, settings: dict[str, Any], share: Share) -> None:
     """Make the folder of a new run."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and share.writes:
-        raise InvalidInputError(
-            f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
-            "Choose another one, or pass resume=True (--resume) to go on with the run in it."
-        )
+    if share.writes:
+        check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if share.writes:
         with staged(folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _resumed(folder: Path, settings: dict[str, Any], share: Share) -> Checkpoint:
+def _resumed(folder: Path, settings: dict[str, Any], share: Share) -> EpochCheckpoint:
     """Check that the run in the folder can go on; returns where it stands, before the first epoch perhaps."""
     if share.writes:
         begun = (folder / SETTINGS).is_file()
@@ -212,7 +209,7 @@ def _resumed(folder: Path, settings: dict[str, Any], share: Share) -> Checkpoint
                     f"Expected the settings of the run in {str(folder)!r}: {name} = {_told(saved.get(name))}. "
                     f"Received: {_told(value)}. Give those, or start a new run in another folder."
                 )
-    return Checkpoint(_state(folder, share))
+    return EpochCheckpoint(_state(folder, share))
 
 
 def _told(value: Any) -> str:

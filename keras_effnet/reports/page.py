@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import require
+from keras_effnet.errors import require, require_installed
 
 GOOD, BAD, SOFT = "#2f7d6d", "#c0504d", "#7a8b90"  # as in page.html
 WIDTH = 4.4  # inches of a drawing
-PIXELS = 96  # per inch
+PIXELS_PER_INCH = 96
 SHRUNK = 0.7  # of its width, at which letters of 9 points can still be read; further, it can be scrolled
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,8 +29,8 @@ def check_extras(extra: str) -> None:
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    require("jinja2", extra)
-    require("matplotlib", extra)
+    require_installed("jinja2", extra)
+    require_installed("matplotlib", extra)
 
 
 def render(template: Path, **values: Any) -> str:
@@ -63,7 +63,7 @@ def drawing(made: Any) -> Any:
     buffer = io.StringIO()
     made.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue().partition("<svg")[2]
-    least = round(SHRUNK * PIXELS * made.figure.get_figwidth())
+    least = round(SHRUNK * PIXELS_PER_INCH * made.figure.get_figwidth())
     return jinja2.filters.Markup(f'<svg style="min-width: {least}px"{svg}')
 
 

@@ -21,7 +21,7 @@ from keras_effnet.scaling.study import claim, described, fingerprint, open_study
 
 TRADE_OFF = -0.07  # the paper's w: twice the target must buy about five percent more accuracy
 
-KERNELS = (3, 5)
+KERNEL_SIZES = (3, 5)
 EXPAND_RATIOS = (2, 4, 6)
 SE_RATIOS = (0.0, 0.25)
 REPEAT_CHANGES = (-1, 0, 1)
@@ -160,7 +160,7 @@ def _parameters(baseline: Baseline) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for number, stage in enumerate(baseline.stages, start=1):
         parameters |= {
-            f"kernel{number}": min(KERNELS, key=lambda kernel: abs(kernel - stage.kernel_size)),
+            f"kernel{number}": min(KERNEL_SIZES, key=lambda kernel: abs(kernel - stage.kernel_size)),
             f"expand{number}": min(EXPAND_RATIOS, key=lambda ratio: abs(ratio - stage.expand_ratio)),
             f"se{number}": min(SE_RATIOS, key=lambda ratio: abs(ratio - stage.se_ratio)),
             f"repeats{number}": 0,
@@ -174,7 +174,7 @@ def _table(start: Baseline, choose: Callable[[str, Any], Any]) -> Baseline:
         stages.append(
             replace(
                 stage,
-                kernel_size=choose(f"kernel{number}", KERNELS),
+                kernel_size=choose(f"kernel{number}", KERNEL_SIZES),
                 expand_ratio=choose(f"expand{number}", EXPAND_RATIOS),
                 se_ratio=choose(f"se{number}", SE_RATIOS),
                 repeats=max(1, stage.repeats + choose(f"repeats{number}", REPEAT_CHANGES)),

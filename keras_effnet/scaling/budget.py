@@ -102,7 +102,7 @@ def largest_within(
         raise InvalidInputError(f"Expected step to lie above 0, up to 1. Received: {step!r}.")
     trial = _Trial(limits.given, lambda index: member(round(index * step, 10)), classes, batch, measure)
     first, last = (math.trunc(end / step + math.copysign(1e-9, end)) for end in ends)
-    span = Range(first, last, round(1 / step))
+    span = Span(first, last, round(1 / step))
     # depth alone would reach tens of thousands of blocks long before phi ends
     tallest, _ = last_within(span, trial.buildable)
     span = replace(span, high=max(tallest, span.low))
@@ -218,7 +218,7 @@ def _named(limits: dict[str, float]) -> str:
 
 
 @dataclass(frozen=True)
-class Range:
+class Span:
     """Indices to search: from `low` to `high`, starting at 0 with strides of `stride`."""
 
     low: int
@@ -226,7 +226,7 @@ class Range:
     stride: int
 
 
-def last_within(ends: Range, within: Callable[[int], bool]) -> tuple[int, int]:
+def last_within(ends: Span, within: Callable[[int], bool]) -> tuple[int, int]:
     """The last index that is within, and the next one, where all before are within and none after.
 
     Walks from 0 in strides and bisects the last of them, so nothing much larger than the answer is

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, MissingExtraError, require
+from keras_effnet.system.files import check_writable
 
 
 def open_study(storage: str | None, study: str, sampler: Any) -> Any:
@@ -75,15 +76,27 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
+def check_storage(storage: str) -> None:
+    """Make sure that a journal file can be there; a database is asked when it is opened.
+
+    Raises:
+        InvalidInputError: its folder does not exist, or cannot be written to.
+    """
+    if "://" in storage:
+        return
+    if not Path(storage).parent.is_dir():
+        raise InvalidInputError(
+            f"Expected a journal file in a folder that exists. Received: {storage!r}. "
+            "Create the folder, or mount the shared disk."
+        )
+    check_writable(Path(storage))
+
+
 def _open(storage: str) -> Any:
     optuna = require("optuna", "search")
     if "://" not in storage:
         journal = require("optuna.storages.journal", "search")
-        if not Path(storage).parent.is_dir():
-            raise InvalidInputError(
-                f"Expected a journal file in a folder that exists. Received: {storage!r}. "
-                "Create the folder, or mount the shared disk."
-            )
+        check_storage(storage)
         try:
             return optuna.storages.JournalStorage(journal.JournalFileBackend(storage))
         except (OSError, ValueError, KeyError) as error:

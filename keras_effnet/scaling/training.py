@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from keras_effnet.baselines import Baseline, Stage, build
 from keras_effnet.errors import InvalidInputError
@@ -47,7 +52,8 @@ class TrainOnFolder:
     """`evaluate(depth, width, resolution)`: validation accuracy after training from scratch.
 
     The same arguments and seed give the same score, in any process. For that each call ends Keras'
-    session, and sets the seeds and TensorFlow's deterministic operators of its whole process.
+    session and turns TensorFlow's deterministic operators on. The random numbers of Python and NumPy go on
+    afterwards where they were.
 
     Attributes:
         directory: folder with `train/` and `validation/`, each with a folder per class.
@@ -71,7 +77,7 @@ class TrainOnFolder:
         Raises:
             InvalidInputError: the folders are missing.
         """
-        root = self._root()
+        root = self.root()
         listing = {
             part: sorted(
                 (path.relative_to(root).as_posix(), path.stat().st_size)
@@ -114,7 +120,13 @@ class TrainOnFolder:
         import keras
 
         keras.backend.clear_session()
-        keras.utils.set_random_seed(self.seed)
+        with _seeded(keras, self.seed):
+            return self._trained(keras, baseline, depth, width, resolution)
+
+    def _trained(
+        self, keras: Any, baseline: Baseline, depth: float, width: float, resolution: int | None
+    ) -> float:
+        """Validation accuracy of a network after its training."""
         side = resolution or baseline.resolution
         train, validation, classes = self._pictures(keras, side)
         model = build(baseline, depth=depth, width=width, resolution=side, classes=classes)
@@ -131,7 +143,12 @@ class TrainOnFolder:
         model.fit(train, epochs=self.epochs, shuffle=False, verbose=0)
         return float(model.evaluate(validation, verbose=0, return_dict=True)["accuracy"])
 
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """The folder.
+
+        Raises:
+            InvalidInputError: `train/` or `validation/` is missing.
+        """
         root = Path(self.directory)
         for part in PARTS:
             if not (root / part).is_dir():
@@ -144,7 +161,7 @@ class TrainOnFolder:
         """Training pictures, shuffled and mirrored; validation pictures; the number of classes."""
         import tensorflow as tf
 
-        root = self._root()
+        root = self.root()
         tf.config.experimental.enable_op_determinism()
         classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
         given = {"image_size": (side, side), "class_names": classes, "shuffle": False, "verbose": False}
@@ -162,3 +179,15 @@ class TrainOnFolder:
         )
         validation = read(root / "validation", batch_size=self.batch_size, **given)
         return mirrored, validation, len(classes)
+
+
+@contextmanager
+def _seeded(keras: Any, seed: int) -> Iterator[None]:
+    """Within the block everything random begins at `seed`; whoever asked for the score keeps his random numbers."""
+    python, numpy = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

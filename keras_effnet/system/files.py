@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -99,6 +100,23 @@ def check_new(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def check_writable(path: Path) -> None:
+    """Make sure that a file or folder can be made at `path`, with the folders that lead there. Nothing is left.
+
+    What the rights say is not enough: a disk may be read-only, or full, or no disk. It is tried.
+
+    Raises:
+        InvalidInputError: it cannot.
+    """
+    with reachable(path.parent, "a folder that can be written"):
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
 def shown(text: str) -> str:
     """A text with file names as UTF-8 can hold it: bytes that are no UTF-8 become U+FFFD."""
     return os.fsencode(text).decode("utf-8", "replace")
@@ -177,11 +195,15 @@ def _make_parents(path: Path) -> list[Path]:
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(13, "the folder is read-only")
     except OSError as error:
-        raise InvalidInputError(
-            f"Expected a folder to write {path.name!r} to. Received: {str(path.parent)!r} "
-            f"({error.strerror or error}). Choose another folder."
-        ) from error
+        raise _not_writable(path, error) from error
     return missing
+
+
+def _not_writable(path: Path, error: OSError) -> InvalidInputError:
+    return InvalidInputError(
+        f"Expected a folder to write {path.name!r} to. Received: {str(path.parent)!r} "
+        f"({error.strerror or error}). Choose another folder."
+    )
 
 
 def _beside(final: Path, ending: str) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.batches import READERS, Batch, dataset_of, mapped_in_threads
+from keras_effnet.pictures.datasets import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.train.settings import Settings
@@ -114,7 +114,7 @@ def _read(
     def read(index: int) -> npt.NDArray[np.uint8]:
         return framing.read(listing.path(index), size, silent=True)  # the scan has told what there is to say
 
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(READING_THREADS) as readers:
         for chunk in chunks:
             yield mapped_in_threads(read, chunk, readers=readers), one_hot[listing.labels[chunk]]
 

@@ -23,7 +23,7 @@ STATE_NAME = "state.json"
 FLOAT_BYTES = 4
 
 
-class Checkpoint(keras.callbacks.Callback):
+class EpochCheckpoint(keras.callbacks.Callback):
     """Keeps the newest epoch, and the best one where that matters; stops when nothing gets better.
 
     The file of an epoch holds the model's weights and the optimizer's. (Keras does not keep the counters of

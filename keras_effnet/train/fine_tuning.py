@@ -13,7 +13,7 @@ import numpy.typing as npt
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
-from keras_effnet.train.checkpoints import Checkpoint
+from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.settings import Settings
 from keras_effnet.transfer import unfreeze
 
@@ -24,7 +24,7 @@ CLIP_NORM = 1.0  # a mislabelled photograph must not throw a pretrained network 
 def fine_tune(
     model: Any,
     listing: Listing,
-    checkpoint: Checkpoint,
+    checkpoint: EpochCheckpoint,
     settings: Settings,
     *,
     size: int,

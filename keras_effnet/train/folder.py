@@ -25,7 +25,14 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.listing import SPLITS, Listing
-from keras_effnet.system.files import reachable, remove, remove_empty, remove_leftovers, staged
+from keras_effnet.system.files import (
+    check_writable,
+    reachable,
+    remove,
+    remove_empty,
+    remove_leftovers,
+    staged,
+)
 from keras_effnet.train.settings import Settings
 
 MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
@@ -71,6 +78,18 @@ class RunFolder:
         Raises:
             InvalidInputError: there is something at `path` already, or it cannot be written to.
         """
+        cls.check_free(path)
+        with staged(path / "run.json") as temporary:
+            temporary.write_text(json.dumps(settings.to_dict(), indent=1) + "\n", encoding="utf-8")
+        return cls(path=path, settings=settings)
+
+    @classmethod
+    def check_free(cls, path: Path) -> None:
+        """Make sure that a run can begin in a folder.
+
+        Raises:
+            InvalidInputError: there is something at `path` already, or it cannot be written to.
+        """
         # skipped.csv alone is what a try that could not begin has left
         if path.exists() and (not path.is_dir() or any(item.name != SKIPPED for item in path.iterdir())):
             what = "a run" if (path / "run.json").is_file() else "something else"
@@ -78,9 +97,7 @@ class RunFolder:
                 f"Expected a folder that does not exist yet. Received: {str(path)!r}, which holds {what}. "
                 + (_ADVICE if what == "a run" else "Choose another --out.")
             )
-        with staged(path / "run.json") as temporary:
-            temporary.write_text(json.dumps(settings.to_dict(), indent=1) + "\n", encoding="utf-8")
-        return cls(path=path, settings=settings)
+        check_writable(path / "run.json")
 
     @property
     def begun(self) -> bool:

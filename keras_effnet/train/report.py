@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.errors import InvalidInputError, require_installed
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, staged
@@ -30,7 +30,7 @@ def check_extras() -> None:
         MissingExtraError: the extra `train` is not installed.
     """
     for module in ("sklearn", "tensorboard"):
-        require(module, "train")
+        require_installed(module, "train")
     page.check_extras("train")
 
 

@@ -1,10 +1,8 @@
-"""What a run has made: its figures, its mistakes, why this network, and the verified files."""
+"""What a run has made: its figures, its mistakes, and why this network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,7 @@ import numpy.typing as npt
 from keras_effnet.errors import require
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
-from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import RunFolder
-
-CALIBRATION = 200  # training photographs to choose integer ranges from
-VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +109,8 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
             f"the refitted network, fine-tuned on training and validation photographs for {refit['epochs']} "
             f"epochs, as many as got {right} before, where the head alone got {before:.3f}"
         )
-    return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}"
+    equal = "; of equal ones the fine-tuned network is kept" if judged[best - 1] == before else ""
+    return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
 
 
 def worst_mistakes(
@@ -142,65 +137,3 @@ def worst_mistakes(
         )
         for i in order
     ]
-
-
-def export_run(
-    outcome: Outcome,
-    targets: Sequence[str],
-    *,
-    min_agreement: float | None = None,
-    keep_failed: bool = False,
-    progress: Any = lambda _: None,
-) -> list[Any]:
-    """Export a run's model into `export/` in its folder, with `report.json` and `report.html` there.
-
-    Targets that are there already are left alone.
-
-    Args:
-        outcome: of the run.
-        targets: `tflite:int8`, `onnx:float32`, …
-        min_agreement: for int8, see `keras_effnet.export.to_tflite`.
-        keep_failed: leave files that failed verification.
-        progress: called with the name of each step.
-
-    Returns:
-        An `Artefact` for each target that was made now.
-
-    Raises:
-        ExportError: a converter failed.
-    """
-    from keras_effnet.export.options import Options
-    from keras_effnet.export.pipeline import Job, export_job, final_path
-    from keras_effnet.export.report import write_reports
-    from keras_effnet.export.targets import parse_target
-
-    out: Path = outcome.folder.path / "export"
-    name = outcome.metrics["model"]["variant"]
-    missing = [
-        target
-        for target in dict.fromkeys(parse_target(target) for target in targets)
-        if not final_path(out, name, target).exists()
-    ]
-    if not missing:
-        return []
-    followed = any("min_agreement" in target.options for target in missing)
-    listing = outcome.listing
-    size = outcome.metrics["model"]["image_size"]
-    calibration = None
-    if any(target.integer for target in missing):
-        calibration = arrays(listing, listing.of("train"), size, outcome.framing, limit=CALIBRATION)
-    images = arrays(listing, listing.of(outcome.judged), size, outcome.framing, limit=VERIFICATION)
-    job = Job(
-        model=outcome.model,
-        name=name,
-        targets=missing,
-        out=out,
-        images=images,
-        calibration=calibration,
-        labels=tuple(outcome.metrics["model"]["classes"]),
-        options=Options(min_agreement=min_agreement if followed else None),
-        keep_failed=keep_failed,
-    )
-    artefacts = export_job(job, progress)
-    write_reports(artefacts, out)
-    return artefacts

@@ -19,19 +19,19 @@ import numpy.typing as npt
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import get_variant
-from keras_effnet.pictures.batches import error_of_ours
+from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.batches import evaluation_batches
-from keras_effnet.train.checkpoints import Checkpoint, save_classifier
-from keras_effnet.train.data import class_weights, data_figures, photographs_of
+from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, cached_features, train_head
 from keras_effnet.train.results import Outcome, measure
+from keras_effnet.train.splits import class_weights, data_figures, photographs_of
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
@@ -196,7 +196,7 @@ class _Run:
             tuned = model if plain else self._classifier(listing)
             if not plain:
                 tuned.set_weights(model.get_weights())
-            checkpoint = Checkpoint(
+            checkpoint = EpochCheckpoint(
                 self.folder.work / phase,
                 to_beat=self._accuracy(model, listing),
                 patience=self.settings.patience,

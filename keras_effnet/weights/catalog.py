@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keras_effnet.network.variants import B_SERIES, VARIANTS, Variant
-
-CROP_MARGIN = 32  # the reference's evaluation keeps size / (size + 32) of the shorter side
+from keras_effnet.pictures.framing import crop_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +199,7 @@ def _set(
         name=name,
         preprocessing=preprocessing or variant.preprocessing,
         resolution=side,
-        crop=side / (side + CROP_MARGIN),
+        crop=crop_fraction(side),
         interpolation=variant.interpolation,
         padding="same",
         epsilon=1e-3,

@@ -149,7 +149,7 @@ def opened(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
 
 
 METADATA_KEY = "keras_effnet"
-"""Under this name `keras_effnet.weights.convert` writes a JSON table beside the arrays."""
+"""Under this name what is known stands in a file: a JSON table beside the arrays, and in exported artefacts."""
 
 
 def parse_metadata(text: str) -> dict[str, Any]:

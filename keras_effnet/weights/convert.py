@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.builder import Options, build_model
+from keras_effnet.network.builder import BuildOptions, build_model
 from keras_effnet.network.conventions import Preprocessing, get_convention
 from keras_effnet.network.variants import STEM_LAYER, Variant, architecture_of, get_variant
 from keras_effnet.pictures.labels import IMAGENET_CLASSES
-from keras_effnet.system.files import check_new, staged
+from keras_effnet.system.files import check_new, check_writable, staged
 from keras_effnet.system.quiet import import_keras
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import (
@@ -40,7 +40,7 @@ from keras_effnet.weights.loading import RGB, assign, short_name
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_asked, check_source, plan_weights
 
-WEIGHTS_H5, SAFETENSORS = TARGETS = (".weights.h5", ".safetensors")
+WEIGHTS_H5, SAFETENSORS = ENDINGS = (".weights.h5", ".safetensors")
 _TRAINED_WITH = ("preprocessing", "padding", "epsilon")
 
 
@@ -119,10 +119,10 @@ def check_conversion(
     if preprocessing is not None:
         get_convention(preprocessing)
     target = Path(dst)
-    if not target.name.endswith(TARGETS):
-        better = [f"{target.stem.removesuffix('.weights') or 'weights'}{ending}" for ending in TARGETS]
+    if not target.name.endswith(ENDINGS):
+        better = [f"{target.stem.removesuffix('.weights') or 'weights'}{ending}" for ending in ENDINGS]
         raise InvalidInputError(
-            f"Expected a target that ends in {' or '.join(TARGETS)}. Received: {str(target)!r}. Rename it, for example "
+            f"Expected a target that ends in {' or '.join(ENDINGS)}. Received: {str(target)!r}. Rename it, for example "
             f"to {' or '.join(better)}."
         )
     if chosen is None and str(src) in SET_NAMES:
@@ -132,6 +132,7 @@ def check_conversion(
         )
     check_source(src, chosen)
     check_new(target, overwrite=overwrite)
+    check_writable(target)
 
 
 def _recognized(checkpoint: Checkpoint, path: Path) -> Variant:
@@ -155,7 +156,7 @@ def _model_for(variant: Variant, checkpoint: Checkpoint, facts: WeightFacts) -> 
     known = {key: value for key in _TRAINED_WITH if (value := getattr(facts, key)) is not None}
     bias = head.get("bias")
     classes = bias.shape[-1] if bias is not None and bias.shape else IMAGENET_CLASSES
-    options = Options.of(variant, include_top=bool(head), classes=classes, **known)
+    options = BuildOptions.of(variant, include_top=bool(head), classes=classes, **known)
     inputs = keras.Input((None, None, channels))
     return build_model(architecture_of(variant), options, inputs, inputs, keras=keras)
 

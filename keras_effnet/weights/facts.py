@@ -19,8 +19,15 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.conventions import CONVENTIONS, CUSTOM, Convention, convention_with, get_convention
-from keras_effnet.network.reader import composed, input_constants
+from keras_effnet.network.conventions import (
+    CONVENTIONS,
+    CUSTOM,
+    Convention,
+    composed,
+    convention_with,
+    get_convention,
+    input_constants,
+)
 from keras_effnet.network.variants import STEM_LAYER, prefix_of, variant_of_blocks
 from keras_effnet.weights.catalog import CATALOG, Source, WeightSet
 from keras_effnet.weights.checkpoint import CHUNK_BYTES, Checkpoint, LazyArray

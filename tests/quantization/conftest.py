@@ -22,13 +22,13 @@ def imbalanced(*, lite: bool = False, seed: int = 3) -> Any:
     """
     import keras
 
-    from keras_effnet.network.builder import Options, build_model
+    from keras_effnet.network.builder import BuildOptions, build_model
     from keras_effnet.network.table import EFFICIENTNET_B0, EFFICIENTNET_LITE0, scaled
 
     keras.utils.set_random_seed(seed)
     whole = EFFICIENTNET_LITE0 if lite else EFFICIENTNET_B0
     architecture = scaled(replace(whole, stages=whole.stages[:3]), width=0.5, drop_connect_rate=0.0)
-    options = Options(
+    options = BuildOptions(
         classes=CLASSES,
         preprocessing=whole.preprocessing,
         dropout_rate=0.0,

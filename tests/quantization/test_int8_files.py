@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.export import tflite_pack, to_onnx, to_tflite
+from keras_effnet.export import tflite_file, to_onnx, to_tflite
 from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.quantization import accuracy
 from keras_effnet.export.quantization import prepare as door
@@ -90,7 +90,7 @@ def test_pack_writes_equal_vectors_once_and_changes_nothing(
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     plain = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-    packed = tflite_pack.pack(model)
+    packed = tflite_file.pack(model)
     channels = [t.quantization.zeroPoint for t in model.subgraphs[0].tensors if t.quantization is not None]
     repeated = sum(8 * len(zeros) for zeros in channels if zeros is not None)
     assert len(plain) - len(packed) > repeated / 2

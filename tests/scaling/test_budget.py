@@ -85,7 +85,7 @@ def test_fit_meets_every_limit_and_the_next_step_does_not(
 @settings(max_examples=20, deadline=None)
 @given(factor=st.floats(0.1, 8), dimension=st.sampled_from(["compound", "depth", "width", "resolution"]))
 def test_fit_search_agrees_with_trying_every_step(factor: float, dimension: str) -> None:
-    from keras_effnet.scaling.budget import Range, last_within
+    from keras_effnet.scaling.budget import Span, last_within
 
     scaling = CompoundScaling()
     limit = factor * 385_814_752
@@ -96,7 +96,7 @@ def test_fit_search_agrees_with_trying_every_step(factor: float, dimension: str)
     steps = [within(index) for index in range(-16, 13)]
     assert steps == sorted(steps, reverse=True)  # never within again: bisection is right
     last = -16 + sum(steps) - 1
-    assert last_within(Range(-16, 12, 4), within) == (last, min(last + 1, 12))
+    assert last_within(Span(-16, 12, 4), within) == (last, min(last + 1, 12))
 
 
 def test_twice_b0_is_found() -> None:

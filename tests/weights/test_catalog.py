@@ -115,7 +115,7 @@ def test_every_file_has_its_own_place_in_the_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "crop"), enumerate((0.875, 0.882, 0.890, 0.904, 0.922, 0.934, 0.942, 0.949))
+    ("index", "crop"), list(enumerate((0.875, 0.882, 0.890, 0.904, 0.922, 0.934, 0.942, 0.949)))
 )
 def test_crop_is_that_of_the_reference(index: int, crop: float) -> None:
     assert sets_of(f"b{index}")[0].crop == pytest.approx(crop, abs=1e-3)

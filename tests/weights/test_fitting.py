@@ -210,8 +210,8 @@ def advprop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_advprop_weights_select_their_preprocessing(advprop: Path, pictures: np.ndarray) -> None:
     chosen = keras_effnet.EfficientNetB0(weights=advprop, input_shape=(64, 64, 3))
-    assert chosen.get_layer("rescaling").scale == pytest.approx([2 / 255] * 3)
-    assert chosen.get_layer("rescaling").offset == pytest.approx([-1.0] * 3)
+    assert chosen.get_layer("rescaling_advprop").scale == pytest.approx([2 / 255] * 3)
+    assert chosen.get_layer("rescaling_advprop").offset == pytest.approx([-1.0] * 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

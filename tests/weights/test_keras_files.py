@@ -5,6 +5,7 @@ The reference is always the model that wrote the file: its probabilities, its fe
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import warnings
@@ -182,13 +183,23 @@ def test_whole_model_of_ours_brings_its_preprocessing_along(
     assert_same(keras.saving.load_model(path, compile=False), model, pictures)
 
 
+@pytest.mark.parametrize("preprocessing", ["imagenet", "advprop", "unit"])
 @pytest.mark.parametrize("ending", WEIGHTS_ONLY)
-def test_weights_alone_of_ours_bring_unit_along_and_ask_for_other_constants(
+def test_weights_alone_of_ours_bring_a_named_preprocessing_along_without_a_word(
+    tmp_path: Path, tiny_variant: Any, pictures: np.ndarray, preprocessing: str, ending: str
+) -> None:
+    model = EfficientNet(tiny_variant, weights=None, classes=5, preprocessing=preprocessing)
+    path = save(model, tmp_path / f"ours{ending}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EffNetWarning)
+        assert_same(EfficientNet(tiny_variant, weights=path, classes=5), model, pictures)
+        EfficientNet(tiny_variant, weights=path, classes=5, include_preprocessing=False)
+
+
+@pytest.mark.parametrize("ending", WEIGHTS_ONLY)
+def test_weights_alone_of_ours_ask_for_constants_of_ones_own(
     tmp_path: Path, tiny_variant: Any, pictures: np.ndarray, ending: str
 ) -> None:
-    unit = EfficientNet(tiny_variant, weights=None, classes=5, preprocessing="unit")
-    path = save(unit, tmp_path / f"unit{ending}")
-    assert_same(EfficientNet(tiny_variant, weights=path, classes=5), unit, pictures)
     own = EfficientNet(tiny_variant, weights=None, classes=5, preprocessing=(0.4, 0.2))
     path = save(own, tmp_path / f"own{ending}")
     with pytest.raises(
@@ -199,17 +210,30 @@ def test_weights_alone_of_ours_bring_unit_along_and_ask_for_other_constants(
     assert_same(ours, own, pictures)
 
 
-def test_weights_alone_that_may_be_advprops_say_what_is_assumed(tmp_path: Path, tiny_variant: Any) -> None:
-    path = tmp_path / "ours.weights.h5"
-    EfficientNet(tiny_variant, weights=None, classes=5, preprocessing="advprop").save_weights(path)
-    with pytest.warns(
-        EffNetWarning, match=r"'imagenet' is assumed\. Pass preprocessing='imagenet' to say so"
-    ):
+def test_weights_alone_of_b8_that_may_be_of_either_say_what_is_assumed(
+    tmp_path: Path, tiny_variant: Any
+) -> None:
+    EfficientNet(tiny_variant, weights=None, classes=5).save_weights(tmp_path / "ours.weights.h5")
+    b8 = dataclasses.replace(tiny_variant, name="b8")
+    with pytest.warns(EffNetWarning, match=r"'advprop' is assumed\. Pass preprocessing='advprop' to say so"):
+        EfficientNet(b8, weights=tmp_path / "ours.weights.h5", classes=5)
+
+
+@pytest.mark.parametrize("ending", WEIGHTS_ONLY)
+def test_weights_alone_behind_a_layer_of_ones_own_ask_for_the_preprocessing(
+    tmp_path: Path, tiny_variant: Any, ending: str
+) -> None:
+    """Two Rescaling layers: such are in keras.applications' networks behind ImageNet's weights, too."""
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.Input((SIZE, SIZE, 3)))
+    theirs_behind = their_network(input_tensor=x)
+    path = save(theirs_behind, tmp_path / f"theirs{ending}")
+    with pytest.raises(WeightsError, match="not the constants of the layers that scale its pixels"):
         EfficientNet(tiny_variant, weights=path, classes=5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", EffNetWarning)
-        EfficientNet(tiny_variant, weights=path, classes=5, preprocessing="advprop")
-        EfficientNet(tiny_variant, weights=path, classes=5, include_preprocessing=False)
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.Input((SIZE, SIZE, 3)))
+    ours = EfficientNet(tiny_variant, weights=None, classes=5, input_tensor=x, include_preprocessing=False)
+    path = save(ours, tmp_path / f"ours{ending}")
+    with pytest.raises(WeightsError, match="not the constants of its Rescaling"):
+        EfficientNet(tiny_variant, weights=path, classes=5)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.checkpoint import LayerArrays, LazyArray
-from keras_effnet.weights.naming.stages import block_names
+from keras_effnet.weights.naming import block_names
 
 Layer = Mapping[str, LazyArray]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.weights.checkpoint import WEIGHT_NAMES, LayerArrays, LazyArray
-from keras_effnet.weights.naming.stages import block_names
+from keras_effnet.weights.naming import block_names
 
 LOGGER = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ RESCALING, NORMALIZATION = "rescaling", "normalization"  # as Keras counts layer
 STEM_PADDING = "stem_conv_pad"
 STEM_NORMALIZATION = "stem_bn"
 MAX_DEPTH = 8  # of models inside models
+_LOST = "it keeps weights only, not the constants of the layers that scale its pixels"
 # what these do is no arithmetic on a pixel's value at inference
 NEUTRAL = re.compile(
     r"InputLayer|Identity|Dropout|Gaussian\w+|Random\w+|Resizing|CenterCrop|Cropping2D|ZeroPadding2D|Pipeline"
@@ -95,38 +96,39 @@ def facts_of_names(
     if not scaling and not outside:
         return None
     if outside or len(normalizations) > 1 or len(rescalings) not in (1, 2):
-        return NetworkFacts(
-            doubt="it keeps weights only, not the constants of the layers that scale its pixels"
-        )
+        return NetworkFacts(doubt=_LOST)
     if not normalizations:
         return _facts_of_ours(rescalings)
     # keras.applications: x / 255, Normalization, and behind ImageNet's weights / sqrt(std)
-    extra = [Scaling(rescalings[1], (1 / np.sqrt(IMAGENET_STD), 0.0))] if len(rescalings) == 2 else []
-    constants = statistics.get(normalizations[0])
-    scalings = [
+    given = statistics.get(normalizations[0])
+    known = [
         Scaling(rescalings[0], (1 / 255, 0.0)),
-        Scaling(normalizations[0], constants and _standardizing(*constants)),
-        *extra,
+        Scaling(normalizations[0], given and _standardizing(*given)),
     ]
-    facts = _composed(scalings, {})
+    facts = _composed(known, {})
     root = np.sqrt(IMAGENET_STD)
     trap = convention_with(1 / (255 * root), -np.asarray(IMAGENET_MEAN) / root)
-    if facts.preprocessing is None or not facts.preprocessing.same_as(trap):
+    seen = facts.preprocessing
+    is_trap = seen is not None and seen.same_as(trap)
+    if len(rescalings) == 2:
+        # with other statistics the second one is not theirs: somebody put a Rescaling in front of the network
+        return NetworkFacts(preprocessing=CONVENTIONS["imagenet"]) if is_trap else NetworkFacts(doubt=_LOST)
+    if seen is None or not is_trap:
         return facts
     return NetworkFacts(
         doubt="its Normalization holds ImageNet's standard deviation where a variance belongs: either the values "
         "are those that keras.applications published, or TensorFlow 2.9 or older trained with them as they stand",
-        choices=(CONVENTIONS["imagenet"], facts.preprocessing),
+        choices=(CONVENTIONS["imagenet"], seen),
     )
 
 
 def _facts_of_ours(names: Sequence[str]) -> NetworkFacts:
     """Of a network of this package, whose `Rescaling` is called as `rescaling_name` says."""
     if len(names) == 1:
-        name = re.sub(r"_\d+$", "", names[0]).removeprefix("rescaling").removeprefix("_")
+        name = names[0].removeprefix("rescaling").removeprefix("_")
         if name in CONVENTIONS:
             return NetworkFacts(preprocessing=CONVENTIONS[name])
-        if not name:
+        if not name:  # with a number behind it, it is one that Keras named
             return NetworkFacts(doubt="it keeps weights only, not the constants of its Rescaling", usual=True)
     return NetworkFacts(doubt="it keeps weights only, not the constants of its Rescaling")
 

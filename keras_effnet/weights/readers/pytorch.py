@@ -29,7 +29,7 @@ from keras_effnet.weights.checkpoint import (
     too_large,
 )
 from keras_effnet.weights.facts import recognize
-from keras_effnet.weights.naming import name_tensors
+from keras_effnet.weights.naming.pytorch import name_tensors
 from keras_effnet.weights.readers import unpickler
 from keras_effnet.weights.readers.unpickler import Storage, Tensor
 from keras_effnet.weights.readers.zipped import data_start, holds, open_zip

@@ -22,7 +22,7 @@ from keras_effnet.weights.checkpoint import (
     parse_metadata,
     too_large,
 )
-from keras_effnet.weights.naming import name_tensors
+from keras_effnet.weights.naming.pytorch import name_tensors
 
 FORMAT = "safetensors"
 MAX_HEADER_BYTES = 4 * 2**20  # the largest variant's has 0.3 MB

@@ -1,14 +1,28 @@
-"""What a command that can be resumed says when it is interrupted."""
+"""What commands print alike: tables, and how to go on with what was interrupted."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 
 from keras_effnet.system.signals import Terminated
 
 INTERRUPTED, TERMINATED = 130, 143
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns as wide as their widest cell; the first `left` flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = []
+    for row in (header, ["─" * width for width in widths], *rows):
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def stopped(arguments: argparse.Namespace, stop: KeyboardInterrupt, *, begun: bool) -> int:

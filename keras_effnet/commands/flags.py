@@ -53,6 +53,18 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_images(parser: argparse.ArgumentParser, default: str) -> None:
+    """The photographs to verify on; `default` says which ones without the option."""
+    parser.add_argument("--images", metavar="DIR", help=f"photographs to verify on (default: {default})")
+    parser.add_argument(
+        "--max-images",
+        type=whole_number(1),
+        default=EVALUATION_LIMIT,
+        metavar="N",
+        help=f"photographs to read from a folder at most (default: {EVALUATION_LIMIT})",
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.batches import READERS
+from keras_effnet.pictures.datasets import READING_THREADS
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.folders import LeftOut
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
@@ -97,7 +97,7 @@ def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> 
     broken: list[tuple[int, str]] = []
     faulty: list[tuple[int, str]] = []
     todo = iter(range(len(listing.files)))
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(READING_THREADS) as pool:
         while window := list(islice(todo, _WINDOW)):
             for index, (reason, remarks) in zip(
                 window, pool.map(lambda index: _examine(listing.path(index)), window), strict=True

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 # threads that decode; Pillow lets go of Python's lock while it works
-READERS = min(16, max(4, os.cpu_count() or 4))
+READING_THREADS = min(16, max(4, os.cpu_count() or 4))
 AHEAD = 2  # batches made before they are asked for
 _END = object()
 _OURS = re.compile(r"(InvalidInputError|UnreadablePictureError): (?P<message>.+)")

@@ -1,6 +1,6 @@
-"""Metadata of TFLite files: what the input and output mean, and the labels.
+"""TFLite files: from Keras to float32, what the input and output mean, the labels, and the writing.
 
-Layout and field numbers follow `metadata_schema.fbs` (file identifier `M001`) of the TFLite
+Layout and field numbers of the metadata follow `metadata_schema.fbs` (file identifier `M001`) of the TFLite
 metadata specification, which Android's Task Library and MediaPipe read. The label file is appended
 as a zip archive behind the model, as the specification wants it. Python's own writers for it need a
 native module that their wheels do not ship.
@@ -8,22 +8,61 @@ native module that their wheels do not ship.
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 
-from .model_facts import METADATA_KEY, NO_PREPROCESSING, ModelFacts
-from .tflite_pack import pack
+from keras_effnet.errors import ExportError
+from keras_effnet.system.files import system_said
+from keras_effnet.system.quiet import quiet_native
+from keras_effnet.weights.checkpoint import METADATA_KEY
 
+from .failures import converting, write_out
+from .model_facts import INPUT_NAME, NO_PREPROCESSING, OUTPUT_NAME, ModelFacts
+
+SIGNATURE = "serving_default"
 METADATA_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 
 _IMAGE_PROPERTIES, _NORMALIZATION = 2, 1  # members of the schema's unions
 _RGB, _GRAYSCALE = 1, 2
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+
+
+def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
+    """The float32 file of a model, with a batch of one.
+
+    Args:
+        model: a Keras model that computes in float32.
+        shape: of one picture, (height, width, channels).
+
+    Raises:
+        ExportError: the converter failed, or the folder for temporary files is full.
+    """
+    import keras
+    import tensorflow as tf
+
+    def serve(image: Any) -> dict[str, Any]:
+        return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
+
+    with tempfile.TemporaryDirectory() as folder, converting(model.name, "TFLite"):
+        archive = keras.export.ExportArchive()
+        archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME)])
+        try:
+            write_out(archive, Path(folder))
+        except OSError as error:
+            raise ExportError(
+                f"Expected room for a SavedModel in {str(Path(folder).parent)!r}, which the converter reads. "
+                f"The system said: {system_said(error)}. Free some space, or set TMPDIR to another disk."
+            ) from error
+        with quiet_native():
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+            return bytes(converter.convert())
 
 
 def write(content: bytes, path: Path, facts: ModelFacts) -> None:
@@ -93,8 +132,6 @@ def read_info(path: Path) -> str | None:
 
 
 def _model_metadata(facts: ModelFacts) -> bytes:
-    import flatbuffers
-
     build = flatbuffers.Builder(1024)
     image = _tensor(
         build,
@@ -200,3 +237,30 @@ def _floats(build: Any, values: Sequence[float]) -> int:
     for value in reversed(values):
         build.PrependFloat32(value)
     return int(build.EndVector())
+
+
+class _SharingBuilder(flatbuffers.Builder):  # the names are those of flatbuffers
+    """A builder that writes each distinct vector of numbers once.
+
+    An integer file has a scale and a zero point for every output channel of every kernel and of every
+    bias. The zero points are all 0 and take eight bytes each; two vectors with the same content can be
+    one, which a flatbuffer's readers do not notice. It saves 9 % of an integer EfficientNet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20)
+        self._written: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: Any) -> int:  # noqa: N802
+        array = np.asarray(x)
+        key = (array.dtype.str, array.tobytes())
+        if key not in self._written:
+            self._written[key] = int(super().CreateNumpyVector(array))
+        return self._written[key]
+
+
+def pack(model: Any) -> bytes:
+    """The file of a `ModelT` of the schema's object API."""
+    builder = _SharingBuilder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -30,7 +30,7 @@ CROP_SHARES = (0.95, 0.85, 0.75)
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demonstration; returns the exit code of the last command."""
-    parser = argparse.ArgumentParser(prog="python -m keras_effnet.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python examples/demo.py", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", default="build/run", help="folder for everything that is made (default: build/run)"
     )
