@@ -9,8 +9,7 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.network.conventions import constants_of
-from keras_effnet.network.reader import INPUT, Call, read_graph
-from keras_effnet.network.reader import Graph as Read
+from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
 
 from .graph import Graph
 from .ops import ACTIVATIONS, Activation, Relu, Softmax
@@ -119,7 +118,7 @@ class _UnknownError(Exception):
 class _Folding:
     """Collects steps, call by call."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: CallGraph) -> None:
         self.read = read
         self.steps: dict[str, Step] = {}
 
