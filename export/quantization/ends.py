@@ -14,6 +14,7 @@ import numpy as np
 from keras_effnet.errors import require
 
 from ..tflite_file import pack
+from .ranges import Range
 
 UNSIGNED = 128  # lies between the integers of int8 and those of uint8 that mean the same
 
@@ -50,6 +51,20 @@ def uint8_input(content: bytes) -> bytes:
     graph.operators.insert(0, _operator(model, schema, "QUANTIZE", outer, inner))
     graph.inputs = np.array([outer], np.int32)
     model.signatureDefs[0].inputs[0].tensorIndex = outer
+    return pack(model)
+
+
+def int8_output(content: bytes, chosen: Range) -> bytes:
+    """Let a file that ends in a float island return int8 of the given range, as all others do."""
+    model, schema = _read(content)
+    graph = model.subgraphs[0]
+    inner = graph.tensors[int(graph.outputs[0])]
+    if inner.type != schema.TensorType.FLOAT32:
+        return content
+    tensor = _tensor_like(inner, schema, schema.TensorType.INT8)
+    tensor.quantization.scale = np.array([chosen.scale], np.float32)
+    tensor.quantization.zeroPoint = np.array([chosen.zero_point], np.int64)
+    _end(model, schema, "QUANTIZE", tensor, b"output_int8")
     return pack(model)
 
 

@@ -1,40 +1,91 @@
-"""From a functional Keras model to its `Graph`: batch normalization folded, activations attached."""
+"""From a functional Keras model to its `Graph`: one step for each layer, then what belongs together joined."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.network.reader import INPUT, Call, read_graph
+from keras_effnet.network.conventions import constants_of
+from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
 
 from .graph import Graph
-from .ops import ACTIVATIONS, Activation, Linear, Relu6, Softmax
+from .ops import ACTIVATIONS, Activation, Relu, Softmax
 from .ranges import Array
-from .steps import Affine, Conv, Dense, Depthwise, Input, Mean, Padding, Product, Step, Sum, Weighted
+from .simplify import Alone, simplify
+from .steps import (
+    Affine,
+    Concatenate,
+    Conv,
+    Dense,
+    Depthwise,
+    Input,
+    Island,
+    Mean,
+    Pad,
+    Pool,
+    Product,
+    Reshape,
+    Step,
+    Sum,
+    Weighted,
+)
 
-IDENTITIES = ("Dropout", "Identity", "SpatialDropout2D")
+# what layers of these classes do, they do in training only
+IDENTITIES = frozenset(
+    [
+        "ActivityRegularization",
+        "AlphaDropout",
+        "AugMix",
+        "CutMix",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "Identity",
+        "MixUp",
+        "RandAugment",
+        "RandomBrightness",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomContrast",
+        "RandomElasticTransform",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
+        "RandomRotation",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
+        "SpatialDropout2D",
+    ]
+)
 
 
 class UnsupportedModelError(ExportError):
-    """The model has a layer that the equalizing path does not know; the plain path may still do."""
+    """The model cannot be taken apart into steps; the plain path may still do."""
 
 
 def fold(model: Any) -> Graph:
     """Read a functional Keras model.
 
     Args:
-        model: a Keras model with one input `[N, H, W, C]` and one output, of the layers that an
-            EfficientNet consists of; models nested in it are unpacked.
+        model: a Keras model with one input `[N, H, W, C]` and one output; models nested in it are unpacked.
 
     Returns:
-        The network's steps. They compute what the model computes in inference.
+        The network's steps. They compute what the model computes in inference. A layer that is no step is an
+        `Island` among them.
 
     Raises:
-        UnsupportedModelError: another kind of layer, or layers connected in another way; the message
-            names the first one.
+        UnsupportedModelError: no such model, or a layer with several outputs.
     """
     try:
         read = read_graph(model)
@@ -51,160 +102,231 @@ def fold(model: Any) -> Graph:
             f"Expected a model of Keras 3. Received: {model.name!r}, a tf_keras model. Save it as .h5 and load it "
             "with keras.saving.load_model."
         )
-    folding = _Folding()
-    names: list[str] = []  # by call: the step that holds its output
-    for call in read.calls:
-        names.append(folding.take(call, [names[source.call] for source in call.inputs]))
-    last = names[read.outputs[0].call]
+    folding = _Folding(read)
+    last = folding.read_all()
     if last != next(reversed(folding.steps)):
         raise UnsupportedModelError(
             f"Expected the output to be the last step. Received: {last!r} before others."
         )
-    if pads := [step.name for step in folding.steps.values() if isinstance(step, _Pad)]:
-        raise UnsupportedModelError(
-            f"Expected zero padding in front of convolutions only. Received: {pads[0]!r}."
-        )
-    return Graph(steps=folding.steps, input_shape=tuple(image.shape[1:]))
+    return simplify(Graph(steps=folding.steps, input_shape=tuple(image.shape[1:])))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pad(Step):
-    """Zeros around a map, until the convolution behind takes them over."""
-
-    padding: Padding
+class _UnknownError(Exception):
+    """A layer that becomes an island; why, in a sentence."""
 
 
 class _Folding:
     """Collects steps, call by call."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: CallGraph) -> None:
+        self.read = read
         self.steps: dict[str, Step] = {}
 
-    def add(self, step: Step) -> str:
-        if step.name in self.steps:
-            raise UnsupportedModelError(f"Expected layer names to be unique. Received {step.name!r} twice.")
-        self.steps[step.name] = step
-        return step.name
+    def read_all(self) -> str:
+        """Read all calls; the step that holds the output."""
+        names: list[str] = []  # by call: the step that holds its output
+        for call in self.read.calls:
+            names.append(self._take(call, [names[source.call] for source in call.inputs]))
+        return names[self.read.outputs[0].call]
 
-    def take(self, call: Call, sources: list[str]) -> str:
+    def add(self, step: Step) -> str:
+        """Put a step behind the others; its name, with a number where a layer is called again."""
+        name, count = step.name, 1
+        while name in self.steps:
+            count += 1
+            name = f"{step.name}_{count}"
+        self.steps[name] = replace(step, name=name)
+        return name
+
+    def _take(self, call: Call, sources: list[str]) -> str:
         """The step that holds what a call of a layer gives."""
         if call.kind == INPUT:
             return self.add(Input(name="image"))
-        if not call.first:
-            raise UnsupportedModelError(f"Expected layer {call.name!r} to be used once. It is shared.")
         if call.kind in IDENTITIES:
             return sources[0]
-        # what `x + y` and keras.ops leave behind are no layers, and may be named like one
-        handler = getattr(self, f"_{call.kind.lower()}", None) if hasattr(call.layer, "weights") else None
-        if handler is None:
-            raise UnsupportedModelError(
-                f"Expected the layers of an EfficientNet. Received: {call.name!r}, a {call.kind}. "
-                "It cannot be taken apart."
-            )
-        return str(handler(call.layer, *sources))
+        # what keras.ops leaves behind is no layer and may be named like one; `x + y` and `x * y` are the same as both
+        is_known = hasattr(call.layer, "weights") or call.kind in ("Add", "Multiply")
+        handler = getattr(self, f"_{call.kind.lower()}", None) if is_known else None
+        try:
+            if handler is None or any(len(shape) not in (2, 4) for shape in self._shapes(call)):
+                raise _UnknownError
+            return str(handler(call, *sources))
+        except _UnknownError as error:
+            return self._island(call, sources, str(error))
 
-    def _rescaling(self, layer: Any, source: str) -> str:
-        channels = int(layer.output.shape[-1])
+    def _shapes(self, call: Call) -> list[tuple[Any, ...]]:
+        """Of what a call reads, then of what it gives."""
+        read = [self.read.calls[source.call].outputs[source.index] for source in call.inputs]
+        return [tuple(tensor.shape) for tensor in (*read, *call.outputs)]
+
+    def _island(self, call: Call, sources: list[str], why: str) -> str:
+        """A layer as it is, in float."""
+        if len(call.outputs) != 1 or call.outputs[0].dtype != "float32":
+            raise UnsupportedModelError(
+                f"Expected layers with one output of floats. Received: {call.name!r}, a {call.kind}."
+            )
+        changed = {"training": False} if "training" in call.kwargs else {}
         return self.add(
-            Affine(
-                name=layer.name,
-                inputs=(source,),
-                kernel=_per_channel(layer.scale, channels),
-                bias=_per_channel(layer.offset, channels),
+            Island(
+                name=call.name,
+                inputs=tuple(sources),
+                function=lambda tensors: call.apply(tensors, **changed),
+                what=f"{call.name!r}, a {call.kind}{f' ({why})' if why else ''}",
+                parts=(call.layer,),
+                shape=self._shapes(call)[-1][1:],
             )
         )
 
-    def _conv2d(self, layer: Any, source: str) -> str:
-        if layer.groups != 1:
-            raise UnsupportedModelError(f"Expected convolutions without groups. Received: {layer.name!r}.")
-        return self._convolution(layer, source, Conv, int(layer.filters))
+    def _rescaling(self, call: Call, source: str) -> str:
+        channels = self._shapes(call)[-1][-1]
+        found = constants_of(call.layer)
+        if found is None or getattr(call.layer, "invert", False):
+            raise _UnknownError
+        scale, offset = (_per_channel(values, channels) for values in found)
+        return self.add(Affine(name=call.name, inputs=(source,), kernel=scale, bias=offset))
 
-    def _depthwiseconv2d(self, layer: Any, source: str) -> str:
-        if layer.depth_multiplier != 1:
-            raise UnsupportedModelError(f"Expected depth_multiplier 1. Received: {layer.name!r}.")
-        return self._convolution(layer, source, Depthwise, int(layer.output.shape[-1]))
+    _normalization = _rescaling
 
-    def _convolution(self, layer: Any, source: str, kind: type[Conv], channels: int) -> str:
+    def _batchnormalization(self, call: Call, source: str) -> str:
+        scale, offset = _normalization(call.layer)
+        if len(scale) != self._shapes(call)[-1][-1]:
+            raise _UnknownError("its axis is not that of the channels")
+        return self.add(Affine(name=call.name, inputs=(source,), kernel=scale, bias=offset))
+
+    def _conv2d(self, call: Call, source: str) -> str:
+        if call.layer.groups != 1:
+            raise _UnknownError("it has groups")
+        return self._convolution(call, source, Conv, int(call.layer.filters))
+
+    def _depthwiseconv2d(self, call: Call, source: str) -> str:
+        if call.layer.depth_multiplier != 1:
+            raise _UnknownError("its depth_multiplier is not 1")
+        return self._convolution(call, source, Depthwise, int(call.layer.output.shape[-1]))
+
+    def _convolution(self, call: Call, source: str, kind: type[Conv], channels: int) -> str:
+        layer = call.layer
         if tuple(layer.dilation_rate) != (1, 1) or layer.data_format != "channels_last":
-            raise UnsupportedModelError(
-                f"Expected plain channels-last convolutions. Received: {layer.name!r}."
-            )
-        padding = layer.padding
-        if isinstance(ahead := self.steps.get(source), _Pad):
-            del self.steps[source]
-            padding, (source,) = ahead.padding, ahead.inputs
-        return self.add(
+            raise _UnknownError("it is dilated, or its channels are not last")
+        return self._activated(
+            call,
             kind(
                 name=layer.name,
                 inputs=(source,),
                 kernel=np.asarray(layer.kernel, np.float32),
                 bias=_bias(layer, channels),
                 strides=tuple(layer.strides),
-                padding=padding,
-                activation=_activation_of(layer),
-            )
+                padding=layer.padding,
+            ),
         )
 
-    def _zeropadding2d(self, layer: Any, source: str) -> str:
-        return self.add(_Pad(name=layer.name, inputs=(source,), padding=layer.padding))
-
-    def _batchnormalization(self, layer: Any, source: str) -> str:
-        step = self.steps[source]
-        if not isinstance(step, Conv) or not isinstance(step.activation, Linear):
-            raise UnsupportedModelError(
-                f"Expected {layer.name!r} to follow a convolution. It follows {source!r}."
+    def _dense(self, call: Call, source: str) -> str:
+        layer, kernel = call.layer, np.asarray(call.layer.kernel, np.float32)
+        given = {"name": layer.name, "inputs": (source,), "bias": _bias(layer, int(layer.units))}
+        if len(self._shapes(call)[0]) == 4:  # at every place of a map
+            return self._activated(
+                call, Conv(kernel=kernel[np.newaxis, np.newaxis], padding="valid", **given)
             )
-        scale, offset = _normalization(layer)
-        self.steps[source] = replace(
-            step,
-            kernel=(step.kernel.astype(np.float64) * step.by_channel(scale)).astype(np.float32),
-            bias=(step.bias * scale + offset).astype(np.float32),
-        )
-        return source
+        return self._activated(call, Dense(kernel=kernel, **given))
 
-    def _activation(self, layer: Any, source: str) -> str:
-        return self._attach(source, _activation_of(layer), layer.name)
+    def _zeropadding2d(self, call: Call, source: str) -> str:
+        return self.add(Pad(name=call.name, inputs=(source,), padding=call.layer.padding))
 
-    def _relu(self, layer: Any, source: str) -> str:
-        if layer.max_value != 6.0 or layer.negative_slope or layer.threshold:
-            raise UnsupportedModelError(f"Expected ReLU6. Received: {layer.name!r}.")
-        return self._attach(source, Relu6(), layer.name)
+    def _activation(self, call: Call, source: str) -> str:
+        name = _name_of(call.layer.activation)
+        if name not in ACTIVATIONS:
+            raise _UnknownError(name)
+        return self._alone(call, source, ACTIVATIONS[name])
 
-    def _softmax(self, layer: Any, source: str) -> str:
-        return self._attach(source, Softmax(), layer.name)
+    def _relu(self, call: Call, source: str) -> str:
+        layer = call.layer
+        if layer.max_value not in (None, 6.0) or layer.negative_slope or layer.threshold:
+            raise _UnknownError("only max_value None and 6 are known")
+        return self._alone(call, source, Relu(top=layer.max_value))
 
-    def _attach(self, source: str, activation: Activation, name: str) -> str:
-        step = self.steps[source]
-        if not isinstance(step, Weighted) or not isinstance(step.activation, Linear):
-            raise UnsupportedModelError(f"Expected {name!r} to follow a convolution. It follows {source!r}.")
-        self.steps[source] = replace(step, activation=activation)
-        return source
+    def _softmax(self, call: Call, source: str) -> str:
+        if len(self._shapes(call)[0]) != 2:
+            raise _UnknownError
+        return self._alone(call, source, Softmax())
 
-    def _globalaveragepooling2d(self, layer: Any, source: str) -> str:
-        return self.add(Mean(name=layer.name, inputs=(source,), keepdims=bool(layer.keepdims)))
+    def _alone(self, call: Call, source: str, activation: Activation) -> str:
+        channels = int(self._shapes(call)[-1][-1])
+        return self.add(Alone(name=call.name, inputs=(source,), activation=activation, channels=channels))
 
-    def _multiply(self, layer: Any, *sources: str) -> str:
-        return self.add(Product(name=layer.name, inputs=_two(layer, sources)))
-
-    def _add(self, layer: Any, *sources: str) -> str:
-        return self.add(Sum(name=layer.name, inputs=_two(layer, sources)))
-
-    def _dense(self, layer: Any, source: str) -> str:
+    def _activated(self, call: Call, step: Weighted) -> str:
+        """A step with the activation that its layer has, which is an island where it is unknown."""
+        function = call.layer.activation
+        if (name := _name_of(function)) in ACTIVATIONS:
+            return self.add(replace(step, activation=ACTIVATIONS[name]))
+        source = self.add(step)
         return self.add(
-            Dense(
-                name=layer.name,
+            Island(
+                name=f"{source}_activation",
                 inputs=(source,),
-                kernel=np.asarray(layer.kernel, np.float32),
-                bias=_bias(layer, int(layer.units)),
-                activation=_activation_of(layer),
+                function=lambda tensors: function(*tensors),
+                what=f"{name!r}, the activation of {call.name!r}",
+                parts=(function,),
+                shape=self._shapes(call)[-1][1:],
             )
         )
 
+    def _globalaveragepooling2d(self, call: Call, source: str) -> str:
+        return self.add(Mean(name=call.name, inputs=(source,), keepdims=bool(call.layer.keepdims)))
 
-def _two(layer: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
-    if len(sources) != 2:
-        raise UnsupportedModelError(f"Expected {layer.name!r} to join two tensors. It joins {len(sources)}.")
-    return sources
+    def _maxpooling2d(self, call: Call, source: str) -> str:
+        return self._pool(call, source, mean=False)
+
+    def _averagepooling2d(self, call: Call, source: str) -> str:
+        return self._pool(call, source, mean=True)
+
+    def _pool(self, call: Call, source: str, *, mean: bool) -> str:
+        layer = call.layer
+        if layer.data_format != "channels_last":
+            raise _UnknownError("its channels are not last")
+        size, strides = tuple(layer.pool_size), tuple(layer.strides)
+        return self.add(
+            Pool(
+                name=call.name, inputs=(source,), mean=mean, size=size, strides=strides, padding=layer.padding
+            )
+        )
+
+    def _concatenate(self, call: Call, *sources: str) -> str:
+        if call.layer.axis not in (-1, len(self._shapes(call)[-1]) - 1):
+            raise _UnknownError("its axis is not that of the channels")
+        return self.add(Concatenate(name=call.name, inputs=sources))
+
+    def _flatten(self, call: Call, source: str) -> str:
+        return self._reshape(call, source)
+
+    def _reshape(self, call: Call, source: str) -> str:
+        before, after = (shape[1:] for shape in self._shapes(call))
+        step = self.steps[source]
+        if before == after:
+            return source
+        if None in after or not (len(after) == 1 or after[:2] == (1, 1)):
+            raise _UnknownError
+        if isinstance(step, Mean) and before[-1] == after[-1]:  # the same mean, its sides kept or not
+            return self.add(Mean(name=call.name, inputs=step.inputs, keepdims=len(after) == 3))
+        return self.add(Reshape(name=call.name, inputs=(source,), shape=tuple(after)))
+
+    def _multiply(self, call: Call, *sources: str) -> str:
+        return self._joined(call, Product, sources)
+
+    def _add(self, call: Call, *sources: str) -> str:
+        return self._joined(call, Sum, sources)
+
+    def _joined(self, call: Call, kind: type[Product] | type[Sum], sources: tuple[str, ...]) -> str:
+        """Several tensors, two at a time."""
+        if len({len(shape) for shape in self._shapes(call)}) != 1 or len(sources) < 2:
+            raise _UnknownError
+        first, *others = sources
+        for place, other in enumerate(others, 1):
+            name = call.name if place == len(others) else f"{call.name}_{place}"
+            first = self.add(kind(name=name, inputs=(first, other)))
+        return first
+
+
+def _name_of(activation: Any) -> str:
+    return str(getattr(activation, "__name__", None) or type(activation).__name__)
 
 
 def _per_channel(values: Any, channels: int) -> Array:
@@ -213,15 +335,6 @@ def _per_channel(values: Any, channels: int) -> Array:
 
 def _bias(layer: Any, channels: int) -> Array:
     return np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(channels, np.float32)
-
-
-def _activation_of(layer: Any) -> Activation:
-    name = getattr(layer.activation, "__name__", str(layer.activation))
-    if name not in ACTIVATIONS:
-        raise UnsupportedModelError(
-            f"Expected one of the activations {', '.join(ACTIVATIONS)}. Received: {name!r} in {layer.name!r}."
-        )
-    return ACTIVATIONS[name]
 
 
 def _normalization(layer: Any) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .ops import LINEAR, OUTPUT, PRE, Activation, Operator, in_float, key_of, step_of
 from .ranges import SIGMOID_STEPS, Array, Range
-from .steps import Input, Step, Weighted
+from .steps import Input, Island, Step, Weighted
 
 Ranges = Mapping[str, Range]
 Value = TypeVar("Value")
@@ -42,6 +42,19 @@ class Graph:
     def weighted(self) -> list[Weighted]:
         """The steps with a kernel, in order."""
         return [step for step in self if isinstance(step, Weighted)]
+
+    @property
+    def islands(self) -> list[Island]:
+        """The steps that compute in float because integers are not known for them."""
+        return [step for step in self if isinstance(step, Island)]
+
+    @property
+    def flat(self) -> dict[str, bool]:
+        """By step: whether its output is `[N, C]` in Keras."""
+        found: dict[str, bool] = {}
+        for step in self:
+            found[step.name] = step.is_flat([found[name] for name in step.inputs])
+        return found
 
     @property
     def slow_in_onnxruntime(self) -> bool:
@@ -140,7 +153,8 @@ class IntegerNetwork:
     @property
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
-        return not self.quantized.graph.slow_in_onnxruntime
+        graph = self.quantized.graph
+        return not graph.slow_in_onnxruntime and not graph.islands
 
     @property
     def lifted(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from . import reconstruction
 from .graph import Graph, Quantized, activate_samples, evaluate
 from .ops import OUTPUT, PRE, in_float
 from .ranges import PIXELS, SEARCH_ELEMENTS, SIGMOID_STEPS, Array, Range, best_range, covering
-from .steps import Affine, Depthwise, Input, Mean, Step, Weighted
+from .steps import Affine, Depthwise, Input, Island, Mean, Step, Weighted
 
 BATCH = 4
 ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output
@@ -84,7 +84,7 @@ class _Walk:
         self.importance = importance
         self.method = method
         self.ranges: dict[str, Range] = {}
-        self.floats = _before(graph, method.first_integer)
+        self.floats = _before(graph, method.first_integer).union(step.name for step in graph.islands)
         self.rng = np.random.default_rng(0)
 
     def take(self, step: Step, sources: list[_Copies]) -> _Copies:
@@ -92,6 +92,8 @@ class _Walk:
         if isinstance(step, Input):
             self.ranges[step.name] = PIXELS
             return _Copies(self.images, self.images)
+        if isinstance(step, Island):
+            return self._take_island(step, sources)
         decided = step
         if isinstance(step, Weighted):
             decided = self._fit(step, sources[0])
@@ -101,8 +103,23 @@ class _Walk:
             decided = self._fit_affine(step)
         self.graph = self.graph.updated(decided)
         if step.name in self.floats:
-            self.ranges = Quantized(graph=self.graph, ranges=self.ranges).lift(*self.floats).ranges
+            self._lift_floats()
         return self._computed(step, decided, sources)
+
+    def _lift_floats(self) -> None:
+        """Drop the ranges of what stays float."""
+        self.ranges = Quantized(graph=self.graph, ranges=self.ranges).lift(*self.floats).ranges
+
+    def _take_island(self, step: Island, sources: list[_Copies]) -> _Copies:
+        """Something that may look at whole pictures: computed first, its range chosen from what it gave."""
+        copies = self._computed(step, step, sources)
+        exact, integer = (value.reshape(-1, value.shape[-1]) for value in (copies.exact, copies.integer))
+        keep = max(1, min(len(exact), SEARCH_ELEMENTS // exact.shape[1]))
+        rows = np.linspace(0, len(exact) - 1, keep).astype(int)
+        self.ranges[step.name] = self._output_range(step, integer[rows], exact[rows])
+        self._lift_floats()
+        chosen = self.ranges.get(step.name)
+        return copies if chosen is None else replace(copies, integer=chosen.round(copies.integer))
 
     def _computed(self, float_step: Step, step: Step, sources: list[_Copies]) -> _Copies:
         exact, integer = [], []
@@ -125,9 +142,13 @@ class _Walk:
         return replace(step, bias=rounded_bias)
 
     def _fit_plain(self, step: Step, sources: list[_Copies]) -> None:
-        """A step without weights: only the range of its output is open."""
-        if isinstance(step, Mean) and sources[0].exact.shape[1:3] == (1, 1) and step.inputs[0] in self.ranges:
-            self.ranges[step.name] = self.ranges[step.inputs[0]]  # the mean of one pixel is the pixel
+        """A step without weights: only the range of its output is open, or not even that."""
+        # the mean of one pixel is the pixel
+        of_one_pixel = isinstance(step, Mean) and sources[0].exact.shape[1:3] == (1, 1)
+        if step.keeps_range or of_one_pixel:
+            (source,) = step.inputs
+            if source in self.ranges:
+                self.ranges[step.name] = self.ranges[source]
             return
         copies = [source.integer for source in sources], [source.exact for source in sources]
         result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
@@ -244,7 +265,7 @@ def _some(values: list[Array]) -> list[Array]:
         return values
     count = max(1, SEARCH_ELEMENTS // (len(values[0]) * shape[3]))
     chosen = np.random.default_rng(0).permutation(shape[1] * shape[2])[:count]
-    flat = [value.reshape(len(value), -1, shape[3]) for value in values]
+    flat = [value.reshape(len(value), -1, value.shape[3]) for value in values]
     return [(value if value.shape[1] == 1 else value[:, chosen])[:, :, np.newaxis] for value in flat]
 
 

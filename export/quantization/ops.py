@@ -137,11 +137,19 @@ class Linear(Activation):
 LINEAR = Linear()
 
 
-class Relu6(Activation):
-    """0 to 6; integer kernels clip their own outputs."""
+@dataclass(frozen=True, kw_only=True)
+class Relu(Activation):
+    """Nothing below 0, nor above `top`; integer kernels clip their own outputs.
 
+    Attributes:
+        top: 6, or None.
+    """
+
+    keras_names = ("relu",)
     entry = None
     weighs_samples = True
+
+    top: float | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -150,20 +158,23 @@ class Relu6(Activation):
     def tensorflow(self, *values: Any) -> Any:
         import tensorflow as tf
 
-        return tf.clip_by_value(values[0], 0.0, 6.0)
+        return tf.nn.relu(values[0]) if self.top is None else tf.clip_by_value(values[0], 0.0, self.top)
 
     def layer(self, layers: Any, name: str) -> Any:
-        return layers.ReLU(6.0, name=f"{name}_activation")
+        return layers.ReLU(self.top, name=f"{name}_activation")
 
     def tflite(self, file: Any, name: str, *tensors: int) -> int:
         return tensors[0]
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        limits = [file.constant(f"{name}/{value:g}", np.float32(value)) for value in (0.0, 6.0)]
+        if self.top is None:
+            return str(file.node("Relu", [*tensors], f"{name}/relu"))
+        limits = [file.constant(f"{name}/{value:g}", np.float32(value)) for value in (0.0, self.top)]
         return str(file.node("Clip", [*tensors, *limits], f"{name}/relu6"))
 
     def slope(self, values: Array) -> Array:
-        return np.asarray(np.mean((values > 0) & (values < 6), axis=0) + 1e-6)
+        top = np.inf if self.top is None else self.top
+        return np.asarray(np.mean((values > 0) & (values < top), axis=0) + 1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,9 +325,10 @@ class HardSwish(Activation):
 
 ACTIVATIONS: dict[str, Activation] = {
     name: activation
-    for activation in (LINEAR, Swish(), HardSwish(), Sigmoid(), Softmax())
+    for activation in (LINEAR, Relu(), Swish(), HardSwish(), Sigmoid(), Softmax())
     for name in activation.keras_names
 }
+ACTIVATIONS["relu6"] = Relu(top=6.0)
 FUNCTIONS = {"hard_swish": hard_swish}  # what layers of `tf_keras` refer to, to copy them by
 
 

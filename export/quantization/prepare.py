@@ -25,7 +25,7 @@ from keras_effnet.system.resources import one_blas_thread, release
 from ..model_facts import ModelFacts, facts_of
 from . import equalization
 from .accuracy import lift_until
-from .fold import fold
+from .fold import UnsupportedModelError, fold
 from .graph import Graph, IntegerNetwork, map_sizes
 from .layerwise import Method, quantize
 from .ranges import PIXELS, Array
@@ -59,8 +59,8 @@ def prepare(
     """Quantize a Keras model.
 
     Args:
-        model: an EfficientNet, or another functional model of the same kinds of layers; also its `ModelFacts`
-            where they are known.
+        model: an EfficientNet, or another functional model of images; also its `ModelFacts` where they are
+            known. Layers that integers are not known for stay float, with a warning that names them.
         calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
             hundred are enough; labels are not needed.
         target: the format it is made for, `"tflite"` or `"onnx"`: there a network with swishes has none
@@ -76,7 +76,8 @@ def prepare(
         graph: steps of the model whose weights stand in for its own; None to fold the model.
 
     Raises:
-        UnsupportedModelError: a model with other layers; recipe `int8` may still do.
+        UnsupportedModelError: a model that cannot be taken apart, or for ONNX one of which a part would have
+            to stay float; recipe `int8` may still do.
         InvalidInputError: calibration photographs or an option that cannot be used.
         ExportError: half of the steps in float is not enough for `min_agreement`.
     """
@@ -94,12 +95,25 @@ def prepare(
     facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
     # folded first: it may refuse, and a calibration that is an iterator can be read only once
     graph = fold(facts.model) if graph is None else graph
+    _tell_islands(graph, target)
     images = calibration_images(calibration, facts)
     held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
     warn_if_untrained(facts.model)
     with one_blas_thread():
         network = _quantized(graph, facts, images[~held_out], share, method)
     return network if min_agreement is None else lift_until(network, images[held_out], min_agreement)
+
+
+def _tell_islands(graph: Graph, target: str) -> None:
+    """Say what stays float, and refuse it where the format has no place for it."""
+    if not graph.islands:
+        return
+    named = "; ".join(step.what for step in graph.islands)
+    if target == "onnx":
+        raise UnsupportedModelError(
+            f"Expected layers that ONNX int8 files are written with. Received: {named}."
+        )
+    warn(f"Integers are not known for {named}. Computes it in float, everything else in integers.")
 
 
 def _held_out(count: int) -> Array:

@@ -10,7 +10,7 @@ them: `Conv` `[h, w, in, out]`, `Depthwise` `[h, w, channels, 1]`, `Dense` `[in,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -33,14 +33,14 @@ class Step(Operator):
     """
 
     passes_factors: ClassVar[bool] = False  # factors on channels it reads come out on those it makes
+    keeps_range: ClassVar[bool] = False  # integer kernels give its output the range of its input
 
     name: str
     inputs: tuple[str, ...] = ()
 
-    @property
-    def flat(self) -> bool:
-        """Whether its output is `[N, C]` in Keras."""
-        return False
+    def is_flat(self, sources: list[bool]) -> bool:
+        """Whether its output is `[N, C]` in Keras, given whether its inputs are."""
+        return bool(sources) and all(sources)
 
     def key(self, tensor: str = OUTPUT) -> str:
         """The key of one of its tensors."""
@@ -154,7 +154,7 @@ class Weighted(Step):
         return y
 
     def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.after(self.tflite_name, *tensors))
+        return int(file.after(self.tflite_name, *tensors, kernel=self.kernel_ohwi()))
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         weights = file.kernel(name, self.kernel_oihw(), self.bias, source=self.inputs[0])
@@ -163,6 +163,10 @@ class Weighted(Step):
     def kernel_oihw(self) -> Array:
         """The kernel of a convolution in ONNX' order: output, input, height, width."""
         raise NotImplementedError
+
+    def kernel_ohwi(self) -> Array:
+        """The kernel in TFLite's order: output, height, width, input; a depthwise one height, width, channel."""
+        return np.moveaxis(self.kernel, -1, 0)
 
     def onnx_options(self) -> dict[str, Any]:
         """The attributes of ONNX' convolution."""
@@ -305,6 +309,9 @@ class Depthwise(Conv):
     def kernel_oihw(self) -> Array:
         return np.transpose(self.kernel, (2, 3, 0, 1)).copy()
 
+    def kernel_ohwi(self) -> Array:
+        return self.kernel
+
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         squares = np.asarray(self.kernel, np.float64) ** 2
         return np.asarray(squares.sum(axis=(0, 1, 3)) * weights * self.slope(samples))
@@ -329,10 +336,6 @@ class Dense(Weighted):
     """A matrix product, the classifier."""
 
     tflite_name = "FULLY_CONNECTED"
-
-    @property
-    def flat(self) -> bool:
-        return True
 
     def tensorflow(self, *values: Any) -> Any:
         import tensorflow as tf
@@ -360,8 +363,7 @@ class Mean(Step):
 
     keepdims: bool = True
 
-    @property
-    def flat(self) -> bool:
+    def is_flat(self, sources: list[bool]) -> bool:
         return not self.keepdims
 
     def tensorflow(self, *values: Any) -> Any:
@@ -383,8 +385,175 @@ class Mean(Step):
         return weights * 1e-2 if self.keepdims else weights
 
 
-class _Pair(Step):
-    """A step that joins two tensors, channel by channel."""
+@dataclass(frozen=True, kw_only=True)
+class Reshape(Step):
+    """The values of a picture in another shape: a map in one row, or features as a map of one pixel.
+
+    Attributes:
+        shape: of one picture's output, `(values,)` or `(1, 1, values)`.
+    """
+
+    keeps_range = True
+
+    shape: tuple[int, ...]
+
+    def is_flat(self, sources: list[bool]) -> bool:
+        return len(self.shape) == 1
+
+    def channels_of(self, sources: list[int]) -> int:
+        return self.shape[-1]
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.reshape(values[0], (-1, *self.shape))
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.Reshape(self.shape, name=name)
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.passed("RESHAPE", *tensors))
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        """Features are maps of one pixel there already; a map is in another order, channel by channel."""
+        (x,) = tensors
+        if len(self.shape) > 1:
+            return x
+        ordered = file.node("Transpose", [x], f"{name}/nhwc", perm=[0, 2, 3, 1])
+        row = file.constant(f"{name}/row", np.array([0, -1, 1, 1], np.int64))
+        return str(file.node("Reshape", [ordered, row], f"{name}/reshaped"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        channels = samples[source].shape[1]
+        return np.asarray(weights.reshape(-1, channels).sum(axis=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Step):
+    """Zeros around a map; a convolution behind takes them over (see `simplify`).
+
+    Attributes:
+        padding: zeros to add ((top, bottom), (left, right)).
+    """
+
+    passes_factors = True
+    keeps_range = True
+
+    padding: tuple[tuple[int, int], tuple[int, int]]
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.pad(values[0], [(0, 0), *self.padding, (0, 0)])
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.ZeroPadding2D(self.padding, name=name)
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.passed("PAD", *tensors))
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        (top, bottom), (left, right) = self.padding
+        pads = file.constant(f"{name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+        return str(file.node("Pad", [*tensors, pads], f"{name}/padded"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Step):
+    """The mean or the maximum of each window of a map.
+
+    Attributes:
+        mean: otherwise the maximum.
+        size: of the window.
+        strides: vertical and horizontal.
+        padding: `"same"` or `"valid"`; what lies beyond the border does not count.
+    """
+
+    keeps_range = True
+
+    mean: bool
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        pool = tf.nn.avg_pool2d if self.mean else tf.nn.max_pool2d
+        return pool(values[0], self.size, self.strides, self.padding.upper())
+
+    def layer(self, layers: Any, name: str) -> Any:
+        kind = layers.AveragePooling2D if self.mean else layers.MaxPooling2D
+        return kind(self.size, self.strides, self.padding, name=name)
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.after("AVERAGE_POOL_2D" if self.mean else "MAX_POOL_2D", *tensors, value=name))
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        padding = "SAME_UPPER" if self.padding == "same" else "VALID"
+        options = {"kernel_shape": list(self.size), "strides": list(self.strides), "auto_pad": padding}
+        return str(
+            file.node("AveragePool" if self.mean else "MaxPool", [*tensors], f"{name}/float", **options)
+        )
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights / np.prod(self.size) if self.mean else weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Island(Step):
+    """Something that integers are not known for: it computes in float, as Keras does, and costs only itself.
+
+    Attributes:
+        function: from tensors with values, or symbolic ones, to one tensor.
+        what: the layer in words.
+        parts: the layers whose weights it uses.
+        shape: of one picture's output, as far as it is known.
+    """
+
+    function: Callable[[list[Any]], Any]
+    what: str
+    parts: tuple[Any, ...]
+    shape: tuple[int | None, ...]
+
+    def is_flat(self, sources: list[bool]) -> bool:
+        return len(self.shape) == 1
+
+    def channels_of(self, sources: list[int]) -> int:
+        return int(self.shape[-1] or 0)
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        return self.function([tf.convert_to_tensor(value) for value in values])
+
+    def keras(self, keras: Any, name: str, *values: Any) -> Any:
+        step = self
+
+        class Foreign(keras.layers.Layer):
+            """Leaves no trace in the user's layers, which it calls with values only."""
+
+            def __init__(self) -> None:
+                super().__init__(name=name)
+                self.parts = [part for part in step.parts if isinstance(part, keras.layers.Layer)]
+
+            def call(self, *tensors: Any) -> Any:
+                return step.function(list(tensors))
+
+        return Foreign()(*values)
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.island(name, *tensors))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return np.full(samples[source].shape[1], weights.mean())
+
+
+class _Join(Step):
+    """A step that makes one tensor of several."""
 
     tflite_name: ClassVar[str]
     onnx_name: ClassVar[str]
@@ -399,7 +568,7 @@ class _Pair(Step):
         return str(file.node(self.onnx_name, [*tensors], f"{name}/float"))
 
 
-class Product(_Pair):
+class Product(_Join):
     """The product of two tensors: squeeze-and-excite."""
 
     passes_factors = True
@@ -416,7 +585,7 @@ class Product(_Pair):
         return np.asarray(weights * np.mean(samples[other].astype(np.float64) ** 2, axis=0))
 
 
-class Sum(_Pair):
+class Sum(_Join):
     """The sum of two tensors: a residual connection."""
 
     tflite_name, onnx_name = "ADD", "Add"
@@ -429,3 +598,28 @@ class Sum(_Pair):
 
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         return weights
+
+
+class Concatenate(_Join):
+    """The channels of several tensors, one after the other."""
+
+    tflite_name, onnx_name = "CONCATENATION", "Concat"
+
+    def channels_of(self, sources: list[int]) -> int:
+        return sum(sources)
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.concat(values, -1)
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.Concatenate(name=name)
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        return str(file.node(self.onnx_name, [*tensors], f"{name}/float", axis=1))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        ends = np.cumsum([samples[name].shape[1] for name in self.inputs])[:-1]
+        parts = zip(self.inputs, np.split(weights, ends), strict=True)
+        return np.sum([part for name, part in parts if name == source], axis=0)

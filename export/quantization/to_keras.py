@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from .ranges import Array
 from .steps import Input, Step, Weighted
 
 Wrap = Callable[[Any, str, str], Any]  # a layer, the key of its output's range, its kernel's attribute
+
+# what Keras calls the operators of `Operator.keras`: a layer that its user did not name may be called so too
+AUTOMATIC = re.compile(r"(add|multiply|relu6|sigmoid)(_\d+)?")
 
 
 def to_keras(graph: Graph, *, height: int, width: int) -> Any:
@@ -28,8 +32,10 @@ def to_keras(graph: Graph, *, height: int, width: int) -> Any:
     image = keras.Input(shape=(height, width, graph.input_shape[2]), name="image")
 
     def built(step: Step, sources: list[Any]) -> Any:
+        name = f"{step.name}_step" if AUTOMATIC.fullmatch(step.name) else step.name
+
         def do(operator: Operator, *values: Any, tensor: str | None = OUTPUT) -> Any:
-            return operator.keras(keras, step.name, *values)
+            return operator.keras(keras, name, *values)
 
         return image if isinstance(step, Input) else step.compute(do, *sources)
 

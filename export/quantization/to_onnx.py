@@ -91,7 +91,7 @@ class _Writer:
 
     def _end(self, last: Step, value: str, output_name: str) -> list[str | None]:
         """The output as Keras gives it, and its shape."""
-        if not last.flat:
+        if not self.graph.flat[last.name]:
             self.node("Transpose", [value], output_name, perm=[0, 2, 3, 1])
             return ["batch", None, None, None]
         if isinstance(last, Weighted) and isinstance(last.activation, Softmax):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,16 @@ from keras_effnet.errors import ExportError, require
 
 from ..tflite_file import convert_float
 from . import litert
-from .ends import with_ends
-from .graph import Graph, IntegerNetwork
+from .ends import int8_output, with_ends
+from .graph import Graph, IntegerNetwork, run
 from .ops import OUTPUT, Operator, key_of, step_of
-from .ranges import Range
-from .steps import Input, Step
+from .ranges import Array, Range
+from .steps import Input, Island, Step
 from .to_keras import to_keras
 from .xnnpack import within_limits
 
 PASSING = ("PAD", "RESHAPE", "CAST")
+SAME_VALUE = 1e-3  # of the largest: two ways of computing the same in float32
 
 
 def integer_tflite(
@@ -59,13 +61,15 @@ def tensor_names(content: bytes, graph: Graph) -> dict[str, str]:
     Raises:
         ExportError: the file has another structure.
     """
-    return _FileReader(content).match(graph)
+    return _FileReader(content, graph).match()
 
 
 class _FileReader:
     """Finds operators in a TFLite file by what they read; what `Operator.tflite` is given."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, graph: Graph) -> None:
+        self.content = content
+        self.graph = graph
         utils = require("litert_quantizer.utils.tfl_flatbuffer_utils", "tflite")
         schema = require("ai_edge_litert.schema_py_generated", "tflite")
         self.model = utils.read_model(bytearray(content))
@@ -79,14 +83,16 @@ class _FileReader:
         ]
         self.keys: dict[int, str] = {}
 
-    def match(self, graph: Graph) -> dict[str, str]:
-        for _ in graph.walk(self._step):
+    def match(self) -> dict[str, str]:
+        for _ in self.graph.walk(self._step):
             pass
         return {self.subgraph.tensors[index].name.decode(): key for index, key in self.keys.items()}
 
     def _step(self, step: Step, sources: list[int]) -> int:
         def do(operator: Operator, *tensors: int, tensor: str | None = OUTPUT) -> int:
             found = operator.tflite(self, step.name, *tensors)
+            if isinstance(operator, Island) and found in tensors and self._changes_nothing(step):
+                return found
             return found if tensor is None else self.note(found, key_of(step.name, tensor))
 
         if isinstance(step, Input):
@@ -98,12 +104,26 @@ class _FileReader:
         self.keys.setdefault(index, key)
         return index
 
-    def after(self, code: str, *sources: int, constant: bool = False) -> int:
+    def after(
+        self,
+        code: str,
+        *sources: int,
+        constant: bool = False,
+        kernel: Array | None = None,
+        value: str | None = None,
+    ) -> int:
         """Output of the one operator of a kind that reads all the given tensors.
 
         The converter leaves out the mean of a single pixel: of it, the tensor itself.
+
+        Args:
+            code: the kind.
+            sources: what it reads.
+            constant: it reads a constant too.
+            kernel, value: which one, where several do: the weights that it holds, in the file's order, or the
+                step whose values it gives.
         """
-        found = self._reader(code, sources, constant)
+        found = self._reader(code, sources, constant=constant, kernel=kernel, value=value)
         if found is not None:
             return found
         if code == "MEAN" and list(self.subgraph.tensors[sources[0]].shape[1:3]) == [1, 1]:
@@ -114,24 +134,135 @@ class _FileReader:
             "Please report this with the versions of tensorflow and keras."
         )
 
-    def _reader(self, code: str, sources: tuple[int, ...], constant: bool) -> int | None:
+    def _reader(
+        self,
+        code: str,
+        sources: tuple[int, ...],
+        *,
+        constant: bool,
+        kernel: Array | None,
+        value: str | None,
+    ) -> int | None:
         """`after`, also where it reads what the converter put behind a tensor and passes it on."""
-        for found, operator in self.operators:
-            reads = [int(index) for index in operator.inputs]
-            if found == code and set(sources) <= set(reads) and (not constant or self._has_constant(reads)):
-                return int(operator.outputs[0])
+        fitting = [operator for found, operator in self.operators if found == code]
+        fitting = [operator for operator in fitting if set(sources) <= set(_reads(operator))]
+        if constant:
+            fitting = [operator for operator in fitting if self._has_constant(_reads(operator))]
+        if len(fitting) > 1 and kernel is not None:
+            fitting = [operator for operator in fitting if self._same(_reads(operator)[1], kernel)] or fitting
+        if len(fitting) > 1 and value is not None:
+            goal = self._values[value]
+            fitting = [o for o in fitting if self._holds(int(o.outputs[0]), goal)] or fitting
+        if fitting:
+            return int(fitting[0].outputs[0])
         for place, source in enumerate(sources):
             for found, operator in self.operators:
                 if found in PASSING and int(operator.inputs[0]) == source:
                     passed = self.note(int(operator.outputs[0]), self.keys[source])
                     others = (*sources[:place], passed, *sources[place + 1 :])
-                    if (reader := self._reader(code, others, constant)) is not None:
+                    reader = self._reader(code, others, constant=constant, kernel=kernel, value=value)
+                    if reader is not None:
                         return reader
         return None
+
+    def passed(self, code: str, source: int) -> int:
+        """Output of the operator of a kind that reads a tensor; the tensor where the converter left it out."""
+        return next(
+            (
+                int(operator.outputs[0])
+                for found, operator in self.operators
+                if found == code and int(operator.inputs[0]) == source
+            ),
+            source,
+        )
+
+    def island(self, name: str, *sources: int) -> int:
+        """Output of an island, known by its values; the operators on the way to it are noted as its own."""
+        goal = self._values[name]
+        reached = set(sources)
+        found = None
+        for _, operator in self.operators:
+            if not reached.intersection(int(index) for index in operator.inputs):
+                continue
+            reached.update(int(index) for index in operator.outputs)
+            found = next((int(i) for i in operator.outputs if self._holds(int(i), goal)), None)
+            if found is not None:
+                break
+        if found is None:  # it changes nothing, or is a part of the operator in front
+            found = next((source for source in sources if self._holds(source, goal)), None)
+        if found is None:
+            raise ExportError(
+                f"Expected the output of {self.graph[name].name!r} in the converted file. It is not there. "
+                "Please report this with the versions of tensorflow and keras."
+            )
+        self._note_inside(name, found, set(sources))
+        return found
+
+    def _changes_nothing(self, step: Step) -> bool:
+        before, after = self._values[step.inputs[0]], self._values[step.name]
+        return before.shape == after.shape and bool(np.allclose(before, after))
+
+    def _note_inside(self, name: str, output: int, ends: set[int]) -> None:
+        """Note the tensors between an island's inputs and its output."""
+        makers = {int(index): operator for _, operator in self.operators for index in operator.outputs}
+        left, seen = [output], set(ends)
+        while left:
+            index = left.pop()
+            if index in seen or index in self.keys or index not in makers:
+                continue
+            seen.add(index)
+            left.extend(int(source) for source in makers[index].inputs)
+            if index != output:
+                self.note(index, key_of(name, f"inside{index}"))
+
+    def _holds(self, index: int, goal: Array) -> bool:
+        found = self._tensors[index]
+        if found is None or found.shape != goal.shape:
+            return False
+        return float(np.abs(found - goal).max()) <= SAME_VALUE * max(float(np.abs(goal).max()), 1e-6)
+
+    @cached_property
+    def _picture(self) -> Array:
+        shape = self.subgraph.tensors[self.subgraph.inputs[0]].shape
+        return np.random.default_rng(0).integers(0, 256, [int(side) for side in shape]).astype(np.float32)
+
+    @cached_property
+    def _values(self) -> dict[str, Array]:
+        """What the steps give for a picture."""
+        return run(self.graph, self._picture, keep=lambda name: True)
+
+    @cached_property
+    def _tensors(self) -> list[Array | None]:
+        """What the file's tensors hold for the same picture; None for those that are not float."""
+        module = require("ai_edge_litert.interpreter", "tflite")
+        interpreter = module.Interpreter(
+            model_content=self.content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], self._picture)
+        interpreter.invoke()
+        floats = {d["index"] for d in interpreter.get_tensor_details() if d["dtype"] == np.float32}
+        return [
+            interpreter.get_tensor(index) if index in floats else None
+            for index in range(len(self.subgraph.tensors))
+        ]
+
+    def _same(self, index: int, kernel: Array) -> bool:
+        stored = self.model.buffers[self.subgraph.tensors[index].buffer].data
+        if stored is None or 4 * kernel.size != len(stored):
+            return False
+        found = np.frombuffer(np.asarray(stored, np.uint8).tobytes(), np.float32)
+        return bool(np.allclose(found, kernel.reshape(-1), atol=1e-6))
 
     def _has_constant(self, tensors: list[int]) -> bool:
         buffers = self.model.buffers
         return any(buffers[self.subgraph.tensors[index].buffer].data is not None for index in tensors)
+
+
+def _reads(operator: Any) -> list[int]:
+    return [int(index) for index in operator.inputs]
 
 
 def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Collection[str] = ()) -> bytes:
@@ -162,7 +293,8 @@ def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Col
                 algorithm_key=algorithms.NO_QUANTIZE,
             )
     found = {name: _statistics(ranges.get(key, Range(low=0.0, high=1.0))) for name, key in names.items()}
-    return litert.finish(worker, found)
+    written = litert.finish(worker, found)
+    return int8_output(written, ranges[graph.output]) if isinstance(graph[graph.output], Island) else written
 
 
 def _statistics(chosen: Range) -> dict[str, Any]:

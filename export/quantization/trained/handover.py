@@ -52,6 +52,10 @@ def train(task: Task, module: str, *, title: str) -> Graph:
     Raises:
         ExportError: the child failed; what it printed stands above.
     """
+    if islands := task.student.islands:
+        raise ExportError(
+            f"Expected layers that {title} is known for. Received: {islands[0].what}. Use the recipe int8."
+        )
     with tempfile.TemporaryDirectory(prefix="keras_effnet_train_") as folder:
         with (Path(folder) / "task.pickle").open("wb") as file:
             pickle.dump(task, file)
