@@ -145,7 +145,7 @@ class _Walk:
         """A step without weights: only the range of its output is open, or not even that."""
         # the mean of one pixel is the pixel
         of_one_pixel = isinstance(step, Mean) and sources[0].exact.shape[1:3] == (1, 1)
-        if step.keeps_range or of_one_pixel:
+        if step.keeps_range or (of_one_pixel and step.inputs[0] in self.ranges):
             (source,) = step.inputs
             if source in self.ranges:
                 self.ranges[step.name] = self.ranges[source]
