@@ -15,12 +15,12 @@ from material import assert_refused
 import keras_effnet
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.weights.convert import TARGETS, convert
+from keras_effnet.weights.convert import ENDINGS, convert
 from keras_effnet.weights.readers import open_checkpoint
 from tests.weights import foreign
 
 
-@pytest.mark.parametrize("ending", TARGETS)
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("kind", ["timm", "lukemelas", "torchvision", "safetensors", "tensorflow", "tar"])
 def test_converted_weights_are_the_source_bit_for_bit(tmp_path: Path, kind: str, ending: str) -> None:
     layers = foreign.random_layers("lite0", classes=3)
@@ -31,7 +31,7 @@ def test_converted_weights_are_the_source_bit_for_bit(tmp_path: Path, kind: str,
         assert len(checkpoint.metadata["source_sha256"]) == 64
 
 
-@pytest.mark.parametrize(("first", "second"), [TARGETS, TARGETS[::-1]])
+@pytest.mark.parametrize(("first", "second"), [ENDINGS, ENDINGS[::-1]])
 def test_conversion_there_and_back_keeps_weights_and_metadata(
     tmp_path: Path, first: str, second: str
 ) -> None:
@@ -45,7 +45,7 @@ def test_conversion_there_and_back_keeps_weights_and_metadata(
         assert foreign.same_layers(layers, b.layers)
 
 
-@pytest.mark.parametrize("ending", TARGETS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_later_load_of_torchvision_weights_asks_for_their_flags(tmp_path: Path, ending: str) -> None:
     source = foreign.write(tmp_path, "b0", foreign.random_layers("b0"), "torchvision")
     target = convert(source, tmp_path / f"b0{ending}")
@@ -111,7 +111,7 @@ def test_damaged_source_leaves_an_older_target_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pth", "target.safetensors"]
 
 
-@pytest.mark.parametrize("ending", TARGETS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_command_replaces_an_existing_file_only_with_force_and_leaves_ordinary_permissions(
     tmp_path: Path, capsys: Any, ending: str
 ) -> None:
