@@ -6,7 +6,7 @@
 
 MediaPipe Tasks classifies photographs that are cropped to the input's size; its labels and scores are compared
 with those of `keras_effnet.export.load`. Arm's `vela` says how many operators run on an Ethos-U NPU. OpenVINO
-and the other LiteRT API (`CompiledModel`) are asked where this Python has them. MediaPipe and vela get a
+is asked where this Python has it. MediaPipe and vela get a
 Python of their own: their wheels need 400 MB.
 """
 
