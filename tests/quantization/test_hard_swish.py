@@ -77,7 +77,7 @@ def test_activation_agrees_with_keras_and_its_slope_with_differences(name: str) 
     from keras_effnet.export.quantization.ops import in_float
 
     activation = ACTIVATIONS[name]
-    u = np.linspace(-7, 7, 1401, dtype=np.float32)[:, np.newaxis] * np.ones(2, np.float32)
+    u = np.linspace(-7, 7, 14001, dtype=np.float32)[:, np.newaxis] * np.ones(2, np.float32)
     exact = np.asarray(keras.activations.get(name)(u))
     assert np.asarray(activation.compute(in_float, u)) == pytest.approx(exact, abs=1e-6)
     if name != "softmax":

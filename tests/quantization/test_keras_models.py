@@ -186,7 +186,7 @@ def test_unknown_layer_is_an_island_that_costs_only_itself(name: str, few: Any, 
         if operator["op_name"] in ("CONV_2D", "FULLY_CONNECTED")
     ]
     assert weighted and set(weighted) == {np.int8}
-    assert opened.get_output_details()[0]["dtype"] == np.int8
+    assert opened.get_output_details()[0]["dtype"] == np.uint8
 
 
 FILES = [

@@ -318,8 +318,8 @@ def test_machines_share_a_storage(tmp_path: Path) -> None:
 def test_search_command_prints_what_candidates_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("keras_effnet.scaling.TrainOnFolder", lambda **_: Logged(tmp_path / "log"))
-    options = ["scale", "search", "pictures", "--storage", str(tmp_path / "r"), "--quiet"]
+    monkeypatch.setattr("keras_effnet.commands.searches.TrainOnFolder", lambda **_: Logged(tmp_path / "log"))
+    options = ["scale", "search", str(tmp_path), "--storage", str(tmp_path / "r"), "--quiet"]
     assert main(options) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["alpha", "beta", "gamma", "input", "multiply-adds", "growth", "score", "time"]
@@ -385,7 +385,7 @@ def test_search_command_checks_the_folder_before_it_trains(
 ) -> None:
     assert main(["scale", "search", str(tmp_path / "none"), "--storage", str(tmp_path / "r")]) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith("keras-effnet: Expected a folder with train/") and "\n" not in said
+    assert said.startswith("keras-effnet: Expected a folder of pictures") and "\n" not in said
     assert not (tmp_path / "r").exists()
 
 
@@ -438,15 +438,16 @@ def test_useless_target_is_refused_before_anything_is_trained(
 
     with pytest.raises(InvalidInputError, match=r"target_macs to be a number above 0.*target_macs=-5"):
         search_architecture(never, SEARCH_BASELINE, target_macs=-5)
-    assert main(["scale", "architecture", str(colours), "--target-macs", "0"]) == 2
-    assert "Expected target_macs to be a number above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["scale", "architecture", str(colours), "--target-macs", "0"])
+    assert "--target-macs: expected a number above 0" in capsys.readouterr().err
 
 
 def test_architecture_command_trains_and_resumes(
     tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = replace(SEARCH_BASELINE, stages=SEARCH_BASELINE.stages[:2], resolution=32)  # trains in a moment
-    monkeypatch.setattr("keras_effnet.scaling.SEARCH_BASELINE", start)
+    monkeypatch.setattr("keras_effnet.commands.searches.SEARCH_BASELINE", start)
     options = ["scale", "architecture", str(colours), "--epochs", "1", "--quiet"]
     options += ["--storage", str(tmp_path / "trials.log")]
     assert main([*options, "--trials", "1", "--json"]) == 0
