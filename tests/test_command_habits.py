@@ -76,7 +76,7 @@ MISTAKES = [
     ("scale fit", "--max-macs"),
     ("scale fit --max-macs 1G --baseline b99", "Expected"),
     ("scale fit --max-macs many", "800M"),
-    ("scale search nosuch", "not a directory"),
+    ("scale search nosuch", "Expected a folder with train/"),
     ("scale search EMPTY", "without train/"),
     ("scale search pictures --baseline b99", "Expected baseline to be one of"),
     ("scale architecture EMPTY", "without train/"),

@@ -11,7 +11,6 @@ from typing import Any
 from keras_effnet.baselines import Baseline, cost_of, get_baseline
 from keras_effnet.commands.flags import add_json, add_quiet, amount, whole_number
 from keras_effnet.commands.printing import table
-from keras_effnet.errors import InvalidInputError
 from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search_architecture
 from keras_effnet.scaling import search as grid_search
 from keras_effnet.scaling.grid import STEP, TOLERANCE
@@ -81,10 +80,6 @@ def _training(arguments: argparse.Namespace, baseline: Baseline) -> TrainOnFolde
 
 def check(arguments: argparse.Namespace) -> None:
     """Tell what is wrong with the arguments of either."""
-    if not Path(arguments.directory).expanduser().is_dir():
-        raise InvalidInputError(
-            f"Expected a folder of pictures. Received: {arguments.directory!r}, which is not a directory."
-        )
     _training(arguments, _baseline(arguments)).root()
     if arguments.storage is not None:
         check_storage(_storage(arguments.storage))

@@ -24,6 +24,9 @@ class Logged:
     def settings(self) -> dict[str, Any]:
         return {"score": "smooth"}
 
+    def root(self) -> Path:
+        return self.log.parent
+
     def __call__(self, depth: float, width: float, resolution: int) -> float:
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"{depth} {width} {resolution} {os.getpid()}\n")

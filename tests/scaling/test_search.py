@@ -385,7 +385,7 @@ def test_search_command_checks_the_folder_before_it_trains(
 ) -> None:
     assert main(["scale", "search", str(tmp_path / "none"), "--storage", str(tmp_path / "r")]) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith("keras-effnet: Expected a folder of pictures") and "\n" not in said
+    assert said.startswith("keras-effnet: Expected a folder with train/") and "\n" not in said
     assert not (tmp_path / "r").exists()
 
 
