@@ -189,9 +189,22 @@ class _Worker:
         left = [found[key] for key in self.networks if key not in here and state.COMPLETE not in found[key]]
         return any(not states or states & {state.WAITING, state.RUNNING} for states in left)
 
+    def _is_begun(self, trial: Any) -> bool:
+        """Whether another worker of this search drew the same network: Optuna lets two draw at the same time."""
+        states = require("optuna.trial", "search").TrialState
+        return any(
+            other.number < trial.number
+            and other.state == states.RUNNING
+            and other.user_attrs.get(MACHINE) == self.machine
+            and _network_of(other) == trial.params[NETWORK]
+            for other in trial.study.get_trials(deepcopy=False)
+        )
+
     def _objective(self, trial: Any) -> float:
         trial.set_user_attr(MACHINE, self.machine)
         network = self.networks[trial.suggest_categorical(NETWORK, list(self.networks))]
+        if self._is_begun(trial):
+            raise require("optuna", "search").TrialPruned
         asked = f"evaluate({network.depth}, {network.width}, {network.resolution})"
         try:
             score = float(self.evaluate(network.depth, network.width, network.resolution))
@@ -244,7 +257,7 @@ def _enqueue_failed(opened: Any) -> None:
         if trial.state == trials.TrialState.FAIL and trial.params:
             failed.setdefault(_network_of(trial), trial)
     for trial in opened.get_trials(deepcopy=False):
-        if trial.state != trials.TrialState.FAIL:
+        if trial.state not in (trials.TrialState.FAIL, trials.TrialState.PRUNED):
             failed.pop(_network_of(trial), None)
     for trial in failed.values():
         opened.add_trial(
