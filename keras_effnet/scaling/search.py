@@ -189,21 +189,24 @@ class _Worker:
         left = [found[key] for key in self.networks if key not in here and state.COMPLETE not in found[key]]
         return any(not states or states & {state.WAITING, state.RUNNING} for states in left)
 
-    def _is_begun(self, trial: Any) -> bool:
-        """Whether another worker of this search drew the same network: Optuna lets two draw at the same time."""
+    def _is_taken(self, trial: Any) -> bool:
+        """Whether the network has a score by now, or a worker of this search drew it first: Optuna lets both happen."""
         states = require("optuna.trial", "search").TrialState
         return any(
-            other.number < trial.number
-            and other.state == states.RUNNING
-            and other.user_attrs.get(MACHINE) == self.machine
-            and _network_of(other) == trial.params[NETWORK]
+            other.state == states.COMPLETE
+            or (
+                other.state == states.RUNNING
+                and other.number < trial.number
+                and other.user_attrs.get(MACHINE) == self.machine
+            )
             for other in trial.study.get_trials(deepcopy=False)
+            if _network_of(other) == trial.params[NETWORK]
         )
 
     def _objective(self, trial: Any) -> float:
         trial.set_user_attr(MACHINE, self.machine)
         network = self.networks[trial.suggest_categorical(NETWORK, list(self.networks))]
-        if self._is_begun(trial):
+        if self._is_taken(trial):
             raise require("optuna", "search").TrialPruned
         asked = f"evaluate({network.depth}, {network.width}, {network.resolution})"
         try:
