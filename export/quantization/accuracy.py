@@ -17,7 +17,8 @@ from .graph import Graph, IntegerNetwork, Quantized
 from .layerwise import rounded
 from .ops import step_of
 from .ranges import Array, Range
-from .steps import Input, Step, Weighted
+from .steps import Input, Step
+from .weighted import Weighted
 
 SENSITIVITY_IMAGES = 8
 LARGEST_SHARE = 0.5  # of the steps: with more of them in float, float16 is the better recipe

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from .graph import Graph
 from .ops import OUTPUT, PRE, Operator, Swish
 from .ranges import Array, Range, integer_sigmoid, sigmoid
-from .steps import Affine, Conv, Depthwise, Input, Mean, Samples, Step, Weighted
+from .steps import Input, Mean, Samples, Step
+from .weighted import Affine, Conv, Depthwise, Weighted
 
 SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of them
 SAMPLE_BYTES = 1 << 30  # of all samples together: B7 has half a million channels

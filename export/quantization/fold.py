@@ -15,23 +15,8 @@ from .graph import Graph
 from .ops import ACTIVATIONS, Activation, Relu, Softmax
 from .ranges import Array
 from .simplify import Alone, simplify
-from .steps import (
-    Affine,
-    Concatenate,
-    Conv,
-    Dense,
-    Depthwise,
-    Input,
-    Island,
-    Mean,
-    Pad,
-    Pool,
-    Product,
-    Reshape,
-    Step,
-    Sum,
-    Weighted,
-)
+from .steps import Concatenate, Input, Island, Mean, Pad, Pool, Product, Reshape, Step, Sum
+from .weighted import Affine, Conv, Dense, Depthwise, Weighted
 
 # what layers of these classes do, they do in training only
 IDENTITIES = frozenset(

@@ -10,7 +10,8 @@ import numpy as np
 
 from .ops import LINEAR, OUTPUT, PRE, Activation, Operator, in_float, key_of, step_of
 from .ranges import SIGMOID_STEPS, Array, Range
-from .steps import Input, Island, Step, Weighted
+from .steps import Input, Island, Step
+from .weighted import Weighted
 
 Ranges = Mapping[str, Range]
 Value = TypeVar("Value")

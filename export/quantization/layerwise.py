@@ -17,7 +17,8 @@ from . import reconstruction
 from .graph import Graph, Quantized, activate_samples, evaluate
 from .ops import OUTPUT, PRE, in_float
 from .ranges import PIXELS, SEARCH_ELEMENTS, SIGMOID_STEPS, Array, Range, best_range, covering
-from .steps import Affine, Depthwise, Input, Island, Mean, Step, Weighted
+from .steps import Input, Island, Mean, Step
+from .weighted import Affine, Depthwise, Weighted
 
 BATCH = 4
 ROWS = 4096  # regression samples of a layer; wider layers get 4 for each weight of an output

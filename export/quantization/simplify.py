@@ -15,7 +15,8 @@ import numpy as np
 from .graph import Graph
 from .ops import LINEAR, Activation, Linear
 from .ranges import Array
-from .steps import Affine, Conv, Depthwise, Input, Island, Pad, Reshape, Step, Weighted
+from .steps import Input, Island, Pad, Reshape, Step
+from .weighted import Affine, Conv, Depthwise, Weighted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 from .graph import Graph
 from .ops import OUTPUT, Operator, Softmax, key_of
 from .ranges import Array
-from .steps import Input, Step, Weighted
+from .steps import Input, Step
+from .weighted import Weighted
 
 Wrap = Callable[[Any, str, str], Any]  # a layer, the key of its output's range, its kernel's attribute
 

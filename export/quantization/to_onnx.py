@@ -17,7 +17,8 @@ from keras_effnet.errors import require
 from .graph import Graph, IntegerNetwork, Quantized
 from .ops import LARGEST, OUTPUT, Operator, Softmax, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
-from .steps import Input, Step, Weighted
+from .steps import Input, Step
+from .weighted import Weighted
 
 OPSET = 17
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)

@@ -18,7 +18,8 @@ import numpy as np
 from .graph import Graph
 from .ops import LARGEST, OUTPUT, Gain, GateProduct, Operator, key_of
 from .ranges import SIGMOID_STEPS, Range
-from .steps import Input, Product, Step, Sum, Weighted
+from .steps import Input, Product, Step, Sum
+from .weighted import Weighted
 
 LEVELS = 255
 

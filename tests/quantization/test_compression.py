@@ -11,9 +11,9 @@ import pytest
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export.quantization import accuracy
 from keras_effnet.export.quantization.prepare import prepare
-from keras_effnet.export.quantization.steps import Depthwise
 from keras_effnet.export.quantization.to_tflite import integer_tflite
 from keras_effnet.export.quantization.trained.compression import Compression, compress
+from keras_effnet.export.quantization.weighted import Depthwise
 
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("litert_quantizer")

@@ -23,7 +23,7 @@ from ..graph import Graph, IntegerNetwork
 from ..layerwise import Method
 from ..prepare import calibration_images, prepare
 from ..ranges import Array
-from ..steps import Depthwise, Weighted
+from ..weighted import Depthwise, Weighted
 from . import handover
 
 CHILD = "keras_effnet.export.quantization.trained.compression_child"

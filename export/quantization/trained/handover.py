@@ -20,7 +20,7 @@ from keras_effnet.errors import ExportError
 
 from ..graph import Graph
 from ..ranges import Array
-from ..steps import Weighted
+from ..weighted import Weighted
 
 
 @dataclass(frozen=True, kw_only=True)
