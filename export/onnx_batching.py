@@ -15,19 +15,19 @@ _PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"
 
 
 def each_picture(proto: Any) -> Any:
-    """A model with one input and one output, both batched, as a loop over its batch.
+    """A model with one input and batched outputs as a loop over its batch.
 
     Args:
-        proto: `onnx.ModelProto`; input `[N, ...]`, output `[N, classes]`.
+        proto: `onnx.ModelProto`; input `[N, ...]`, outputs `[N, ...]`.
 
     Returns:
-        Another one with the same input and output. Weights lie inside the loop, where runtimes that
+        Another one with the same input and outputs. Weights lie inside the loop, where runtimes that
         rearrange them look for them.
     """
     onnx = require("onnx", "onnx")
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     outer = proto.graph
-    (given,), (taken,) = outer.input, outer.output
+    (given,), several = outer.input, len(outer.output) > 1
     body = onnx.GraphProto()
     body.name = "one_picture"
     body.initializer.extend(outer.initializer)
@@ -35,12 +35,15 @@ def each_picture(proto: Any) -> Any:
     # the ends keep their names, now those of a batch of one
     body.node.append(helper.make_node("Unsqueeze", [_PICTURE, _AXIS], [given.name]))
     body.node.extend(outer.node)
-    body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [_RESULT]))
     body.input.append(helper.make_tensor_value_info(_PICTURE, float32, _shape(given)[1:]))
-    body.output.append(helper.make_tensor_value_info(_RESULT, float32, _shape(taken)[1:]))
-    _rename(body, {given.name: f"{given.name}/one", taken.name: f"{taken.name}/one"})
-    loop = helper.make_node("Scan", [given.name], [taken.name], name="pictures", num_scan_inputs=1, body=body)
-    graph = helper.make_graph([loop], outer.name, [given], [taken])
+    for place, taken in enumerate(outer.output):
+        result = f"{_RESULT}_{place}" if several else _RESULT
+        body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [result]))
+        body.output.append(helper.make_tensor_value_info(result, float32, _shape(taken)[1:]))
+    taken_names = [taken.name for taken in outer.output]
+    _rename(body, {name: f"{name}/one" for name in (given.name, *taken_names)})
+    loop = helper.make_node("Scan", [given.name], taken_names, name="pictures", num_scan_inputs=1, body=body)
+    graph = helper.make_graph([loop], outer.name, [given], outer.output)
     return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
-from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, ModelFacts
 from .onnx_batching import each_picture
 from .options import Options
+from .outputs import tensors_of
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
 from .quantization.prepare import prepare
@@ -33,6 +34,7 @@ PASSES = (
     "remove_identity",
     "remove_back_to_back",
 )
+_END = "keras_effnet_output_"
 CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
 
@@ -62,7 +64,9 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
             network = prepare_int8(facts, calibration, options)
         except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    proto = integer_onnx(network, input_name=INPUT_NAME, output_name=OUTPUT_NAME, layout=facts.info.layout)
+    proto = integer_onnx(
+        network, input_name=INPUT_NAME, output_names=facts.output_names, layout=facts.info.layout
+    )
     _write(proto, path, facts, options)
 
 
@@ -99,7 +103,7 @@ def convert_float(facts: ModelFacts) -> Any:
     nchw = facts.info.layout == "nchw"
     with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
         proto, _ = tf2onnx.convert.from_keras(
-            _functional(facts.model),
+            _functional(facts.model) if len(facts.outputs) == 1 else _numbered(facts.model),
             [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
             opset=OPSET,
             inputs_as_nchw=[INPUT_NAME] if nchw else None,
@@ -107,7 +111,7 @@ def convert_float(facts: ModelFacts) -> Any:
         )
         if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
             raise unknown_operators(facts.info.name, "ONNX", unknown)
-        _name_ends(proto)
+        _name_ends(proto, facts.output_names)
         # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
         return onnxslim.slim(proto)
 
@@ -118,12 +122,29 @@ def _unknown_operators(proto: Any) -> set[str]:
 
 
 def _functional(model: Any) -> Any:
-    """A Sequential as a functional model: tf2onnx looks for its outputs by names that it does not have."""
+    """A Sequential, or a model of one output in a dictionary, as one that tf2onnx finds its output in by name."""
     import keras
 
-    if not isinstance(model, keras.Sequential):
+    if not isinstance(model, keras.Model):
+        return model
+    if not isinstance(model, keras.Sequential) and hasattr(model.output, "shape"):
         return model
     return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def _numbered(model: Any) -> Any:
+    """A model of several outputs as one that tf2onnx finds them in: layers of their own, called like their keys."""
+    if type(model).__module__.partition(".")[0] == "keras":
+        import keras
+    else:
+        keras = require("tf_keras", "qat")
+    ends = {f"{_END}{place}": tensor for place, tensor in enumerate(tensors_of(model))}
+    layer = keras.layers.Activation
+    return keras.Model(
+        model.inputs,
+        {name: layer("linear", name=name)(tensor) for name, tensor in ends.items()},
+        name=model.name,
+    )
 
 
 def _passes() -> dict[str, Any]:
@@ -150,16 +171,17 @@ def _without_copies() -> Iterator[None]:
             os.environ[CATCH_ERRORS] = before
 
 
-def _name_ends(proto: Any) -> None:
-    """One name for the batch axis, and a stable name for the output."""
+def _name_ends(proto: Any, names: Sequence[str]) -> None:
+    """One name for the batch axis, and stable names for the outputs."""
     graph = proto.graph
-    old = graph.output[0].name
+    numbered = {f"{_END}{place}": name for place, name in enumerate(names)}
+    renamed = numbered if len(names) > 1 else {graph.output[0].name: names[0]}
     for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == old:
-                    names[index] = OUTPUT_NAME
-    graph.output[0].name = OUTPUT_NAME
+        for values in (node.input, node.output):
+            for index, name in enumerate(values):
+                values[index] = renamed.get(name, name)
+    for output in graph.output:
+        output.name = renamed[output.name]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del graph.value_info[:]  # written for the old batch name; inferred again below
@@ -204,6 +226,7 @@ def _annotate(proto: Any, facts: ModelFacts) -> None:
         "preprocessing": facts.info.usage,
         "layout": facts.info.layout,
     }
-    if facts.labels:
-        properties[LABELS_KEY] = json.dumps(list(facts.labels))
+    if any(output.labels for output in facts.outputs):
+        named = {output.name: list(output.labels) for output in facts.outputs if output.labels}
+        properties[LABELS_KEY] = json.dumps(named if len(facts.outputs) > 1 else list(facts.labels))
     onnx.helper.set_model_props(proto, properties)

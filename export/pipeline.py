@@ -27,6 +27,7 @@ from keras_effnet.system.resources import release
 from . import timing
 from .model_facts import ModelFacts, facts_of
 from .options import Options
+from .outputs import SaidKinds, SaidLabels, check_decides
 from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
@@ -74,6 +75,7 @@ class Job:
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for the model's own, or ImageNet's.
+        kinds: what its outputs are, see `to_saved_model`.
         size: side of the input in pixels, for a model that leaves it open.
         options: for the targets that follow them.
         overwrite: replace existing artefacts.
@@ -87,7 +89,8 @@ class Job:
     out: Path
     images: npt.NDArray[Any]
     calibration: npt.NDArray[Any] | None = None
-    labels: Sequence[str] | None = None
+    labels: SaidLabels = None
+    kinds: SaidKinds = None
     size: int | None = None
     options: Options = field(default_factory=Options)
     overwrite: bool = False
@@ -138,7 +141,9 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     check_options(job.targets, job.options)
     finals = [final_path(job.out, job.name, target) for target in job.targets]
     check_paths(finals, overwrite=job.overwrite)
-    facts = facts_of(job.model, job.size, job.labels)
+    facts = facts_of(job.model, job.size, job.labels, job.kinds)
+    if job.options.min_agreement is not None:
+        check_decides(facts.outputs)
     with _workspace(job.out) as workspace:
         paths = [workspace / final.name for final in finals]
         held = _write_all(job, facts, paths, progress)
@@ -223,7 +228,7 @@ def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
         release()
         runner = load(path)
         asked = job.options.min_agreement if "min_agreement" in target.options else None
-        reports.append(compare(runner, reference, job.images, target.tolerance.at_least(asked)))
+        reports.append(compare(runner, reference, job.images, target.tolerance.at_least(asked), facts.outputs))
         del runner
     release()
     return reports

@@ -26,7 +26,7 @@ def to_keras(graph: Graph, *, height: int, width: int) -> Any:
         height, width: of the input, in pixels.
 
     Returns:
-        A `keras.Model` from pixels 0–255 `[N, height, width, C]` to what the graph's last step gives.
+        A `keras.Model` from pixels 0–255 `[N, height, width, C]` to the graph's outputs, in its order.
     """
     import keras
 
@@ -40,12 +40,12 @@ def to_keras(graph: Graph, *, height: int, width: int) -> Any:
 
         return image if isinstance(step, Input) else step.compute(do, *sources)
 
-    *_, (_, output) = graph.walk(built)
-    return keras.Model(image, output, name="quantizable")
+    made = graph.results_of(built)
+    return keras.Model(image, made if len(made) > 1 else made[0], name="quantizable")
 
 
 def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any], Any] | None = None) -> Any:
-    """The logits of a graph as a tf_keras model, which tfmot can train: only child processes call this.
+    """The outputs of a graph, logits for probabilities, as a tf_keras model, which tfmot can train: only child processes call this.
 
     `tensorflow_model_optimization` knows `tf_keras` only and turns a whole process over to it.
 
@@ -71,8 +71,8 @@ def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any],
 
         return image if isinstance(step, Input) else step.compute(do, *sources)
 
-    *_, (_, logits) = graph.walk(built)
-    model = tf_keras.Model(image, logits)
+    made = graph.results_of(built)
+    model = tf_keras.Model(image, made if len(made) > 1 else made[0])
     if finish is not None:
         model = finish(model)
     for step in graph.weighted:

@@ -40,9 +40,12 @@ def integer_tflite(
     quantized = network.quantized
     rebuilt = to_keras(quantized.graph, height=network.height, width=network.width)
     channels = int(quantized.graph.input_shape[2] or 0)
-    content = convert_float(rebuilt, (network.height, network.width, channels))
+    content = convert_float(rebuilt, (network.height, network.width, channels), network.output_names)
     ranges = within_limits(quantized.graph, quantized.ranges)
     content = write(content, quantized.graph, ranges, quantized.lifted)
+    for name, step in zip(network.output_names, quantized.graph.outputs, strict=True):
+        if isinstance(quantized.graph[step], Island):
+            content = int8_output(content, name, ranges[step])
     return with_ends(content, input_type, output_type)
 
 
@@ -276,7 +279,7 @@ def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Col
         lifted: names of steps that are to stay float.
 
     Returns:
-        The file, with int8 input and output.
+        The file, with int8 input and outputs, but for those of islands.
     """
     quantizer = require("litert_quantizer.quantizer", "tflite")
     recipe = require("litert_quantizer.recipe", "tflite")
@@ -293,8 +296,7 @@ def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Col
                 algorithm_key=algorithms.NO_QUANTIZE,
             )
     found = {name: _statistics(ranges.get(key, Range(low=0.0, high=1.0))) for name, key in names.items()}
-    written = litert.finish(worker, found)
-    return int8_output(written, ranges[graph.output]) if isinstance(graph[graph.output], Island) else written
+    return litert.finish(worker, found)
 
 
 def _statistics(chosen: Range) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def test_onnx_file_computes_what_was_simulated(network: Any, held_out: Any) -> N
     onnxruntime = pytest.importorskip("onnxruntime")
     results = []
     for layout, images in (("nhwc", held_out), ("nchw", np.transpose(held_out, (0, 3, 1, 2)))):
-        proto = integer_onnx(network, input_name="image", output_name="probabilities", layout=layout)
+        proto = integer_onnx(network, input_name="image", output_names=["probabilities"], layout=layout)
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         results.append(session.run(None, {"image": np.rint(images)})[0])
     assert np.array_equal(*results)

@@ -1,0 +1,200 @@
+"""How close one output of an artefact is to the model's: figures by its kind, and what they must reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.pictures.labels import both_sides
+
+from .outputs import CLASSES, LOGITS, MAP, SIGMOID, Kind, Output
+from .quantization.accuracy import sqnr_db
+from .targets import Tolerance
+
+Array = npt.NDArray[Any]
+
+CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
+NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
+LOW = 5.0  # percentile of the photographs below which a tail is judged
+SHOWN_WORST = 3  # pictures that reports show
+FEWEST_NEIGHBOURS = 8  # pictures among which a nearest one says something: by chance it is right in one of seven
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """How close one output is.
+
+    Attributes:
+        name: of the output.
+        kind: what it is, see `outputs.KINDS`.
+        agreement: share of the same best class, or of the same yes or no, 0–1; None where nothing is decided.
+        near_ties: see `verify.Report`.
+        sqnr_db: 10·log10(signal power / error power) over all pictures; inf when equal.
+        median_sqnr_db, low_sqnr_db, worst_sqnr_db: the same of each picture: their median, the 5th percentile
+            and the smallest.
+        max_abs_error: largest difference of any probability (for other outputs: relative to the largest value).
+        mean_cosine: mean cosine between the outputs, −1–1.
+        same_neighbour: share of the pictures whose nearest other picture, by the cosine of this output, is the
+            same, 0–1; None for outputs that decide, or of few pictures.
+        columns: values of one picture.
+        worst_pictures: places of the pictures with the smallest SQNR, the worst first.
+    """
+
+    name: str
+    kind: str
+    agreement: float | None
+    near_ties: int
+    sqnr_db: float
+    median_sqnr_db: float
+    low_sqnr_db: float
+    worst_sqnr_db: float
+    max_abs_error: float
+    mean_cosine: float
+    same_neighbour: float | None
+    worst_pictures: tuple[int, ...]
+    columns: int = 1
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there is a best class: one among several columns."""
+        return self.kind in (CLASSES.name, LOGITS.name) and self.columns > 1
+
+
+def kind_by_values(values: Array) -> Kind:
+    """What an output most likely is by what it says: for those of which nothing else is known."""
+    if values.ndim > 2:
+        return MAP
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    if values.shape[1] == 1:
+        return SIGMOID if inside else LOGITS
+    return CLASSES if inside and np.allclose(values.sum(axis=1), 1.0, atol=1e-2) else LOGITS
+
+
+def measure(output: Output, reference: Array, values: Array) -> Closeness:
+    """The figures of one output.
+
+    Args:
+        output: which one.
+        reference: what the model says, `[N, ...]`.
+        values: what the artefact says.
+    """
+    kind = output.meaning
+    reference, values = reference.reshape(len(reference), -1), values.reshape(len(values), -1)
+    each = np.array([sqnr_db(one, other) for one, other in zip(reference, values, strict=True)])
+    scale = 1.0 if kind.is_probability else float(np.abs(reference).max(initial=0)) or 1.0
+    few = kind.decides or len(reference) < FEWEST_NEIGHBOURS
+    return Closeness(
+        name=output.name,
+        kind=kind.name,
+        agreement=kind.agreement(reference, values),
+        near_ties=_near_ties(kind, reference, values),
+        sqnr_db=sqnr_db(reference, values),
+        # without interpolation: of equal pictures it is infinite
+        median_sqnr_db=float(np.percentile(each, 50, method="lower")),
+        low_sqnr_db=float(np.percentile(each, LOW, method="lower")),
+        worst_sqnr_db=float(each.min()),
+        max_abs_error=float(np.abs(values - reference).max(initial=0)) / scale,
+        mean_cosine=float(np.mean([_cosine(one, other) for one, other in zip(reference, values, strict=True)])),
+        same_neighbour=None if few else float(np.mean(_nearest(reference) == _nearest(values))),
+        worst_pictures=tuple(int(place) for place in np.argsort(each, kind="stable")[:SHOWN_WORST]),
+        columns=reference.shape[1],
+    )
+
+
+def _cosine(one: Array, other: Array) -> float:
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / max(norms, float(np.finfo(np.float64).tiny))
+
+
+def _nearest(values: Array) -> Array:
+    """For each picture the place of the other one with the largest cosine."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    rows = (values / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
+    similar = rows @ rows.T
+    np.fill_diagonal(similar, -np.inf)
+    return np.asarray(similar.argmax(axis=1))
+
+
+def _near_ties(kind: Kind, reference: Array, values: Array) -> int:
+    """On how many pictures another class is best, but one that the model finds nearly as probable as its own."""
+    if kind not in (CLASSES, SIGMOID, LOGITS):
+        return 0
+    sides = [_two_sides(kind, each) for each in (reference, values)]
+    own, chosen = (np.argmax(each, axis=1)[:, None] for each in sides)
+    best, given = (np.take_along_axis(sides[0], each, axis=1) for each in (own, chosen))
+    near = given >= NEAR_TIE * best if kind.is_probability else given - best >= math.log(NEAR_TIE)
+    return int(np.sum(near & (own != chosen)))
+
+
+def _two_sides(kind: Kind, values: Array) -> Array:
+    """A single column as what both of its sides have; several columns as they are."""
+    if values.shape[1] > 1:
+        return values
+    return both_sides(values, 2) if kind.is_probability else np.concatenate([0 * values, values], axis=1)
+
+
+def missed(found: Closeness, tolerance: Tolerance, images: int) -> list[str]:
+    """What an output does not reach, in words; empty when good."""
+    sentences = []
+    if tolerance.max_abs_error is not None and not found.max_abs_error <= tolerance.max_abs_error:
+        sentences.append(f"Largest error {found.max_abs_error:.2g}, allowed {tolerance.max_abs_error:g}.")
+    required, agreement = tolerance.top1_agreement, found.agreement
+    if required is not None and agreement is not None and agreement < required:
+        remark = _too_few(required, images)
+        if not remark or agreement + found.near_ties / images < required:
+            what = "Top-1 agreement" if found.has_classes else _AGREEMENT[found.kind]
+            sentences.append(f"{what} {agreement:.3f}, required {required:g}.{remark}")
+            if found.kind == LOGITS.name:
+                sentences.append("If these are features and no scores of classes, say so: kinds='embedding'.")
+    for what, value, least in (
+        ("SQNR", found.sqnr_db, tolerance.sqnr_db),
+        ("Median SQNR of a picture", found.median_sqnr_db, tolerance.median_sqnr_db),
+        ("5th percentile of the SQNR of a picture", found.low_sqnr_db, tolerance.low_sqnr_db),
+    ):
+        if least is not None and not value >= least:
+            sentences.append(f"{what} {value:.1f} dB, required {least:g} dB.")
+    for what, share, least in (
+        ("Mean cosine", found.mean_cosine, tolerance.mean_cosine),
+        ("Share of pictures with the same nearest neighbour", found.same_neighbour, tolerance.same_neighbour),
+    ):
+        if least is not None and share is not None and not share >= least:
+            sentences.append(f"{what} {share:.3f}, required {least:g}.")
+    return sentences
+
+
+# what the agreement is called where there is no best class
+_AGREEMENT = {
+    "classes": "Agreement",
+    "logits": "Agreement at the threshold 0:",
+    "sigmoid": "Agreement at the threshold 0.5:",
+    "sigmoids": "Agreement of the decisions at the threshold 0.5:",
+}
+
+
+def shown_agreement(agreement: float, images: int) -> float:
+    """The agreement on all such pictures that these ones show, with 95 % confidence, 0–1.
+
+    The lower end of Wilson's interval (1927): 8 of 8 show 0.75, 52 of 52 or 99 of 100 show 0.95.
+
+    Args:
+        agreement: share of the pictures that agree, 0–1.
+        images: how many there are.
+    """
+    noise = CONFIDENT**2 / images
+    spread = CONFIDENT * math.sqrt(agreement * (1 - agreement) / images + noise / (4 * images))
+    return (agreement + noise / 2 - spread) / (1 + noise)
+
+
+def _too_few(required: float, images: int) -> str:
+    """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
+    if required >= 1:
+        return ""
+    enough = math.ceil(CONFIDENT**2 * required / (1 - required))
+    if images >= enough:
+        return ""
+    return f" {images} pictures are few to judge a share by: verify on {enough} or more."
