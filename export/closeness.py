@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.pictures.labels import both_sides
-
-from .outputs import CLASSES, LOGITS, MAP, SIGMOID, Kind, Output
+from .kinds import CLASSES, LOGITS, MAP, SIGMOID, Kind
+from .outputs import Output
 from .quantization.accuracy import sqnr_db
 from .targets import Tolerance
 
@@ -21,7 +20,9 @@ CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie
 NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
 LOW = 5.0  # percentile of the photographs below which a tail is judged
 SHOWN_WORST = 3  # pictures that reports show
-FEWEST_NEIGHBOURS = 8  # pictures among which a nearest one says something: by chance it is right in one of seven
+FEWEST_NEIGHBOURS = (
+    8  # pictures among which a nearest one says something: by chance it is right in one of seven
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Closeness:
         kind: what it is, see `outputs.KINDS`.
         agreement: share of the same best class, or of the same yes or no, 0–1; None where nothing is decided.
         near_ties: see `verify.Report`.
+        agreement_but_near_ties: the agreement if these counted as the same.
         sqnr_db: 10·log10(signal power / error power) over all pictures; inf when equal.
         median_sqnr_db, low_sqnr_db, worst_sqnr_db: the same of each picture: their median, the 5th percentile
             and the smallest.
@@ -41,13 +43,14 @@ class Closeness:
         same_neighbour: share of the pictures whose nearest other picture, by the cosine of this output, is the
             same, 0–1; None for outputs that decide, or of few pictures.
         columns: values of one picture.
-        worst_pictures: places of the pictures with the smallest SQNR, the worst first.
+        worst_pictures: places of the pictures that differ most, the worst first, each with its SQNR.
     """
 
     name: str
     kind: str
     agreement: float | None
     near_ties: int
+    agreement_but_near_ties: float | None
     sqnr_db: float
     median_sqnr_db: float
     low_sqnr_db: float
@@ -55,7 +58,7 @@ class Closeness:
     max_abs_error: float
     mean_cosine: float
     same_neighbour: float | None
-    worst_pictures: tuple[int, ...]
+    worst_pictures: tuple[tuple[int, float], ...]
     columns: int = 1
 
     @property
@@ -86,21 +89,29 @@ def measure(output: Output, reference: Array, values: Array) -> Closeness:
     reference, values = reference.reshape(len(reference), -1), values.reshape(len(values), -1)
     each = np.array([sqnr_db(one, other) for one, other in zip(reference, values, strict=True)])
     scale = 1.0 if kind.is_probability else float(np.abs(reference).max(initial=0)) or 1.0
+    near = _near_ties(kind, reference, values)
     few = kind.decides or len(reference) < FEWEST_NEIGHBOURS
     return Closeness(
         name=output.name,
         kind=kind.name,
         agreement=kind.agreement(reference, values),
-        near_ties=_near_ties(kind, reference, values),
+        near_ties=int(np.sum(near)) if kind.has_one_decision else 0,
+        agreement_but_near_ties=kind.agreement(reference, values, near),
         sqnr_db=sqnr_db(reference, values),
         # without interpolation: of equal pictures it is infinite
         median_sqnr_db=float(np.percentile(each, 50, method="lower")),
         low_sqnr_db=float(np.percentile(each, LOW, method="lower")),
         worst_sqnr_db=float(each.min()),
         max_abs_error=float(np.abs(values - reference).max(initial=0)) / scale,
-        mean_cosine=float(np.mean([_cosine(one, other) for one, other in zip(reference, values, strict=True)])),
+        mean_cosine=float(
+            np.mean([_cosine(one, other) for one, other in zip(reference, values, strict=True)])
+        ),
         same_neighbour=None if few else float(np.mean(_nearest(reference) == _nearest(values))),
-        worst_pictures=tuple(int(place) for place in np.argsort(each, kind="stable")[:SHOWN_WORST]),
+        worst_pictures=tuple(
+            (int(place), float(each[place]))
+            for place in np.argsort(each, kind="stable")[:SHOWN_WORST]
+            if math.isfinite(each[place])
+        ),
         columns=reference.shape[1],
     )
 
@@ -120,22 +131,23 @@ def _nearest(values: Array) -> Array:
     return np.asarray(similar.argmax(axis=1))
 
 
-def _near_ties(kind: Kind, reference: Array, values: Array) -> int:
-    """On how many pictures another class is best, but one that the model finds nearly as probable as its own."""
-    if kind not in (CLASSES, SIGMOID, LOGITS):
-        return 0
-    sides = [_two_sides(kind, each) for each in (reference, values)]
-    own, chosen = (np.argmax(each, axis=1)[:, None] for each in sides)
-    best, given = (np.take_along_axis(sides[0], each, axis=1) for each in (own, chosen))
+def _near_ties(kind: Kind, reference: Array, values: Array) -> Array:
+    """Where another decision is taken, but one that the model finds nearly as probable as its own.
+
+    In the shape of `Kind.decisions`.
+    """
+    if not kind.decides:
+        return np.zeros(len(reference), bool)
+    if kind.threshold is not None:
+        other = np.minimum(reference, 1 - reference) >= NEAR_TIE * np.maximum(reference, 1 - reference)
+        return np.asarray(other & (kind.decisions(reference) != kind.decisions(values)))
+    if reference.shape[1] == 1:  # a logit against 0
+        near = np.abs(reference) <= -math.log(NEAR_TIE)
+        return np.asarray(near & (kind.decisions(reference) != kind.decisions(values)))
+    own, chosen = (np.argmax(each, axis=1)[:, None] for each in (reference, values))
+    best, given = (np.take_along_axis(reference, each, axis=1) for each in (own, chosen))
     near = given >= NEAR_TIE * best if kind.is_probability else given - best >= math.log(NEAR_TIE)
-    return int(np.sum(near & (own != chosen)))
-
-
-def _two_sides(kind: Kind, values: Array) -> Array:
-    """A single column as what both of its sides have; several columns as they are."""
-    if values.shape[1] > 1:
-        return values
-    return both_sides(values, 2) if kind.is_probability else np.concatenate([0 * values, values], axis=1)
+    return np.asarray(near & (own != chosen))[:, 0]
 
 
 def missed(found: Closeness, tolerance: Tolerance, images: int) -> list[str]:
@@ -146,7 +158,7 @@ def missed(found: Closeness, tolerance: Tolerance, images: int) -> list[str]:
     required, agreement = tolerance.top1_agreement, found.agreement
     if required is not None and agreement is not None and agreement < required:
         remark = _too_few(required, images)
-        if not remark or agreement + found.near_ties / images < required:
+        if not remark or (found.agreement_but_near_ties or 0.0) < required:
             what = "Top-1 agreement" if found.has_classes else _AGREEMENT[found.kind]
             sentences.append(f"{what} {agreement:.3f}, required {required:g}.{remark}")
             if found.kind == LOGITS.name:

@@ -112,7 +112,9 @@ class ArtefactInfo:
         """
         try:
             told = json.loads(text)
-            outputs = [Output(**{**each, "labels": tuple(each["labels"])}) for each in told.pop("outputs", ())]
+            outputs = [
+                Output(**{**each, "labels": tuple(each["labels"])}) for each in told.pop("outputs", ())
+            ]
             return cls(**told, outputs=tuple(outputs))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidInputError(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.reports import page
 from keras_effnet.system.files import (
     check_writable,
     compressed_size_of,
@@ -50,6 +52,7 @@ class Artefact(Report):
         kept: whether it has its final name.
         lifted: steps of an integer file that stayed float to meet `min_agreement`.
         held_out_agreement: what the calibration photographs held out for that showed.
+        pictures: those that differ most, by their places, for the page: `src` of an image.
     """
 
     model: str
@@ -61,6 +64,12 @@ class Artefact(Report):
     kept: bool
     lifted: tuple[str, ...] = ()
     held_out_agreement: float | None = None
+    pictures: Mapping[int, str] = field(default_factory=dict, repr=False)
+
+    def row(self) -> dict[str, Any]:
+        told = super().row()
+        del told["pictures"]  # a program has the photographs
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +237,9 @@ def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
         release()
         runner = load(path)
         asked = job.options.min_agreement if "min_agreement" in target.options else None
-        reports.append(compare(runner, reference, job.images, target.tolerance.at_least(asked), facts.outputs))
+        reports.append(
+            compare(runner, reference, job.images, target.tolerance.at_least(asked), facts.outputs)
+        )
         del runner
     release()
     return reports
@@ -248,7 +259,19 @@ def _artefact(
         kept=report.ok or job.keep_failed,
         lifted=held[0],
         held_out_agreement=held[1],
+        pictures=_worst_pictures(report, job.images),
     )
+
+
+def _worst_pictures(report: Report, images: npt.NDArray[Any]) -> dict[int, str]:
+    """The photographs on which some output differs most, small; none of other channels than people see."""
+    if images.shape[-1] not in (1, 3):
+        return {}
+    places = dict.fromkeys(place for output in report.outputs for place, _ in output.worst_pictures)
+    pixels = {place: np.clip(np.rint(images[place]), 0, 255).astype(np.uint8) for place in places}
+    return {
+        place: page.thumbnail(each[..., 0] if each.shape[-1] == 1 else each) for place, each in pixels.items()
+    }
 
 
 def sha256_of(path: Path) -> str:

@@ -16,9 +16,9 @@ from keras_effnet.errors import InvalidInputError, require_installed, unknown_na
 from keras_effnet.system.files import staged
 
 from . import onnx_model, saved_model, tflite
+from .kinds import Kind
 from .model_facts import ModelFacts
 from .options import Options
-from .outputs import Kind
 from .precision import plain_keras
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"

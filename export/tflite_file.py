@@ -35,9 +35,7 @@ _RGB, _GRAYSCALE = 1, 2
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 
-def convert_float(
-    model: Any, shape: tuple[int, int, int], names: Sequence[str] = (ONLY_OUTPUT,)
-) -> bytes:
+def convert_float(model: Any, shape: tuple[int, int, int], names: Sequence[str] = (ONLY_OUTPUT,)) -> bytes:
     """The float32 file of a model, with a batch of one.
 
     Args:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from keras_effnet.errors import ExportError, require
 
-from ..outputs import CLASSES, Kind
+from ..kinds import CLASSES, Kind
 from .graph import Graph, IntegerNetwork, Quantized
 from .layerwise import rounded
 from .ops import step_of

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from keras_effnet.system.files import shown, staged
 from keras_effnet.train.results import Mistake, Outcome, reason_for_result, worst_mistakes
 
 MISTAKES = 12
-THUMB = 224  # pixels
 _TICKS = 40  # classes, up to which the confusion matrix names them
 _CELL = 0.3  # inches of one of its cells
 
@@ -130,16 +127,6 @@ def _row(
         "truth": listing.classes[mistake.truth],
         "guess": listing.classes[mistake.guess],
         "probability": mistake.probability,
-        "picture": _data_url(pixels),
-        "heat": None if heat is None else _data_url(heat),
+        "picture": page.thumbnail(pixels),
+        "heat": None if heat is None else page.thumbnail(heat),
     }
-
-
-def _data_url(pixels: npt.NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMB, THUMB))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -53,7 +53,9 @@ def fit(
     def update(pictures: Any, goal: Any, classes: Any) -> Any:
         with tf.GradientTape() as tape:
             made = tf.nest.flatten(student(pictures, training=True))
-            loss = tf.add_n([_noise(one, other) for one, other in zip(tf.nest.flatten(goal), made, strict=True)])
+            loss = tf.add_n(
+                [_noise(one, other) for one, other in zip(tf.nest.flatten(goal), made, strict=True)]
+            )
             if labels is not None:
                 entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, made[0])
                 loss += training["label_weight"] * tf.reduce_mean(entropy)
