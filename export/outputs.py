@@ -187,9 +187,9 @@ def places_of(model: Any) -> list[int]:
 
 def _found(graph: CallGraph | None, position: int | None, shape: tuple[Any, ...]) -> Kind:
     """The kind of an output by the layers that make it; `position` is that of the call that does."""
-    if len(shape) != 1:
+    if len(shape) > 1:
         return MAP
-    if graph is None or position is None:
+    if graph is None or position is None or not shape:
         return EMBEDDING
     last = _deciding(graph, position)
     activation = _activation_of(last)

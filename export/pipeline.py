@@ -33,7 +33,7 @@ from .outputs import SaidKinds, SaidLabels, check_decides
 from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import Report, compare, reference_outputs
+from .verify import Report, affordable, compare, reference_outputs
 
 Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
 
@@ -153,6 +153,7 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     facts = facts_of(job.model, job.size, job.labels, job.kinds)
     if job.options.min_agreement is not None:
         check_decides(facts.outputs)
+    job = replace(job, images=affordable(facts.model, job.images))
     with _workspace(job.out) as workspace:
         paths = [workspace / final.name for final in finals]
         held = _write_all(job, facts, paths, progress)

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, VerificationError
+from keras_effnet.errors import InvalidInputError, VerificationError, warn
 from keras_effnet.pictures.reading import check_pixels
 
 from .closeness import Closeness, kind_by_values, measure, missed
-from .outputs import ONLY_OUTPUT, Output, SaidKinds, by_name, output_names, outputs_of
+from .outputs import ONLY_OUTPUT, Output, SaidKinds, by_name, output_names, outputs_of, tensors_of
 from .precision import in_float32, plain_keras
 from .runners import Runner, load
 from .soundness import check_same_answer
 from .targets import Tolerance, tolerance_of
 
 REFERENCE_BATCH = 8
+OUTPUT_BYTES = 1 << 30  # of a model's outputs for all pictures; an artefact's are as many
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
 
 
@@ -130,6 +131,7 @@ def verify(
     asked = tolerance or tolerance_of(runner.format, runner.recipe)
     _check_tolerance(asked, outputs)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
+    pixels = affordable(exact, pixels)
     reference = reference_outputs(exact, pixels)
     report = compare(runner, reference, pixels, asked, outputs)
     if raise_on_failure:
@@ -176,6 +178,21 @@ def _check_tolerance(tolerance: Tolerance, outputs: Sequence[Output]) -> None:
                 f"Expected a tolerance that says something of {output.name!r}, {output.kind} ({output.meaning.words})."
                 f" Received: {tolerance}. Ask for example for max_abs_error or mean_cosine."
             )
+
+
+def affordable(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As many pictures, from all over the set, as the outputs of a model can be held of: maps are large."""
+    if all(len(tensor.shape) <= 2 for tensor in tensors_of(model)):
+        return pixels
+    made = by_name(output_names(model), model(pixels[:1], training=False)).values()
+    count = max(REFERENCE_BATCH, OUTPUT_BYTES // sum(4 * int(np.prod(tensor.shape)) for tensor in made))
+    if count >= len(pixels):
+        return pixels
+    warn(
+        f"Compares {count} of {len(pixels)} pictures: the outputs of {model.name!r} would exceed "
+        f"{OUTPUT_BYTES >> 30} GiB with more."
+    )
+    return pixels[np.linspace(0, len(pixels) - 1, count).astype(int)]
 
 
 def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:

@@ -373,9 +373,9 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     asked: list[float | None] = []
     compare = pipeline.compare
 
-    def watched(runner: Any, reference: Any, images: Any, tolerance: Any) -> Any:
+    def watched(runner: Any, reference: Any, images: Any, tolerance: Any, outputs: Any) -> Any:
         asked.append(tolerance.top1_agreement)
-        return compare(runner, reference, images, tolerance)
+        return compare(runner, reference, images, tolerance, outputs)
 
     monkeypatch.setattr(pipeline, "compare", watched)
     met = replace(network, quantized=network.quantized.lift("stem_conv"), agreement=0.98)
