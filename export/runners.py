@@ -79,7 +79,8 @@ class Runner:
     def answers(self, pixels: Pixels) -> Answers:
         """The outputs by name, also a single one, for pictures that were checked."""
         if self.dynamic_batch:
-            return self.run(pixels)
+            made = self.run(pixels)
+            return {name: made[name] for name in self.names}
         each = [self.run(pixels[index : index + 1]) for index in range(len(pixels))]
         return {name: np.concatenate([answers[name] for answers in each]) for name in self.names}
 

@@ -260,8 +260,10 @@ def test_logits_and_what_is_made_of_them_leave_in_integers_together(
 def test_output_that_integers_are_not_known_for_leaves_in_integers_beside_others(
     heads: Any, pictures: Any, tmp_path: Path
 ) -> None:
-    odd = keras.ops.sin(heads.output["features"])
-    model = keras.Model(heads.input, {"odd": odd, "more": keras.ops.cos(odd), "first": heads.output["first"]})
+    features = heads.output["features"]
+    odd = keras.ops.sin(features)
+    made = {"odd": odd, "more": keras.ops.cos(odd), "first": heads.output["first"], "features": features}
+    model = keras.Model(heads.input, made)
     with pytest.warns(UserWarning, match="Integers are not known for"):
         path = write(model, tmp_path, "tflite:int8", pictures)
     from ai_edge_litert.interpreter import Interpreter

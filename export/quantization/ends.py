@@ -75,6 +75,20 @@ def int8_output(content: bytes, name: str, chosen: Range) -> bytes:
     return pack(model)
 
 
+def without_dequantize(content: bytes) -> bytes:
+    """Let all outputs come in integers that have them.
+
+    Where one output is a float island's, the LiteRT quantizer takes none of them for an integer one.
+    """
+    model, schema = _read(content)
+    for end in _ends(model):
+        if (last := end.maker(schema, "DEQUANTIZE")) is not None:
+            if not end.is_read:  # by a float island
+                end.graph.operators.remove(last)
+            end.move(int(last.inputs[0]))
+    return pack(model)
+
+
 def uint8_output(content: bytes) -> bytes:
     """Let a file return uint8 of the same scale: a QUANTIZE at each end, which moves the zero point."""
     model, schema = _read(content)
@@ -137,23 +151,34 @@ class _End:
         """What sets the names of its tensors apart from those of other outputs."""
         return b"" if len(self.graph.outputs) == 1 else b"_%d" % self.place
 
+    @property
+    def is_read(self) -> bool:
+        """Whether an operator of the file reads it."""
+        return any(self.index in operator.inputs for operator in self.graph.operators)
+
     def append(self, schema: Any, code: str, tensor: Any, name: bytes) -> None:
         """Put an operator behind the output; the tensor that it makes takes the signature."""
         inner, outer = self.index, _add(self.graph, tensor, name + self.mark)
         self.graph.operators.append(_operator(self.model, schema, code, inner, outer))
+        self.move(outer)
+
+    def move(self, outer: int) -> None:
+        """Let another tensor be the output."""
+        outputs = self.graph.outputs
         self.graph.outputs = np.array(
-            [outer if place == self.place else index for place, index in enumerate(self.graph.outputs)],
-            np.int32,
+            [outer if place == self.place else index for place, index in enumerate(outputs)], np.int32
         )
         self.entry.tensorIndex = outer
 
+    def maker(self, schema: Any, code: str) -> Any:
+        """The operator of a kind that makes it; None where another one does."""
+        wanted = getattr(schema.BuiltinOperator, code)
+        (found,) = (operator for operator in self.graph.operators if self.index in operator.outputs)
+        return found if self.model.operatorCodes[found.opcodeIndex].builtinCode == wanted else None
+
     def softmax(self, schema: Any) -> Any:
         """The SOFTMAX that makes it and that nobody else reads; else None."""
-        operators, code = self.graph.operators, schema.BuiltinOperator.SOFTMAX
-        if any(self.index in operator.inputs for operator in operators):
-            return None
-        (maker,) = (operator for operator in operators if self.index in operator.outputs)
-        return maker if self.model.operatorCodes[maker.opcodeIndex].builtinCode == code else None
+        return None if self.is_read else self.maker(schema, "SOFTMAX")
 
 
 def _ends(model: Any) -> list[_End]:

@@ -13,7 +13,7 @@ from keras_effnet.errors import ExportError, require
 
 from ..tflite_file import convert_float
 from . import litert
-from .ends import int8_output, with_ends
+from .ends import int8_output, with_ends, without_dequantize
 from .graph import Graph, IntegerNetwork, run
 from .ops import OUTPUT, Operator, key_of, step_of
 from .ranges import Array, Range
@@ -43,9 +43,12 @@ def integer_tflite(
     content = convert_float(rebuilt, (network.height, network.width, channels), network.output_names)
     ranges = within_limits(quantized.graph, quantized.ranges)
     content = write(content, quantized.graph, ranges, quantized.lifted)
-    for name, step in zip(network.output_names, quantized.graph.outputs, strict=True):
-        if isinstance(quantized.graph[step], Island):
-            content = int8_output(content, name, ranges[step])
+    ends = dict(zip(network.output_names, quantized.graph.outputs, strict=True))
+    islands = {name: step for name, step in ends.items() if isinstance(quantized.graph[step], Island)}
+    if islands and len(ends) > len(islands):
+        content = without_dequantize(content)
+    for name, step in islands.items():
+        content = int8_output(content, name, ranges[step])
     return with_ends(content, input_type, output_type)
 
 
