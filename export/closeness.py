@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .kinds import CLASSES, LOGITS, MAP, SIGMOID, Kind
+from .kinds import CLASSES, KINDS, LOGITS, MAP, SIGMOID, Kind
 from .outputs import Output
 from .quantization.accuracy import sqnr_db
 from .targets import Tolerance
@@ -43,6 +43,7 @@ class Closeness:
         same_neighbour: share of the pictures whose nearest other picture, by the cosine of this output, is the
             same, 0–1; None for outputs that decide, or of few pictures.
         columns: values of one picture.
+        judged_by: how many decisions the agreement rests on: pictures, or of many sigmoids the rarer of yes and no.
         worst_pictures: places of the pictures that differ most, the worst first, each with its SQNR.
     """
 
@@ -60,6 +61,7 @@ class Closeness:
     same_neighbour: float | None
     worst_pictures: tuple[tuple[int, float], ...]
     columns: int = 1
+    judged_by: int = 0
 
     @property
     def has_classes(self) -> bool:
@@ -113,7 +115,16 @@ def measure(output: Output, reference: Array, values: Array) -> Closeness:
             if math.isfinite(each[place])
         ),
         columns=reference.shape[1],
+        judged_by=_cases(kind, reference),
     )
+
+
+def _cases(kind: Kind, reference: Array) -> int:
+    """How many decisions an agreement rests on."""
+    if not kind.decides or kind.has_one_decision:
+        return len(reference)
+    yes = int(np.sum(kind.decisions(reference)))
+    return min(count for count in (yes, reference.size - yes) if count)
 
 
 def _cosine(one: Array, other: Array) -> float:
@@ -150,17 +161,18 @@ def _near_ties(kind: Kind, reference: Array, values: Array) -> Array:
     return np.asarray(near & (own != chosen))[:, 0]
 
 
-def missed(found: Closeness, tolerance: Tolerance, images: int) -> list[str]:
+def missed(found: Closeness, tolerance: Tolerance) -> list[str]:
     """What an output does not reach, in words; empty when good."""
     sentences = []
     if tolerance.max_abs_error is not None and not found.max_abs_error <= tolerance.max_abs_error:
         sentences.append(f"Largest error {found.max_abs_error:.2g}, allowed {tolerance.max_abs_error:g}.")
     required, agreement = tolerance.top1_agreement, found.agreement
     if required is not None and agreement is not None and agreement < required:
-        remark = _too_few(required, images)
+        what = "pictures" if KINDS[found.kind].has_one_decision else "cases of the rarer of yes and no"
+        remark = _too_few(required, found.judged_by, what)
         if not remark or (found.agreement_but_near_ties or 0.0) < required:
-            what = "Top-1 agreement" if found.has_classes else _AGREEMENT[found.kind]
-            sentences.append(f"{what} {agreement:.3f}, required {required:g}.{remark}")
+            called = "Top-1 agreement" if found.has_classes else _AGREEMENT[found.kind]
+            sentences.append(f"{called} {agreement:.3f}, required {required:g}.{remark}")
             if found.kind == LOGITS.name:
                 sentences.append("If these are features and no scores of classes, say so: kinds='embedding'.")
     for what, value, least in (
@@ -202,11 +214,11 @@ def shown_agreement(agreement: float, images: int) -> float:
     return (agreement + noise / 2 - spread) / (1 + noise)
 
 
-def _too_few(required: float, images: int) -> str:
+def _too_few(required: float, cases: int, what: str) -> str:
     """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
     if required >= 1:
         return ""
     enough = math.ceil(CONFIDENT**2 * required / (1 - required))
-    if images >= enough:
+    if cases >= enough:
         return ""
-    return f" {images} pictures are few to judge a share by: verify on {enough} or more."
+    return f" {cases} {what} are few to judge a share by: verify on {enough} or more."

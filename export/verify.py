@@ -252,7 +252,7 @@ def compare(
         if second is not None:
             other = measure(output, wanted[:SECOND_BATCH], second[name])
             figures = replace(figures, max_abs_error=max(figures.max_abs_error, other.max_abs_error))
-        sentences += missed(figures, tolerance.of_kind(output.meaning), len(pixels))
+        sentences += missed(figures, tolerance.of_kind(output.meaning))
         of = f"{name}: " if isinstance(reference, Mapping) and len(reference) > 1 else ""
         failures += [of + sentence for sentence in sentences]
         found.append(figures)
@@ -282,12 +282,12 @@ def _check_shape(runner: Runner, name: str, wanted: npt.NDArray[Any], values: np
 
 def _worst(found: Sequence[Closeness]) -> dict[str, Any]:
     """The figures of a report: of each the worst output."""
-    decided = [each for each in found if each.agreement is not None]
-    classes = [each.agreement for each in decided if each.has_classes]
+    decided = [(each.agreement, each) for each in found if each.agreement is not None]
+    classes = [share for share, each in decided if each.has_classes]
     return {
-        "top1_agreement": min(classes) if classes else None,
-        "agreement": min((each.agreement for each in decided), default=None),
-        "near_ties": min(decided, key=lambda each: each.agreement).near_ties if decided else 0,
+        "top1_agreement": min(classes, default=None),
+        "agreement": min((share for share, _ in decided), default=None),
+        "near_ties": min(decided, key=lambda pair: pair[0])[1].near_ties if decided else 0,
         "sqnr_db": min(each.sqnr_db for each in found),
         "max_abs_error": max(each.max_abs_error for each in found),
         "mean_cosine": min(each.mean_cosine for each in found),

@@ -82,5 +82,5 @@ def test_kind_that_there_is_not_is_refused_at_once(
 
 
 def test_kind_of_an_output_that_there_is_not_is_refused(exported: Path, tmp_path: Path, capsys: Any) -> None:
-    command = ["export", str(exported / "heads.keras"), "--to", "onnx", "--kind", "clas=classes"]
+    command = ["export", str(exported / "heads.keras"), "--to", "onnx", "--kind", "clas=classes", "--quiet"]
     assert_refused([*command, "--out", str(tmp_path / "out")], "Did you mean 'class'?", capsys)
