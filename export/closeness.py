@@ -20,6 +20,7 @@ CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie
 NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
 LOW = 5.0  # percentile of the photographs below which a tail is judged
 SHOWN_WORST = 3  # pictures that reports show
+NOTICEABLE = 60.0  # dB: a thousandth of the signal; what is closer differs by the order of additions
 FEWEST_NEIGHBOURS = (
     8  # pictures among which a nearest one says something: by chance it is right in one of seven
 )
@@ -44,7 +45,8 @@ class Closeness:
             same, 0–1; None for outputs that decide, or of few pictures.
         columns: values of one picture.
         judged_by: how many decisions the agreement rests on: pictures, or of many sigmoids the rarer of yes and no.
-        worst_pictures: places of the pictures that differ most, the worst first, each with its SQNR.
+        worst_pictures: places of the pictures that differ most, the worst first, each with its SQNR; none of
+            those that differ by less than `NOTICEABLE`.
     """
 
     name: str
@@ -112,7 +114,7 @@ def measure(output: Output, reference: Array, values: Array) -> Closeness:
         worst_pictures=tuple(
             (int(place), float(each[place]))
             for place in np.argsort(each, kind="stable")[:SHOWN_WORST]
-            if math.isfinite(each[place])
+            if each[place] < NOTICEABLE
         ),
         columns=reference.shape[1],
         judged_by=_cases(kind, reference),

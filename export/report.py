@@ -14,6 +14,7 @@ from typing import Any
 from keras_effnet.reports import page
 from keras_effnet.system.files import staged
 
+from .closeness import NOTICEABLE
 from .pipeline import Artefact
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
@@ -156,12 +157,12 @@ def _agreement(row: dict[str, Any]) -> float | None:
 
 
 def _spread(rows: Sequence[dict[str, Any]]) -> list[Any]:
-    """The SQNR over the photographs, for each output that is not exact."""
+    """The SQNR over the photographs, for each output in which a difference can be seen."""
     drawn = [
         (row, output)
         for row in rows
         for output in row.get("outputs", ())
-        if output["worst_sqnr_db"] is not None and output["median_sqnr_db"] is not None
+        if output["median_sqnr_db"] is not None and output["worst_sqnr_db"] < NOTICEABLE
     ]
     if not drawn:
         return []
@@ -171,5 +172,5 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[Any]:
     ]
     spread = [[output[f"{what}_sqnr_db"] for what in ("worst", "low", "median")] for _, output in drawn]
     colors = [page.GOOD if row["ok"] else page.BAD for row, _ in drawn]
-    title = "SQNR of a photograph (dB): worst, 5th percentile, median"
+    title = "SQNR of a photograph (dB), worst to median"
     return [page.spans(title, names, spread, colors)]
