@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.errors import counted
+
 from .kinds import CLASSES, KINDS, LOGITS, MAP, SIGMOID, Kind
 from .outputs import Output
 from .quantization.accuracy import sqnr_db
@@ -170,7 +172,7 @@ def missed(found: Closeness, tolerance: Tolerance) -> list[str]:
         sentences.append(f"Largest error {found.max_abs_error:.2g}, allowed {tolerance.max_abs_error:g}.")
     required, agreement = tolerance.top1_agreement, found.agreement
     if required is not None and agreement is not None and agreement < required:
-        what = "pictures" if KINDS[found.kind].has_one_decision else "cases of the rarer of yes and no"
+        what = "picture" if KINDS[found.kind].has_one_decision else "case"
         remark = _too_few(required, found.judged_by, what)
         if not remark or (found.agreement_but_near_ties or 0.0) < required:
             called = "Top-1 agreement" if found.has_classes else _AGREEMENT[found.kind]
@@ -223,4 +225,5 @@ def _too_few(required: float, cases: int, what: str) -> str:
     enough = math.ceil(CONFIDENT**2 * required / (1 - required))
     if cases >= enough:
         return ""
-    return f" {cases} {what} are few to judge a share by: verify on {enough} or more."
+    few = f"{counted(cases, what)} {'is' if cases == 1 else 'are'} few"
+    return f" {few} to judge a share by: verify on {enough} or more."

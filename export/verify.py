@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, VerificationError, warn
+from keras_effnet.errors import InvalidInputError, VerificationError, counted, warn
 from keras_effnet.pictures.reading import check_pixels
 
 from .closeness import Closeness, kind_by_values, measure, missed
@@ -87,7 +87,7 @@ class Report:
         """
         if not self.ok:
             raise VerificationError(
-                f"Expected {self.file!r} ({self.recipe}) to agree with its model on {self.images} pictures. "
+                f"Expected {self.file!r} ({self.recipe}) to agree with its model on {counted(self.images, 'picture')}. "
                 f"{' '.join(self.failures)} Do not use this file.",
                 self,
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands.flags import (
@@ -14,6 +13,7 @@ from keras_effnet.commands.flags import (
     add_kinds,
     add_size,
     add_weights,
+    check_directory,
     kinds_of,
     read_directory,
     weights_of,
@@ -27,12 +27,12 @@ from keras_effnet.commands.models import (
     classes_of,
     side_of,
 )
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.closeness import shown_agreement
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.verify import near_ties_of
-from keras_effnet.pictures.folders import list_images, sample_paths
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
@@ -79,7 +79,7 @@ def check(arguments: argparse.Namespace) -> None:
     elif (weights := weights_of(arguments)) is not None:
         check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
-        list_images(Path(arguments.images).expanduser())
+        check_directory(arguments.images, limit=arguments.max_images)
     check_backend()
 
 
@@ -96,8 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.images is None:
             images = framing.read_all(sample_paths(), size)
         else:
-            folder = Path(arguments.images).expanduser()
-            images = read_directory(folder, size, framing, limit=arguments.max_images)
+            images = read_directory(arguments.images, size, framing, limit=arguments.max_images)
         kinds = kinds_of(arguments)
         reports.append(verify(model, str(artefact.path), images, kinds=kinds, raise_on_failure=False))
     _show(reports, as_json=arguments.json)
@@ -165,7 +164,10 @@ def agreed(report: Report) -> str:
         return ""
     what = "same class" if report.top1_agreement is not None else "same decision"
     agreeing = round(report.agreement * report.images)
-    return f"{what} in {agreeing} of {report.images} photographs ({report.agreement:.1%}{near_ties_of(report)}), "
+    return (
+        f"{what} in {agreeing} of {counted(report.images, 'photograph')} "
+        f"({report.agreement:.1%}{near_ties_of(report)}), "
+    )
 
 
 def decibels(value: float) -> str:
