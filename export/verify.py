@@ -240,22 +240,16 @@ def compare(
     known = {output.name: output for output in outputs}
     failures: list[str] = []
     found: list[Closeness] = []
+    several = isinstance(reference, Mapping) and len(reference) > 1
     for name, wanted in _named(reference, reference).items():
         values = np.concatenate([batch[name] for batch in batches])
         _check_shape(runner, name, wanted, values)
         output = known.get(name) or Output(name=name, kind=kind_by_values(wanted).name)
-        sentences = []
-        if not np.isfinite(values).all():
-            sentences.append("The outputs hold NaN or infinity.")
-            values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-        figures = measure(output, wanted, values)
-        if second is not None:
-            other = measure(output, wanted[:SECOND_BATCH], second[name])
-            figures = replace(figures, max_abs_error=max(figures.max_abs_error, other.max_abs_error))
-        sentences += missed(figures, tolerance.of_kind(output.meaning))
-        of = f"{name}: " if isinstance(reference, Mapping) and len(reference) > 1 else ""
-        failures += [of + sentence for sentence in sentences]
+        figures, sentences = _judged(
+            output, wanted, values, None if second is None else second[name], tolerance
+        )
         found.append(figures)
+        failures += [f"{name}: {sentence}" if several else sentence for sentence in sentences]
     return Report(
         file=runner.path.name,
         recipe=runner.recipe,
@@ -263,6 +257,26 @@ def compare(
         failures=tuple(failures),
         **_worst(found),
     )
+
+
+def _judged(
+    output: Output,
+    wanted: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    second: npt.NDArray[Any] | None,
+    tolerance: Tolerance,
+) -> tuple[Closeness, list[str]]:
+    """The figures of one output and what it misses; `second` is what a batch of the first pictures alone gave."""
+    parts = [values] if second is None else [values, second]
+    sentences = (
+        [] if all(np.isfinite(part).all() for part in parts) else ["The outputs hold NaN or infinity."]
+    )
+    values, *others = (np.nan_to_num(part, posinf=0.0, neginf=0.0) for part in parts)
+    figures = measure(output, wanted, values)
+    for other in others:
+        error = measure(output, wanted[: len(other)], other).max_abs_error
+        figures = replace(figures, max_abs_error=max(figures.max_abs_error, error))
+    return figures, sentences + missed(figures, tolerance.of_kind(output.meaning))
 
 
 def _named(made: Any, reference: Any) -> dict[str, npt.NDArray[Any]]:
