@@ -15,7 +15,7 @@ import keras_effnet
 from keras_effnet.errors import EffNetWarning, InvalidInputError, WeightsError
 from keras_effnet.weights.convert import convert
 from tests.weights import foreign
-from tests.weights.running import outputs
+from tests.material import outputs
 
 Built = Callable[..., Any]
 
