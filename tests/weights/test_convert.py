@@ -190,23 +190,22 @@ def test_metadata_with_an_impossible_preprocessing_is_refused(tmp_path: Path, va
         keras_effnet.EfficientNetLite0(weights=path)
 
 
-@pytest.mark.slow
 def test_published_set_is_converted_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mirror" / "tensorflow" / "randaug").mkdir(parents=True)
-    layers = foreign.random_layers("b5")
-    archive = foreign.write(tmp_path, "b5", layers, "tar")
-    archive.rename(tmp_path / "mirror" / "tensorflow" / "randaug" / "efficientnet-b5-randaug.tar.gz")
+    (tmp_path / "mirror" / "tensorflow" / "ckpts").mkdir(parents=True)
+    layers = foreign.random_layers("b0")
+    archive = foreign.write(tmp_path, "b0", layers, "tar")
+    archive.rename(tmp_path / "mirror" / "tensorflow" / "ckpts" / "efficientnet-b0.tar.gz")
     monkeypatch.setenv("KERAS_EFFNET_WEIGHTS_URL", (tmp_path / "mirror").as_uri())
     monkeypatch.setenv("KERAS_EFFNET_CACHE", str(tmp_path / "cache"))
-    target = convert("randaugment", tmp_path / "b5.safetensors", variant="b5")
+    target = convert("baseline", tmp_path / "b0.safetensors", variant="b0")
     with open_checkpoint(target) as checkpoint:
         assert foreign.same_layers(layers, checkpoint.layers)
         known = {
             key: checkpoint.metadata[key] for key in ("variant", "weight_set", "preprocessing", "padding")
         }
     assert known == {
-        "variant": "b5",
-        "weight_set": "randaugment",
+        "variant": "b0",
+        "weight_set": "baseline",
         "preprocessing": "imagenet",
         "padding": "same",
     }
