@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def slim_variant() -> Any:
 def outputs(model: Any, pixels: Any) -> Any:
     """What a Keras or tf_keras model gives for a batch, without compiling it: that would cost far more."""
     return model(pixels, training=False).numpy()
+
+
+def needs_keras_alone(path: Path) -> bool:
+    """Whether a `.keras` file names nothing of this package; `test_builder.py` loads such a file without it."""
+    with zipfile.ZipFile(path) as file:
+        return b"keras_effnet" not in file.read("config.json")
 
 
 def randomize(model: Any, seed: int = 0) -> None:

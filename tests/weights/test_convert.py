@@ -149,14 +149,14 @@ def test_mistake_is_told_in_one_line_before_tensorflow_is_loaded(
     assert_refused(["convert", *arguments], message, capsys)
 
 
-def test_missing_file_costs_less_than_a_second() -> None:
+def test_missing_file_is_told_before_anything_heavy_is_imported() -> None:
     code = (
-        "import sys, time\nfrom keras_effnet.cli import main\n"
+        "import sys\nfrom keras_effnet.cli import main\n"
         "assert main(['convert', 'nosuch.h5', 'x.weights.h5']) == 2\n"
-        "print({'tensorflow', 'keras', 'h5py'} & set(sys.modules), time.process_time() < 0.6)"
+        "print({'tensorflow', 'keras', 'h5py'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set() True"
+    assert done.stdout.strip() == "set()"
 
 
 def test_command_takes_mean_and_standard_deviation(tmp_path: Path) -> None:
