@@ -33,7 +33,9 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Notebooks and the longest files come first; within a file the order stays."""
     places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: -1 if item.path.suffix == ".ipynb" else places.get(item.path.name, len(places)))
+    items.sort(
+        key=lambda item: -1 if item.path.suffix == ".ipynb" else places.get(item.path.name, len(places))
+    )
 
 
 @pytest.fixture(scope="session")
