@@ -28,14 +28,9 @@ from keras_effnet.weights.checkpoint import (
     Array,
     Checkpoint,
     LayerArrays,
-)
-from keras_effnet.weights.facts import (
     WeightFacts,
-    content_hash,
-    facts_of,
-    guess_variant,
-    in_doubt,
 )
+from keras_effnet.weights.facts import content_hash, facts_of_file, guess_variant, in_doubt
 from keras_effnet.weights.loading import RGB, assign, short_name
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_asked, check_source, plan_weights
@@ -88,7 +83,7 @@ def convert(
     path = plan.source or Path(src)
     with open_checkpoint(path, ema=ema) as checkpoint:
         chosen = chosen or _recognized(checkpoint, path)
-        known = plan.facts if plan.facts.weight_set else facts_of(path, checkpoint)
+        known = plan.facts if plan.facts.weight_set else facts_of_file(path, checkpoint)
         check_asked(asked, known, str(path), chosen)
         if known.doubt and not known.usual and convention is None:
             raise WeightsError(in_doubt(known, str(path)))

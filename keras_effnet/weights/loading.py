@@ -17,8 +17,8 @@ from keras_effnet.errors import InvalidInputError, WeightsError, warn
 from keras_effnet.network.variants import STEM_LAYER, identify, prefix_of
 from keras_effnet.pictures.labels import IMAGENET_CLASSES
 from keras_effnet.weights.catalog import SET_NAMES
-from keras_effnet.weights.checkpoint import TOP_LAYER, Array, Checkpoint, LayerArrays, LazyArray
-from keras_effnet.weights.facts import WeightFacts, check_built_for, facts_of, guess_variant
+from keras_effnet.weights.checkpoint import TOP_LAYER, Array, Checkpoint, LayerArrays, LazyArray, WeightFacts
+from keras_effnet.weights.facts import check_built_for, facts_of_file, facts_of_set, guess_variant
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_source, find_set, obtain
 
@@ -56,7 +56,7 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
             "Pass the path of a file."
         )
     entry = find_set(source, variant)
-    facts = WeightFacts.of_set(entry)
+    facts = facts_of_set(entry)
     check_built_for(model, facts, source)
     has_top = any(layer.name.endswith(TOP_LAYER) for layer in model.layers)
     _load(model, obtain(entry, include_top=has_top), facts, ema)
@@ -84,7 +84,7 @@ def load_planned(model: Any, plan: WeightPlan) -> None:
 
 def _load(model: Any, path: str | os.PathLike[str], facts: WeightFacts | None, ema: bool) -> None:
     with open_checkpoint(path, ema=ema) as checkpoint:
-        check_built_for(model, facts or facts_of(Path(path), checkpoint), os.fspath(path))
+        check_built_for(model, facts or facts_of_file(Path(path), checkpoint), os.fspath(path))
         assign(model, checkpoint, os.fspath(path))
 
 

@@ -14,12 +14,13 @@ from keras_effnet.network.conventions import CONVENTIONS, Convention, Preprocess
 from keras_effnet.network.variants import Variant
 from keras_effnet.system.files import reachable
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
+from keras_effnet.weights.checkpoint import WeightFacts
 from keras_effnet.weights.download import DownloadError, download
 from keras_effnet.weights.facts import (
-    WeightFacts,
     agrees,
     arguments,
-    facts_of,
+    facts_of_file,
+    facts_of_set,
     file_hash,
     guess_variant,
     in_doubt,
@@ -88,7 +89,7 @@ def plan_weights(
     asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
     if _is_set(weights):
         entry = find_set(str(weights), variant)
-        facts = WeightFacts.of_set(entry)
+        facts = facts_of_set(entry)
         check_asked(asked, facts, str(weights), variant)
         return WeightPlan(obtain(entry, include_top=include_top), facts, facts.preprocessing)
     path = Path(weights)
@@ -141,7 +142,7 @@ def _is_set(weights: str | os.PathLike[str]) -> bool:
 
 def _facts_of_file(path: Path) -> WeightFacts:
     with open_checkpoint(path) as checkpoint:
-        return facts_of(path, checkpoint)
+        return facts_of_file(path, checkpoint)
 
 
 def check_asked(asked: Mapping[str, object], facts: WeightFacts, weights: str, variant: Variant) -> None:
