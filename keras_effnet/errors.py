@@ -18,8 +18,9 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Any
 
 
 class EffNetError(Exception):
@@ -73,6 +74,18 @@ def unknown_name(kind: str, given: object, known: Iterable[str]) -> InvalidInput
     near = difflib.get_close_matches(str(given).lower(), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return InvalidInputError(f"Expected {kind} to be one of {', '.join(names)}. Received: {given!r}.{hint}")
+
+
+def check_values(record: object, names: Iterable[str], fits: Callable[[Any], bool], expected: str) -> None:
+    """Make sure that numbers of a record, of these names, are as expected; None stands for no number.
+
+    Raises:
+        InvalidInputError: one is not.
+    """
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and not fits(value):
+            raise InvalidInputError(f"Expected {name} {expected}. Received: {value!r}.")
 
 
 def require(module: str, extra: str) -> ModuleType:

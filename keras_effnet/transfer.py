@@ -29,13 +29,12 @@ from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.builder import check_activation, check_rate, is_whole
 from keras_effnet.network.conventions import Preprocessing
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant, get_variant
+from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
 from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
 from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
 
 __all__ = ["blocks", "classifier", "freeze", "labels_of", "reset_classifier", "unfreeze"]
 
-_STEM = "stem_conv"
 _PART = re.compile(
     r"(?P<block>block\d+[a-z]+)_(expand_conv|expand_bn|expand_activation|dwconv_pad|dwconv|bn|activation|"
     r"se_[a-z]+|project_conv|project_bn|drop|add)"
@@ -341,8 +340,8 @@ def _backbones(containers: tuple[Any, ...]) -> Iterator[_Backbone]:
     (those of EfficientNetV2 have not), and a last convolution.
     """
     layers = {layer.name: layer for layer in containers[-1].layers}
-    for stem in (name for name in layers if name.endswith(_STEM)):
-        prefix = stem.removesuffix(_STEM)  # two networks in one graph need names that differ
+    for stem in (name for name in layers if name.endswith(STEM_LAYER)):
+        prefix = stem.removesuffix(STEM_LAYER)  # two networks in one graph need names that differ
         placed = []
         for name, layer in layers.items():
             match = _PART.fullmatch(name.removeprefix(prefix)) if name.startswith(prefix) else None

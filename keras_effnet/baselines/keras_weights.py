@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError, WeightsError
 from keras_effnet.network.table import MOBILENET_V1, MOBILENET_V2, RESNET50
-from keras_effnet.network.variants import Variant
+from keras_effnet.network.variants import STEM_LAYER, Variant
 
 _TWINS = {MOBILENET_V1: "MobileNet", MOBILENET_V2: "MobileNetV2", RESNET50: "ResNet50"}
 
@@ -84,7 +84,7 @@ def copy_weights(twin: Any, model: Any, *, bgr: bool = False) -> None:
                 )
             assignments.append((target, [a.reshape(s) for a, s in zip(arrays, shapes, strict=True)]))
     for target, arrays in assignments:
-        if bgr and target.name == "stem_conv":
+        if bgr and target.name == STEM_LAYER:
             arrays[0] = arrays[0][:, :, ::-1, :]
         target.set_weights(arrays)
 

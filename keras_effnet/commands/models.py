@@ -17,6 +17,7 @@ from typing import Any
 
 from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
+from keras_effnet.export.targets import ONNX, SAVED_MODEL, TFLITE
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
 from keras_effnet.system.files import reachable
@@ -24,28 +25,20 @@ from keras_effnet.system.quiet import import_keras
 from keras_effnet.train.folder import LABELS, trained_model
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import TOP_LAYER
-from keras_effnet.weights.facts import guess_variant
 from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
-from keras_effnet.weights.sources import find_set, plan_weights
+from keras_effnet.weights.sources import check_variant, find_set, plan_weights, variant_of_file
 
-VARIANT, KERAS, SAVED_MODEL, TFLITE, ONNX = "variant", "keras", "saved_model", "tflite", "onnx"
+VARIANT, KERAS = "variant", "keras"  # beside the formats of exported files
 NETWORKS = (VARIANT, KERAS)  # what has layers
 ARTEFACTS = (KERAS, SAVED_MODEL, TFLITE, ONNX)
 ALL = (VARIANT, *ARTEFACTS)
 DEFAULT = "lite0"  # where neither --model nor a weight file says another
-_WORDS = {
-    VARIANT: "a variant",
-    KERAS: "a Keras file (.keras, .h5) or the folder of a training run",
-    SAVED_MODEL: "a SavedModel folder",
-    TFLITE: "a .tflite file",
-    ONNX: "an .onnx file",
-}
-_RECEIVED = {
-    VARIANT: "the name of a variant",
-    KERAS: "a Keras file",
-    SAVED_MODEL: "a SavedModel",
-    TFLITE: "a TFLite file",
-    ONNX: "an ONNX file",
+_WORDS = {  # what may be passed, and what somebody passed
+    VARIANT: ("a variant", "the name of a variant"),
+    KERAS: ("a Keras file (.keras, .h5) or the folder of a training run", "a Keras file"),
+    SAVED_MODEL: ("a SavedModel folder", "a SavedModel"),
+    TFLITE: ("a .tflite file", "a TFLite file"),
+    ONNX: ("an .onnx file", "an ONNX file"),
 }
 _CONFIG_BYTES = 1 << 26  # of a network's description; a thousandth is usual
 
@@ -87,7 +80,7 @@ class Choice:
         from keras_effnet.applications import EfficientNet
 
         weights = weights_of(arguments)
-        classes = classes_of(weights)
+        classes = classes_in(weights)
         return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
 
     def side_for(self, model: Any, size: tuple[int | None, int | None], given: int | None) -> int:
@@ -133,7 +126,7 @@ def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
     choice = _choice(text, takes, flag)
     if choice.format in takes:
         return choice
-    received = f"{text!r}, {_RECEIVED[choice.format]}"
+    received = f"{text!r}, {_WORDS[choice.format][1]}"
     if choice.variant is not None:
         advice = (
             f"Export it first: keras-effnet export {choice.name}; for a file of that name, write ./{text}."
@@ -195,7 +188,7 @@ def _choice_of_path(text: str, path: Path, takes: Sequence[str], flag: str) -> C
 
 
 def _expected(takes: Sequence[str], flag: str) -> str:
-    *most, last = (_WORDS[format_] for format_ in takes)
+    *most, last = (_WORDS[format_][0] for format_ in takes)
     return f"{flag} as {', '.join(most)} or {last}" if most else f"{flag} as {last}"
 
 
@@ -305,12 +298,8 @@ def check_weights(choice: Choice, arguments: argparse.Namespace) -> None:
         find_set(weights, choice.variant)
         return
     plan_weights(weights, choice.variant)
-    found = _guess(weights)
-    if found not in (None, choice.variant.name):
-        raise WeightsError(
-            f"Expected weights of {choice.variant.name}. Received: {weights!r}, which are of {found}. "
-            f"Pass other --weights, or --model {found}."
-        )
+    if weights is not None:
+        check_variant(weights, choice.variant)
 
 
 def _variant_of_weights(weights: str | None) -> str:
@@ -318,20 +307,12 @@ def _variant_of_weights(weights: str | None) -> str:
     if weights is None or weights in SET_NAMES:
         return DEFAULT
     try:
-        return _guess(weights) or DEFAULT
+        return variant_of_file(weights) or DEFAULT
     except (EffNetError, OSError):
         return DEFAULT  # `check_weights` has the word for it
 
 
-def _guess(weights: str | None) -> str | None:
-    """The variant that a weight file is of; None where that cannot be told without unpacking an archive."""
-    if weights is None or tensorflow.is_archive(Path(weights)):
-        return None
-    with open_checkpoint(weights) as checkpoint:
-        return guess_variant(checkpoint.layers)
-
-
-def classes_of(weights: str | None) -> int:
+def classes_in(weights: str | None) -> int:
     """How many classes the classifier in a weight file has; 1,000 where that cannot be seen from outside."""
     if weights is None or weights in SET_NAMES:
         return IMAGENET_CLASSES

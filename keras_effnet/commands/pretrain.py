@@ -22,8 +22,7 @@ from keras_effnet.pretrain.examples import (
     from_tfds,
     from_tfrecords,
 )
-from keras_effnet.pretrain.folder import check_free
-from keras_effnet.pretrain.recipe import Recipe
+from keras_effnet.pretrain.recipe import Recipe, check_free
 from keras_effnet.system.devices import Share, join
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras

@@ -21,8 +21,7 @@ from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.report import check_extras, write_report
-from keras_effnet.train.results import Outcome, reason_for_result
+from keras_effnet.train.results import Outcome, check_extras, reason_for_result, write_report
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.settings import check as check_settings
 

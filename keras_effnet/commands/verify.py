@@ -23,7 +23,7 @@ from keras_effnet.commands.models import (
     Choice,
     check_weights,
     choose,
-    classes_of,
+    classes_in,
     side_of,
 )
 from keras_effnet.errors import InvalidInputError
@@ -111,7 +111,7 @@ def _model(arguments: argparse.Namespace, artefact: Choice, runner: Runner) -> A
         )
     choice = choose(runner.info.variant, NETWORKS)
     check_weights(choice, arguments)
-    wanted = classes_of(weights_of(arguments))
+    wanted = classes_in(weights_of(arguments))
     if runner.labels and len(runner.labels) != wanted:
         raise InvalidInputError(
             f"Expected --model FILE for {artefact.text!r}, which has {len(runner.labels)} classes. Received: none, "

@@ -231,6 +231,15 @@ def _reshape(config: Config, inputs: Sequence[Shape]) -> Counted:
     return Counted(shape=tuple(target), free=True)
 
 
+_ELEMENTWISE = (
+    "Add Subtract Multiply Average Maximum Minimum TrueDivide "
+    "Activation ReLU LeakyReLU ELU Softmax Rescaling Relu6 Relu Silu Sigmoid"
+)
+# nothing happens in them at inference
+_IDENTITIES = (
+    "Dropout SpatialDropout2D GaussianDropout GaussianNoise Identity ActivityRegularization "
+    "RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast RandomBrightness"
+)
 RULES: dict[str, Rule] = {
     "Conv2D": _conv,
     "DepthwiseConv2D": _depthwise,
@@ -251,46 +260,7 @@ RULES: dict[str, Rule] = {
     "Concatenate": _concatenate,
     "Flatten": _flatten,
     "Reshape": _reshape,
-    **dict.fromkeys(
-        ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "TrueDivide"), _elementwise
-    ),
-    **dict.fromkeys(
-        (
-            "Activation",
-            "ReLU",
-            "LeakyReLU",
-            "ELU",
-            "Softmax",
-            "Rescaling",
-            "Relu6",
-            "Relu",
-            "Silu",
-            "Sigmoid",
-        ),
-        _elementwise,
-    ),
-    # nothing happens in them at inference
-    **dict.fromkeys(
-        (
-            "Dropout",
-            "SpatialDropout2D",
-            "GaussianDropout",
-            "GaussianNoise",
-            "Identity",
-            "ActivityRegularization",
-        ),
-        _identity,
-    ),
-    **dict.fromkeys(
-        (
-            "RandomFlip",
-            "RandomRotation",
-            "RandomTranslation",
-            "RandomZoom",
-            "RandomContrast",
-            "RandomBrightness",
-        ),
-        _identity,
-    ),
+    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys(_IDENTITIES.split(), _identity),
 }
 """Rules by the name of a layer's class."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.conventions import CONVENTIONS, Convention
@@ -56,15 +57,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.block not in BLOCKS:
             raise unknown_name("block", self.block, BLOCKS)
-        numbers = (
-            self.repeats,
-            self.kernel_size,
-            self.stride,
-            self.expand_ratio,
-            self.filters_in,
-            self.filters_out,
-        )
-        if min(numbers) < 1 or not 0 <= self.se_ratio <= 1:
+        shape = self.kernel_size, self.stride, self.filters_in, self.filters_out
+        if min(self.repeats, self.expand_ratio, *shape) < 1 or not 0 <= self.se_ratio <= 1:
             raise InvalidInputError(
                 f"Expected whole numbers of at least 1 in a stage, and a se_ratio from 0 to 1. Received: {self}."
             )
@@ -166,22 +160,17 @@ class Baseline:
                 f"Expected a table of at least one stage. Received: none in {self.name!r}."
             )
         coming = self.stem_filters
+        multiples: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
         for number, stage in enumerate(self.stages, start=1):
             if stage.filters_in != coming:
                 raise InvalidInputError(
                     f"Expected stage {number} of {self.name!r} to take the {coming} filters that come in. "
                     f"Received: filters_in={stage.filters_in}. Correct the table."
                 )
-            coming = stage.filters_out
-        self._check_multiples()
-
-    def _check_multiples(self) -> None:
-        rows: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
-        for number, stage in enumerate(self.stages, start=1):
-            rows[f"filters_out of stage {number}"] = stage.filters_out
+            coming = multiples[f"filters_out of stage {number}"] = stage.filters_out
             if stage.block.startswith("bottleneck"):
-                rows[f"filters_out / expand_ratio of stage {number}"] = stage.filters_out / stage.expand_ratio
-        for label, filters in rows.items():
+                multiples[f"filters_out / expand_ratio of stage {number}"] = coming / stage.expand_ratio
+        for label, filters in multiples.items():
             if filters < 0 or filters % FILTER_MULTIPLE:
                 raise InvalidInputError(
                     f"Expected the filters of {self.name!r} to be multiples of {FILTER_MULTIPLE}, to which scaled "
@@ -267,25 +256,25 @@ def scaled(
     stem_filters = filters = round_filters(baseline.stem_filters, ends_width)
     blocks: list[Block] = []
     for index, (stage, count) in enumerate(zip(baseline.stages, _repeats(baseline, depth), strict=True)):
-        filters_out = _filters_out(stage, width)
         for position in range(count):
-            blocks.append(
-                Block(
-                    name=block_name(index, position),
-                    kind=stage.block,
-                    kernel_size=stage.kernel_size,
-                    stride=stage.stride if position == 0 else 1,
-                    expand_ratio=stage.expand_ratio,
-                    filters_in=filters,
-                    filters_out=filters_out,
-                    se_ratio=stage.se_ratio,
-                    drop_rate=drop_rate * len(blocks) / total,
-                )
+            block = Block(
+                name=block_name(index, position),
+                kind=stage.block,
+                kernel_size=stage.kernel_size,
+                stride=stage.stride if position == 0 else 1,
+                expand_ratio=stage.expand_ratio,
+                filters_in=filters,
+                filters_out=_filters_out(stage, width),
+                se_ratio=stage.se_ratio,
+                drop_rate=drop_rate * len(blocks) / total,
             )
-            filters = filters_out
-    top_filters = round_filters(baseline.top_filters, ends_width) if baseline.top_filters else 0
+            blocks.append(block)
+            filters = block.filters_out
     return Architecture(
-        baseline=baseline, stem_filters=stem_filters, blocks=tuple(blocks), top_filters=top_filters
+        baseline=baseline,
+        stem_filters=stem_filters,
+        blocks=tuple(blocks),
+        top_filters=round_filters(baseline.top_filters, ends_width) if baseline.top_filters else 0,
     )
 
 
@@ -313,17 +302,13 @@ def block_name(stage: int, position: int) -> str:
 
 def stage_of(block: str) -> str:
     """The stage in a name that `block_name` made: `block3` of `block3a`."""
-    return block.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return block.rstrip(ascii_lowercase)
 
 
 def _letters(position: int) -> str:
     """0 → a, 25 → z, 26 → aa: block letters that stay letters however deep a stage is."""
-    letters = ""
-    position += 1
-    while position:
-        position, digit = divmod(position - 1, 26)
-        letters = chr(ord("a") + digit) + letters
-    return letters
+    before, digit = divmod(position, 26)
+    return (_letters(before - 1) if before else "") + ascii_lowercase[digit]
 
 
 # fmt: off
@@ -363,21 +348,19 @@ EFFICIENTNET_LITE0 = replace(
 
 def _rows(block: str, first: int, ratio: int, *rows: tuple[int, int, int]) -> tuple[Stage, ...]:
     """3×3 stages from (repeats, stride, filters); the first one takes `first` filters."""
-    stages = []
-    for repeats, stride, filters in rows:
-        stages.append(
-            Stage(
-                repeats=repeats,
-                kernel_size=3,
-                stride=stride,
-                expand_ratio=ratio,
-                filters_in=first,
-                filters_out=filters,
-                block=block,
-            )
+    coming = (first, *(filters for _, _, filters in rows))
+    return tuple(
+        Stage(
+            repeats=repeats,
+            kernel_size=3,
+            stride=stride,
+            expand_ratio=ratio,
+            filters_in=filters_in,
+            filters_out=filters_out,
+            block=block,
         )
-        first = filters
-    return tuple(stages)
+        for filters_in, (repeats, stride, filters_out) in zip(coming, rows, strict=False)
+    )
 
 
 MOBILENET_V1 = Baseline(

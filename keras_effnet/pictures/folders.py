@@ -12,29 +12,8 @@ from keras_effnet.system.files import reachable, system_said
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 KINDS = " ".join(sorted(IMAGE_SUFFIXES))
 # what cameras and programs also call pictures; people are told that these were left out
-OTHER_PICTURES = frozenset(
-    [
-        ".arw",
-        ".avif",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jp2",
-        ".jxl",
-        ".nef",
-        ".orf",
-        ".pgm",
-        ".ppm",
-        ".psd",
-        ".raf",
-        ".rw2",
-        ".svg",
-        ".tga",
-    ]
-)
+_OTHERS = "arw avif cr2 cr3 dng heic heif jfif jp2 jxl nef orf pgm ppm psd raf rw2 svg tga"
+OTHER_PICTURES = frozenset(f".{ending}" for ending in _OTHERS.split())
 
 LeftOut = tuple[str, str]  # file, reason
 

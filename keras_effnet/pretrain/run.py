@@ -20,8 +20,7 @@ from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.compiling import compile_model
 from keras_effnet.pretrain.examples import Examples
-from keras_effnet.pretrain.folder import HISTORY, SETTINGS, check_free
-from keras_effnet.pretrain.recipe import Recipe, ema_is_too_slow
+from keras_effnet.pretrain.recipe import HISTORY, SETTINGS, Recipe, check_free, ema_is_too_slow
 from keras_effnet.system.devices import Share, check_agreement, strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier

@@ -15,7 +15,7 @@ from pathlib import Path
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
 
 # of `staged`, also with the ending that Keras asks for, and of the folder that exports are made in
-_STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5)$|^\.export-\w+$")
+_STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5|safetensors)$|^\.export-\w+$")
 
 
 def system_said(error: OSError) -> str:
@@ -51,12 +51,13 @@ def reachable(
 
 
 @contextmanager
-def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def staged(path: str | os.PathLike[str], *, overwrite: bool = False, ending: str = "part") -> Iterator[Path]:
     """A place beside `path` to write to; moved to `path` when the block ends without an error.
 
     Args:
         path: final name of a file or directory.
         overwrite: replace what is there; it is only lost once the new one is complete.
+        ending: of the place's name, for libraries that insist on one.
 
     Yields:
         A path that does not exist yet, on the same file system.
@@ -68,7 +69,7 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
     final = Path(path)
     check_new(final, overwrite=overwrite)
     created = _make_parents(final)
-    temporary = _beside(final, "part")
+    temporary = _beside(final, ending)
     done = False
     try:
         yield temporary

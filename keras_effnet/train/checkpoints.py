@@ -88,8 +88,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in (logs or {}).items()}
         wall, cpu = self._began
         figures |= {"seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
-        with staged(self._file(epoch + 1), overwrite=True) as temporary:
-            self._save(temporary)
+        with staged(self._file(epoch + 1), overwrite=True, ending="weights.h5") as temporary:
+            reserve(temporary, self._size())
+            self.model.save_weights(temporary)
         self.epoch = epoch + 1
         for name, value in figures.items():
             self.history.setdefault(name, []).append(value)
@@ -106,16 +107,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
         """Remember that no further epoch is wanted."""
         self.finished = True
         self._write()
-
-    def _save(self, path: Path) -> None:
-        # Keras wants this ending, and a staged name has another
-        temporary = path.with_suffix(".weights.h5")
-        try:
-            reserve(temporary, self._size())
-            self.model.save_weights(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _size(self) -> int:
         """Bytes of a file at least."""
@@ -173,10 +164,5 @@ def save_classifier(model: keras.Model, path: Path, labels: Sequence[str]) -> No
         layer.trainable = True
     with staged(path.with_name("labels.txt"), overwrite=True) as temporary:
         temporary.write_text("\n".join(labels) + "\n", encoding="utf-8")
-    with staged(path, overwrite=True) as temporary:
-        whole = temporary.with_suffix(".keras")  # Keras insists on the suffix
-        try:
-            bare.save(whole)
-            whole.replace(temporary)
-        finally:
-            whole.unlink(missing_ok=True)
+    with staged(path, overwrite=True, ending="keras") as temporary:
+        bare.save(temporary)

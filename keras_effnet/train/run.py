@@ -29,7 +29,7 @@ from keras_effnet.train.batches import evaluation_batches
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.head import FloatArray, cached_features, train_head
+from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
 from keras_effnet.train.results import Outcome, measure
 from keras_effnet.train.splits import class_weights, data_figures, photographs_of
 
@@ -135,12 +135,15 @@ class _Run:
         seconds = time.monotonic() - began
         training = [features[name] for name in ("train", "train_mirrored") if name in features]
         labels = {split: listing.labels[listing.of(split)] for split in ("train", "validation", "test")}
+        lesson = Lesson(
+            views=training,
+            labels=labels["train"],
+            validation=(features["validation"], labels["validation"]),
+            class_weights=self._class_weights(listing),
+        )
         history = train_head(
             model,
-            training,
-            labels["train"],
-            (features["validation"], labels["validation"]),
-            class_weights=self._class_weights(listing),
+            lesson,
             epochs=self.settings.head_epochs,
             seed=self.settings.seed,
             callbacks=self._tensorboard("head"),

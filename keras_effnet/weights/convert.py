@@ -157,16 +157,11 @@ def _model_for(variant: Variant, checkpoint: Checkpoint, facts: WeightFacts) -> 
 
 
 def _write(model: Any, target: Path, facts: WeightFacts, overwrite: bool) -> None:
-    ending = WEIGHTS_H5 if target.name.endswith(WEIGHTS_H5) else SAFETENSORS
-    write = _write_h5 if ending == WEIGHTS_H5 else _write_safetensors
-    with staged(target, overwrite=overwrite) as temporary:
-        named = temporary.with_suffix(ending)  # Keras insists on the suffix
-        try:
-            write(model, named, json.dumps(facts.to_metadata()))
-            _verify(model, named)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
+    is_h5 = target.name.endswith(WEIGHTS_H5)
+    ending, write = (WEIGHTS_H5, _write_h5) if is_h5 else (SAFETENSORS, _write_safetensors)
+    with staged(target, overwrite=overwrite, ending=ending.removeprefix(".")) as temporary:
+        write(model, temporary, json.dumps(facts.to_metadata()))
+        _verify(model, temporary)
 
 
 def _write_h5(model: Any, path: Path, metadata: str) -> None:

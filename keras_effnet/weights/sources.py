@@ -136,6 +136,32 @@ def check_source(weights: str | os.PathLike[str], variant: Variant | None) -> No
         raise no_such_file(path)
 
 
+def variant_of_file(path: str | os.PathLike[str]) -> str | None:
+    """The variant that a weight file is of; None where that cannot be told without unpacking an archive.
+
+    Raises:
+        WeightsError: no such file, or a damaged one.
+    """
+    if tensorflow.is_archive(Path(path)):
+        return None
+    with open_checkpoint(path) as checkpoint:
+        return guess_variant(checkpoint.layers)
+
+
+def check_variant(path: str | os.PathLike[str], variant: Variant) -> None:
+    """Make sure that a weight file is not one of another variant.
+
+    Raises:
+        WeightsError: it is, or it is damaged.
+    """
+    found = variant_of_file(path)
+    if found not in (None, variant.name):
+        raise WeightsError(
+            f"Expected weights of {variant.name}. Received: {os.fspath(path)!r}, which are of {found}. "
+            f"Pass other --weights, or --model {found}."
+        )
+
+
 def _is_set(weights: str | os.PathLike[str]) -> bool:
     return isinstance(weights, str) and weights in SET_NAMES
 
