@@ -8,6 +8,7 @@ multiply-adds of convolutions and dense layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_effnet.baselines import cost_of
 from keras_effnet.costs import cost_of_variant
@@ -118,7 +119,8 @@ _WIDTH_NOTE = (
     "section 3.3 expects 4 × the baseline, 16.4, which r=2 has in the same table; the printed figure is w=1.9"
 )
 _B0_NOTE = "section 3.3 expects about 4 × the baseline (0.39 in Table 2), 1.6; the printed figure needs {}"
-_COMPOUND, _TOGETHER = {"depth": 1.4, "width": 1.2}, "compound (d=1.4, w=1.2, r=1.3)"
+_COMPOUND: dict[str, Any] = {"depth": 1.4, "width": 1.2}
+_TOGETHER = "compound (d=1.4, w=1.2, r=1.3)"
 
 # 1.3 × 224 is 291; MobileNets take multiples of 32
 # fmt: off
