@@ -190,10 +190,10 @@ class InIntegers:
         value = operator.tensorflow(*values)
         if operator.fixed and self.in_integers:
             return tf.minimum(tf.round(value * SIGMOID_STEPS), SIGMOID_STEPS - 1) / SIGMOID_STEPS
-        return value if tensor is None else rounded(value, self.ranges.get(key_of(self.name, tensor)))
+        return value if tensor is None else held(value, self.ranges.get(key_of(self.name, tensor)))
 
 
-def rounded(x: Any, chosen: Range | None) -> Any:
+def held(x: Any, chosen: Range | None) -> Any:
     """`x` as its integer tensor holds it; unchanged when the tensor has no range (it stays float)."""
     import tensorflow as tf
 
@@ -275,7 +275,7 @@ def _walk(graph: Graph, images: Array, ranges: Ranges | None) -> Iterator[tuple[
 
     def value_of(step: Step, sources: list[Any]) -> Any:
         if isinstance(step, Input):
-            return images if ranges is None else rounded(images, ranges.get(step.name))
+            return images if ranges is None else held(images, ranges.get(step.name))
         return evaluate(step, sources, ranges)
 
     return graph.walk(value_of)

@@ -82,7 +82,7 @@ def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any],
     return model
 
 
-def weights_of(graph: Graph, model: Any) -> dict[str, Array]:
+def trained_weights(graph: Graph, model: Any) -> dict[str, Array]:
     """Trained kernels and biases, by step."""
     return {
         f"{step.name}:{key}": variable.numpy()

@@ -25,16 +25,16 @@ LEVELS = 255
 
 
 @dataclass(frozen=True)
-class Limits:
+class ScaleRatio:
     """Of an operator's input scale (or the product of both) divided by its output scale: least ≤ ratio < most."""
 
     least: float
     most: float
 
 
-MUL = Limits(2.0**-16, 2.0**8)
-ADD = Limits(2.0**-10, 2.0**8)
-CONVOLUTION = Limits(0.0, 2.0**8)
+MUL = ScaleRatio(2.0**-16, 2.0**8)
+ADD = ScaleRatio(2.0**-10, 2.0**8)
+CONVOLUTION = ScaleRatio(0.0, 2.0**8)
 _FIXED = "/1/256"  # stands for all tensors of this scale; no step has such a name
 
 

@@ -20,7 +20,7 @@ from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
-from keras_effnet.train.folder import RunFolder
+from keras_effnet.train.folder import SETTINGS, RunFolder
 from keras_effnet.train.results import Outcome, check_extras, reason_for_result, write_report
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.settings import check as check_settings
@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return _run(arguments, folder)
         except KeyboardInterrupt as stop:
-            return stopped(arguments, stop, begun=(folder.path / "run.json").is_file())
+            return stopped(arguments, stop, begun=(folder.path / SETTINGS).is_file())
 
 
 def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:

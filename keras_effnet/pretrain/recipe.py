@@ -18,8 +18,8 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError, check_values
 from keras_effnet.system.files import check_writable
+from keras_effnet.train.folder import RECIPE
 
-SETTINGS, HISTORY = "recipe.json", "history.csv"  # in the folder of a run
 RATE_BATCH = 256  # the number of pictures in a step that `learning_rate` is given for
 
 
@@ -103,4 +103,4 @@ def check_free(folder: Path) -> None:
             f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
             "Choose another one, or pass resume=True (--resume) to go on with the run in it."
         )
-    check_writable(folder / SETTINGS)
+    check_writable(folder / RECIPE)

@@ -17,7 +17,7 @@ from keras_effnet.scaling.study import fingerprint
 
 GROWTH = 2.0  # the paper's constraint: twice the multiply-adds
 CLASSES = 1000  # ImageNet's
-STEP, TOLERANCE = 0.1, 0.04  # fifteen candidates; the paper's own lie on multiples of 0.05
+GRID_STEP, TOLERANCE = 0.1, 0.04  # fifteen candidates; the paper's own lie on multiples of 0.05
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -56,7 +56,7 @@ class Network:
 
 
 def candidates(
-    step: float = STEP, tolerance: float = TOLERANCE, growth: float = GROWTH
+    step: float = GRID_STEP, tolerance: float = TOLERANCE, growth: float = GROWTH
 ) -> tuple[Candidate, ...]:
     """The grid: multiples of `step` from 1 with |α·β²·γ² / growth − 1| ≤ tolerance.
 

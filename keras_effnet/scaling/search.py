@@ -20,7 +20,7 @@ from typing import Any
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline
 from keras_effnet.errors import EffNetError, InvalidInputError, require
 from keras_effnet.scaling.compound import CompoundScaling
-from keras_effnet.scaling.grid import CLASSES, STEP, TOLERANCE, Candidate, Network, candidates, networks
+from keras_effnet.scaling.grid import CLASSES, GRID_STEP, TOLERANCE, Candidate, Network, candidates, networks
 from keras_effnet.scaling.study import claim, described, fingerprint, open_study
 from keras_effnet.scaling.workers import pool_of
 
@@ -80,7 +80,7 @@ def search(
     evaluate: Evaluate,
     *,
     baseline: Baseline | None = None,
-    step: float = STEP,
+    step: float = GRID_STEP,
     tolerance: float = TOLERANCE,
     storage: str = "scaling_search.journal",
     study: str = "compound-scaling",

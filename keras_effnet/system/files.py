@@ -86,6 +86,12 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False, ending: str
             remove_empty(created)
 
 
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
+    """Write a text file whole or not at all; raises as `staged` does."""
+    with staged(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def check_new(path: Path, *, overwrite: bool = False) -> None:
     """Make sure that nothing is at `path`, or that it may be replaced.
 

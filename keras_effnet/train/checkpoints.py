@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.files import reserve, staged
+from keras_effnet.system.files import reserve, staged, write_text
 
 STATE_NAME = "state.json"
 FLOAT_BYTES = 4
@@ -132,15 +132,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
             ) from error
 
     def _write(self) -> None:
-        state = {
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "finished": self.finished,
-            "history": self.history,
-        }
-        with staged(self.folder / STATE_NAME, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        kept = ("epoch", "best_epoch", "best", "finished", "history")
+        state = {name: getattr(self, name) for name in kept}
+        write_text(self.folder / STATE_NAME, json.dumps(state, indent=1) + "\n")
         keep = {self._file(self.epoch), self._file(self.best_epoch)}
         for path in self.folder.glob("epoch-*.weights.h5"):
             if path not in keep:
@@ -162,7 +156,6 @@ def save_classifier(model: keras.Model, path: Path, labels: Sequence[str]) -> No
     bare = keras.Model(model.input, model.output, name=model.name)
     for layer in bare.layers:
         layer.trainable = True
-    with staged(path.with_name("labels.txt"), overwrite=True) as temporary:
-        temporary.write_text("\n".join(labels) + "\n", encoding="utf-8")
+    write_text(path.with_name("labels.txt"), "\n".join(labels) + "\n")
     with staged(path, overwrite=True, ending="keras") as temporary:
         bare.save(temporary)

@@ -16,7 +16,7 @@ from keras_effnet.errors import InvalidInputError, require, require_installed
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
-from keras_effnet.system.files import shown, staged
+from keras_effnet.system.files import shown, write_text
 from keras_effnet.train.folder import RunFolder
 
 MISTAKES = 12
@@ -144,8 +144,7 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
         artefacts=artefacts,
     )
     path = outcome.folder.path / "report.html"
-    with staged(path, overwrite=True) as temporary:
-        temporary.write_text(shown(text), encoding="utf-8")  # names of photographs may be any bytes
+    write_text(path, shown(text))  # names of photographs may be any bytes
     return path
 
 

@@ -91,7 +91,7 @@ def _load(model: Any, path: str | os.PathLike[str], facts: WeightFacts | None, e
 def assign(model: Any, checkpoint: Checkpoint, source: str) -> None:
     """Copy arrays into a model's variables by layer name.
 
-    What may differ is declared in `fit`; what a file has behind its backbone is left out where no classifier
+    What may differ is declared in `fitted_to`; what a file has behind its backbone is left out where no classifier
     is asked for. Every array is read before the first variable
     changes, so a file that breaks off leaves the model as it was.
 
@@ -111,8 +111,8 @@ def assign(model: Any, checkpoint: Checkpoint, source: str) -> None:
     }
     if TOP_LAYER in shapes and checkpoint.others:
         raise _foreign_head(checkpoint, source)
-    wanted, fitted = fit(shapes, checkpoint.layers, source)
-    check(wanted, fitted, source, identify(model))
+    wanted, fitted = fitted_to(shapes, checkpoint.layers, source)
+    check_match(wanted, fitted, source, identify(model))
     pending = [
         (variables[layer][key], fitted[layer][key].read())
         for layer, weights in wanted.items()
@@ -153,7 +153,7 @@ def short_name(variable: Any) -> str:
     return "kernel" if name == "depthwise_kernel" else name
 
 
-def check(wanted: Shapes, layers: LayerArrays, source: str, variant: Any = None) -> None:
+def check_match(wanted: Shapes, layers: LayerArrays, source: str, variant: Any = None) -> None:
     """Make sure that arrays and shapes match one to one.
 
     Args:
@@ -205,7 +205,7 @@ def _text(shapes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items()) or "no such layer"
 
 
-def fit(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
+def fitted_to(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
     """Fit a file's arrays to a model's shapes, where there is one meaningful way to.
 
     - A model without classifier leaves the file's out.
@@ -247,7 +247,7 @@ def _is_fresh_head(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, An
 
 
 def fit_channels(kernel: LazyArray, wanted: tuple[int, ...]) -> LazyArray:
-    """The stem kernel `[h, w, 3, out]` for another number of input channels; see `fit`."""
+    """The stem kernel `[h, w, 3, out]` for another number of input channels; see `fitted_to`."""
     if len(kernel.shape) != 4 or kernel.shape[2] != RGB or len(wanted) != 4 or wanted[2] == RGB:
         return kernel
     channels = wanted[2]
