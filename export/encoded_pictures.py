@@ -23,11 +23,7 @@ _LUMA = (19595, 38470, 7471)  # of 65536: Pillow's weights of red, green and blu
 
 
 def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], tuple[Any, Any]]:
-    """A graph function from encoded pictures to pixels.
-
-    Args:
-        height, width: of the result.
-        framing: crop, interpolation and channels.
+    """A graph function from encoded pictures to pixels of this size, framed so.
 
     Returns:
         From strings `[N]` to (float32 `[N, height, width, channels]`, whole numbers 0–255; bool `[N]`: whether

@@ -260,16 +260,8 @@ def write_artefact(
 ) -> Path:
     """Write one artefact, whole or not at all; its options and path are checked already.
 
-    Args:
-        target: what to write.
-        facts: of the model.
-        path: file or folder to create.
-        options: those that the target does not follow are left alone.
-        calibration: photographs, for integer targets without a prepared network.
-        overwrite: replace what is there.
-
-    Returns:
-        The path.
+    Options that the target does not follow are left alone. An integer target takes photographs, or a prepared
+    network among the options.
 
     Raises:
         InvalidInputError: an integer target without photographs, or a path that is taken.

@@ -89,11 +89,7 @@ def check_values(record: object, names: Iterable[str], fits: Callable[[Any], boo
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or raise with the pip line that installs it.
-
-    Args:
-        module: dotted name of the module to import.
-        extra: the extra of this distribution that brings it.
+    """Import a module, dots in its name or not, or raise with the pip line that installs it.
 
     Raises:
         MissingExtraError: the module is not installed.
@@ -108,11 +104,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def require_installed(module: str, extra: str) -> None:
-    """Make sure that `module` is there without the seconds that importing it takes.
-
-    Args:
-        module: name of a top-level module.
-        extra: the extra of this distribution that brings it.
+    """Make sure that a top-level module is there without the seconds that importing it takes.
 
     Raises:
         MissingExtraError: the module is not installed.

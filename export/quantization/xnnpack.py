@@ -39,12 +39,7 @@ _FIXED = "/1/256"  # stands for all tensors of this scale; no step has such a na
 
 
 def within_limits(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The ranges of an integer network, changed where XNNPACK would refuse an operator.
-
-    Args:
-        graph: its steps.
-        ranges: of its tensors; what has none is float.
-    """
+    """The ranges of an integer network, changed where XNNPACK would refuse an operator; what has none is float."""
     scales = _Scales(ranges)
     for _ in graph.walk(scales.take):
         pass

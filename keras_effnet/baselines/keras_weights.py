@@ -14,12 +14,7 @@ _TWINS = {MOBILENET_V1: "MobileNet", MOBILENET_V2: "MobileNetV2", RESNET50: "Res
 
 
 def find_twin(variant: Variant, weights: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
-    """The network of keras.applications that equals a baseline at scale 1, with weights.
-
-    Args:
-        variant: the baseline at scale 1.
-        weights: `"imagenet"` or a file.
-        options: as for `build`; those that decide which weights there are, are read.
+    """The network of keras.applications that equals a baseline at scale 1, with `"imagenet"` or a file as weights.
 
     Raises:
         InvalidInputError: the network is scaled, or keras.applications does not have it.
@@ -53,18 +48,14 @@ def find_twin(variant: Variant, weights: str | os.PathLike[str], options: Mappin
 
 
 def copy_weights(twin: Any, model: Any, *, bgr: bool = False) -> None:
-    """Copy every weight of `twin` into `model`, which has the same layers under other names.
+    """Copy every weight of a keras.applications network into ours, which has the same layers under other names.
 
     Layers are paired along each network from input to output, within their kinds; shapes must agree
-    (a classifier may be a dense layer here and a 1×1 convolution there).
-
-    Args:
-        twin: the network of keras.applications.
-        model: ours; unchanged when an error is raised.
-        bgr: turn the stem's kernel round, for a twin that takes BGR.
+    (a classifier may be a dense layer here and a 1×1 convolution there). With `bgr` the stem's kernel is
+    turned round.
 
     Raises:
-        WeightsError: the networks differ; the message names the first layer that does.
+        WeightsError: the networks differ; the message names the first layer that does. Ours is unchanged.
     """
     theirs, ours = _by_kind(twin), _by_kind(model)
     assignments = []

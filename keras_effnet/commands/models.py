@@ -66,10 +66,6 @@ class Choice:
     def model(self, arguments: argparse.Namespace, *, input_shape: tuple[int, int, int] | None = None) -> Any:
         """The Keras model: a variant with `--weights` and as many classes as they have, or what the file holds.
 
-        Args:
-            arguments: with the option of `add_weights`.
-            input_shape: (H, W, C) in pixels to build a variant with; None for its own.
-
         Raises:
             InvalidInputError: a file that Keras cannot read.
             WeightsError: weights that are missing, damaged or of another network.
@@ -96,14 +92,7 @@ class Choice:
         carried: tuple[str, ...] | None,
         known: tuple[str, ...] | None,
     ) -> tuple[str, ...]:
-        """Class names for a Keras model.
-
-        Args:
-            file: of `--labels`, or None.
-            classes: how many there are.
-            carried: those that the model has inside; they come before a file that lies beside it.
-            known: those that it has where nobody gave any, ImageNet's.
-        """
+        """Class names for a Keras model: of `--labels`; those it carries; of the file beside it; known ones, ImageNet's."""
         if file is not None:
             return read_labels(file, classes)
         if carried is None and self.labels is not None:
@@ -359,12 +348,8 @@ def side_of(name: str, size: tuple[int | None, int | None], given: int | None, v
 def read_labels(file: str | Path, classes: int | None = None) -> tuple[str, ...]:
     """The class names in a text file, one on each line.
 
-    Args:
-        file: its path.
-        classes: how many there must be; None for any number.
-
     Raises:
-        InvalidInputError: a file that cannot be read, or another number of names.
+        InvalidInputError: a file that cannot be read, or another number of names than there are classes.
     """
     path = Path(file).expanduser()
     try:

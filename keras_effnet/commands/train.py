@@ -195,13 +195,7 @@ def _targets(arguments: argparse.Namespace) -> list[Target]:
 
 
 def _export(outcome: Outcome, arguments: argparse.Namespace, progress: Progress) -> list[Artefact]:
-    """Export a run's model into `export/` in its folder, with `report.json` and `report.html` there.
-
-    Targets that are there already are left alone.
-
-    Returns:
-        An `Artefact` for each target that was made now.
-    """
+    """Export a run's model into `export/` in its folder, with a report there. What is there already is left alone."""
     out, facts = outcome.folder.path / "export", outcome.metrics["model"]
     missing = [
         target for target in arguments.targets if not final_path(out, facts["variant"], target).exists()

@@ -166,14 +166,7 @@ def cost_of_variant(
 ) -> Cost:
     """What a network costs, from its row of the table: in milliseconds and without Keras.
 
-    Args:
-        variant: its name, or a `Variant` of your own.
-        resolution: side of the input in pixels; None for the variant's own.
-        classes: outputs of the classifier.
-        batch: pictures per call.
-
-    Returns:
-        The same as `cost` of the built model.
+    The same as `cost` of the built model, at `resolution` or the variant's own.
 
     Raises:
         InvalidInputError: no such variant, or a size that it cannot take.
@@ -243,17 +236,10 @@ def cost_of_graph(
 
 
 def _peak_values(graph: CallGraph, values: Sequence[int], free: Sequence[bool]) -> int:
-    """The most values alive at once when the calls run in order, each output in a place of its own.
+    """The most values alive at once when the calls run in order, for one picture, each output in a place of its own.
 
-    An output dies behind its last reader. While a call runs, its inputs and its output are alive.
-
-    Args:
-        graph: the calls.
-        values: size of each call's output.
-        free: calls whose output is their input itself.
-
-    Returns:
-        Number of values, for one picture.
+    An output dies behind its last reader; one that is `free` is its input itself. While a call runs, its
+    inputs and its output are alive.
     """
     owner = list(range(len(graph.calls)))
     for index, call in enumerate(graph.calls):

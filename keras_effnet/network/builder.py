@@ -72,17 +72,11 @@ class BuildOptions:
 
 
 def build_model(architecture: Architecture, options: BuildOptions, inputs: Any, x: Any, *, keras: Any) -> Any:
-    """Build the functional model that goes from `x` to features or class probabilities.
+    """Build the functional model that goes from `inputs`, pixels 0–255 `[N, H, W, C]`, to features or probabilities.
 
     Args:
-        architecture: the scaled blocks.
-        options: everything else.
-        inputs: the model's input, a Keras tensor `[N, H, W, C]` of pixels 0–255.
         x: the tensor to start from, usually `inputs` itself.
-        keras: the Keras namespace to build with, `keras` or `tf_keras`.
-
-    Returns:
-        A `keras.Model` of that namespace.
+        keras: the Keras namespace to build with, `keras` or `tf_keras`; the model is of that one.
     """
     baseline = architecture.baseline
     make = Layers(keras, options, architecture)

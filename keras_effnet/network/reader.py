@@ -118,10 +118,7 @@ class CallGraph:
 
 
 def read_graph(model: Any) -> CallGraph:
-    """The calls of a model that its outputs depend on.
-
-    Args:
-        model: a functional model of `keras` or `tf_keras`, or a Sequential one with a known input.
+    """The calls of a functional model of `keras` or `tf_keras`, or a Sequential one, that its outputs depend on.
 
     Raises:
         InvalidInputError: the model, or one inside it, has no graph.

@@ -188,10 +188,8 @@ class Architecture:
     """A baseline, scaled and unrolled: everything that decides its layers except the classifier.
 
     Attributes:
-        baseline: what does not change with the scale.
-        stem_filters: filters of the stem convolution.
+        stem_filters, top_filters: of the first convolution and of the last (the feature width); 0 for none.
         blocks: the unrolled blocks, first to last.
-        top_filters: filters of the last convolution (the feature width); 0 for none.
     """
 
     baseline: Baseline
@@ -233,7 +231,6 @@ def scaled(
     """Scale a baseline in depth and width and unroll it.
 
     Args:
-        baseline: the table.
         depth: factor of every stage's repeats, > 0; rounded up.
         width: factor of all filters, > 0; rounded to multiples of 8.
         drop_connect_rate: drop rate of the (hypothetical) block after the last; grows linearly from 0

@@ -43,15 +43,10 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def walk_pictures(root: Path, folder: str = "", *, left_out: list[LeftOut]) -> Iterator[str]:
-    """The pictures below a folder, sorted within each of its folders.
+    """The pictures below `root / folder`, sorted within each of its folders, named relative to `root`.
 
-    Args:
-        root: what the names are relative to.
-        folder: where to look, relative to `root`.
-        left_out: gets what looks like a picture and is none that can be read.
-
-    Yields:
-        Names relative to `root`, as texts: a `Path` per picture is slow.
+    Names are texts: a `Path` per picture is slow. `left_out` gets what looks like a picture and is none that can
+    be read.
 
     Raises:
         InvalidInputError: a folder that may not be read.

@@ -45,14 +45,6 @@ def training_batches(
     processes: call `keras.utils.set_random_seed` with the same number on each. RandAugment has random
     numbers of its own.
 
-    Args:
-        examples: where the pictures come from.
-        recipe: batch size, crops and augmentation.
-        size: side of the pictures, in pixels.
-        seed: of order and crops.
-        share: this process among several.
-        framing: how the network's photographs are resized; None for bicubic.
-
     Returns:
         float32 `[batch, size, size, 3]`, 0–255, and float32 `[batch, classes]`; of each global batch
         this process's slice.

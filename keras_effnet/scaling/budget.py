@@ -89,15 +89,7 @@ def largest_within(
     batch: int,
     measure: Measure,
 ) -> Fit:
-    """Find the largest phi whose network meets every limit; see `CompoundScaling.fit`.
-
-    Args:
-        limits: what it may need.
-        member: from phi to the network; a larger phi never costs less.
-        ends: the smallest and the largest phi.
-        step: distance of the values that are tried.
-        dimension, classes, batch, measure: as for `CompoundScaling.fit`.
-    """
+    """Find the largest phi, within `ends`, whose network meets every limit; see `CompoundScaling.fit`."""
     if not 0 < step <= 1:
         raise InvalidInputError(f"Expected step to lie above 0, up to 1. Received: {step!r}.")
     trial = _Trial(limits.given, lambda index: member(round(index * step, 10)), classes, batch, measure)

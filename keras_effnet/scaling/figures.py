@@ -41,13 +41,7 @@ COLOURS = {"compound": GOOD, "depth": BAD, "width": "#4f81bd", "resolution": "#d
 
 
 def write_figures(out: Path) -> list[Path]:
-    """Write every figure that needs no trained weights.
-
-    Args:
-        out: folder for the PNG files; created.
-
-    Returns:
-        The files.
+    """Write every figure that needs no trained weights as a PNG file; the folder is created.
 
     Raises:
         InvalidInputError: `out` is no folder, or cannot be created.
@@ -75,14 +69,7 @@ def write_figures(out: Path) -> list[Path]:
 
 
 def accuracy_figure(against: str) -> Any:
-    """Top-1 of the published family and of the paper's peers (its figures 1 and 5).
-
-    Args:
-        against: `"parameters"` or `"macs"`.
-
-    Returns:
-        A Matplotlib `Figure`.
-    """
+    """Top-1 of the published family and of the paper's peers, against `"parameters"` or `"macs"` (its figures 1 and 5)."""
     if against not in ("parameters", "macs"):
         raise InvalidInputError(f"Expected against to be 'parameters' or 'macs'. Received: {against!r}.")
     figure, axes = _axes("top-1 on ImageNet, %")

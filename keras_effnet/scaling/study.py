@@ -16,10 +16,7 @@ from keras_effnet.system.files import check_writable
 def open_study(storage: str | None, study: str, sampler: Any) -> Any:
     """The Optuna study of that name, created where there is none; higher values are better.
 
-    Args:
-        storage: a database URL, the path of a journal file, or None for memory.
-        study: its name.
-        sampler: Optuna's, or None for its default.
+    `storage` is a database URL, the path of a journal file, or None for memory.
 
     Raises:
         InvalidInputError: a storage that cannot be opened.
@@ -56,15 +53,9 @@ def claim(opened: Any, settings: Mapping[str, Any]) -> None:
 
 
 def described(evaluate: Callable[..., Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The name of an evaluation, what it says of itself, and what its caller adds.
+    """The name of an evaluation, what it says of itself, and what its caller adds, as plain values by name.
 
-    Args:
-        evaluate: a function, a method or an object that can be called; where it, or the object of
-            the method, has a method `settings()`, that is asked.
-        settings: what neither the name nor `settings()` says.
-
-    Returns:
-        Plain values by name, to be kept beside the scores.
+    Where `evaluate`, or the object whose method it is, has a method `settings()`, that is asked.
     """
     describe = getattr(getattr(evaluate, "__self__", evaluate), "settings", None)
     own = dict(describe()) if callable(describe) else {}

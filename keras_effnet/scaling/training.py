@@ -92,15 +92,7 @@ class TrainOnFolder:
         }
 
     def __call__(self, depth: float, width: float, resolution: int) -> float:
-        """Train and evaluate.
-
-        Args:
-            depth: factor of the baseline's repeats.
-            width: factor of its filters.
-            resolution: side of the pictures.
-
-        Returns:
-            Top-1 accuracy on `validation/`, 0–1.
+        """Train and evaluate at these factors; top-1 accuracy on `validation/`, 0–1.
 
         Raises:
             InvalidInputError: the folders are missing or disagree.

@@ -31,12 +31,7 @@ def reachable(
     """Within the block a path that may not be read, or whose name is too long, is an error of this package.
 
     Even `Path.exists` raises for these. Wrap the looking only: what a library raises about the content of a
-    file deserves a message of its own.
-
-    Args:
-        path: what the block looks at.
-        expected: what should be there, for the message: `"a picture"`.
-        kind: the error to raise.
+    file deserves a message of its own. `expected` says what should be at the path: `"a picture"`.
 
     Raises:
         EffNetError: of the given kind, instead of an OSError.

@@ -45,13 +45,9 @@ _ADVICE = "Choose another --out, or pass --resume to go on with it."
 
 
 def trained_model(folder: str | os.PathLike[str]) -> tuple[Path, Path] | None:
-    """The classifier that a run of `train` or `pretrain` has left in its folder, and its class names.
+    """The `.keras` file that a run of `train` or `pretrain` has left in a folder, and its class names, one a line.
 
-    Args:
-        folder: any path.
-
-    Returns:
-        The `.keras` file, and the text file with a class name per line; None if `folder` holds no run.
+    None if `folder` holds no run.
 
     Raises:
         InvalidInputError: a run that has no model yet.
@@ -121,14 +117,10 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, given: dict[str, Any]) -> RunFolder:
-        """Go on with a run. What a process that was killed had half written is removed.
-
-        Args:
-            path: its folder.
-            given: settings that were asked for now; they must be those of the run.
+        """Go on with a run, with the settings of the run. What a process that was killed had half written is removed.
 
         Raises:
-            InvalidInputError: no run there, or one with other settings.
+            InvalidInputError: no run there, or one with other settings than those given now.
         """
         file = path / SETTINGS
         if not file.is_file():

@@ -46,22 +46,16 @@ def cached_features(
     mirrored: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> FloatArray:
-    """The backbone's features of photographs, read from `path` as far as they are there.
+    """The backbone's features of photographs, float32 `[N, C]`, read from `path` as far as they are there.
 
     The file holds one row of float32 per photograph and nothing else. Its length says how far the work came,
     so a run that was killed goes on where it was; and a full disk is an error at the write, which a
     memory-mapped file could not report.
 
     Args:
-        backbone: a Keras model from pixels to features `[N, C]`.
-        indices: the photographs.
         batches: from some of the indices to a `tf.data.Dataset` of (pixels, labels).
-        path: the file to keep them in.
         mirrored: of the photographs' mirror images.
         progress: called with the number of photographs done since the last call.
-
-    Returns:
-        float32 `[N, C]`, mapped from the file.
 
     Raises:
         ExportError: the disk is full or failed.

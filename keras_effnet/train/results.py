@@ -51,12 +51,7 @@ class Outcome:
 def measure(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The figures of one split, as JSON takes them.
-
-    Args:
-        probabilities: float `[N, classes]`.
-        labels: class indices `[N]`.
-        classes: names.
+    """The figures of one split, as JSON takes them, from its probabilities `[N, classes]` and labels `[N]`.
 
     Returns:
         `photographs`, `accuracy`, `loss` (mean cross entropy), `per_class` (name → `precision`,
@@ -120,15 +115,7 @@ def check_extras() -> None:
 
 
 def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> Path:
-    """Write the report as one self-contained HTML file.
-
-    Args:
-        outcome: of the run.
-        artefacts: rows of the export's `report.json`.
-
-    Returns:
-        The file.
-    """
+    """Write the report as one self-contained HTML file; `artefacts` are rows of the export's `report.json`."""
     metrics, judged = outcome.metrics, outcome.judged
     figures = metrics[judged]
     text = page.render(

@@ -187,11 +187,7 @@ class _Run:
         return found
 
     def _fine_tune(self, model: Any, listing: Listing, phase: str, epochs: int) -> int:
-        """Phase 2 on a model of the run's precision and strategy; its weights end up in `model`.
-
-        Returns:
-            The epoch they are of; 0 for those from before.
-        """
+        """Phase 2 on a model of the run's precision and strategy; the epoch that `model` has now, 0 for none of it."""
         if epochs == 0:
             return 0
         with precision(self.settings) as policy, strategy_scope(self.settings.strategy):

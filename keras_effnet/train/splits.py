@@ -88,12 +88,7 @@ def photographs_of(folder: RunFolder, progress: Progress) -> tuple[Listing, list
 
 
 def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> Scan:
-    """Decode every photograph once, with the code that reads it later.
-
-    Args:
-        listing: the photographs.
-        progress: called with the number of photographs done since the last call.
-    """
+    """Decode every photograph once, with the code that reads it later; `progress` gets how many were done."""
     broken: list[tuple[int, str]] = []
     faulty: list[tuple[int, str]] = []
     todo = iter(range(len(listing.files)))
@@ -119,15 +114,10 @@ def _examine(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def split_listing(listing: Listing, *, validation: float, test: float, seed: int) -> Listing:
-    """Decide the split of every photograph that has none, in the same shares of every class.
+    """Decide the split of every photograph that has none, in the same shares (0–1) of every class.
 
     Splits that the data has itself stay as they are. Without validation photographs some are taken
     from the training ones; without test photographs too, but only where there was no split at all.
-
-    Args:
-        listing: what there is.
-        validation, test: shares, 0–1.
-        seed: the same seed gives the same split.
 
     Raises:
         InvalidInputError: a class with too few photographs.

@@ -91,14 +91,9 @@ def _load(model: Any, path: str | os.PathLike[str], facts: WeightFacts | None, e
 def assign(model: Any, checkpoint: Checkpoint, source: str) -> None:
     """Copy arrays into a model's variables by layer name.
 
-    What may differ is declared in `fitted_to`; what a file has behind its backbone is left out where no classifier
-    is asked for. Every array is read before the first variable
-    changes, so a file that breaks off leaves the model as it was.
-
-    Args:
-        model: a Keras (or tf_keras) model with the layer names of keras.applications.
-        checkpoint: the arrays, and what else lies in their file.
-        source: for messages.
+    What may differ is declared in `fitted_to`; what a file has behind its backbone is left out where no
+    classifier is asked for. Every array is read before the first variable changes, so a file that breaks off
+    leaves the model as it was.
 
     Raises:
         WeightsError: a layer is missing, left over or of another shape; the message names the first
@@ -154,13 +149,7 @@ def short_name(variable: Any) -> str:
 
 
 def check_match(wanted: Shapes, layers: LayerArrays, source: str, variant: Any = None) -> None:
-    """Make sure that arrays and shapes match one to one.
-
-    Args:
-        wanted: layer → weight → shape.
-        layers: the arrays.
-        source: for messages.
-        variant: the `Variant` that is wanted, if it is a published one.
+    """Make sure that arrays and shapes match one to one; `variant` is the published one that is wanted, for advice.
 
     Raises:
         WeightsError: at the first layer that differs, in the model's order.
@@ -206,21 +195,13 @@ def _text(shapes: Mapping[str, Any]) -> str:
 
 
 def fitted_to(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
-    """Fit a file's arrays to a model's shapes, where there is one meaningful way to.
+    """The shapes to fill and the arrays to fill them with, fitted to each other where there is one meaningful way.
 
     - A model without classifier leaves the file's out.
     - A model with other than 1000 classes keeps its fresh head when the file has ImageNet's 1000;
       that is a UserWarning.
     - One input channel: the RGB kernel is summed, so gray gives what three equal channels gave. N
       channels: the RGB kernels take turns, times 3 / N, so the sum over the channels stays.
-
-    Args:
-        wanted: layer → weight → shape, of the model.
-        layers: the file's arrays.
-        source: for the message.
-
-    Returns:
-        The shapes to fill, and the arrays to fill them with.
     """
     wanted, fitted = dict(wanted), dict(layers)
     if TOP_LAYER not in wanted:

@@ -31,11 +31,9 @@ def fit(
     `eligible_from=0` those of the start take part: training cannot make a network worse than it came.
 
     Args:
-        teacher, student: models that give logits.
         images: uint8 `[N, H, W, C]`.
         labels: class indices `[N]`, or None to learn from the teacher alone.
         training: `steps`, `batch`, `learning_rate`, `label_weight`.
-        title: of the progress bar.
         eligible_from: first step whose weights may win.
         before_step: called with the number of each step.
     """

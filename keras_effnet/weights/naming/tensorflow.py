@@ -44,11 +44,8 @@ SEPARABLE = {**SHARED, "bn": "bn", "conv2d": "project_conv", "bn_1": "project_bn
 def to_layers(variables: Mapping[str, LazyArray], path: Path, ema: bool) -> LayerArrays:
     """Rename a checkpoint's variables; the reference has Keras' layout already.
 
-    Args:
-        variables: by the checkpoint's names.
-        path: for messages.
-        ema: take each variable's exponential moving average, which is what was evaluated and
-            published, instead of the value that training ended with.
+    With `ema` each variable's exponential moving average is taken, which is what was evaluated and published,
+    instead of the value that training ended with.
 
     Raises:
         WeightsError: a name of another network; or averages for some variables only.

@@ -31,11 +31,7 @@ def has_signature(path: Path) -> bool:
 
 @contextmanager
 def open_hdf5(source: Path | io.RawIOBase, path: Path) -> Iterator[Any]:
-    """Open HDF5 content read-only.
-
-    Args:
-        source: the file, or its content when it lies inside an archive.
-        path: for messages.
+    """Open HDF5 content read-only: a file, or what lies inside an archive at `path`.
 
     Raises:
         WeightsError: damaged or truncated.

@@ -242,11 +242,7 @@ def _walk(root: Any, path: Path) -> _Found:
 
 
 def _name_weights(arrays: list[LazyArray]) -> dict[str, LazyArray] | None:
-    """Name a layer's weights that came in Keras' order, by their number and rank.
-
-    Returns:
-        The named weights, or None when they are of no layer that an EfficientNet has.
-    """
+    """Name a layer's weights that came in Keras' order; None when they are of no layer that an EfficientNet has."""
     ranks = [len(array.shape) for array in arrays]
     if ranks == [1, 1, 1, 1]:
         return dict(zip(BATCH_NORM_ORDER, arrays, strict=True))

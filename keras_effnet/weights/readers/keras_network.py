@@ -41,13 +41,7 @@ Statistics = Mapping[str, tuple[Any, Any]]
 
 
 def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: str = "") -> WeightFacts:
-    """From the description of a whole model.
-
-    Args:
-        config: the JSON table, as Keras 3 or tf_keras writes it.
-        statistics: of the adapted `Normalization` layers.
-        prefix: what the names of the EfficientNet's layers begin with.
-    """
+    """From the description of a whole model, as Keras 3 or tf_keras writes it; `prefix` begins its layers' names."""
     path = _way_to(prefix + STEM_LAYER, config, 0)
     if path is None:
         return WeightFacts(doubt=f"its description does not show how pixels come to {STEM_LAYER!r}")
