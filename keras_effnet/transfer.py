@@ -92,8 +92,8 @@ def classifier(
     chosen = get_variant(variant)
     names, count = _names_and_outputs(classes, labels)
     activation = _activation(classifier_activation, count)
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
+    rate = chosen.dropout if dropout_rate is None else dropout_rate
+    check_rate("dropout_rate", rate)
     side = chosen.resolution
     backbone = EfficientNet(
         chosen,
@@ -104,7 +104,6 @@ def classifier(
         drop_connect_rate=drop_connect_rate,
         preprocessing=preprocessing,
     )
-    rate = chosen.dropout if dropout_rate is None else dropout_rate
     x = _head(backbone.output, count, rate, activation, names, crop_margin)
     model = keras.Model(backbone.input, x, name=name or chosen.title.lower())
     if weights is not None:
@@ -149,10 +148,9 @@ def reset_classifier(
         )
     names, count = _names_and_outputs(classes, labels)
     activation = _activation(classifier_activation, count)
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
-    else:
+    if dropout_rate is None:
         dropout_rate = next((layer.rate for layer in model.layers if layer.name.endswith("top_dropout")), 0.2)
+    check_rate("dropout_rate", dropout_rate)
     pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", data_format="channels_last")(ends[0].output)
     x = _head(pooled, count, dropout_rate, activation, names, framing_of(model).margin)
     return keras.Model(model.input, x, name=name or model.name)

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.flags import add_json, add_quiet, folder_name, share, weights_of, whole_number
+from keras_effnet.commands.flags import add_json, add_quiet, folder_path, share, weights_of, whole_number
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.printing import stopped, table
 from keras_effnet.export.options import Options
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
     )
     parser.add_argument(
-        "--out", required=True, type=folder_name, metavar="DIR", help="folder of the run; a new one"
+        "--out", required=True, type=folder_path, metavar="DIR", help="folder of the run; a new one"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--model", dest="variant", default=_LATER, metavar="VARIANT", help="default: lite0")
@@ -134,7 +134,7 @@ def check(arguments: argparse.Namespace) -> None:
     check_backend()
     arguments.targets = _targets(arguments)
     check_extras()
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     given = _given(arguments)
     if arguments.resume:
         arguments.folder = RunFolder.resume(out, given)

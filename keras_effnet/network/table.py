@@ -1,8 +1,6 @@
 """Networks as data: rows of stages, how they scale, and the blocks they unroll into.
 
-EfficientNet, its Lite family and the networks that the paper scaled are one kind of table, a
-`Baseline`; a network of your own needs a table and nothing else. Nothing here imports TensorFlow or
-Keras, so tables can be read and counted without a framework.
+A network of your own needs a table, a `Baseline`, and nothing else. No framework is imported here.
 
 Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper and
 the reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides.
@@ -31,13 +29,11 @@ class Stage:
     """One row of a table, before scaling.
 
     Attributes:
-        repeats: number of blocks.
+        repeats, stride: number of blocks, and stride of the first; the others have stride 1.
         kernel_size: side of the depthwise (bottleneck: of the inner) kernel, in pixels.
-        stride: stride of the first block; the others have stride 1.
         expand_ratio: inverted: filters inside the block / filters coming in. Bottleneck: filters
             leaving the block / filters inside. Separable: 1.
-        filters_in: filters coming into the first block.
-        filters_out: filters leaving every block.
+        filters_in, filters_out: coming into the first block, and leaving every block.
         se_ratio: squeeze-and-excite filters / filters coming **into** the block; 0 for none. Only
             inverted blocks have squeeze-and-excite.
         block: `"inverted"` (expand, depthwise, squeeze-and-excite, project, skip; EfficientNet and
@@ -71,13 +67,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One block, fully resolved.
+    """One block, fully resolved; the fields that are not named here are those of its `Stage`.
 
     Attributes:
         name: prefix of its layers, as in keras.applications (`block2a`).
         kind: the `block` of its stage.
+        stride: its own.
         drop_rate: probability of dropping the residual branch in training (drop-connect), 0–1.
-        Other fields: see `Stage`; `stride` is the block's own.
     """
 
     name: str
@@ -116,23 +112,18 @@ class Baseline:
     network is then the table itself, and it never shrinks where a factor grows.
 
     Attributes:
-        name: short name.
-        title: the name as people write it.
+        name, title: short, and as people write it.
         stages: the rows; each takes what the one before leaves.
-        stem_filters: filters of the first convolution, which halves the picture.
-        stem_kernel: side of its kernel.
+        stem_filters, stem_kernel: of the first convolution, which halves the picture.
         stem_pool: a 3×3 maximum that halves once more behind it.
         top_filters: filters of a last 1×1 convolution; 0 for none.
         scale_ends: False where stem, top and the repeats of the first and the last stage stay as they
             are at every scale.
         activation: `"swish"`, `"relu6"` or `"relu"`.
         resolution: side of the input at scale 1, in pixels.
-        dropout: before the classifier at scale 1, 0–1.
-        drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
-        preprocessing: what happens to pixels 0–255 inside the graph; None for nothing.
+        dropout, drop_connect_rate: before the classifier at scale 1, and at the last block, 0–1.
+        preprocessing, padding, epsilon: see `builder.BuildOptions`.
         interpolation: how its pictures are resized, see `load_image`.
-        padding: `"same"` as TensorFlow pads, or `"symmetric"`.
-        epsilon: of batch normalization.
         use_bias: biases in the convolutions.
     """
 
@@ -198,16 +189,11 @@ class Architecture:
     top_filters: int
 
 
-def round_filters(filters: float, width: float, multiple: int = FILTER_MULTIPLE) -> int:
-    """Scale a filter count by `width` and round it to a multiple of `multiple`.
-
-    Never goes below 90 % of the product (reference code, `round_filters`).
-    """
+def round_filters(filters: float, width: float) -> int:
+    """Scale a filter count by `width` and round it, never below 90 % of the product (reference code, `round_filters`)."""
     scaled = filters * width
-    rounded = max(multiple, int(scaled + multiple / 2) // multiple * multiple)
-    if rounded < 0.9 * scaled:
-        rounded += multiple
-    return rounded
+    rounded = max(FILTER_MULTIPLE, int(scaled + FILTER_MULTIPLE / 2) // FILTER_MULTIPLE * FILTER_MULTIPLE)
+    return rounded + FILTER_MULTIPLE if rounded < 0.9 * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -218,11 +204,6 @@ def round_repeats(repeats: int, depth: float) -> int:
 def round_resolution(side: float) -> int:
     """The nearest multiple of 8 pixels, at least 32."""
     return max(MIN_SIZE, int(side / RESOLUTION_MULTIPLE + 0.5) * RESOLUTION_MULTIPLE)
-
-
-def count_blocks(baseline: Baseline, depth: float) -> int:
-    """Blocks that a baseline unrolls into."""
-    return sum(_repeats(baseline, depth))
 
 
 def scaled(
@@ -242,7 +223,8 @@ def scaled(
     for label, factor in (("depth", depth), ("width", width)):
         if not 0 < factor < float("inf"):
             raise InvalidInputError(f"Expected {label} to be a factor above 0. Received: {factor!r}.")
-    total = count_blocks(baseline, depth)
+    repeats = blocks_of_stages(baseline, depth)
+    total = sum(repeats)
     if total > MAX_BLOCKS:
         raise InvalidInputError(
             f"Expected a network of at most {MAX_BLOCKS:,} blocks. Received: a depth of {depth:g}, which makes "
@@ -252,7 +234,7 @@ def scaled(
     ends_width = width if baseline.scale_ends else 1.0
     stem_filters = filters = round_filters(baseline.stem_filters, ends_width)
     blocks: list[Block] = []
-    for index, (stage, count) in enumerate(zip(baseline.stages, _repeats(baseline, depth), strict=True)):
+    for index, (stage, count) in enumerate(zip(baseline.stages, repeats, strict=True)):
         for position in range(count):
             block = Block(
                 name=block_name(index, position),
@@ -275,8 +257,8 @@ def scaled(
     )
 
 
-def _repeats(baseline: Baseline, depth: float) -> list[int]:
-    """Blocks of each stage."""
+def blocks_of_stages(baseline: Baseline, depth: float) -> list[int]:
+    """How many blocks each stage unrolls into."""
     last = len(baseline.stages) - 1
     return [
         stage.repeats

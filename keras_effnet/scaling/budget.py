@@ -17,7 +17,7 @@ from typing import Any
 from keras_effnet.baselines import build_variant
 from keras_effnet.costs import Cost, cost, cost_of_variant
 from keras_effnet.errors import EffNetError, InvalidInputError
-from keras_effnet.network.table import MAX_BLOCKS, count_blocks
+from keras_effnet.network.table import MAX_BLOCKS, blocks_of_stages
 from keras_effnet.network.variants import Variant
 
 Measure = Callable[[Any], float]
@@ -157,7 +157,7 @@ class _Trial:
 
     def buildable(self, index: int) -> bool:
         member = self.member(index)
-        return count_blocks(member.baseline, member.depth) <= MAX_BLOCKS
+        return sum(blocks_of_stages(member.baseline, member.depth)) <= MAX_BLOCKS
 
     def counted_exceeded(self, index: int) -> tuple[str, ...]:
         needs = self._counted(index)

@@ -10,7 +10,7 @@ timm's and torchvision's model tables, the distributions on PyPI.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keras_effnet.network.variants import B_SERIES, VARIANTS, Variant
 from keras_effnet.pictures.framing import crop_fraction
@@ -245,26 +245,19 @@ def _torchvision(index: int) -> WeightSet:
     and measures them with its own symmetric padding, so either may be asked for."""
     name = f"b{index}"
     file = f"efficientnet_{name}_{TORCHVISION_FILES[index]}.pth"
-    resolution, crop = TORCHVISION_EVALUATION[index]
-    return WeightSet(
-        variant=name,
-        name="torchvision",
-        preprocessing="imagenet",
-        resolution=resolution,
+    source = Source(
+        format="pytorch",
+        address=f"{TORCHVISION}/{file}",
+        file=f"torchvision/{file}",
+        hash=f"sha256:{file[-12:-4]}",
+    )
+    side, crop = TORCHVISION_EVALUATION[index]
+    return replace(
+        _set(VARIANTS[name], "torchvision", TOP1_TORCHVISION[index], (source,), resolution=side),
         crop=crop,
-        interpolation="bicubic",
         padding="symmetric" if index < 5 else None,
         epsilon=1e-5 if index < 5 else 1e-3,
-        top1=TOP1_TORCHVISION[index],
         licence="BSD-3-Clause",
-        sources=(
-            Source(
-                format="pytorch",
-                address=f"{TORCHVISION}/{file}",
-                file=f"torchvision/{file}",
-                hash=f"sha256:{file[-12:-4]}",
-            ),
-        ),
     )
 
 
