@@ -223,11 +223,7 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
 
 
 def check_path(target: Target, path: str | os.PathLike[str]) -> None:
-    """Make sure that the ending of a path does not promise another format.
-
-    Raises:
-        InvalidInputError: it does.
-    """
+    """Make sure that the ending of a path does not promise another format."""
     ending = Path(path).suffix.lower()
     promised = _ENDINGS.get(ending, target.format)
     if promised != target.format:

@@ -77,11 +77,7 @@ def unknown_name(kind: str, given: object, known: Iterable[str]) -> InvalidInput
 
 
 def check_values(record: object, names: Iterable[str], fits: Callable[[Any], bool], expected: str) -> None:
-    """Make sure that numbers of a record, of these names, are as expected; None stands for no number.
-
-    Raises:
-        InvalidInputError: one is not.
-    """
+    """Make sure that numbers of a record, of these names, are as expected; None stands for no number."""
     for name in names:
         value = getattr(record, name)
         if value is not None and not fits(value):

@@ -258,11 +258,7 @@ def _unreadable(path: str | Path, error: Exception) -> InvalidInputError:
 
 
 def choose_network(arguments: argparse.Namespace, takes: Sequence[str]) -> Choice:
-    """What `--model` means, with `--weights` checked; without `--model` the variant that a weight file is of.
-
-    Raises:
-        InvalidInputError, WeightsError: of `choose` and `check_weights`.
-    """
+    """What `--model` means, with `--weights` checked; without `--model` the variant that a weight file is of."""
     choice = choose(arguments.model or _variant_of_weights(weights_of(arguments)), takes)
     check_weights(choice, arguments)
     return choice

@@ -50,20 +50,12 @@ class Examples:
 
 
 def from_folders(directory: str | os.PathLike[str]) -> Examples:
-    """The pictures to train on of a folder or CSV file, see `pictures.listing`.
-
-    Raises:
-        InvalidInputError: as `read_listing`.
-    """
+    """The pictures to train on of a folder or CSV file, see `pictures.listing`."""
     return from_listing(read_listing(directory))
 
 
 def from_listing(listing: Listing, split: str = "train") -> Examples:
-    """The pictures of a split; photographs without one are to train on.
-
-    Raises:
-        InvalidInputError: there are none.
-    """
+    """The pictures of a split; photographs without one are to train on."""
     import tensorflow as tf
 
     chosen = listing.splits == SPLITS.index(split)
@@ -80,11 +72,7 @@ def from_listing(listing: Listing, split: str = "train") -> Examples:
 
 
 def check_records(pattern: str) -> None:
-    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported.
-
-    Raises:
-        InvalidInputError: it finds none.
-    """
+    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported."""
     if "://" not in pattern and not glob.glob(pattern):  # noqa: PTH207 - Path.glob takes no absolute pattern
         raise _no_records(pattern)
 

@@ -106,9 +106,6 @@ def check_writable(path: Path) -> None:
     """Make sure that a file or folder can be made at `path`, with the folders that lead there. Nothing is left.
 
     What the rights say is not enough: a disk may be read-only, or full, or no disk. It is tried.
-
-    Raises:
-        InvalidInputError: it cannot.
     """
     with reachable(path.parent, "a folder that can be written"):
         nearest = next(folder for folder in path.absolute().parents if folder.exists())
@@ -129,9 +126,6 @@ def reserve(path: Path, size: int) -> None:
 
     For libraries that do not survive a full disk: HDF5 crashes the process when it closes a file that it could
     not write.
-
-    Raises:
-        OSError: the system's own.
     """
     block = bytes(1 << 20)
     try:

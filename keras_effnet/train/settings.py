@@ -114,11 +114,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """The inverse of `to_dict`; unknown keys are an error.
-
-        Raises:
-            InvalidInputError: not what `to_dict` writes.
-        """
+        """The inverse of `to_dict`; unknown keys are an error."""
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) - known:
             raise InvalidInputError(

@@ -105,11 +105,7 @@ def check_conversion(
     preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Tell what is wrong with a conversion before anything is opened; needs neither Keras nor TensorFlow.
-
-    Raises:
-        InvalidInputError, WeightsError: as `convert`.
-    """
+    """Tell what is wrong with a conversion before anything is opened; needs neither Keras nor TensorFlow."""
     chosen = None if variant is None else get_variant(variant)
     if preprocessing is not None:
         get_convention(preprocessing)

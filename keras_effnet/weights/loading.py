@@ -73,11 +73,7 @@ def _check_outermost(model: Any) -> None:
 
 
 def load_planned(model: Any, plan: WeightPlan) -> None:
-    """Load what `plan_weights` found.
-
-    Raises:
-        WeightsError: as `load_weights`.
-    """
+    """Load what `plan_weights` found."""
     if plan.source is not None:
         _load(model, plan.source, plan.facts, ema=True)
 
