@@ -15,8 +15,8 @@ import numpy as np
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, warn
 from keras_effnet.network.variants import Variant, get_variant
-from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.prefetching import error_of_ours
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.compiling import compile_model
 from keras_effnet.pretrain.examples import Examples

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.datasets import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
+from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.train.settings import Settings
 
 SHIFT = 0.07  # of the side, in any direction: what a random crop of 224 from 256 pixels amounts to

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import get_variant
-from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
+from keras_effnet.pictures.prefetching import error_of_ours
 from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress

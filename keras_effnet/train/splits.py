@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.datasets import READING_THREADS
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.folders import LeftOut
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
+from keras_effnet.pictures.prefetching import READING_THREADS
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.folder import REMARKS, SKIPPED, RunFolder
