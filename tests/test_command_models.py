@@ -46,7 +46,7 @@ def test_number_of_classes_is_imagenets_where_no_file_tells(weights: str | None)
     assert classes_in(weights) == 1000
 
 
-def test_verify_builds_the_model_at_the_size_and_with_theclasses_of_the_artefact(
+def test_verify_builds_the_model_at_the_size_and_with_the_classes_of_the_artefact(
     folder: Path, capsys: Any
 ) -> None:
     weights = str(folder / "ten.weights.h5")
