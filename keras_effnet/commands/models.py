@@ -101,16 +101,11 @@ class Choice:
 
 
 def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
-    """Find out what a name means. Nothing heavy is imported.
-
-    Args:
-        text: a variant, or a path.
-        takes: the formats that the command can use, of `ALL`.
-        flag: what messages call the argument.
+    """Find out what a name means; a command `takes` some formats of `ALL`. Nothing heavy is imported.
 
     Raises:
         InvalidInputError: nothing of that name, nothing that can be used, or something else than the command
-            takes; the message says what to do.
+            takes; the message, which calls the argument `flag`, says what to do.
     """
     choice = _choice(text, takes, flag)
     if choice.format in takes:
@@ -314,11 +309,7 @@ def classes_in(weights: str | None) -> int:
 def side_of(name: str, size: tuple[int | None, int | None], given: int | None, variant: str | None) -> int:
     """The side of the square that a model sees, in pixels.
 
-    Args:
-        name: what messages call the model.
-        size: its own (H, W); None where it takes any.
-        given: `--size`, or None.
-        variant: the published variant that it is, whose resolution is taken where nothing else is said.
+    Its own `size`, (H, W), comes first; where it takes any, `--size`, or the published variant's that it is.
 
     Raises:
         InvalidInputError: no square, another size than the model's, or no size at all.

@@ -82,12 +82,7 @@ class ScorePath:
         self.labels = labels_in(graph.calls[position].layer for position in self._path)
 
     def read(self, pixels: FloatArray, gradient_of: int | None = None) -> Reading:
-        """Classify one picture.
-
-        Args:
-            pixels: float32 `[H, W, C]`, 0–255.
-            gradient_of: index of the score whose gradient is wanted.
-        """
+        """Classify one picture, float32 `[H, W, C]`, 0–255; with the gradient of one of the scores if wanted."""
         calls, vector = self._graph.calls, self._graph.calls[self._dense].inputs[0]
         behind = self._graph.descendants(self._map.call, self._path)
         ahead = [position for position in self._path if position not in behind]

@@ -33,16 +33,10 @@ _TABLE2 = {
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """A row of Table 2.
+    """A row of Table 2: our counts of a variant, the paper's (in millions and G) and timm's.
 
-    Attributes:
-        name: of the variant.
-        params: ours, counted.
-        paper_params: the paper's, in millions.
-        macs: ours: convolutions and dense layers.
-        macs_with_norm: ours, and two for every value behind a batch normalization, as timm counts.
-        paper_gmacs: the paper's.
-        timm_gmacs: timm's.
+    `macs` are convolutions and dense layers; `macs_with_norm` has two more for every value behind a batch
+    normalization, as timm counts.
     """
 
     name: str

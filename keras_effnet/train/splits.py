@@ -28,12 +28,7 @@ _THUMB = 32  # JPEG decodes straight to an eighth of its size, and still reads e
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What reading every photograph once has shown.
-
-    Attributes:
-        broken: (index, reason) of those that cannot be used.
-        faulty: (index, remark) of those that are used although something is wrong with them.
-    """
+    """What reading every photograph once has shown: (index, reason) of those left out, (index, remark) of faulty ones."""
 
     broken: tuple[tuple[int, str], ...]
     faulty: tuple[tuple[int, str], ...]

@@ -70,12 +70,9 @@ def plan_weights(
 
     Args:
         weights: None, the name of a published set, or a file (TensorFlow: a directory or prefix).
-        variant: the variant that will be built.
         preprocessing: the convention that the caller asked for, or None.
-        include_top: whether the classifier is needed.
         include_preprocessing: whether the model will scale its pixels; if not, nobody needs to know how.
-        padding: of the model that will be built; None to leave that unchecked.
-        epsilon: likewise.
+        padding, epsilon: of the model that will be built; None to leave that unchecked.
 
     Raises:
         InvalidInputError: neither a set nor a file; or a model that these weights were not trained for.
@@ -106,13 +103,9 @@ def plan_weights(
 
 
 def check_source(weights: str | os.PathLike[str], variant: Variant | None) -> None:
-    """Make sure that `weights` names a set of `variant`, or something that exists, without opening it.
+    """Make sure that `weights` names a set of the variant (None: of any), or something that exists, without opening it.
 
     Fast: needs neither Keras nor TensorFlow, so commands ask it before they start them.
-
-    Args:
-        weights: the name of a published set, or a path.
-        variant: the variant that will be built; None for any.
 
     Raises:
         InvalidInputError: neither a set nor a path.
