@@ -17,6 +17,7 @@ from keras_effnet.commands.flags import (
     add_quiet,
     add_size,
     add_weights,
+    check_directory,
     expanded_path,
     folder_path,
     read_photographs,
@@ -25,14 +26,13 @@ from keras_effnet.commands.flags import (
 from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export.options import INPUT_TYPES, OUTPUT_TYPES, Options
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
 from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.network.variants import B_SERIES
-from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -166,7 +166,7 @@ def _check_photographs(arguments: argparse.Namespace) -> None:
     """Is everything there that the targets need?"""
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
-            list_images(directory)
+            check_directory(directory, limit=arguments.max_images)
     needing = [target.name for target in arguments.targets if target.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
@@ -261,8 +261,8 @@ def _show(
             )
         if artefact.near_ties:
             print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
-    pictures = {artefact.images for artefact in artefacts}
-    print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
+    *fewer, most = sorted({artefact.images for artefact in artefacts})
+    print(f"verified on {', '.join([*map(str, fewer), counted(most, 'photograph')])}")
     judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
     if judged:
         shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)

@@ -173,6 +173,10 @@ class Baseline:
                 f"least {MIN_SIZE}. Received: {self.resolution}. Take the nearest multiple."
             )
 
+    def __repr__(self) -> str:
+        """Short: a scaling rule or a variant that shows its baseline is not to print the whole table."""
+        return f"<Baseline {self.name!r}, {len(self.stages)} stages>"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:

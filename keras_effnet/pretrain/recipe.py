@@ -77,6 +77,18 @@ class Recipe:
         shares = ("augment_strength", "crop_area", "decay_rate")
         check_values(self, shares, lambda value: 0 <= value <= 1, "between 0 and 1")
 
+    def check_count(self, pictures: int) -> None:
+        """Make sure that there are enough pictures for a step.
+
+        Raises:
+            InvalidInputError: fewer than one batch takes.
+        """
+        if pictures < self.batch_size:
+            raise InvalidInputError(
+                f"Expected at least {self.batch_size} pictures, one batch. Received: {pictures}. "
+                "Choose a smaller batch size."
+            )
+
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate after warm-up, without decay."""
