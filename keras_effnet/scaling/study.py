@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,17 @@ def described(evaluate: Callable[..., Any], settings: Mapping[str, Any] | None =
 
 
 def fingerprint(value: object) -> str:
-    """Changes with the value, whose `repr` must say all of it, as those of our tables do."""
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+    """Changes with the value, a table's whole content included, which its `repr` leaves out."""
+    return hashlib.sha256(repr(_spelled_out(value)).encode()).hexdigest()[:12]
+
+
+def _spelled_out(value: object) -> object:
+    """Records as their names and fields, all the way down."""
+    if is_dataclass(value):
+        return type(value).__name__, [
+            (part.name, _spelled_out(getattr(value, part.name))) for part in fields(value)
+        ]
+    return [_spelled_out(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def check_storage(storage: str) -> None:
