@@ -1,4 +1,4 @@
-"""Keras → ONNX: dynamic batch, no transposes inside, constants folded."""
+"""Keras → ONNX: dynamic batch, no transposes inside, constants folded; a batch at once or picture by picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
 from .model_facts import INPUT_NAME, ModelFacts
-from .onnx_batching import each_picture
 from .options import Options
 from .outputs import tensors_of
 from .quantization.fold import UnsupportedModelError
@@ -35,6 +34,7 @@ PASSES = (
     "remove_back_to_back",
 )
 _END = "keras_effnet_output_"
+_PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"  # inside the loop
 CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
 
@@ -176,10 +176,7 @@ def _name_ends(proto: Any, names: Sequence[str]) -> None:
     graph = proto.graph
     numbered = {f"{_END}{place}": name for place, name in enumerate(names)}
     renamed = numbered if len(names) > 1 else {graph.output[0].name: names[0]}
-    for node in graph.node:
-        for values in (node.input, node.output):
-            for index, name in enumerate(values):
-                values[index] = renamed.get(name, name)
+    _rename(graph, renamed)
     for output in graph.output:
         output.name = renamed[output.name]
     for value in (*graph.input, *graph.output):
@@ -230,3 +227,53 @@ def _annotate(proto: Any, facts: ModelFacts) -> None:
         named = {output.name: list(output.labels) for output in facts.outputs if output.labels}
         properties[LABELS_KEY] = json.dumps(named if len(facts.outputs) > 1 else list(facts.labels))
     onnx.helper.set_model_props(proto, properties)
+
+
+def each_picture(proto: Any) -> Any:
+    """A model with one input and batched outputs as a loop over its batch.
+
+    A runtime computes a batch layer by layer, so the maps of sixteen pictures travel through memory between
+    any two layers. A `Scan` computes one picture to its end before the next, which is faster on CPUs; a GPU
+    wants the whole batch at once.
+
+    Args:
+        proto: `onnx.ModelProto`; input `[N, ...]`, outputs `[N, ...]`.
+
+    Returns:
+        Another one with the same input and outputs. Weights lie inside the loop, where runtimes that
+        rearrange them look for them.
+    """
+    onnx = require("onnx", "onnx")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    outer = proto.graph
+    (given,), several = outer.input, len(outer.output) > 1
+    body = onnx.GraphProto()
+    body.name = "one_picture"
+    body.initializer.extend(outer.initializer)
+    body.initializer.append(helper.make_tensor(_AXIS, onnx.TensorProto.INT64, [1], [0]))
+    # the ends keep their names, now those of a batch of one
+    body.node.append(helper.make_node("Unsqueeze", [_PICTURE, _AXIS], [given.name]))
+    body.node.extend(outer.node)
+    body.input.append(helper.make_tensor_value_info(_PICTURE, float32, _shape(given)[1:]))
+    for place, taken in enumerate(outer.output):
+        result = f"{_RESULT}_{place}" if several else _RESULT
+        body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [result]))
+        body.output.append(helper.make_tensor_value_info(result, float32, _shape(taken)[1:]))
+    names = [taken.name for taken in outer.output]
+    # names of an inner graph must not hide those of the outer one
+    _rename(body, {name: f"{name}/one" for name in (given.name, *names)})
+    loop = helper.make_node("Scan", [given.name], names, name="pictures", num_scan_inputs=1, body=body)
+    graph = helper.make_graph([loop], outer.name, [given], outer.output)
+    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+
+
+def _shape(value: Any) -> list[int | str | None]:
+    return [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    """Other names for some tensors, wherever nodes read or make them."""
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for index, name in enumerate(values):
+                values[index] = names.get(name, name)

@@ -59,14 +59,7 @@ class Sensitivity:
 
 
 def sensitivity(network: IntegerNetwork) -> Sensitivity:
-    """Measure each step of a network on its own.
-
-    Args:
-        network: from `prepare`.
-
-    Returns:
-        The signal to noise ratio of the logits for each step.
-    """
+    """Measure each step of a network from `prepare` on its own: the signal to noise of the logits."""
     few = network.images[:: max(1, len(network.images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
     goals = network.results(few, integer=False)
     found: dict[str, float] = {}
@@ -98,14 +91,8 @@ def lift_until(
 ) -> IntegerNetwork:
     """Lift the most sensitive steps to float until a network agrees with the float one.
 
-    Args:
-        network: from the other photographs.
-        images: held-out photographs.
-        wanted: share of them on which the decision must be the float model's, of each output that decides.
-        kinds: what its outputs are; one of them at least decides.
-
-    Returns:
-        The network; its `lifted` and `agreement` say what it took.
+    The share `wanted` of the held-out photographs must have the float model's decision, of each output that decides
+    something (see `kinds.Kind`). The network's `lifted` and `agreement` say what it took.
 
     Raises:
         ExportError: half of the steps in float is still not enough.
