@@ -25,8 +25,7 @@ def each_picture(proto: Any) -> Any:
         rearrange them look for them.
     """
     onnx = require("onnx", "onnx")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    outer = proto.graph
+    helper, outer = onnx.helper, proto.graph
     (given,), (taken,) = outer.input, outer.output
     body = onnx.GraphProto()
     body.name = "one_picture"
@@ -36,8 +35,9 @@ def each_picture(proto: Any) -> Any:
     body.node.append(helper.make_node("Unsqueeze", [_PICTURE, _AXIS], [given.name]))
     body.node.extend(outer.node)
     body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [_RESULT]))
-    body.input.append(helper.make_tensor_value_info(_PICTURE, float32, _shape(given)[1:]))
-    body.output.append(helper.make_tensor_value_info(_RESULT, float32, _shape(taken)[1:]))
+    for values, name, end in ((body.input, _PICTURE, given), (body.output, _RESULT, taken)):
+        kind = end.type.tensor_type.elem_type
+        values.append(helper.make_tensor_value_info(name, kind, _shape(end)[1:]))
     _rename(body, {given.name: f"{given.name}/one", taken.name: f"{taken.name}/one"})
     loop = helper.make_node("Scan", [given.name], [taken.name], name="pictures", num_scan_inputs=1, body=body)
     graph = helper.make_graph([loop], outer.name, [given], [taken])

@@ -17,13 +17,14 @@ from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
-from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
+from .model_facts import ModelFacts
 from .onnx_batching import each_picture
-from .options import Options
+from .options import OPSET, Options
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
 from .quantization.prepare import prepare
-from .quantization.to_onnx import OPSET, integer_onnx
+from .quantization.runtimes import get_runtime
+from .quantization.to_onnx import integer_onnx
 
 LABELS_KEY = "labels"
 PASSES = (
@@ -39,15 +40,23 @@ CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file that stores and computes in float32."""
     del calibration
-    _write(convert_float(facts), path, facts, options)
+    _write(convert_float(facts, options), path, facts, options)
 
 
 def write_float16(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file whose kernels are stored in half the bytes."""
     del calibration
-    proto = convert_float(facts)
+    proto = convert_float(facts, options)
     _store_float16(proto)
     _write(proto, path, facts, options)
+
+
+def write_float16_gpu(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write an ONNX file in which everything is float16, input and output too."""
+    del calibration
+    convert = require("onnxruntime.transformers.float16", "onnx").convert_float_to_float16
+    proto = convert_float(facts, options)
+    _write(convert(proto), path, facts, options)
 
 
 def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
@@ -62,21 +71,36 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
             network = prepare_int8(facts, calibration, options)
         except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    proto = integer_onnx(network, input_name=INPUT_NAME, output_name=OUTPUT_NAME, layout=facts.info.layout)
+    proto = integer_onnx(
+        network,
+        input_name=options.input_name,
+        output_name=options.output_name,
+        layout=facts.info.layout,
+        runtime=get_runtime(options.runtime),
+        opset=options.opset,
+    )
     _write(proto, path, facts, options)
 
 
 def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> IntegerNetwork:
-    """The integer network as it is fastest in ONNX Runtime.
+    """The integer network as it is fastest in the runtime that the file is for.
 
     Raises:
         UnsupportedModelError: a model that cannot be taken apart.
     """
-    return prepare(facts, calibration, min_agreement=options.min_agreement, target="onnx")
+    return prepare(
+        facts,
+        calibration,
+        min_agreement=options.min_agreement,
+        target="onnx",
+        runtime=options.runtime,
+        first_integer=options.first_integer,
+    )
 
 
 def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx = require("onnx", "onnx")
+    _state_widths(proto, facts)
     if options.batching == "each":
         proto = each_picture(proto)
     _annotate(proto, facts)
@@ -84,7 +108,14 @@ def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx.save(proto, str(path))
 
 
-def convert_float(facts: ModelFacts) -> Any:
+def _state_widths(proto: Any, facts: ModelFacts) -> None:
+    """The sizes of the output, all but that of the batch, which converters leave open."""
+    shape = facts.model.compute_output_shape((1, *facts.shape))
+    for dim, size in zip(proto.graph.output[0].type.tensor_type.shape.dim[1:], shape[1:], strict=True):
+        dim.dim_value = size
+
+
+def convert_float(facts: ModelFacts, options: Options = Options()) -> Any:
     """The float32 graph as an `onnx.ModelProto`, simplified.
 
     Raises:
@@ -96,20 +127,31 @@ def convert_float(facts: ModelFacts) -> Any:
     onnxslim = require("onnxslim", "onnx")
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     shape = (None, facts.height, facts.width, facts.channels)
-    nchw = facts.info.layout == "nchw"
+    name, nchw = options.input_name, facts.info.layout == "nchw"
     with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
         proto, _ = tf2onnx.convert.from_keras(
             _functional(facts.model),
-            [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-            opset=OPSET,
-            inputs_as_nchw=[INPUT_NAME] if nchw else None,
+            [tf.TensorSpec(shape, tf.float32, name=name)],
+            opset=min(options.opset, OPSET),  # the newest that its optimizer was written for
+            inputs_as_nchw=[name] if nchw else None,
             optimizers=_passes(),
         )
         if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
             raise unknown_operators(facts.info.name, "ONNX", unknown)
-        _name_ends(proto)
+        _name_ends(proto, options.output_name)
         # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
-        return onnxslim.slim(proto)
+        return _in_opset(onnxslim.slim(proto), options.opset)
+
+
+def _in_opset(proto: Any, opset: int) -> Any:
+    """The same graph in this version of the operators, and nothing said of operators that it has not."""
+    onnx = require("onnx", "onnx")
+    del proto.opset_import[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("", min(opset, OPSET)))
+    if opset > OPSET:
+        proto = onnx.version_converter.convert_version(proto, opset)
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
+    return proto
 
 
 def _unknown_operators(proto: Any) -> set[str]:
@@ -150,7 +192,7 @@ def _without_copies() -> Iterator[None]:
             os.environ[CATCH_ERRORS] = before
 
 
-def _name_ends(proto: Any) -> None:
+def _name_ends(proto: Any, output_name: str) -> None:
     """One name for the batch axis, and a stable name for the output."""
     graph = proto.graph
     old = graph.output[0].name
@@ -158,8 +200,8 @@ def _name_ends(proto: Any) -> None:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 if name == old:
-                    names[index] = OUTPUT_NAME
-    graph.output[0].name = OUTPUT_NAME
+                    names[index] = output_name
+    graph.output[0].name = output_name
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del graph.value_info[:]  # written for the old batch name; inferred again below

@@ -100,15 +100,15 @@ class Target:
         return self.format if self.format == SAVED_MODEL else f"{self.format}:{self.recipe}"
 
 
-_LAID_OUT, _ENDS, _SHARED = (
-    {"layout", "batching"},
+_ONNX_OPTIONS, _ENDS, _SHARED = (
+    {"layout", "batching", "opset", "input_name", "output_name"},
     {"input_type", "output_type"},
     {"min_agreement", "network"},
 )
 _tflite = partial(Target, format=TFLITE, suffix=".tflite", modules=_TFLITE, tolerance=INTEGER)
 _integer_tflite = partial(_tflite, integer=True, modules=_TFLITE_INTEGER, options=frozenset(_ENDS))
 _trained_tflite = partial(_integer_tflite, modules=_TFLITE_TRAINED)
-_onnx = partial(Target, format=ONNX, suffix=".onnx", modules=_ONNX, options=frozenset(_LAID_OUT))
+_onnx = partial(Target, format=ONNX, suffix=".onnx", modules=_ONNX, options=frozenset(_ONNX_OPTIONS))
 
 _ROWS = (
     Target(
@@ -177,13 +177,19 @@ _ROWS = (
         tolerance=FLOAT16,
     ),
     _onnx(
+        recipe="float16_gpu",
+        purpose="GPUs: stores, computes, takes and returns float16",
+        write=onnx_model.write_float16_gpu,
+        tolerance=FLOAT16,
+    ),
+    _onnx(
         recipe="int8",
         purpose="servers: a quarter of the size, integer convolutions",
         write=onnx_model.write_int8,
         prepare=onnx_model.prepare_int8,
         integer=True,
         tolerance=INTEGER,
-        options=frozenset(_LAID_OUT | _SHARED),
+        options=frozenset(_ONNX_OPTIONS | _SHARED | {"runtime", "first_integer"}),
         modules=_ONNX_INTEGER,
     ),
 )
@@ -191,8 +197,14 @@ TARGETS: dict[str, Target] = {row.name: row for row in _ROWS}
 
 # which targets an option is about, and the words for it; of these, a target may still not follow it
 _ABOUT: dict[str, tuple[Callable[[Target], bool], str]] = {
-    "layout": (lambda row: row.format == ONNX, "layout with ONNX files"),
-    "batching": (lambda row: row.format == ONNX, "batching with ONNX files"),
+    **{
+        name: (lambda row: row.format == ONNX, f"{name} with ONNX files")
+        for name in ("layout", "batching", "opset", "input_name", "output_name")
+    },
+    **{
+        name: (lambda row: row.format == ONNX and row.integer, f"{name} with recipe 'int8' of ONNX")
+        for name in ("runtime", "first_integer")
+    },
     "min_agreement": (
         lambda row: row.integer,
         "min_agreement with recipe 'int8', the one that can promise it",
@@ -258,10 +270,11 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
     Raises:
         InvalidInputError: an option that a target cannot follow.
     """
-    if {"network", "min_agreement"} <= set(options.asked):
-        raise InvalidInputError(
-            "Expected either a prepared network or min_agreement. Received: both. Pass min_agreement to prepare()."
-        )
+    for name in ("min_agreement", "first_integer"):
+        if {"network", name} <= set(options.asked):
+            raise InvalidInputError(
+                f"Expected either a prepared network or {name}. Received: both. Pass {name} to prepare()."
+            )
     for name in options.asked:
         is_about, words = _ABOUT[name]
         about = [row for row in targets if is_about(row)] or targets

@@ -140,6 +140,8 @@ class IntegerNetwork:
         height, width: of the input, in pixels.
         images: the calibration photographs.
         floats: names of steps that compute in float because that is faster, see `prepare`.
+        only_read: whether tensors that no kernel and no sum reads are float, see `layerwise.Method`.
+        placement: where the integers begin in a file for ONNX Runtime, and how that was found.
         agreement: top-1 agreement with the float network on held-out photographs, or None.
     """
 
@@ -149,13 +151,15 @@ class IntegerNetwork:
     width: int
     images: Array = field(repr=False)
     floats: frozenset[str] = frozenset()
+    only_read: bool = False
+    placement: Any = None
     agreement: float | None = None
 
     @property
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
         graph = self.quantized.graph
-        return not graph.slow_in_onnxruntime and not graph.islands
+        return not graph.slow_in_onnxruntime and not graph.islands and not self.only_read
 
     @property
     def lifted(self) -> tuple[str, ...]:
@@ -224,7 +228,7 @@ def activate_samples(
 
     def do(operator: Operator, *values: Any, tensor: str = OUTPUT) -> Array:
         value = operator.numpy(*values)
-        if operator.fixed:
+        if operator.fixed and key_of(name, PRE) in ranges:
             return np.minimum(np.rint(value * SIGMOID_STEPS), SIGMOID_STEPS - 1) / np.float32(SIGMOID_STEPS)
         return hold(value, tensor)
 
