@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .model_facts import INPUT_NAME, OUTPUT_NAME, facts_of
+from .model_facts import facts_of
 from .options import (
     OPSET,
     Batching,
@@ -142,8 +142,8 @@ def to_onnx(
     runtime: OnnxRuntimeName = "onnxruntime",
     first_integer: str | None = None,
     opset: int = OPSET,
-    input_name: str = INPUT_NAME,
-    output_name: str = OUTPUT_NAME,
+    input_name: str | None = None,
+    output_name: str | None = None,
     network: Any = None,
     overwrite: bool = False,
 ) -> Path:
@@ -171,7 +171,7 @@ def to_onnx(
             float. None measures a few places where the file is made for `onnxruntime`, and takes the fastest;
             for the other runtimes it is all.
         opset: version of ONNX' operators, 13 to 24.
-        input_name, output_name: of the file's input and output.
+        input_name, output_name: of the file's input and output, where `image` and `probabilities` do not suit.
         network: for `int8`, as in `to_tflite`.
         overwrite: replace an existing file.
 

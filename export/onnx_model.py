@@ -17,8 +17,9 @@ from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
-from .model_facts import ModelFacts
+from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .onnx_batching import each_picture
+from .onnx_finish import finished
 from .options import OPSET, Options
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
@@ -73,11 +74,11 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
     proto = integer_onnx(
         network,
-        input_name=options.input_name,
-        output_name=options.output_name,
+        input_name=INPUT_NAME,
+        output_name=OUTPUT_NAME,
         layout=facts.info.layout,
         runtime=get_runtime(options.runtime),
-        opset=options.opset,
+        opset=min(options.opset, OPSET),
     )
     _write(proto, path, facts, options)
 
@@ -100,19 +101,12 @@ def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> Integ
 
 def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx = require("onnx", "onnx")
-    _state_widths(proto, facts)
+    proto = finished(proto, facts, options)
     if options.batching == "each":
         proto = each_picture(proto)
     _annotate(proto, facts)
     onnx.checker.check_model(proto)
     onnx.save(proto, str(path))
-
-
-def _state_widths(proto: Any, facts: ModelFacts) -> None:
-    """The sizes of the output, all but that of the batch, which converters leave open."""
-    shape = facts.model.compute_output_shape((1, *facts.shape))
-    for dim, size in zip(proto.graph.output[0].type.tensor_type.shape.dim[1:], shape[1:], strict=True):
-        dim.dim_value = size
 
 
 def convert_float(facts: ModelFacts, options: Options = Options()) -> Any:
@@ -127,31 +121,20 @@ def convert_float(facts: ModelFacts, options: Options = Options()) -> Any:
     onnxslim = require("onnxslim", "onnx")
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     shape = (None, facts.height, facts.width, facts.channels)
-    name, nchw = options.input_name, facts.info.layout == "nchw"
+    nchw = facts.info.layout == "nchw"
     with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
         proto, _ = tf2onnx.convert.from_keras(
             _functional(facts.model),
-            [tf.TensorSpec(shape, tf.float32, name=name)],
+            [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
             opset=min(options.opset, OPSET),  # the newest that its optimizer was written for
-            inputs_as_nchw=[name] if nchw else None,
+            inputs_as_nchw=[INPUT_NAME] if nchw else None,
             optimizers=_passes(),
         )
         if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
             raise unknown_operators(facts.info.name, "ONNX", unknown)
-        _name_ends(proto, options.output_name)
+        _name_ends(proto)
         # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
-        return _in_opset(onnxslim.slim(proto), options.opset)
-
-
-def _in_opset(proto: Any, opset: int) -> Any:
-    """The same graph in this version of the operators, and nothing said of operators that it has not."""
-    onnx = require("onnx", "onnx")
-    del proto.opset_import[:]
-    proto.opset_import.append(onnx.helper.make_opsetid("", min(opset, OPSET)))
-    if opset > OPSET:
-        proto = onnx.version_converter.convert_version(proto, opset)
-    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
-    return proto
+        return onnxslim.slim(proto)
 
 
 def _unknown_operators(proto: Any) -> set[str]:
@@ -192,7 +175,7 @@ def _without_copies() -> Iterator[None]:
             os.environ[CATCH_ERRORS] = before
 
 
-def _name_ends(proto: Any, output_name: str) -> None:
+def _name_ends(proto: Any) -> None:
     """One name for the batch axis, and a stable name for the output."""
     graph = proto.graph
     old = graph.output[0].name
@@ -200,8 +183,8 @@ def _name_ends(proto: Any, output_name: str) -> None:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 if name == old:
-                    names[index] = output_name
-    graph.output[0].name = output_name
+                    names[index] = OUTPUT_NAME
+    graph.output[0].name = OUTPUT_NAME
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del graph.value_info[:]  # written for the old batch name; inferred again below

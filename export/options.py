@@ -8,8 +8,6 @@ from typing import Any, Literal, get_args
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.builder import is_whole
 
-from .model_facts import INPUT_NAME, OUTPUT_NAME
-
 TFLiteRecipe = Literal[
     "float32",
     "float16",
@@ -50,7 +48,7 @@ class Options:
         first_integer: of integer ONNX files: what the name of the first step begins with that computes in
             integers; None for the runtime's own choice.
         opset: of ONNX files: version of the operators, 13 to 24.
-        input_name, output_name: of ONNX files.
+        input_name, output_name: of ONNX files; None for the usual ones.
         network: of int8 files: an `IntegerNetwork` that was prepared already.
 
     Raises:
@@ -65,8 +63,8 @@ class Options:
     runtime: str = "onnxruntime"
     first_integer: str | None = None
     opset: int = OPSET
-    input_name: str = INPUT_NAME
-    output_name: str = OUTPUT_NAME
+    input_name: str | None = None
+    output_name: str | None = None
     network: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,11 +82,11 @@ class Options:
                 f"Expected opset as a whole number from {OLDEST_OPSET} to {NEWEST_OPSET}. Received: {self.opset!r}. "
                 f"Leave it out for {OPSET}."
             )
-        ends = (self.input_name, self.output_name)
-        if not all(isinstance(name, str) and name.strip() for name in ends) or len(set(ends)) < len(ends):
+        names = [name for name in (self.input_name, self.output_name) if name is not None]
+        if not all(isinstance(name, str) and name.strip() for name in names) or len(set(names)) < len(names):
             raise InvalidInputError(
-                f"Expected two different names for input and output. Received: {ends[0]!r} and {ends[1]!r}. "
-                f"Leave them out for {INPUT_NAME!r} and {OUTPUT_NAME!r}."
+                "Expected input_name and output_name as two different names. Received: "
+                f"{self.input_name!r} and {self.output_name!r}. Leave them out for the usual ones."
             )
 
     @property

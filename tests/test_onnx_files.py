@@ -80,8 +80,16 @@ def test_output_of_a_map_has_all_of_its_sides(nano: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("given", "taken"), [("", "y"), ("x", " "), ("x", "x"), (1, "y")])
 def test_names_that_no_file_can_have_are_refused(nano: Any, tmp_path: Path, given: Any, taken: Any) -> None:
-    with pytest.raises(InvalidInputError, match="two different names for input and output"):
+    with pytest.raises(InvalidInputError, match="as two different names"):
         export.to_onnx(nano, tmp_path / "a.onnx", input_name=given, output_name=taken)
+
+
+def test_name_of_a_tensor_inside_is_refused(nano: Any, network: Any, tmp_path: Path) -> None:
+    (inner, *_) = (tensor.name for tensor in onnx.load(
+        export.to_onnx(nano, tmp_path / "a.onnx", "int8", network=network)
+    ).graph.initializer)
+    with pytest.raises(InvalidInputError, match=f"nothing in the file has yet. Received: '{inner}'"):
+        export.to_onnx(nano, tmp_path / "b.onnx", "int8", network=network, output_name=inner)
 
 
 def test_file_for_gpus_is_float16_from_end_to_end(nano: Any, pixels32: Any, tmp_path: Path) -> None:
@@ -119,7 +127,7 @@ def test_prepared_network_is_refused_beside_a_place_to_begin(nano: Any, network:
     [
         (["--onnx-opset", "12"], "opset as a whole number from 13 to 24"),
         (["--onnx-runtime", "tensorrt"], "runtime with recipe 'int8' of ONNX"),
-        (["--onnx-output-name", "image"], "two different names"),
+        (["--onnx-output-name", "x", "--onnx-input-name", "x"], "as two different names"),
     ],
 )
 def test_command_refuses_what_no_file_can_follow(

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
 
+from ..options import OPSET
 from .graph import Graph, IntegerNetwork, Quantized
 from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
@@ -20,7 +21,6 @@ from .runtimes import ONNX_RUNTIME, OnnxRuntime
 from .steps import Input, Step
 from .weighted import Weighted
 
-OPSET = 17
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)
 
 

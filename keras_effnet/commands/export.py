@@ -25,7 +25,6 @@ from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.export.model_facts import INPUT_NAME, OUTPUT_NAME
 from keras_effnet.export.options import (
     INPUT_TYPES,
     NEWEST_OPSET,
@@ -102,8 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"version of the operators, {OLDEST_OPSET} to {NEWEST_OPSET} (default: {OPSET})",
     )
-    parser.add_argument("--onnx-input-name", default=INPUT_NAME, metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--onnx-output-name", default=OUTPUT_NAME, metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--onnx-input-name", metavar="NAME", help="of ONNX files (default: image)")
+    parser.add_argument("--onnx-output-name", metavar="NAME", help="of ONNX files (default: probabilities)")
     parser.add_argument(
         "--min-agreement",
         type=share,
