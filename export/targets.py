@@ -19,6 +19,7 @@ from . import onnx_model, saved_model, tflite
 from .model_facts import ModelFacts
 from .options import Options
 from .precision import plain_keras
+from .quantization.runtimes import get_runtime
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 
@@ -98,6 +99,10 @@ class Target:
     def name(self) -> str:
         """What the command line calls it: `tflite:int8`."""
         return self.format if self.format == SAVED_MODEL else f"{self.format}:{self.recipe}"
+
+    def takes_any_network(self, options: Options) -> bool:
+        """Whether an integer network that is the best for most formats is the best for this one too."""
+        return "runtime" not in self.options or not get_runtime(options.runtime).only_read
 
 
 _ONNX_OPTIONS, _ENDS, _SHARED = (

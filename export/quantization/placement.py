@@ -49,6 +49,11 @@ class Placement:
     first_integer: str
     ratios: dict[str, tuple[float, ...]]
 
+    @property
+    def place(self) -> str:
+        """In words."""
+        return self.first_integer or ALL
+
 
 def place(graph: Graph, images: Array, runtime: OnnxRuntime, first_integer: str | None) -> Placement:
     """Decide where the integers of a network begin.

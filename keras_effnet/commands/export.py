@@ -297,6 +297,15 @@ def _show(
                 f"{artefact.file}: {artefact.held_out_agreement:.1%} of the calibration photographs held out; "
                 f"in float: {steps}"
             )
+        if artefact.first_integer_ratios:
+            tried = ", ".join(
+                f"{place} {' and '.join(f'{ratio:.2f}' for ratio in ratios)}"
+                for place, ratios in artefact.first_integer_ratios.items()
+            )
+            print(
+                f"{artefact.file}: in integers from {artefact.first_integer} on; one picture and a batch, as a share "
+                f"of float: {tried}"
+            )
         if artefact.near_ties:
             print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
     pictures = {artefact.images for artefact in artefacts}
