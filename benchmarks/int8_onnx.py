@@ -70,8 +70,10 @@ def subject(arguments: Any) -> tuple[Any, Any, Any]:
     else:
         from int8_real import opened, read
 
+        from keras_effnet.export.model_facts import facts_of
+
         model = opened(Path(arguments.network))
-        pictures = read(arguments.photographs, model.input_shape[1])
+        pictures = read(arguments.photographs, facts_of(model).height)
         calibration, judged = pictures[::2], pictures[1::2]
     if isinstance(model.layers[-1], keras.layers.Dense):
         model.layers[-1].activation = keras.activations.linear

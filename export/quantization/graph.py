@@ -66,6 +66,13 @@ class Graph:
         """The steps that read `name`, in order."""
         return [step for step in self if name in step.inputs]
 
+    def takes_shift(self, name: str) -> bool:
+        """Whether all that read `name` can take a shift of its values into their biases."""
+        readers = self.consumers(name)
+        return bool(readers) and all(
+            isinstance(reader, Weighted) and not reader.sees_zeros for reader in readers
+        )
+
     def updated(self, *changed: Step) -> Graph:
         """The same graph with some steps replaced."""
         return replace(self, steps={**self.steps, **{step.name: step for step in changed}})
@@ -159,7 +166,9 @@ class IntegerNetwork:
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
         graph = self.quantized.graph
-        return not graph.slow_in_onnxruntime and not graph.islands and not self.only_read
+        ends_in_integers = any(step_of(key) == graph.output for key in self.quantized.ranges)
+        suits = not graph.slow_in_onnxruntime and not self.only_read and ends_in_integers
+        return suits and not graph.islands
 
     @property
     def lifted(self) -> tuple[str, ...]:

@@ -36,9 +36,11 @@ class Method:
             that is not rounded cannot be written to a file.
         first_integer: what the name of the first step begins with that computes in integers; those before it
             stay float. Empty: all compute in integers.
-        symmetric: whether the zero point of every tensor is to be 0.
+        symmetric: whether the zero point of tensors is to be 0, where it is no shift of a bias behind.
         only_read: whether only those tensors are rounded that a kernel or a sum reads: what stands between
             them, activations and squeeze-and-excite products, computes in float.
+        float_output: whether an output that no kernel makes, such as a mean, is not rounded: the file gives
+            floats anyway.
     """
 
     ranges: str = "error"
@@ -47,6 +49,7 @@ class Method:
     first_integer: str = ""
     symmetric: bool = False
     only_read: bool = False
+    float_output: bool = False
 
 
 def quantize(
@@ -114,11 +117,16 @@ class _Walk:
 
     def _is_rounded(self, name: str) -> bool:
         """Whether the output of a step is held in integers."""
+        if self.method.float_output and name == self.graph.output and not isinstance(self.graph[name], Weighted):
+            return False
         return not self.method.only_read or any(
             self._is_rounded(reader.name) if reader.keeps_range else isinstance(reader, Weighted | Sum)
             for reader in self.graph.consumers(name)
             if reader.name not in self.floats
         )
+
+    def _is_symmetric(self, step: Step) -> bool:
+        return self.method.symmetric and not self.graph.takes_shift(step.name)
 
     def _lift_floats(self) -> None:
         """Drop the ranges of what stays float."""
@@ -151,7 +159,7 @@ class _Walk:
         ends = np.array([PIXELS.low, PIXELS.high])[:, np.newaxis]
         if self.method.only_read:
             factor = 1.0 if step.kernel is None else step.kernel
-            self.ranges[step.name] = covering(ends * factor + step.bias, symmetric=self.method.symmetric)
+            self.ranges[step.name] = covering(ends * factor + step.bias, symmetric=self._is_symmetric(step))
             return step
         if step.kernel is not None:
             step = replace(step, kernel=covering(step.kernel).round(step.kernel))
@@ -255,7 +263,7 @@ class _Walk:
         return step.activation.choose(tensor, values, loss)
 
     def _output_range(self, step: Step, values: Array, goal: Array) -> Range:
-        symmetric = self.method.symmetric
+        symmetric = self._is_symmetric(step)
         if self.method.ranges == "minmax":
             return covering(values, symmetric=symmetric)
         return best_range(

@@ -18,7 +18,8 @@ class OnnxRuntime:
 
     Attributes:
         name: what people call it.
-        signed: whether activations are stored as int8 with the zero point 0, otherwise as uint8 with any.
+        signed: whether activations are stored as int8 with the zero point 0, otherwise as uint8 with any. What only
+            kernels without padding read is shifted before it is rounded, and their biases take that back.
         only_read: see `layerwise.Method`.
         integer_bias: whether biases are stored as int32, otherwise as float32.
         packed_floats: whether the kernels of steps that compute in float are stored in 8 bits too.
@@ -35,7 +36,9 @@ class OnnxRuntime:
 
     def method(self, first_integer: str) -> Method:
         """How a network is quantized for it."""
-        return Method(first_integer=first_integer, symmetric=self.signed, only_read=self.only_read)
+        return Method(
+            first_integer=first_integer, symmetric=self.signed, only_read=self.only_read, float_output=True
+        )
 
 
 ONNX_RUNTIME = OnnxRuntime(name="onnxruntime", first_integer=None)

@@ -47,10 +47,10 @@ def integer_onnx(
     """
     channels = network.quantized.graph.input_shape[2]
     shape = (network.height, network.width, channels)
-    if runtime.signed and any(chosen.zero_point for chosen in _held_ranges(network.quantized)):
+    if runtime.signed and _lopsided(network.quantized):
         raise InvalidInputError(
-            f"Expected a network whose zero points are all 0. Received: one that was not prepared for "
-            f"{runtime.name}. Pass target='onnx', runtime={runtime.name!r} to prepare()."
+            f"Expected a network whose zero points are 0. Received: one that was not prepared for {runtime.name}. "
+            f"Pass target='onnx', runtime={runtime.name!r} to prepare()."
         )
     return _Writer(network.quantized, runtime, opset).model(input_name, output_name, layout, shape)
 
@@ -60,10 +60,11 @@ def write_quantized(quantized: Quantized, shape: tuple[int, int, Any], runtime: 
     return _Writer(quantized, runtime, OPSET).model("image", "answers", "nchw", shape)
 
 
-def _held_ranges(quantized: Quantized) -> list[Range]:
-    """Those of the tensors that a file rounds: all but the picture."""
-    inputs = {step.name for step in quantized.graph if isinstance(step, Input)}
-    return [chosen for key, chosen in quantized.ranges.items() if key not in inputs]
+def _lopsided(quantized: Quantized) -> list[str]:
+    """The tensors whose zero point is not 0 and is no shift of a bias behind; the picture is never rounded."""
+    graph = quantized.graph
+    whole = {step.name for step in graph if isinstance(step, Input) or graph.takes_shift(step.name)}
+    return [key for key, chosen in quantized.ranges.items() if chosen.zero_point and key not in whole]
 
 
 class _Writer:
@@ -80,6 +81,7 @@ class _Writer:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.scales: dict[str, float] = {}
+        self.shifts: dict[str, float] = {}
 
     def model(self, input_name: str, output_name: str, layout: str, shape: tuple[int, int, Any]) -> Any:
         helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
@@ -146,6 +148,9 @@ class _Writer:
         """
         scales = np.maximum(np.abs(kernel).reshape(len(kernel), -1).max(1), 1e-12) / LARGEST
         weights = np.clip(np.rint(kernel / scales.reshape(-1, 1, 1, 1)), -LARGEST, LARGEST).astype(np.int8)
+        if source in self.shifts:
+            rounded = weights * scales.reshape(-1, 1, 1, 1)
+            bias = bias - self.shifts[source] * rounded.sum(axis=(1, 2, 3))
         in_float = name in self.lifted or source not in self.scales  # its input, the picture, may be float
         if in_float and not self.runtime.packed_floats:
             stored = self.constant(f"{name}/kernel", weights * scales.reshape(-1, 1, 1, 1))
@@ -165,8 +170,13 @@ class _Writer:
             return value
         self.scales[key] = chosen.scale
         scale = self.constant(f"{key}/scale", np.float32(chosen.scale))
-        signed = self.runtime.signed
-        point = np.int8(chosen.zero_point) if signed else np.uint8(chosen.zero_point + 128)
+        point: Any = np.uint8(chosen.zero_point + 128)
+        if self.runtime.signed:
+            point = np.int8(0)
+            if chosen.zero_point:  # all levels of a tensor that is hardly ever negative; the bias takes it back
+                self.shifts[key] = chosen.zero_point * chosen.scale
+                shift = self.constant(f"{key}/shift", np.float32(self.shifts[key]))
+                value = self.node("Add", [value, shift], f"{key}/shifted")
         zero = self.constant(f"{key}/zero_point", point)
         stored = self.node("QuantizeLinear", [value, scale, zero], f"{key}/{point.dtype}")
         return self.node("DequantizeLinear", [stored, scale, zero], f"{key}/held")

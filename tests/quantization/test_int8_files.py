@@ -460,13 +460,15 @@ def test_network_serves_every_format_only_without_swish(network: Any, lite_netwo
 
 
 def test_tflite_stays_integer_when_onnx_is_exported_first(
-    tiny_swish: Any, calibration: Any, held_out: Any, tmp_path: Any
+    tiny_swish: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
 ) -> None:
     pytest.importorskip("onnx")
-    from keras_effnet.export import pipeline
-    from keras_effnet.export.options import Options
+    from keras_effnet.export import pipeline, report
+    from keras_effnet.export.quantization import placement
     from keras_effnet.export.targets import parse_target
 
+    ratios = {"all": (1.2, 0.8), "block3": (0.9, 0.7)}
+    monkeypatch.setattr(placement, "measured", lambda *_: ratios)
     job = pipeline.Job(
         model=tiny_swish,
         name="small",
@@ -474,12 +476,13 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
         targets=[parse_target("onnx:int8"), parse_target("tflite:int8")],
         images=held_out,
         calibration=calibration,
-        options=Options(first_integer="block3a"),
         keep_failed=True,
         rounds=1,
     )
     first, second = pipeline.export_job(job)
-    assert (first.runtime, first.first_integer, first.first_integer_ratios) == ("onnxruntime", "block3a", {})
+    assert (first.runtime, first.first_integer, first.first_integer_ratios) == ("onnxruntime", "block3", ratios)
     assert second.runtime is second.first_integer is None
+    page = report.render({"created": "", "machine": report._machine(), "artifacts": [first.row()]})
+    assert "in integers from block3 on" in page and "all 1.20 and 0.80, block3 0.90 and 0.70." in page
     (path,) = tmp_path.glob("*.tflite")
     assert float_operators(path.read_bytes()) == []

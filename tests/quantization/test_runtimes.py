@@ -16,6 +16,8 @@ from keras_effnet.export.quantization import accuracy, placement
 from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.quantization.runtimes import RUNTIMES, get_runtime
+from keras_effnet.export.quantization.steps import Product, Sum
+from keras_effnet.export.quantization.weighted import Depthwise
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -193,10 +195,21 @@ def test_openvino_computes_every_convolution_in_integers(files: dict[str, Path])
     assert len([kind for kind, _ in kinds if kind == "Eltwise"]) < products
 
 
+def test_tensorrt_file_shifts_what_only_kernels_without_padding_read(
+    networks: dict[str, Any], files: dict[str, Path]
+) -> None:
+    """All levels for what is hardly ever negative, with the zero point 0: the biases behind take the shift back."""
+    graph = networks["tensorrt"].quantized.graph
+    shifted = {name.removesuffix("/shift") for name in Reader(files["tensorrt"]).stored if name.endswith("/shift")}
+    products = {step.name for step in graph if isinstance(step, Product)}
+    assert products <= shifted
+    assert not [name for name in shifted for reader in graph.consumers(name) if isinstance(reader, Depthwise | Sum)]
+
+
 def test_network_of_another_runtime_is_refused_for_tensorrt(
     tiny_swish: Any, networks: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidInputError, match=r"zero points are all 0.*runtime='tensorrt' to prepare\(\)"):
+    with pytest.raises(InvalidInputError, match=r"zero points are 0.*runtime='tensorrt' to prepare\(\)"):
         to_onnx(tiny_swish, tmp_path / "a.onnx", "int8", network=networks["openvino"], runtime="tensorrt")
     assert not list(tmp_path.iterdir())
 
@@ -242,3 +255,17 @@ def test_nothing_is_measured_when_it_is_clear_where_integers_begin(
     monkeypatch.setattr(placement, "measured", lambda *_: pytest.fail("measured"))
     found = placement.place(fold(tiny_swish), calibration, get_runtime(runtime), first)
     assert not found.ratios and (first is None or found.first_integer == first)
+
+
+def test_embedding_is_not_rounded_on_its_way_out(tiny_lite: Any, calibration: Any, tmp_path: Path) -> None:
+    """Eight bits of the largest photograph's range leave nothing of a faint one."""
+    import keras
+
+    features = keras.Model(tiny_lite.input, tiny_lite.get_layer("avg_pool").output)
+    network = prepare(features, calibration, target="onnx")
+    file = Reader(to_onnx(features, tmp_path / "a.onnx", "int8", network=network))
+    last = file.graph.output[0].name
+    while file.maker(last) in ("Flatten", "Reshape"):
+        last = file.made[last].input[0]
+    assert file.maker(last) == "GlobalAveragePool"
+    assert not network.serves_all  # TFLite's output is an integer
