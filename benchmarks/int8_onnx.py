@@ -77,7 +77,7 @@ def subject(arguments: Any) -> tuple[Any, Any, Any]:
         calibration, judged = pictures[::2], pictures[1::2]
     if isinstance(model.layers[-1], keras.layers.Dense):
         model.layers[-1].activation = keras.activations.linear
-    return model, calibration, judged
+    return model, calibration[: arguments.images], judged[: arguments.images]
 
 
 def files_of(model: Any, calibration: Any, arguments: Any, folder: Path) -> Iterator[tuple[str, str, Path]]:
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--first-integer", nargs="+", default=[], metavar="LAYER")
     parser.add_argument("--nncf", metavar="PYTHON", help="interpreter that has NNCF; default: this one")
     parser.add_argument("--threads", type=int, default=0, help="one: CPU time is measured; default: all")
+    parser.add_argument("--images", type=int, help="at most so many calibrate and judge; default: all")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--quantize-with-nncf", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
