@@ -113,7 +113,7 @@ def quantize_static(folder: Path) -> Path:
 
     pictures = iter(np.load(folder / CALIBRATION))
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, Any] | None:
             picture = next(pictures, None)
             return None if picture is None else {"image": planes(picture[np.newaxis])}
@@ -195,7 +195,10 @@ def show(arguments: Any) -> None:
         times = [
             medians(runners, pixels[:batch], max(8, arguments.rounds // batch), clock) for batch in BATCHES
         ]
-        sizes = [path.with_suffix(".bin" if path.suffix == ".xml" else path.suffix).stat().st_size for *_, path in files]
+        sizes = [
+            path.with_suffix(".bin" if path.suffix == ".xml" else path.suffix).stat().st_size
+            for *_, path in files
+        ]
         print(f"| runtime | file | median dB | 5th percentile | worst | same nearest | same best | size | "
               f"{' | '.join(f'batch {batch}' for batch in BATCHES)} |\n{'|---' * (8 + len(BATCHES))}|")  # fmt: skip
         for place, (where, name, _) in enumerate(files):

@@ -41,13 +41,13 @@ CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file that stores and computes in float32."""
     del calibration
-    _write(convert_float(facts, options), path, facts, options)
+    _write(convert_float(facts, options.opset), path, facts, options)
 
 
 def write_float16(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file whose kernels are stored in half the bytes."""
     del calibration
-    proto = convert_float(facts, options)
+    proto = convert_float(facts, options.opset)
     _store_float16(proto)
     _write(proto, path, facts, options)
 
@@ -56,7 +56,7 @@ def write_float16_gpu(facts: ModelFacts, path: Path, options: Options, calibrati
     """Write an ONNX file in which everything is float16, input and output too."""
     del calibration
     convert = require("onnxruntime.transformers.float16", "onnx").convert_float_to_float16
-    proto = convert_float(facts, options)
+    proto = convert_float(facts, options.opset)
     _write(convert(proto), path, facts, options)
 
 
@@ -109,7 +109,7 @@ def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx.save(proto, str(path))
 
 
-def convert_float(facts: ModelFacts, options: Options = Options()) -> Any:
+def convert_float(facts: ModelFacts, opset: int = OPSET) -> Any:
     """The float32 graph as an `onnx.ModelProto`, simplified.
 
     Raises:
@@ -126,7 +126,7 @@ def convert_float(facts: ModelFacts, options: Options = Options()) -> Any:
         proto, _ = tf2onnx.convert.from_keras(
             _functional(facts.model),
             [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-            opset=min(options.opset, OPSET),  # the newest that its optimizer was written for
+            opset=min(opset, OPSET),  # the newest that its optimizer was written for
             inputs_as_nchw=[INPUT_NAME] if nchw else None,
             optimizers=_passes(),
         )

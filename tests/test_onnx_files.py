@@ -85,9 +85,12 @@ def test_names_that_no_file_can_have_are_refused(nano: Any, tmp_path: Path, give
 
 
 def test_name_of_a_tensor_inside_is_refused(nano: Any, network: Any, tmp_path: Path) -> None:
-    (inner, *_) = (tensor.name for tensor in onnx.load(
-        export.to_onnx(nano, tmp_path / "a.onnx", "int8", network=network)
-    ).graph.initializer)
+    (inner, *_) = (
+        tensor.name
+        for tensor in onnx.load(
+            export.to_onnx(nano, tmp_path / "a.onnx", "int8", network=network)
+        ).graph.initializer
+    )
     with pytest.raises(InvalidInputError, match=f"nothing in the file has yet. Received: '{inner}'"):
         export.to_onnx(nano, tmp_path / "b.onnx", "int8", network=network, output_name=inner)
 
@@ -105,7 +108,10 @@ def test_file_for_gpus_is_float16_from_end_to_end(nano: Any, pixels32: Any, tmp_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"runtime": "tensorrt"}, "runtime with recipe 'int8' of ONNX. Received: onnx:float32 with runtime='tensorrt'"),
+        (
+            {"runtime": "tensorrt"},
+            "runtime with recipe 'int8' of ONNX. Received: onnx:float32 with runtime='tensorrt'",
+        ),
         ({"first_integer": "block3"}, "first_integer with recipe 'int8' of ONNX"),
         ({"runtime": "tensorflow"}, "runtime to be one of onnxruntime, openvino, tensorrt.*Did you mean"),
     ],

@@ -117,7 +117,11 @@ class _Walk:
 
     def _is_rounded(self, name: str) -> bool:
         """Whether the output of a step is held in integers."""
-        if self.method.float_output and name == self.graph.output and not isinstance(self.graph[name], Weighted):
+        if (
+            self.method.float_output
+            and name == self.graph.output
+            and not isinstance(self.graph[name], Weighted)
+        ):
             return False
         return not self.method.only_read or any(
             self._is_rounded(reader.name) if reader.keeps_range else isinstance(reader, Weighted | Sum)

@@ -29,8 +29,12 @@ from .weighted import Weighted
 ALL = "all"  # computes in integers
 CANDIDATES = ("block3", "block4", "block5", "block6")
 BATCHES = (1, 16)
-BATCH_PIXELS = 16 * 300 * 300  # of larger pictures, fewer: their maps are as large as those of many small ones
-WORTH = 0.1  # of the time; less does not pay for the accuracy that integers in early stages cost (docs/onnx.md)
+BATCH_PIXELS = (
+    16 * 300 * 300
+)  # of larger pictures, fewer: their maps are as large as those of many small ones
+WORTH = (
+    0.1  # of the time; less does not pay for the accuracy that integers in early stages cost (docs/onnx.md)
+)
 ROUNDS, SECONDS = 15, 6.0  # per batch size: so many turns, fewer if they would take longer, but three
 FEWEST_ROUNDS = 3
 SOME_RANGE = Range(low=-4.0, high=4.0)
@@ -100,11 +104,7 @@ def measured(
     Returns:
         By place, in order: for each of `BATCHES`.
     """
-    ranges = {
-        key: SOME_RANGE
-        for step in graph
-        for key in (step.name, *_inner_keys(step))
-    }
+    ranges = {key: SOME_RANGE for step in graph for key in (step.name, *_inner_keys(step))}
     whole = Quantized(graph=graph, ranges=ranges)
     networks = [whole.lift(*graph.steps)]
     networks += [whole.lift(*steps_before(graph, "" if name == ALL else name)) for name in places]

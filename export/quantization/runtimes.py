@@ -43,9 +43,7 @@ class OnnxRuntime:
 
 ONNX_RUNTIME = OnnxRuntime(name="onnxruntime", first_integer=None)
 OPENVINO = OnnxRuntime(name="openvino", only_read=True, integer_bias=False)
-TENSORRT = OnnxRuntime(
-    name="tensorrt", signed=True, only_read=True, integer_bias=False, packed_floats=False
-)
+TENSORRT = OnnxRuntime(name="tensorrt", signed=True, only_read=True, integer_bias=False, packed_floats=False)
 RUNTIMES: dict[str, OnnxRuntime] = {row.name: row for row in (ONNX_RUNTIME, OPENVINO, TENSORRT)}
 
 

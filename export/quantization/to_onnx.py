@@ -173,7 +173,9 @@ class _Writer:
         point: Any = np.uint8(chosen.zero_point + 128)
         if self.runtime.signed:
             point = np.int8(0)
-            if chosen.zero_point:  # all levels of a tensor that is hardly ever negative; the bias takes it back
+            if (
+                chosen.zero_point
+            ):  # all levels of a tensor that is hardly ever negative; the bias takes it back
                 self.shifts[key] = chosen.zero_point * chosen.scale
                 shift = self.constant(f"{key}/shift", np.float32(self.shifts[key]))
                 value = self.node("Add", [value, shift], f"{key}/shifted")

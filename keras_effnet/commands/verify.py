@@ -48,7 +48,7 @@ quarters on others, with 52 that all agree, or 100 of which 99 do, it is 95 % (w
 than 52, another class is no failure where it is a near-tie: the model itself finds it at least three quarters as
 probable as its own."""
 
-COMPARED_BY_NUMBERS = ("float32", "float16")  # recipes whose outputs themselves are judged
+COMPARED_BY_NUMBERS = ("float32", "float16", "float16_gpu")  # recipes whose outputs themselves are judged
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -480,7 +480,11 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
         rounds=1,
     )
     first, second = pipeline.export_job(job)
-    assert (first.runtime, first.first_integer, first.first_integer_ratios) == ("onnxruntime", "block3", ratios)
+    assert (first.runtime, first.first_integer, first.first_integer_ratios) == (
+        "onnxruntime",
+        "block3",
+        ratios,
+    )
     assert second.runtime is second.first_integer is None
     page = report.render({"created": "", "machine": report._machine(), "artifacts": [first.row()]})
     assert "in integers from block3 on" in page and "all 1.20 and 0.80, block3 0.90 and 0.70." in page

@@ -109,7 +109,9 @@ def integers_are_never_cast(file: Reader) -> bool:
 def inputs_of_kernels_are_quantized(file: Reader) -> bool:
     """Developer Guide, Q/DQ Layer-Placement Recommendations: 'Quantize all inputs of weighted operations'."""
     return all(
-        file.maker(name) == "DequantizeLinear" for node in file.nodes(*CONVOLUTIONS) for name in node.input[:2]
+        file.maker(name) == "DequantizeLinear"
+        for node in file.nodes(*CONVOLUTIONS)
+        for name in node.input[:2]
     )
 
 
@@ -117,9 +119,7 @@ def inputs_of_sums_are_quantized(file: Reader) -> bool:
     """Same place: 'Quantize the residual input in skip connections', else the sum, and what it is fused with,
     computes in float."""
     sums = [node for node in file.nodes("Add") if all(name not in file.stored for name in node.input)]
-    return bool(sums) and all(
-        file.maker(name) == "DequantizeLinear" for node in sums for name in node.input
-    )
+    return bool(sums) and all(file.maker(name) == "DequantizeLinear" for node in sums for name in node.input)
 
 
 def activations_are_float(file: Reader) -> bool:
@@ -148,7 +148,11 @@ def test_tensorrt_file_keeps_the_rule(files: dict[str, Path], rule: Any) -> None
 
 def test_rules_of_tensorrt_find_what_it_refuses_in_a_file_for_onnx_runtime(files: dict[str, Path]) -> None:
     broken = {rule for rule in TENSORRT_RULES if not rule(Reader(files["onnxruntime"]))}
-    assert {zero_points_are_zero_and_signed, nothing_of_32_bits_is_dequantized, activations_are_float} <= broken
+    assert {
+        zero_points_are_zero_and_signed,
+        nothing_of_32_bits_is_dequantized,
+        activations_are_float,
+    } <= broken
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
@@ -179,7 +183,9 @@ def test_openvino_file_rounds_only_what_kernels_and_sums_read(files: dict[str, P
     file = Reader(files["openvino"])
     assert inputs_of_kernels_are_quantized(file) and inputs_of_sums_are_quantized(file)
     assert activations_are_float(file)
-    assert {zero.dtype for node, _, zero in file.points() if node.op_type == "QuantizeLinear"} == {np.dtype(np.uint8)}
+    assert {zero.dtype for node, _, zero in file.points() if node.op_type == "QuantizeLinear"} == {
+        np.dtype(np.uint8)
+    }
 
 
 def test_openvino_computes_every_convolution_in_integers(files: dict[str, Path]) -> None:
@@ -200,10 +206,14 @@ def test_tensorrt_file_shifts_what_only_kernels_without_padding_read(
 ) -> None:
     """All levels for what is hardly ever negative, with the zero point 0: the biases behind take the shift back."""
     graph = networks["tensorrt"].quantized.graph
-    shifted = {name.removesuffix("/shift") for name in Reader(files["tensorrt"]).stored if name.endswith("/shift")}
+    shifted = {
+        name.removesuffix("/shift") for name in Reader(files["tensorrt"]).stored if name.endswith("/shift")
+    }
     products = {step.name for step in graph if isinstance(step, Product)}
     assert products <= shifted
-    assert not [name for name in shifted for reader in graph.consumers(name) if isinstance(reader, Depthwise | Sum)]
+    assert not [
+        name for name in shifted for reader in graph.consumers(name) if isinstance(reader, Depthwise | Sum)
+    ]
 
 
 def test_network_of_another_runtime_is_refused_for_tensorrt(
@@ -248,7 +258,9 @@ def test_place_is_measured_and_told(
     assert found.first_integer == placement.fastest(found.ratios)
 
 
-@pytest.mark.parametrize(("runtime", "first"), [("onnxruntime", "block3"), ("openvino", None), ("tensorrt", None)])
+@pytest.mark.parametrize(
+    ("runtime", "first"), [("onnxruntime", "block3"), ("openvino", None), ("tensorrt", None)]
+)
 def test_nothing_is_measured_when_it_is_clear_where_integers_begin(
     tiny_swish: Any, calibration: Any, monkeypatch: pytest.MonkeyPatch, runtime: str, first: str | None
 ) -> None:
