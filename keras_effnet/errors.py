@@ -113,3 +113,8 @@ def _missing(module: str, extra: str) -> MissingExtraError:
         f"Expected the package {module!r} to be installed; it is not. "
         f"Install it with: pip install 'keras-effnet[{extra}]'"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 photograph`, `3 photographs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -35,6 +35,11 @@ from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels
 
 __all__ = ["blocks", "classifier", "freeze", "labels_of", "reset_classifier", "unfreeze"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _STEM = "stem_conv"
 _PART = re.compile(
     r"(?P<block>block\d+[a-z]+)_(expand_conv|expand_bn|expand_activation|dwconv_pad|dwconv|bn|activation|"

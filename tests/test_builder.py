@@ -93,6 +93,12 @@ def test_named_function_has_the_positional_order_and_defaults_of_keras_applicati
             assert mine.default == peer.default
 
 
+def test_help_of_a_named_function_describes_its_arguments() -> None:
+    described = keras_effnet.EfficientNetB2.__doc__ or ""
+    assert described.startswith("EfficientNetB2: 260 px")
+    assert "classifier_activation: None for logits." in described and "variant: " not in described
+
+
 def test_name_defaults_to_that_of_keras_applications_and_changes_nothing_else() -> None:
     assert EfficientNet("b0", weights=None).name == "efficientnetb0"
     renamed = EfficientNet("b0", weights=None, name="mine")

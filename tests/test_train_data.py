@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -278,8 +279,8 @@ def test_settings_refuse_values_out_of_range(values: dict[str, Any], message: st
 
 
 def test_settings_survive_json() -> None:
-    settings = Settings(data="x", classes=("a", "b"), mixup=0.2)
-    assert Settings.from_dict(settings.to_dict()) == settings
+    settings = Settings(data="x", classes=("a", "b"), mixup=0.2, preprocessing=((0.4,), (0.2,)))
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def get_baseline(baseline: str | Baseline) -> Baseline:
     """The baseline called `b0`, `lite0`, `mobilenet_v1`, `mobilenet_v2`, `resnet50` or `resnet50_v1.5`; your own as it is.
 

@@ -17,6 +17,7 @@ from keras_effnet.commands.flags import (
     add_quiet,
     add_size,
     add_weights,
+    check_directory,
     folder_name,
     read_directory,
     share,
@@ -24,7 +25,7 @@ from keras_effnet.commands.flags import (
 from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export.options import (
     INPUT_TYPES,
     NEWEST_OPSET,
@@ -39,7 +40,7 @@ from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
 from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.network.variants import B_SERIES
-from keras_effnet.pictures.folders import list_images, sample_paths
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -192,7 +193,7 @@ def _check_photographs(arguments: argparse.Namespace) -> None:
     """Is everything there that the targets need?"""
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
-            list_images(Path(directory).expanduser())
+            check_directory(directory, limit=arguments.max_images)
     needing = [target.name for target in arguments.targets if target.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
@@ -250,13 +251,9 @@ def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> 
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
     calibration = images = None
     if arguments.calibration is not None:
-        calibration = read_directory(
-            Path(arguments.calibration).expanduser(), size, framing, limit=arguments.max_images
-        )
+        calibration = read_directory(arguments.calibration, size, framing, limit=arguments.max_images)
     if arguments.images is not None:
-        images = read_directory(
-            Path(arguments.images).expanduser(), size, framing, limit=arguments.max_images
-        )
+        images = read_directory(arguments.images, size, framing, limit=arguments.max_images)
     elif calibration is not None and len(calibration) >= ENOUGH_TO_SPLIT:
         calibration, images = calibration[::2], calibration[1::2]
     else:
@@ -308,8 +305,8 @@ def _show(
             )
         if artefact.near_ties:
             print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
-    pictures = {artefact.images for artefact in artefacts}
-    print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
+    *fewer, most = sorted({artefact.images for artefact in artefacts})
+    print(f"verified on {', '.join([*map(str, fewer), counted(most, 'photograph')])}")
     judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
     if judged:
         shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.pictures.decoding import check_header
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing
 
@@ -24,6 +26,28 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
+    add_preprocessing(parser)
+
+
+def add_preprocessing(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    parser.add_argument(
+        "--preprocessing",
+        default=default,
+        type=preprocessing,
+        metavar="NAME|MEAN,STD",
+        help=f"what the weights were trained with, where their file does not say: {', '.join(CONVENTIONS)} "
+        "(unit: x / 255), or mean and standard deviation of pixels 0-1, one or three numbers each (0.5,0.25)",
+    )
+
+
+def preprocessing(text: str) -> str | tuple[float, ...] | tuple[tuple[float, ...], ...]:
+    """An argparse type: the name of a convention, or MEAN,STD with as many numbers for both."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    half = len(numbers) // 2
+    return (numbers[:half], numbers[half:]) if half and len(numbers) % 2 == 0 else text
 
 
 def folder_name(text: str) -> str:
@@ -119,6 +143,16 @@ def weights_of(arguments: argparse.Namespace) -> str | None:
     return str(Path(given).expanduser()) if given.startswith("~") else given
 
 
+def check_directory(directory: str | Path, *, limit: int = EVALUATION_LIMIT) -> None:
+    """Make sure that `read_directory` will find photographs, as far as their first bytes tell.
+
+    Raises:
+        InvalidInputError: not a directory, empty, or a file that is no picture or one with too many pixels.
+    """
+    for path in _spread(directory, limit):
+        check_header(path)
+
+
 def read_directory(
     directory: str | Path, size: int, framing: Framing, *, limit: int = EVALUATION_LIMIT
 ) -> npt.NDArray[np.uint8]:
@@ -127,9 +161,13 @@ def read_directory(
     Raises:
         InvalidInputError: not a directory, empty, or a picture that cannot be decoded.
     """
-    paths = list_images(directory)
+    return framing.read_all(_spread(directory, limit), size)
+
+
+def _spread(directory: str | Path, limit: int) -> list[Path]:
+    paths = list_images(Path(directory).expanduser())
     if limit < 1:
         raise InvalidInputError(f"Expected a limit of at least one picture. Received: {limit}.")
     if len(paths) > limit:
         paths = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, limit)]
-    return framing.read_all(paths, size)
+    return paths

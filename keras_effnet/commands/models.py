@@ -26,7 +26,7 @@ from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import TOP_LAYER
 from keras_effnet.weights.facts import guess_variant
 from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
-from keras_effnet.weights.sources import find_set, plan_weights
+from keras_effnet.weights.sources import fitting_set, plan_weights
 
 VARIANT, KERAS, SAVED_MODEL, TFLITE, ONNX = "variant", "keras", "saved_model", "tflite", "onnx"
 NETWORKS = (VARIANT, KERAS)  # what has layers
@@ -88,7 +88,13 @@ class Choice:
 
         weights = weights_of(arguments)
         classes = classes_of(weights)
-        return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
+        return EfficientNet(
+            self.variant,
+            weights=weights,
+            classes=classes,
+            input_shape=input_shape,
+            preprocessing=arguments.preprocessing,
+        )
 
     def side_for(self, model: Any, size: tuple[int | None, int | None], given: int | None) -> int:
         """The side of the pictures of a Keras model whose input is `size`; see `side_of`, also for what it raises."""
@@ -290,21 +296,24 @@ def check_weights(choice: Choice, arguments: argparse.Namespace) -> None:
     """Make sure that `--weights` names something, and something for this model. Nothing is fetched.
 
     Raises:
-        InvalidInputError: neither a set nor a file; or given with a file, which has weights of its own.
-        WeightsError: no such set for the variant; a file that is missing, damaged or of another variant.
+        InvalidInputError: neither a set nor a file; a `--preprocessing` that is not theirs; or either given with
+            a file, which has weights and a preprocessing of its own.
+        WeightsError: no such set for the variant; a file that is missing, damaged or of another variant, or
+            that leaves its preprocessing open where `--preprocessing` does not say it.
     """
     if choice.variant is None:
-        if arguments.weights is not None:
-            raise InvalidInputError(
-                f"Expected --weights with a variant only: {choice.text!r} has its own. Received: --weights "
-                f"{arguments.weights}. Leave it out, or name the variant."
-            )
+        for flag in ("weights", "preprocessing"):
+            if (given := getattr(arguments, flag)) is not None:
+                raise InvalidInputError(
+                    f"Expected --{flag} with a variant only: {choice.text!r} has its own. Received: --{flag} {given}. "
+                    "Leave it out, or name the variant."
+                )
         return
     weights = weights_of(arguments)
     if weights in SET_NAMES:
-        find_set(weights, choice.variant)
+        fitting_set(weights, choice.variant, arguments.preprocessing)
         return
-    plan_weights(weights, choice.variant)
+    plan_weights(weights, choice.variant, arguments.preprocessing)
     found = _guess(weights)
     if found not in (None, choice.variant.name):
         raise WeightsError(

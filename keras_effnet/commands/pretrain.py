@@ -17,10 +17,12 @@ from keras_effnet.pictures.listing import find_data, read_listing
 from keras_effnet.pretrain.examples import (
     RecordFeatures,
     check_records,
+    count_tfds,
     from_folders,
     from_listing,
     from_tfds,
     from_tfrecords,
+    in_split,
 )
 from keras_effnet.pretrain.folder import check_free
 from keras_effnet.pretrain.recipe import Recipe
@@ -103,15 +105,31 @@ def check(arguments: argparse.Namespace) -> None:
             "Expected --format tfrecords with --image-feature, --label-feature and --label-offset. Received: "
             f"{arguments.format}."
         )
-    check_data = {"folders": find_data, "tfrecords": check_records}.get(arguments.format)
-    for place in filter(None, (arguments.data, arguments.validation)):
-        if check_data is not None:
-            check_data(place)
     given = {name: getattr(arguments, name) for name in VALUES}
     arguments.recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     if not arguments.resume and arguments.process_id == 0:
         check_free(Path(arguments.out))
     check_backend()
+    count = _count(arguments)
+    if count is not None:
+        arguments.recipe.check_count(count)
+
+
+def _count(arguments: argparse.Namespace) -> int | None:
+    """How many pictures there are to train on, None where only reading all records tells; and is the data there?"""
+    data, checks = arguments.data, arguments.validation
+    if arguments.format == "tfds":
+        if checks:
+            count_tfds(data, checks, data_dir=arguments.data_dir)
+        return count_tfds(data, arguments.split, data_dir=arguments.data_dir)
+    if arguments.format == "tfrecords":
+        for pattern in filter(None, (data, checks)):
+            check_records(pattern)
+        return None if arguments.count is None else int(arguments.count)
+    if checks:
+        find_data(checks)
+    arguments.listing = read_listing(data)
+    return len(in_split(arguments.listing, "train"))
 
 
 def add_hosts(parser: Any) -> None:
@@ -182,7 +200,7 @@ def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
         train = from_tfrecords(data, arguments.classes, count=arguments.count, features=features)
         more = [from_tfrecords(checks, arguments.classes, features=features)] if checks else []
     else:
-        listing = read_listing(data)
+        listing = arguments.listing
         train = from_listing(listing)
         more = []
         if checks:

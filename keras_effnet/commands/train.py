@@ -9,9 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.flags import add_json, add_quiet, folder_name, share, weights_of, whole_number
+from keras_effnet.commands.flags import (
+    add_json,
+    add_preprocessing,
+    add_quiet,
+    folder_name,
+    share,
+    weights_of,
+    whole_number,
+)
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.printing import stopped, table
+from keras_effnet.errors import counted
 from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
 from keras_effnet.export.report import write_reports
@@ -54,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
+    add_preprocessing(parser, default=_LATER)
     parser.add_argument(
         "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
     )
@@ -251,7 +261,8 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     if metrics.get("refit"):  # runs of earlier versions have no such entry
         print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
     print(
-        f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
+        f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on "
+        f"{counted(metrics[judged]['photographs'], 'photograph')}"
     )
     print(f"kept: {reason_for_result(metrics)}")
     print(f"model:  {outcome.folder.model}")
@@ -260,5 +271,5 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         kept = "" if row["ok"] else ", failed verification" + ("" if row["kept"] else " and was not kept")
         print(
             f"export: {outcome.folder.path / 'export' / row['file']}: the model's class for "
-            f"{row['top1_agreement']:.1%} of {row['images']} {judged} photographs{kept}"
+            f"{row['top1_agreement']:.1%} of {counted(row['images'], f'{judged} photograph')}{kept}"
         )

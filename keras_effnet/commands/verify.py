@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from keras_effnet.commands.flags import (
     add_json,
     add_size,
     add_weights,
+    check_directory,
     read_directory,
     weights_of,
 )
@@ -26,11 +26,11 @@ from keras_effnet.commands.models import (
     classes_of,
     side_of,
 )
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.verify import near_ties_of, shown_agreement
-from keras_effnet.pictures.folders import list_images, sample_paths
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
@@ -74,7 +74,7 @@ def check(arguments: argparse.Namespace) -> None:
     elif (weights := weights_of(arguments)) is not None:
         check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
-        list_images(Path(arguments.images).expanduser())
+        check_directory(arguments.images, limit=arguments.max_images)
     check_backend()
 
 
@@ -91,8 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.images is None:
             images = framing.read_all(sample_paths(), size)
         else:
-            folder = Path(arguments.images).expanduser()
-            images = read_directory(folder, size, framing, limit=arguments.max_images)
+            images = read_directory(arguments.images, size, framing, limit=arguments.max_images)
         reports.append(verify(model, str(artefact.path), images, raise_on_failure=False))
     _show(reports, as_json=arguments.json)
     return 0 if all(report.ok for report in reports) else 1
@@ -140,7 +139,7 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
         sqnr = "exact" if np.isinf(report.sqnr_db) else f"SQNR {report.sqnr_db:.0f} dB"
         print(
             f"{'✓' if report.ok else '✗'} {report.file} ({report.recipe}): same class in {agreeing} of "
-            f"{report.images} photographs ({report.top1_agreement:.1%}{near_ties_of(report)}), {sqnr}, largest error "
+            f"{counted(report.images, 'photograph')} ({report.top1_agreement:.1%}{near_ties_of(report)}), {sqnr}, largest error "
             f"{report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
         )
         if report.recipe not in COMPARED_BY_NUMBERS:

@@ -175,6 +175,10 @@ class Baseline:
             coming = stage.filters_out
         self._check_multiples()
 
+    def __repr__(self) -> str:
+        """Short: a scaling rule or a variant that shows its baseline is not to print the whole table."""
+        return f"<Baseline {self.name!r}, {len(self.stages)} stages>"
+
     def _check_multiples(self) -> None:
         rows: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
         for number, stage in enumerate(self.stages, start=1):

@@ -64,11 +64,7 @@ def training_batches(
 
     share, framing = share or Share(), framing or Framing()
     local = share.local_batch(recipe.batch_size)
-    if examples.count < recipe.batch_size:
-        raise InvalidInputError(
-            f"Expected at least {recipe.batch_size} pictures, one batch. Received: {examples.count}. "
-            "Choose a smaller batch size."
-        )
+    recipe.check_count(examples.count)
     buffer = examples.count if examples.are_paths else min(examples.count, SHUFFLE_RECORDS)
     records = examples.records.shuffle(buffer, seed=seed)
     seeds = tf.data.Dataset.random(seed=seed).batch(2)

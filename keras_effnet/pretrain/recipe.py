@@ -78,6 +78,18 @@ class Recipe:
         if not fits:
             raise InvalidInputError(f"Expected {name} {expected}. Received: {getattr(self, name)!r}.")
 
+    def check_count(self, pictures: int) -> None:
+        """Make sure that there are enough pictures for a step.
+
+        Raises:
+            InvalidInputError: fewer than one batch takes.
+        """
+        if pictures < self.batch_size:
+            raise InvalidInputError(
+                f"Expected at least {self.batch_size} pictures, one batch. Received: {pictures}. "
+                "Choose a smaller batch size."
+            )
+
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate after warm-up, without decay."""

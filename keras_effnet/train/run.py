@@ -109,6 +109,7 @@ class _Run:
             self.variant,
             listing.classes,
             weights=self.settings.weights,
+            preprocessing=self.settings.preprocessing,
             input_shape=(self.size, self.size, 3),
             dropout_rate=self.settings.dropout,
             crop_margin=self.settings.crop_margin,

@@ -24,6 +24,7 @@ class Settings:
         data: folder or CSV file of photographs, see `pictures.listing`.
         variant: short name of the backbone.
         weights: published set, file, or None for random weights.
+        preprocessing: a convention's name or (mean, std), as in `EfficientNet`, for weights that leave it open.
         classes: class names to use, in the order of the outputs; empty for all that are found.
         image_size: side of the input in pixels; None for the variant's resolution.
         crop_margin: pixels of the shorter side that the evaluation crop leaves out, see `load_image`;
@@ -52,6 +53,7 @@ class Settings:
     data: str
     variant: str = "lite0"
     weights: str | None = "imagenet"
+    preprocessing: str | tuple[Any, ...] | None = None
     classes: tuple[str, ...] = ()
     image_size: int | None = None
     crop_margin: int = 0
@@ -141,7 +143,13 @@ class Settings:
                 f"Expected the settings of a training run. Received: {sorted(set(values) - known)} beside them. "
                 "The run was made by another version; start a new one."
             )
-        return cls(**(values | {"classes": tuple(values.get("classes", ()))}))
+        listed = ("classes", "preprocessing")
+        return cls(**(values | {name: _as_tuples(values[name]) for name in listed if name in values}))
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON's lists, also those within lists, as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def check(settings: Settings) -> None:
@@ -156,7 +164,7 @@ def check(settings: Settings) -> None:
     variant = get_variant(settings.variant)
     _check_block(variant, settings.unfreeze)
     find_data(settings.data)
-    _check_weights(settings.weights, variant)
+    _check_weights(settings, variant)
 
 
 def _check_block(variant: Variant, wanted: str) -> None:
@@ -167,12 +175,13 @@ def _check_block(variant: Variant, wanted: str) -> None:
         raise unknown_name("unfreeze", wanted, known)
 
 
-def _check_weights(weights: str | None, variant: Variant) -> None:
+def _check_weights(settings: Settings, variant: Variant) -> None:
     from keras_effnet.weights.facts import guess_variant
     from keras_effnet.weights.readers import open_checkpoint, tensorflow
     from keras_effnet.weights.sources import plan_weights
 
-    source = plan_weights(weights, variant, include_top=False).source
+    plan = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False)
+    source = plan.source
     if source is None or tensorflow.is_archive(source):
         return  # unpacking an archive takes long; what is in it shows when the network is built
     with open_checkpoint(source) as checkpoint:

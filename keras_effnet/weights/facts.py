@@ -163,8 +163,8 @@ def in_doubt(facts: WeightFacts, source: str) -> str:
     known = ", ".join(map(repr, CONVENTIONS))
     return (
         f"Expected to know how the pixels were prepared that {source!r} was trained on: {facts.doubt}. "
-        f"Pass {ways or f'preprocessing= as one of {known}, or as (mean, std) of pixels 0–1'}; keras-effnet convert "
-        "--preprocessing writes a file that says it."
+        f"Pass {ways or f'preprocessing= as one of {known}, or as (mean, std) of pixels 0–1'} (--preprocessing on "
+        "the command line); keras-effnet convert --preprocessing writes a file that says it."
     )
 
 

@@ -134,7 +134,7 @@ def _foreign_head(checkpoint: Checkpoint, source: str) -> WeightsError:
     return WeightsError(
         f"Expected an EfficientNet and its classifier inside {source!r}. Received a network with layers of its own: "
         f"{names}. Take its backbone, with include_top=False or keras_effnet.transfer.classifier, or open the whole "
-        "with keras.saving.load_model."
+        "with keras.saving.load_model (--model on the command line)."
     )
 
 

@@ -85,11 +85,9 @@ def plan_weights(
     if weights is None:
         return WeightPlan(None, preprocessing=convention)
     check_source(weights, variant)
-    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
     if _is_set(weights):
-        entry = find_set(str(weights), variant)
+        entry = fitting_set(str(weights), variant, convention, padding=padding, epsilon=epsilon)
         facts = WeightFacts.of_set(entry)
-        check_asked(asked, facts, str(weights), variant)
         return WeightPlan(obtain(entry, include_top=include_top), facts, facts.preprocessing)
     path = Path(weights)
     with reachable(path, "a weight file that can be read", WeightsError):
@@ -97,6 +95,7 @@ def plan_weights(
     facts = (
         UNKNOWN if packed else _facts_of_file(path)
     )  # nothing in an archive tells, and unpacking takes long
+    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
     check_asked(asked, facts, str(path), variant)
     chosen = convention or facts.preprocessing
     if chosen is None and include_preprocessing:
@@ -191,6 +190,27 @@ def _assumed(facts: WeightFacts, variant: Variant, path: Path) -> Convention | N
             usual.name,
         )
     return usual
+
+
+def fitting_set(
+    name: str,
+    variant: Variant,
+    preprocessing: Preprocessing | None = None,
+    *,
+    padding: str | None = None,
+    epsilon: float | None = None,
+) -> WeightSet:
+    """The published set called `name` of a variant, for a model with these arguments. Nothing is fetched.
+
+    Raises:
+        WeightsError: there is none.
+        InvalidInputError: its weights were trained with other arguments.
+    """
+    entry = find_set(name, variant)
+    convention = None if preprocessing is None else get_convention(preprocessing)
+    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
+    check_asked(asked, WeightFacts.of_set(entry), name, variant)
+    return entry
 
 
 def find_set(name: str, variant: Variant) -> WeightSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 from dataclasses import replace
 from typing import Any
 
@@ -139,3 +140,9 @@ def test_lite_is_scaled_with_its_ends_as_they_are() -> None:
 
 def test_scaling_is_reachable_from_the_top() -> None:
     assert keras_effnet.CompoundScaling is keras_effnet.scaling.CompoundScaling
+
+
+def test_scaling_rules_and_members_are_shown_without_their_whole_table() -> None:
+    shown = repr(CompoundScaling())
+    assert shown.endswith("gamma=1.15, baseline=<Baseline 'b0', 7 stages>)")
+    assert "Stage(" not in repr(CompoundScaling().at(1)) + pydoc.render_doc(CompoundScaling)

@@ -15,7 +15,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ class _Found:
         others = dict.fromkeys(
             [*self.others, *(name for name in self.layers if name.removeprefix(prefix) not in layers)]
         )
+        _check_generation(others, path)
         if layers or others:
             others |= dict.fromkeys(self.unnamed)
         elif self.unnamed:
@@ -129,6 +130,19 @@ class _Found:
             (kind, name.removeprefix(prefix)) for model, kind, name in self.scaling if model == self.stem
         ]
         return facts_of_names(beside, self.statistics, outside=len(beside) < len(self.scaling))
+
+
+def _check_generation(others: Iterable[str], path: Path) -> None:
+    """Refuse EfficientNetV2, whose names are like ours; only its depthwise convolutions tell.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if any(re.search(r"block\d+[a-z]+_dwconv2$", name) for name in others):
+        raise WeightsError(
+            f"Expected an EfficientNet B, L2 or Lite inside {str(path)!r}. Received an EfficientNetV2, another "
+            "network. If the file is a whole model, open it with keras.saving.load_model (--model on the command line)."
+        )
 
 
 # `.keras`
