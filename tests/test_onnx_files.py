@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras_effnet import export
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export.options import Options
+from keras_effnet.pictures.folders import sample_paths
 
 onnx = pytest.importorskip("onnx")
 
@@ -145,3 +147,19 @@ def test_command_refuses_what_no_file_can_follow(
 
 def test_options_are_those_of_a_plain_export_when_nobody_asks() -> None:
     assert Options().asked == ()
+
+
+def test_command_writes_the_file_that_it_was_asked_for(
+    nano: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nano.save(tmp_path / "nano.keras")
+    flags = ["--onnx-runtime", "tensorrt", "--onnx-opset", "19", "--onnx-input-name", "pixels"]
+    calibration = ["--calibration", str(sample_paths()[0].parent), "--keep-failed", "--no-html", "--json"]
+    out = tmp_path / "out"
+    main(
+        ["export", str(tmp_path / "nano.keras"), "--to", "onnx:int8", "--out", str(out), *calibration, *flags]
+    )
+    (row,) = json.loads(capsys.readouterr().out)["artifacts"]
+    assert (row["runtime"], row["first_integer"], row["first_integer_ratios"]) == ("tensorrt", "all", {})
+    model = onnx.load(out / "nano_int8.onnx")
+    assert model.opset_import[0].version == 19 and model.graph.input[0].name == "pixels"
