@@ -22,7 +22,7 @@ def finished(proto: Any, facts: ModelFacts, options: Options) -> Any:
         InvalidInputError: a name that a tensor inside has already.
     """
     _state_widths(proto, facts)
-    _rename(proto, {INPUT_NAME: options.input_name, OUTPUT_NAME: options.output_name})
+    _rename_ends(proto, {INPUT_NAME: options.input_name, OUTPUT_NAME: options.output_name})
     return _in_opset(proto, options.opset)
 
 
@@ -33,7 +33,7 @@ def _state_widths(proto: Any, facts: ModelFacts) -> None:
         dim.dim_value = size
 
 
-def _rename(proto: Any, wanted: dict[str, str | None]) -> None:
+def _rename_ends(proto: Any, wanted: dict[str, str | None]) -> None:
     """Other names for the ends of a graph.
 
     Raises:
@@ -47,11 +47,16 @@ def _rename(proto: Any, wanted: dict[str, str | None]) -> None:
             f"Expected a name that nothing in the file has yet. Received: {taken[0]!r}, a tensor inside. "
             "Pass another input_name or output_name."
         )
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [new.get(name, name) for name in names]
+    rename_tensors(graph, new)
     for value in (*graph.input, *graph.output):
         value.name = new.get(value.name, value.name)
+
+
+def rename_tensors(graph: Any, names: dict[str, str]) -> None:
+    """Other names for some tensors, wherever nodes read or make them."""
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
 
 
 def _in_opset(proto: Any, opset: int) -> Any:

@@ -14,7 +14,7 @@ from material import assert_refused, randomize
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main, parser
-from keras_effnet.commands.models import classes_of, load_keras
+from keras_effnet.commands.models import classes_in, load_keras
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
 from keras_effnet.network.conventions import get_convention
@@ -40,15 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["ten.keras", "ten.weights.h5", "ten.safetensors"])
 def test_number_of_classes_is_read_from_the_file(name: str, folder: Path) -> None:
-    assert classes_of(str(folder / name)) == 10
+    assert classes_in(str(folder / name)) == 10
 
 
 @pytest.mark.parametrize("weights", [None, "imagenet", "absent.h5"])
 def test_number_of_classes_is_imagenets_where_no_file_tells(weights: str | None) -> None:
-    assert classes_of(weights) == 1000
+    assert classes_in(weights) == 1000
 
 
-def test_verify_builds_the_model_at_the_size_and_with_theclasses_of_the_artefact(
+def test_verify_builds_the_model_at_the_size_and_with_the_classes_of_the_artefact(
     folder: Path, capsys: Any
 ) -> None:
     weights = str(folder / "ten.weights.h5")

@@ -415,7 +415,7 @@ def test_gray_of_twelve_bits_is_learned_as_bright_as_it_is_and_told(tmp_path: Pa
 DROPPED = """
 import gc, sys, time
 import numpy as np, tensorflow as tf
-from keras_effnet.pictures.datasets import dataset_of
+from keras_effnet.pictures.prefetching import dataset_of
 
 def make():
     for number in range(40):

@@ -18,8 +18,9 @@ from keras_effnet.commands.flags import (
     add_size,
     add_weights,
     check_directory,
-    folder_name,
-    read_directory,
+    expanded_path,
+    folder_path,
+    read_photographs,
     share,
 )
 from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
@@ -40,7 +41,6 @@ from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
 from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.network.variants import B_SERIES
-from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -70,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,float16_gpu,int8}",
     )
-    parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
+    parser.add_argument(
+        "--calibration", type=expanded_path, metavar="DIR", help="photographs to choose integer ranges from"
+    )
     add_images(parser, "every second one of --calibration, else eight built-in ones")
     add_labels(parser)
     add_size(parser)
@@ -122,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=folder_name,
+        type=folder_path,
         metavar="DIR",
         help="folder for the artefacts and the report",
     )
@@ -135,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     check_backend(("tensorflow",))
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     arguments.choices = _choices(arguments)
     arguments.targets = list(dict.fromkeys(parse_target(target) for target in arguments.to))
     check_paths(
@@ -156,7 +158,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     artefacts: list[Artefact] = []
     total = len(arguments.choices) * (len(arguments.targets) + 3)
     with Progress(quiet=arguments.quiet or arguments.json).steps(total) as step:
@@ -249,16 +251,13 @@ def _export(
 
 def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
-    calibration = images = None
-    if arguments.calibration is not None:
-        calibration = read_directory(arguments.calibration, size, framing, limit=arguments.max_images)
-    if arguments.images is not None:
-        images = read_directory(arguments.images, size, framing, limit=arguments.max_images)
-    elif calibration is not None and len(calibration) >= ENOUGH_TO_SPLIT:
-        calibration, images = calibration[::2], calibration[1::2]
-    else:
-        images = framing.read_all(sample_paths(), size)
-    return calibration, images
+    limit = arguments.max_images
+    if arguments.calibration is None:
+        return None, read_photographs(arguments.images, size, framing, limit=limit)
+    calibration = read_photographs(arguments.calibration, size, framing, limit=limit)
+    if arguments.images is None and len(calibration) >= ENOUGH_TO_SPLIT:
+        return calibration[::2], calibration[1::2]
+    return calibration, read_photographs(arguments.images, size, framing, limit=limit)
 
 
 def _show(

@@ -14,7 +14,7 @@ from keras_effnet.commands.flags import (
     add_size,
     add_weights,
     check_directory,
-    read_directory,
+    read_photographs,
     weights_of,
 )
 from keras_effnet.commands.models import (
@@ -23,14 +23,13 @@ from keras_effnet.commands.models import (
     Choice,
     check_weights,
     choose,
-    classes_of,
+    classes_in,
     side_of,
 )
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.verify import near_ties_of, shown_agreement
-from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
@@ -87,13 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
         model = _model(arguments, artefact, runner)
         variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)
-        framing = framing_of(model)
-        if arguments.images is None:
-            images = framing.read_all(sample_paths(), size)
-        else:
-            images = read_directory(arguments.images, size, framing, limit=arguments.max_images)
+        images = read_photographs(arguments.images, size, framing_of(model), limit=arguments.max_images)
         reports.append(verify(model, str(artefact.path), images, raise_on_failure=False))
-    _show(reports, as_json=arguments.json)
+    show(reports, as_json=arguments.json)
     return 0 if all(report.ok for report in reports) else 1
 
 
@@ -110,7 +105,7 @@ def _model(arguments: argparse.Namespace, artefact: Choice, runner: Runner) -> A
         )
     choice = choose(runner.info.variant, NETWORKS)
     check_weights(choice, arguments)
-    wanted = classes_of(weights_of(arguments))
+    wanted = classes_in(weights_of(arguments))
     if runner.labels and len(runner.labels) != wanted:
         raise InvalidInputError(
             f"Expected --model FILE for {artefact.text!r}, which has {len(runner.labels)} classes. Received: none, "
@@ -125,7 +120,7 @@ def _sides(runner: Runner, model: Any) -> tuple[int | None, int | None]:
     return height, width
 
 
-def _show(reports: list[Report], *, as_json: bool) -> None:
+def show(reports: list[Report], *, as_json: bool) -> None:
     shown = [shown_agreement(report.top1_agreement, report.images) for report in reports]
     if as_json:
         rows = [

@@ -53,11 +53,7 @@ class Examples:
 
 
 def from_folders(directory: str | os.PathLike[str]) -> Examples:
-    """The pictures to train on of a folder or CSV file, see `pictures.listing`.
-
-    Raises:
-        InvalidInputError: as `read_listing`.
-    """
+    """The pictures to train on of a folder or CSV file, see `pictures.listing`."""
     return from_listing(read_listing(directory))
 
 
@@ -89,11 +85,7 @@ def in_split(listing: Listing, split: str) -> npt.NDArray[np.intp]:
 
 
 def check_records(pattern: str) -> None:
-    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported.
-
-    Raises:
-        InvalidInputError: it finds none.
-    """
+    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported."""
     if "://" not in pattern and not glob.glob(pattern):  # noqa: PTH207 - Path.glob takes no absolute pattern
         raise _no_records(pattern)
 

@@ -22,10 +22,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def check_extras(extra: str) -> None:
-    """Make sure that a page can be made, before the work that it reports of.
-
-    Args:
-        extra: the extra that the message names.
+    """Make sure that a page can be made, before the work that it reports of; `extra` is what the message names.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.

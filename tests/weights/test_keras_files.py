@@ -24,7 +24,7 @@ from keras_effnet.errors import EffNetWarning, InvalidInputError, WeightsError
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.weights import facts
 from keras_effnet.weights.convert import convert
-from tests.weights.running import outputs
+from tests.material import outputs
 from tests.weights.test_keras_applications import ENDINGS, randomize, save, set_constants
 
 SIZE = 64

@@ -32,8 +32,8 @@ from keras_effnet.weights.checkpoint import (
     Checkpoint,
     LayerArrays,
     LazyArray,
-    NetworkFacts,
     Reader,
+    WeightFacts,
     damaged,
     guarded,
     parse_metadata,
@@ -123,7 +123,7 @@ class _Found:
             )
         return stems[0] if stems else ""
 
-    def _facts(self, config: Mapping[str, Any] | None, prefix: str) -> NetworkFacts | None:
+    def _facts(self, config: Mapping[str, Any] | None, prefix: str) -> WeightFacts | None:
         if config is not None:
             return facts_of_config(config, self.statistics, prefix)
         beside = [
@@ -215,7 +215,7 @@ def _read_numbered(
     """Read from `path`, or from `content` when the file lies inside an archive with a description."""
     with hdf5.open_hdf5(content or path, path) as file:
         with guarded(path, WEIGHTS_FORMAT):
-            found = _walk(hdf5.child(file, "layers", path), path)
+            found = _walk(hdf5.member(file, "layers", path), path)
             metadata = parse_metadata("".join(hdf5.texts(file, METADATA_KEY, path)))
             checkpoint = found.checkpoint(path, config, metadata)
         yield checkpoint
@@ -242,7 +242,7 @@ def _walk(root: Any, path: Path) -> _Found:
             continue
         if layer.endswith(STEM_LAYER) or layer_group == "conv2d":
             found.stem = model
-        arrays = [hdf5.lazy(hdf5.child(group, str(index), path), path) for index in range(len(group))]
+        arrays = [hdf5.lazy(hdf5.member(group, str(index), path), path) for index in range(len(group))]
         weights = _name_weights(arrays)
         if weights is None or (not layer and layer_group in found.unnamed):
             raise damaged(
@@ -256,11 +256,7 @@ def _walk(root: Any, path: Path) -> _Found:
 
 
 def _name_weights(arrays: list[LazyArray]) -> dict[str, LazyArray] | None:
-    """Name a layer's weights that came in Keras' order, by their number and rank.
-
-    Returns:
-        The named weights, or None when they are of no layer that an EfficientNet has.
-    """
+    """Name a layer's weights that came in Keras' order; None when they are of no layer that an EfficientNet has."""
     ranks = [len(array.shape) for array in arrays]
     if ranks == [1, 1, 1, 1]:
         return dict(zip(BATCH_NORM_ORDER, arrays, strict=True))
@@ -304,16 +300,16 @@ def read_legacy(path: Path, ema: bool = True) -> Iterator[Checkpoint]:
 
 
 def _walk_legacy(file: Any, path: Path) -> _Found:
-    root = hdf5.child(file, "model_weights", path) if "model_weights" in file else file
+    root = hdf5.member(file, "model_weights", path) if "model_weights" in file else file
     found = _Found()
     listed: set[str] = set()
     for layer in _names(root, "layer_names", path):
         if layer in listed:
             raise damaged(path, LEGACY_FORMAT, f"layer {layer!r} is listed twice")
         listed.add(layer)
-        group = hdf5.child(root, layer, path)
+        group = hdf5.member(root, layer, path)
         for inner, members in _layers_in(layer, _names(group, "weight_names", path)).items():
-            _add_legacy(found, layer, inner, {name: hdf5.child(group, name, path) for name in members}, path)
+            _add_legacy(found, layer, inner, {name: hdf5.member(group, name, path) for name in members}, path)
     return found
 
 
