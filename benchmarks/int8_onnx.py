@@ -1,92 +1,165 @@
-"""What the integer ONNX file is worth on servers: ONNX Runtime and, where installed, OpenVINO.
+"""What integer ONNX files are worth, each in the runtime that it is for, beside that runtime's own quantizer.
 
-    python benchmarks/int8_onnx.py b0 | lite0 | lite1 | lite2 | clothing [--rounds 60]
-    python benchmarks/int8_onnx.py b0 --first-integer block4a block6a     other places to begin
-    pip install openvino        # for its rows
+    python benchmarks/int8_onnx.py b0 | lite0 | lite1 | lite2 | clothing
+    python benchmarks/int8_onnx.py backbone.weights.h5 --photographs photographs/     as int8_real.py takes them
+    python benchmarks/int8_onnx.py b0 --first-integer stem block3 block5      of each runtime's file, other beginnings
+    python benchmarks/int8_onnx.py b0 --threads 1              on a machine that has other things to do: CPU time
+    pip install openvino nncf                                  for their rows; NNCF may be in another environment:
+    python benchmarks/int8_onnx.py b0 --nncf other/bin/python
 
-The row `int8` is the file that an export writes: of a network with swishes, the stages before
-`ONNX_FIRST_INTEGER` compute in float. Below it the same network with all stages in integers, and the network
-that TFLite files have, with equalized swishes.
-
-Photographs and networks are those of `int8_table.py`. Latency is a ratio to the float32 file in the same
-runtime, median, either with the files taking turns or each file called many times in a row, which
-leaves its weights in the cache; agreement is with the float model's best class.
+Every second photograph calibrates, the others judge. The last activation of a classifier is taken off, so that
+logits are judged: per photograph the signal-to-noise ratio, of these the median, the 5th percentile and the
+worst; the nearest neighbour by them; the best class. Latency is the median of calls in which the files take turns,
+as a ratio to the float32 file in ONNX Runtime. TensorRT needs a GPU: its file is judged by ONNX Runtime, its
+time there says nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from int8_table import subject_of
 
 BATCHES = (1, 16)
-IN_A_ROW = 20
+WARM_UP = 2
+FLOAT32, CALIBRATION, NNCF = "float32.onnx", "calibration.npy", "nncf.xml"
 Runner = Callable[[Any], Any]
 
 
-def onnx_runtime(path: Path) -> Runner:
+def onnx_runtime(path: Path, threads: int) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda pixels: session.run(None, {"image": pixels})[0]
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})[0]
 
 
-def openvino(path: Path) -> Runner:
+def openvino(path: Path, threads: int) -> Runner:
     import openvino as ov
 
-    compiled = ov.Core().compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    settings = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    compiled = ov.Core().compile_model(str(path), "CPU", settings)
     return lambda pixels: compiled([pixels])[0]
 
 
-def runtimes() -> dict[str, Callable[[Path], Runner]]:
-    found: dict[str, Callable[[Path], Runner]] = {"ONNX Runtime": onnx_runtime}
-    try:
-        import openvino as _  # noqa: F401
+def has(module: str) -> bool:
+    from importlib.util import find_spec
 
-        found["OpenVINO"] = openvino
-    except ImportError:
-        print("OpenVINO is not installed: its rows are left out (pip install openvino)")
-    return found
+    return find_spec(module) is not None
 
 
-def write_files(model: Any, images: Any, others: list[str], folder: Path) -> dict[str, Path]:
-    """The float32 file and the integer files."""
+def subject(arguments: Any) -> tuple[Any, Any, Any]:
+    """The model, without its last activation, and the photographs that calibrate and that judge."""
+    import keras
+
+    if arguments.photographs is None:
+        from int8_table import subject_of
+
+        model, calibration, judged, _ = subject_of(arguments.network)
+    else:
+        from int8_real import opened, read
+
+        from keras_effnet.export.model_facts import facts_of
+
+        model = opened(Path(arguments.network))
+        pictures = read(arguments.photographs, facts_of(model).height)
+        calibration, judged = pictures[::2], pictures[1::2]
+    if isinstance(model.layers[-1], keras.layers.Dense):
+        model.layers[-1].activation = keras.activations.linear
+    return model, calibration[: arguments.images], judged[: arguments.images]
+
+
+def files_of(model: Any, calibration: Any, arguments: Any, folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Every file: the runtime that it runs in, what it is, where it is."""
     from keras_effnet.export import to_onnx
-    from keras_effnet.export.quantization.layerwise import Method
-    from keras_effnet.export.quantization.prepare import prepare
 
-    networks = {"int8": prepare(model, images, target="onnx")}
-    if not networks["int8"].serves_all:
-        for first in others:
-            method = Method(first_integer=first)
-            networks[f"int8 from {first} on"] = prepare(model, images, equalize=0.0, method=method)
-        networks["all in integers"] = prepare(model, images, equalize=0.0)
-        networks["the TFLite file's"] = prepare(model, images)
-    files = {"float32": to_onnx(model, folder / "float32.onnx")}
-    for name, network in networks.items():
-        files[name] = to_onnx(model, folder / f"{len(files)}.onnx", "int8", network=network)
-    return files
+    float32 = to_onnx(model, folder / FLOAT32)
+    yield "ONNX Runtime", "float32", float32
+    for begin in arguments.first_integer or [None]:
+        for runtime, where in (
+            ("onnxruntime", "ONNX Runtime"),
+            ("openvino", "OpenVINO"),
+            ("tensorrt", "ONNX Runtime"),
+        ):
+            name = f"int8 for {runtime}" + (f" from {begin} on" if begin else "")
+            path = folder / f"{name}.onnx"
+            to_onnx(model, path, "int8", calibration, runtime=runtime, first_integer=begin)
+            if where != "OpenVINO" or has("openvino"):
+                yield where, name, path
+    np.save(folder / CALIBRATION, calibration)
+    yield "ONNX Runtime", "quantize_static", quantize_static(folder)
+    if has("openvino"):
+        yield "OpenVINO", "float32", float32
+    if arguments.nncf is not None or has("nncf"):
+        child = [arguments.nncf or sys.executable, __file__, str(folder), "--quantize-with-nncf"]
+        subprocess.run(child, check=True, capture_output=True)
+        yield "OpenVINO", "NNCF", folder / NNCF
 
 
-def medians(runners: list[Runner], pixels: Any, rounds: int, block: int) -> list[float]:
-    """Median seconds of each, called `block` times in a row; a block's first calls do not count."""
+def quantize_static(folder: Path) -> Path:
+    """ONNX Runtime's own quantizer: pairs, uint8 × int8, a scale per channel, smallest and largest value."""
+    from onnxruntime import quantization
+
+    pictures = iter(np.load(folder / CALIBRATION))
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, Any] | None:
+            picture = next(pictures, None)
+            return None if picture is None else {"image": planes(picture[np.newaxis])}
+
+    path = folder / "quantize_static.onnx"
+    quantization.quant_pre_process(folder / FLOAT32, folder / "prepared.onnx", skip_symbolic_shape=True)
+    quantization.quantize_static(
+        folder / "prepared.onnx",
+        path,
+        Reader(),
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    return path
+
+
+def quantize_with_nncf(folder: Path) -> None:
+    """OpenVINO's quantizer: asymmetric activations, bias correction, all photographs."""
+    import nncf
+    import openvino as ov
+
+    pictures = [planes(picture[np.newaxis]) for picture in np.load(folder / CALIBRATION)]
+    quantized = nncf.quantize(
+        ov.Core().read_model(folder / FLOAT32),
+        nncf.Dataset(pictures),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(pictures),
+        fast_bias_correction=False,
+    )
+    ov.save_model(quantized, folder / NNCF, compress_to_fp16=False)
+
+
+def planes(pictures: Any) -> Any:
+    return np.ascontiguousarray(pictures.astype(np.float32).transpose(0, 3, 1, 2))
+
+
+def medians(runners: list[Runner], pixels: Any, rounds: int, clock: Callable[[], float]) -> list[float]:
+    """Median seconds of each; they take turns."""
     times: list[list[float]] = [[] for _ in runners]
-    for turn in range(-(-rounds // block) + 1):
+    for turn in range(WARM_UP + rounds):
         for run, measured in zip(runners, times, strict=True):
-            for call in range(block):
-                start = time.perf_counter()
-                run(pixels)
-                if turn > 0 and call >= min(3, block - 1):
-                    measured.append(time.perf_counter() - start)
+            start = clock()
+            run(pixels)
+            if turn >= WARM_UP:
+                measured.append(clock() - start)
     return [float(np.median(measured)) for measured in times]
 
 
@@ -95,32 +168,47 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("network")
-    parser.add_argument("--first-integer", nargs="+", default=[], metavar="BLOCK")
+    parser.add_argument("--photographs", type=Path, help="calibrate and judge by these")
+    parser.add_argument("--first-integer", nargs="+", default=[], metavar="LAYER")
+    parser.add_argument("--nncf", metavar="PYTHON", help="interpreter that has NNCF; default: this one")
+    parser.add_argument("--threads", type=int, default=0, help="one: CPU time is measured; default: all")
+    parser.add_argument("--images", type=int, help="at most so many calibrate and judge; default: all")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--quantize-with-nncf", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    model, calibration, held_out, labels = subject_of(arguments.network)
+    if arguments.quantize_with_nncf:
+        quantize_with_nncf(Path(arguments.network))
+        return
+    show(arguments)
+
+
+def show(arguments: Any) -> None:
+    from int8_real import figures
+
+    model, calibration, judged = subject(arguments)
+    goal, pixels = np.asarray(model.predict(judged.astype(np.float32), verbose=0)), planes(judged)
+    opened = {"ONNX Runtime": onnx_runtime, "OpenVINO": openvino}
     with tempfile.TemporaryDirectory() as folder:
-        files = write_files(model, calibration, arguments.first_integer, Path(folder))
-        pixels = np.ascontiguousarray(held_out.astype(np.float32).transpose(0, 3, 1, 2))
-        columns = [f"batch {batch}, {how}" for batch in BATCHES for how in ("in turns", "in a row")]
-        print(f"| runtime | file | agreement | top-1 | size | {' | '.join(columns)} |")
-        print("|---" * (5 + len(columns)) + "|")
-        for name, opened in runtimes().items():
-            runners = [opened(path) for path in files.values()]
-            best = [np.concatenate([run(p[np.newaxis]) for p in pixels]).argmax(1) for run in runners]
-            times = [
-                medians(runners, pixels[:batch], arguments.rounds, block)
-                for batch in BATCHES
-                for block in (1, IN_A_ROW)
-            ]
-            for index, (file, path) in enumerate(files.items()):
-                ratios = " | ".join(f"{measured[index] / measured[0]:.3f}" for measured in times)
-                print(
-                    f"| {name} | {file} | {np.mean(best[index] == best[0]):.3f} "
-                    f"| {np.mean(best[index] == labels):.3f} "
-                    f"| {path.stat().st_size / files['float32'].stat().st_size:.3f} | {ratios} |",
-                    flush=True,
-                )
+        files = list(files_of(model, calibration, arguments, Path(folder)))
+        runners = [opened[where](path, arguments.threads) for where, _, path in files]
+        clock = time.process_time if arguments.threads == 1 else time.perf_counter
+        times = [
+            medians(runners, pixels[:batch], max(8, arguments.rounds // batch), clock) for batch in BATCHES
+        ]
+        sizes = [
+            path.with_suffix(".bin" if path.suffix == ".xml" else path.suffix).stat().st_size
+            for *_, path in files
+        ]
+        print(f"| runtime | file | median dB | 5th percentile | worst | same nearest | same best | size | "
+              f"{' | '.join(f'batch {batch}' for batch in BATCHES)} |\n{'|---' * (8 + len(BATCHES))}|")  # fmt: skip
+        for place, (where, name, _) in enumerate(files):
+            found = figures(goal, np.concatenate([runners[place](each[np.newaxis]) for each in pixels]))
+            ratios = " | ".join(f"{measured[place] / measured[0]:.2f}" for measured in times)
+            print(
+                f"| {where} | {name} | {found['median']:.1f} | {found['p5']:.1f} | {found['worst']:.1f} "
+                f"| {found['neighbour']:.2f} | {found['best']:.2f} | {sizes[place] / sizes[0]:.2f} | {ratios} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from .model_facts import facts_of
-from .options import Batching, InputType, Layout, OnnxRecipe, Options, OutputType, TFLiteRecipe
+from .options import (
+    OPSET,
+    Batching,
+    InputType,
+    Layout,
+    OnnxRecipe,
+    OnnxRuntimeName,
+    Options,
+    OutputType,
+    TFLiteRecipe,
+)
 from .outputs import SaidKinds, SaidLabels
 from .targets import (
     ONNX,
@@ -137,6 +147,11 @@ def to_onnx(
     size: int | None = None,
     min_agreement: float | None = None,
     batching: Batching = "whole",
+    runtime: OnnxRuntimeName = "onnxruntime",
+    first_integer: str | None = None,
+    opset: int = OPSET,
+    input_name: str | None = None,
+    output_name: str | None = None,
     network: Any = None,
     overwrite: bool = False,
 ) -> Path:
@@ -145,9 +160,9 @@ def to_onnx(
     Args:
         model: a Keras model with one image input; see `to_saved_model` for several outputs.
         path: file to create.
-        recipe: `float32`, `float16` (kernels stored as float16, arithmetic in float32), or `int8`
-            (quantize/dequantize pairs, uint8 activations, int8 weights with a scale per channel; of
-            networks with swishes stages 1 to 4 compute in float, which ONNX Runtime does faster).
+        recipe: `float32`, `float16` (kernels stored as float16, arithmetic and both ends float32),
+            `float16_gpu` (all of it float16, input and output too), or `int8` (quantize/dequantize pairs,
+            int8 weights with a scale per channel).
         calibration: for `int8`, as in `to_tflite`.
         layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
             `[N, H, W, C]`, which costs one Transpose at the start.
@@ -157,6 +172,15 @@ def to_onnx(
         min_agreement: for `int8`, as in `to_tflite`.
         batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the
             other, which CPUs compute faster. The batch is free in both.
+        runtime: for `int8`: what will open the file. `onnxruntime`: uint8 activations everywhere, or, of
+            networks with swishes, from where on it is fastest. `openvino`: only what convolutions and sums
+            read is rounded. `tensorrt`: likewise, as int8 with the zero point 0.
+        first_integer: for `int8`, of a network with swishes: what the name of the first layer begins with
+            that computes in integers, for example `block5`, or `stem` for all; those before it compute in
+            float. None measures a few places where the file is made for `onnxruntime`, and takes the fastest;
+            for the other runtimes it is all.
+        opset: version of ONNX' operators, 13 to 24.
+        input_name, output_name: of the file's input and output, where `image` and `probabilities` do not suit.
         network: for `int8`, as in `to_tflite`.
         overwrite: replace an existing file.
 
@@ -169,7 +193,17 @@ def to_onnx(
         ExportError: the converter failed.
     """
     target = get_target(ONNX, recipe)
-    options = Options(layout=layout, batching=batching, min_agreement=min_agreement, network=network)
+    options = Options(
+        layout=layout,
+        batching=batching,
+        min_agreement=min_agreement,
+        runtime=runtime,
+        first_integer=first_integer,
+        opset=opset,
+        input_name=input_name,
+        output_name=output_name,
+        network=network,
+    )
     return _export(target, model, path, options, calibration, labels, kinds, size, overwrite)
 
 

@@ -18,12 +18,14 @@ from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
 from .model_facts import INPUT_NAME, ModelFacts
-from .options import Options
+from .onnx_finish import finished, rename_tensors
+from .options import OPSET, Options
 from .outputs import tensors_of
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
 from .quantization.prepare import prepare
-from .quantization.to_onnx import OPSET, integer_onnx
+from .quantization.runtimes import get_runtime
+from .quantization.to_onnx import integer_onnx
 
 LABELS_KEY = "labels"
 PASSES = (
@@ -41,15 +43,23 @@ CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file that stores and computes in float32."""
     del calibration
-    _write(convert_float(facts), path, facts, options)
+    _write(convert_float(facts, options.opset), path, facts, options)
 
 
 def write_float16(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file whose kernels are stored in half the bytes."""
     del calibration
-    proto = convert_float(facts)
+    proto = convert_float(facts, options.opset)
     _store_float16(proto)
     _write(proto, path, facts, options)
+
+
+def write_float16_gpu(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
+    """Write an ONNX file in which everything is float16, input and output too."""
+    del calibration
+    convert = require("onnxruntime.transformers.float16", "onnx").convert_float_to_float16
+    proto = convert_float(facts, options.opset)
+    _write(convert(proto), path, facts, options)
 
 
 def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
@@ -65,22 +75,35 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
         except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
     proto = integer_onnx(
-        network, input_name=INPUT_NAME, output_names=facts.output_names, layout=facts.info.layout
+        network,
+        input_name=INPUT_NAME,
+        output_names=facts.output_names,
+        layout=facts.info.layout,
+        runtime=get_runtime(options.runtime),
+        opset=min(options.opset, OPSET),
     )
     _write(proto, path, facts, options)
 
 
 def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> IntegerNetwork:
-    """The integer network as it is fastest in ONNX Runtime.
+    """The integer network as it is fastest in the runtime that the file is for.
 
     Raises:
         UnsupportedModelError: a model that cannot be taken apart.
     """
-    return prepare(facts, calibration, min_agreement=options.min_agreement, target="onnx")
+    return prepare(
+        facts,
+        calibration,
+        min_agreement=options.min_agreement,
+        target="onnx",
+        runtime=options.runtime,
+        first_integer=options.first_integer,
+    )
 
 
 def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx = require("onnx", "onnx")
+    proto = finished(proto, facts, options)
     if options.batching == "each":
         proto = each_picture(proto)
     _annotate(proto, facts)
@@ -88,7 +111,7 @@ def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx.save(proto, str(path))
 
 
-def convert_float(facts: ModelFacts) -> Any:
+def convert_float(facts: ModelFacts, opset: int = OPSET) -> Any:
     """The float32 graph as an `onnx.ModelProto`, simplified.
 
     Raises:
@@ -105,7 +128,7 @@ def convert_float(facts: ModelFacts) -> Any:
         proto, _ = tf2onnx.convert.from_keras(
             _functional(facts.model) if len(facts.outputs) == 1 else _numbered(facts.model),
             [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-            opset=OPSET,
+            opset=min(opset, OPSET),  # the newest that its optimizer was written for
             inputs_as_nchw=[INPUT_NAME] if nchw else None,
             optimizers=_passes(),
         )
@@ -176,7 +199,7 @@ def _name_ends(proto: Any, names: Sequence[str]) -> None:
     graph = proto.graph
     numbered = {f"{_END}{place}": name for place, name in enumerate(names)}
     renamed = numbered if len(names) > 1 else {graph.output[0].name: names[0]}
-    _rename(graph, renamed)
+    rename_tensors(graph, renamed)
     for output in graph.output:
         output.name = renamed[output.name]
     for value in (*graph.input, *graph.output):
@@ -244,8 +267,7 @@ def each_picture(proto: Any) -> Any:
         rearrange them look for them.
     """
     onnx = require("onnx", "onnx")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    outer = proto.graph
+    helper, outer = onnx.helper, proto.graph
     (given,), several = outer.input, len(outer.output) > 1
     body = onnx.GraphProto()
     body.name = "one_picture"
@@ -254,26 +276,21 @@ def each_picture(proto: Any) -> Any:
     # the ends keep their names, now those of a batch of one
     body.node.append(helper.make_node("Unsqueeze", [_PICTURE, _AXIS], [given.name]))
     body.node.extend(outer.node)
-    body.input.append(helper.make_tensor_value_info(_PICTURE, float32, _shape(given)[1:]))
-    for place, taken in enumerate(outer.output):
-        result = f"{_RESULT}_{place}" if several else _RESULT
-        body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [result]))
-        body.output.append(helper.make_tensor_value_info(result, float32, _shape(taken)[1:]))
-    names = [taken.name for taken in outer.output]
+    results = {
+        taken.name: f"{_RESULT}_{place}" if several else _RESULT for place, taken in enumerate(outer.output)
+    }
+    for name, result in results.items():
+        body.node.append(helper.make_node("Squeeze", [name, _AXIS], [result]))
+    inner = [(body.input, _PICTURE, given), *((body.output, results[end.name], end) for end in outer.output)]
+    for values, name, end in inner:
+        kind = end.type.tensor_type.elem_type
+        values.append(helper.make_tensor_value_info(name, kind, _shape(end)[1:]))
     # names of an inner graph must not hide those of the outer one
-    _rename(body, {name: f"{name}/one" for name in (given.name, *names)})
-    loop = helper.make_node("Scan", [given.name], names, name="pictures", num_scan_inputs=1, body=body)
+    rename_tensors(body, {name: f"{name}/one" for name in (given.name, *results)})
+    loop = helper.make_node("Scan", [given.name], [*results], name="pictures", num_scan_inputs=1, body=body)
     graph = helper.make_graph([loop], outer.name, [given], outer.output)
     return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 
 def _shape(value: Any) -> list[int | str | None]:
     return [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
-
-
-def _rename(graph: Any, names: dict[str, str]) -> None:
-    """Other names for some tensors, wherever nodes read or make them."""
-    for node in graph.node:
-        for values in (node.input, node.output):
-            for index, name in enumerate(values):
-                values[index] = names.get(name, name)

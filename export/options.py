@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from keras_effnet.errors import unknown_name
+from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.network.builder import is_whole
 
 TFLiteRecipe = Literal[
     "float32",
@@ -17,7 +18,8 @@ TFLiteRecipe = Literal[
     "int8_pruned",
     "int8_clustered",
 ]
-OnnxRecipe = Literal["float32", "float16", "int8"]
+OnnxRecipe = Literal["float32", "float16", "float16_gpu", "int8"]
+OnnxRuntimeName = Literal["onnxruntime", "openvino", "tensorrt"]
 Layout = Literal["nchw", "nhwc"]
 Batching = Literal["whole", "each"]
 InputType = Literal["uint8", "int8"]
@@ -25,6 +27,9 @@ OutputType = Literal["uint8", "int8", "float32"]
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 BATCHINGS: tuple[str, ...] = get_args(Batching)
+ONNX_RUNTIMES: tuple[str, ...] = get_args(OnnxRuntimeName)
+OLDEST_OPSET, NEWEST_OPSET = 13, 24  # older ones have no scale per channel; newer ones, few runtimes
+OPSET = 17
 INPUT_TYPES: tuple[str, ...] = get_args(InputType)
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
@@ -39,6 +44,11 @@ class Options:
         min_agreement: of int8 files: top-1 agreement, 0–1, that held-out photographs must show.
         input_type: of integer TFLite files: `uint8` or `int8`.
         output_type: of integer TFLite files: `uint8`, `int8` or `float32`.
+        runtime: of integer ONNX files: what opens them, `onnxruntime`, `openvino` or `tensorrt`.
+        first_integer: of integer ONNX files: what the name of the first step begins with that computes in
+            integers; None for the runtime's own choice.
+        opset: of ONNX files: version of the operators, 13 to 24.
+        input_name, output_name: of ONNX files; None for the usual ones.
         network: of int8 files: an `IntegerNetwork` that was prepared already.
 
     Raises:
@@ -50,6 +60,11 @@ class Options:
     min_agreement: float | None = None
     input_type: str = "uint8"
     output_type: str = "uint8"
+    runtime: str = "onnxruntime"
+    first_integer: str | None = None
+    opset: int = OPSET
+    input_name: str | None = None
+    output_name: str | None = None
     network: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,9 +73,21 @@ class Options:
             ("batching", BATCHINGS),
             ("input_type", INPUT_TYPES),
             ("output_type", OUTPUT_TYPES),
+            ("runtime", ONNX_RUNTIMES),
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
+        if not is_whole(self.opset) or not OLDEST_OPSET <= self.opset <= NEWEST_OPSET:
+            raise InvalidInputError(
+                f"Expected opset as a whole number from {OLDEST_OPSET} to {NEWEST_OPSET}. Received: {self.opset!r}. "
+                f"Leave it out for {OPSET}."
+            )
+        names = [name for name in (self.input_name, self.output_name) if name is not None]
+        if not all(isinstance(name, str) and name.strip() for name in names) or len(set(names)) < len(names):
+            raise InvalidInputError(
+                "Expected input_name and output_name as two different names. Received: "
+                f"{self.input_name!r} and {self.output_name!r}. Leave them out for the usual ones."
+            )
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ from .runners import load
 from .targets import Target, check_options, write_artefact
 from .verify import Report, affordable, compare, reference_outputs
 
-Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
+# steps that stayed float, agreement on held-out photographs, where the integers of an ONNX file begin
+Held = tuple[tuple[str, ...], float | None, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,10 @@ class Artefact(Report):
         lifted: steps of an integer file that stayed float to meet `min_agreement`.
         held_out_agreement: what the calibration photographs held out for that showed.
         pictures: those that differ most, by their places, for the page: `src` of an image.
+        runtime: what an integer ONNX file is made for.
+        first_integer: where the integers of such a file begin, `all` for the first layer.
+        first_integer_ratios: for each place that was tried: the time of one picture and of a batch, as a share
+            of what the network takes in float; empty when nothing was measured.
     """
 
     model: str
@@ -64,6 +69,9 @@ class Artefact(Report):
     kept: bool
     lifted: tuple[str, ...] = ()
     held_out_agreement: float | None = None
+    runtime: str | None = None
+    first_integer: str | None = None
+    first_integer_ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     pictures: Mapping[int, str] = field(default_factory=dict, repr=False)
 
     def row(self) -> dict[str, Any]:
@@ -204,13 +212,13 @@ def _write_all(
         progress(f"{job.name} → {target.name}")
         options = job.options
         if target.prepare is not None:
-            if network is not None and not network.serves_all:
+            if network is not None and not (network.serves_all and target.takes_any_network(options)):
                 network = None  # before the next one takes its memory
             network = network or _prepared(target, facts, job)
             options = replace(options, network=network)
         write_artefact(target, facts, path, options, job.calibration)
         told = options.network
-        held.append(((), None) if told is None else (told.lifted, told.agreement))
+        held.append(((), None, None) if told is None else (told.lifted, told.agreement, told.placement))
     return held
 
 
@@ -246,6 +254,7 @@ def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
 def _artefact(
     job: Job, target: Target, path: Path, report: Report, latency_ms: float, held: Held
 ) -> Artefact:
+    lifted, agreement, placement = held
     return Artefact(
         **vars(report),
         model=job.name,
@@ -255,9 +264,12 @@ def _artefact(
         sha256=sha256_of(path),
         latency_ms=latency_ms,
         kept=report.ok or job.keep_failed,
-        lifted=held[0],
-        held_out_agreement=held[1],
+        lifted=lifted,
+        held_out_agreement=agreement,
         pictures=_worst_pictures(report, job.images),
+        runtime=job.options.runtime if "runtime" in target.options else None,
+        first_integer=placement and placement.place,
+        first_integer_ratios=placement.ratios if placement else {},
     )
 
 

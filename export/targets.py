@@ -20,6 +20,7 @@ from .kinds import Kind
 from .model_facts import ModelFacts
 from .options import Options
 from .precision import plain_keras
+from .quantization.runtimes import get_runtime
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 
@@ -120,11 +121,16 @@ class Target:
         """What the command line calls it: `tflite:int8`."""
         return self.format if self.format == SAVED_MODEL else f"{self.format}:{self.recipe}"
 
+    def takes_any_network(self, options: Options) -> bool:
+        """Whether an integer network that is the best for most formats is the best for this one too."""
+        return "runtime" not in self.options or not get_runtime(options.runtime).only_read
 
-_LAID_OUT, _ENDS, _SHARED = (
-    frozenset({"layout", "batching"}),
+
+_LAID_OUT, _ENDS, _SHARED, _PLACED = (
+    frozenset({"layout", "batching", "opset", "input_name", "output_name"}),
     frozenset({"input_type", "output_type"}),
     frozenset({"min_agreement", "network"}),
+    frozenset({"runtime", "first_integer"}),
 )
 _saved_model = partial(Target, format=SAVED_MODEL)
 _tflite = partial(Target, format=TFLITE, suffix=".tflite", modules=_TFLITE, tolerance=INTEGER)
@@ -155,6 +161,8 @@ _ROWS = (
     _onnx(recipe="float32", write=onnx_model.write_float32, tolerance=FLOAT32),
     # half the size, as fast as float32
     _onnx(recipe="float16", write=onnx_model.write_float16, tolerance=FLOAT16),
+    # GPUs: stores, computes, takes and returns float16
+    _onnx(recipe="float16_gpu", write=onnx_model.write_float16_gpu, tolerance=FLOAT16),
     # a quarter of the size, integer convolutions
     _onnx(
         recipe="int8",
@@ -162,7 +170,7 @@ _ROWS = (
         prepare=onnx_model.prepare_int8,
         integer=True,
         tolerance=INTEGER,
-        options=_LAID_OUT | _SHARED,
+        options=_LAID_OUT | _SHARED | _PLACED,
         modules=_ONNX_INTEGER,
     ),
 )
@@ -171,8 +179,8 @@ TARGETS: dict[str, Target] = {row.name: row for row in _ROWS}
 # option → formats that it is about, or their integer files alone, in words; a target may still not follow it
 _AT_ENDS = "with integer TFLite files ('int16x8' has int16 at both ends)"
 _ABOUT = {
-    "layout": ({ONNX}, False, "layout with ONNX files"),
-    "batching": ({ONNX}, False, "batching with ONNX files"),
+    **{name: ({ONNX}, False, f"{name} with ONNX files") for name in _LAID_OUT},
+    **{name: ({ONNX}, True, f"{name} with recipe 'int8' of ONNX") for name in _PLACED},
     "min_agreement": ({TFLITE, ONNX}, True, "min_agreement with recipe 'int8', the one that can promise it"),
     "network": ({TFLITE, ONNX}, True, "a prepared network with recipe 'int8'"),
     "input_type": ({TFLITE}, True, f"input_type {_AT_ENDS}"),
@@ -229,10 +237,11 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
     Raises:
         InvalidInputError: an option that a target cannot follow.
     """
-    if {"network", "min_agreement"} <= set(options.asked):
-        raise InvalidInputError(
-            "Expected either a prepared network or min_agreement. Received: both. Pass min_agreement to prepare()."
-        )
+    for name in ("min_agreement", "first_integer"):
+        if {"network", name} <= set(options.asked):
+            raise InvalidInputError(
+                f"Expected either a prepared network or {name}. Received: both. Pass {name} to prepare()."
+            )
     for name in options.asked:
         formats, integer, words = _ABOUT[name]
         about = [row for row in targets if row.format in formats and row.integer >= integer] or targets

@@ -26,7 +26,14 @@ LABELS = [f"kind {index}" for index in range(7)]
 TRAINED = {f"tflite:{name}" for name in ("int8_qat", "int8_pruned", "int8_clustered")}  # they take minutes
 QUICK = [target for target in TARGETS if target not in TRAINED]
 TFLITE = [TARGETS[target].recipe for target in QUICK if TARGETS[target].format == "tflite"]
-FLOAT_TARGETS = ["saved_model", "tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16"]
+FLOAT_TARGETS = [
+    "saved_model",
+    "tflite:float32",
+    "tflite:float16",
+    "onnx:float32",
+    "onnx:float16",
+    "onnx:float16_gpu",
+]
 
 
 def write(model: Any, folder: Path, target: str, **options: Any) -> Path:
@@ -247,7 +254,10 @@ def test_features_export_too(pixels32: Any, tmp_path: Path) -> None:
     ("call", "message"),
     [
         (lambda m, p: export.to_tflite(m, p, "int7"), "Did you mean 'int8'"),
-        (lambda m, p: export.to_onnx(m, p, "float64"), "recipe for onnx to be one of float32, float16, int8"),
+        (
+            lambda m, p: export.to_onnx(m, p, "float64"),
+            "recipe for onnx to be one of float32, float16, float16_gpu, int8",
+        ),
         (lambda m, p: export.to_onnx(m, p, layout="nwhc"), "Did you mean"),
         (
             lambda m, p: export.to_tflite(m, p, "int8"),

@@ -171,7 +171,9 @@ def test_every_target_is_judged_by_what_it_stores() -> None:
     tolerances = {name: target.tolerance for name, target in TARGETS.items()}
     exact = ("saved_model", "tflite:float32", "onnx:float32")
     assert {tolerances.pop(name) for name in exact} == {Tolerance(max_abs_error=1e-4, top1_agreement=1.0)}
-    assert {tolerances.pop(name) for name in ("tflite:float16", "onnx:float16")} == {FLOAT16}
+    assert {tolerances.pop(name) for name in ("tflite:float16", "onnx:float16", "onnx:float16_gpu")} == {
+        FLOAT16
+    }
     assert set(tolerances.values()) == {INTEGER} and FLOAT16.max_abs_error == 5e-3
 
 

@@ -76,6 +76,13 @@ class Graph:
         """The steps that read `name`, in order."""
         return [step for step in self if name in step.inputs]
 
+    def takes_shift(self, name: str) -> bool:
+        """Whether all that read `name` can take a shift of its values into their biases."""
+        readers = self.consumers(name)
+        return bool(readers) and all(
+            isinstance(reader, Weighted) and not reader.sees_zeros for reader in readers
+        )
+
     def updated(self, *changed: Step) -> Graph:
         """The same graph with some steps replaced."""
         return replace(self, steps={**self.steps, **{step.name: step for step in changed}})
@@ -154,6 +161,8 @@ class IntegerNetwork:
         images: the calibration photographs.
         output_names: what the file calls its outputs, in the order of the graphs'.
         floats: names of steps that compute in float because that is faster, see `prepare`.
+        only_read: whether tensors that no kernel and no sum reads are float, see `layerwise.Method`.
+        placement: where the integers begin in a file for ONNX Runtime, and how that was found.
         agreement: with the float network's decisions on held-out photographs, 0–1, or None.
     """
 
@@ -164,13 +173,17 @@ class IntegerNetwork:
     images: Array = field(repr=False)
     output_names: tuple[str, ...] = (ONLY_OUTPUT,)
     floats: frozenset[str] = frozenset()
+    only_read: bool = False
+    placement: Any = None
     agreement: float | None = None
 
     @property
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
         graph = self.quantized.graph
-        return not graph.slow_in_onnxruntime and not graph.islands
+        ends_in_integers = any(step_of(key) == graph.output for key in self.quantized.ranges)
+        suits = not graph.slow_in_onnxruntime and not self.only_read and ends_in_integers
+        return suits and not graph.islands
 
     @property
     def lifted(self) -> tuple[str, ...]:
@@ -238,7 +251,7 @@ def activate_samples(
 
     def do(operator: Operator, *values: Any, tensor: str = OUTPUT) -> Array:
         value = operator.numpy(*values)
-        if operator.fixed:
+        if operator.fixed and key_of(name, PRE) in ranges:
             return np.minimum(np.rint(value * SIGMOID_STEPS), SIGMOID_STEPS - 1) / np.float32(SIGMOID_STEPS)
         return hold(value, tensor)
 

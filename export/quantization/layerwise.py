@@ -17,7 +17,7 @@ from . import reconstruction
 from .graph import Graph, Quantized, activate_samples, evaluate
 from .ops import OUTPUT, PRE, in_float
 from .ranges import PIXELS, SEARCH_ELEMENTS, SIGMOID_STEPS, Array, Range, best_range, covering
-from .steps import Input, Island, Mean, Step
+from .steps import Input, Island, Mean, Step, Sum
 from .weighted import Affine, Depthwise, Weighted
 
 BATCH = 4
@@ -34,14 +34,22 @@ class Method:
         weights: `"refit"` (least squares), `"bias"` (correct means only) or `"keep"`.
         rounding: `"compensated"`, `"nearest"`, or `"none"` to measure what rounding costs; a network
             that is not rounded cannot be written to a file.
-        first_integer: of a network with swishes, what the name of the first step begins with that computes
-            in integers; those before it stay float. Empty: all compute in integers.
+        first_integer: what the name of the first step begins with that computes in integers; those before it
+            stay float. Empty: all compute in integers.
+        symmetric: whether the zero point of tensors is to be 0, where it is no shift of a bias behind.
+        only_read: whether only those tensors are rounded that a kernel or a sum reads: what stands between
+            them, activations and squeeze-and-excite products, computes in float.
+        float_output: whether an output that no kernel makes, such as a mean, is not rounded: the file gives
+            floats anyway.
     """
 
     ranges: str = "error"
     weights: str = "refit"
     rounding: str = "compensated"
     first_integer: str = ""
+    symmetric: bool = False
+    only_read: bool = False
+    float_output: bool = False
 
 
 def quantize(
@@ -85,7 +93,7 @@ class _Walk:
         self.importance = importance
         self.method = method
         self.ranges: dict[str, Range] = {}
-        self.floats = _before(graph, method.first_integer).union(step.name for step in graph.islands)
+        self.floats = steps_before(graph, method.first_integer).union(step.name for step in graph.islands)
         self.rng = np.random.default_rng(0)
 
     def take(self, step: Step, sources: list[_Copies]) -> _Copies:
@@ -107,6 +115,23 @@ class _Walk:
             self._lift_floats()
         return self._computed(step, decided, sources)
 
+    def _is_rounded(self, name: str) -> bool:
+        """Whether the output of a step is held in integers."""
+        if (
+            self.method.float_output
+            and name == self.graph.output
+            and not isinstance(self.graph[name], Weighted)
+        ):
+            return False
+        return not self.method.only_read or any(
+            self._is_rounded(reader.name) if reader.keeps_range else isinstance(reader, Weighted | Sum)
+            for reader in self.graph.consumers(name)
+            if reader.name not in self.floats
+        )
+
+    def _is_symmetric(self, step: Step) -> bool:
+        return self.method.symmetric and not self.graph.takes_shift(step.name)
+
     def _lift_floats(self) -> None:
         """Drop the ranges of what stays float."""
         self.ranges = Quantized(graph=self.graph, ranges=self.ranges).lift(*self.floats).ranges
@@ -114,6 +139,8 @@ class _Walk:
     def _take_island(self, step: Island, sources: list[_Copies]) -> _Copies:
         """Something that may look at whole pictures: computed first, its range chosen from what it gave."""
         copies = self._computed(step, step, sources)
+        if not self._is_rounded(step.name):
+            return copies
         exact, integer = (value.reshape(-1, value.shape[-1]) for value in (copies.exact, copies.integer))
         keep = max(1, min(len(exact), SEARCH_ELEMENTS // exact.shape[1]))
         rows = np.linspace(0, len(exact) - 1, keep).astype(int)
@@ -134,6 +161,10 @@ class _Walk:
     def _fit_affine(self, step: Affine) -> Affine:
         """Preprocessing: one constant of 8 bits, and a range that holds every pixel value."""
         ends = np.array([PIXELS.low, PIXELS.high])[:, np.newaxis]
+        if self.method.only_read:
+            factor = 1.0 if step.kernel is None else step.kernel
+            self.ranges[step.name] = covering(ends * factor + step.bias, symmetric=self._is_symmetric(step))
+            return step
         if step.kernel is not None:
             step = replace(step, kernel=covering(step.kernel).round(step.kernel))
             ends = ends * step.kernel
@@ -150,6 +181,8 @@ class _Walk:
             (source,) = step.inputs
             if source in self.ranges:
                 self.ranges[step.name] = self.ranges[source]
+            return
+        if not self._is_rounded(step.name):
             return
         copies = [source.integer for source in sources], [source.exact for source in sources]
         result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
@@ -209,9 +242,13 @@ class _Walk:
         goal = np.asarray(step.activation.compute(in_float, target))
         if step.activation.entry != PRE:
             result = np.asarray(step.activation.compute(in_float, u))
-            self.ranges[step.name] = self._output_range(step, result, goal)
+            if self._is_rounded(step.name):
+                self.ranges[step.name] = self._output_range(step, result, goal)
             return
+        inner = not self.method.only_read
         for tensor in step.activation.tensors:
+            if not (self._is_rounded(step.name) if tensor == OUTPUT else inner):
+                continue
             seen: dict[str, Array] = {}
             activate_samples(step.activation, step.name, u, self.ranges, seen)
             self.ranges[step.key(tensor)] = self._tensor_range(step, tensor, seen[tensor], u, goal)
@@ -230,9 +267,12 @@ class _Walk:
         return step.activation.choose(tensor, values, loss)
 
     def _output_range(self, step: Step, values: Array, goal: Array) -> Range:
+        symmetric = self._is_symmetric(step)
         if self.method.ranges == "minmax":
-            return covering(values)
-        return best_range(values, lambda candidate: self._error(step, candidate.round(values), goal))
+            return covering(values, symmetric=symmetric)
+        return best_range(
+            values, lambda candidate: self._error(step, candidate.round(values), goal), symmetric=symmetric
+        )
 
     def _error(self, step: Step, values: Array, goal: Array) -> float:
         squares = np.square(values - goal)
@@ -240,11 +280,12 @@ class _Walk:
         return float(squares.mean(axis=axes) @ self.importance[step.name])
 
 
-def _before(graph: Graph, first: str) -> frozenset[str]:
-    """The steps before the first whose name begins with `first`, of a network that needs some in float."""
+def steps_before(graph: Graph, first: str) -> frozenset[str]:
+    """The steps before the first whose name begins with `first`; none when no weights are among them."""
     names = list(graph.steps)
     places = [place for place, name in enumerate(names) if first and name.startswith(first)]
-    return frozenset(names[: places[0]]) if places and graph.slow_in_onnxruntime else frozenset()
+    before = frozenset(names[: places[0]]) if places else frozenset()
+    return before if any(step.name in before for step in graph.weighted) else frozenset()
 
 
 def rounded(step: Weighted, ranges: Mapping[str, Range]) -> Weighted:

@@ -315,7 +315,10 @@ class HardSwish(Activation):
         return int(file.after("HARD_SWISH", *tensors))
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        return str(file.node("HardSwish", [*tensors], f"{name}/hard_swish"))
+        if file.opset >= 14:
+            return str(file.node("HardSwish", [*tensors], f"{name}/hard_swish"))
+        gate = file.node("HardSigmoid", [*tensors], f"{name}/hard_sigmoid", alpha=1 / 6, beta=0.5)
+        return str(file.node("Mul", [*tensors, gate], f"{name}/hard_swish"))
 
     def slope(self, values: Array) -> Array:
         u = values.astype(np.float64)

@@ -29,16 +29,14 @@ from .accuracy import lift_until
 from .fold import UnsupportedModelError, fold
 from .graph import Graph, IntegerNetwork, map_sizes
 from .layerwise import Method, quantize
+from .placement import Placement, place
 from .ranges import PIXELS, Array
+from .runtimes import get_runtime
 
 TARGETS = ("tflite", "onnx")
 EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 3 << 30
-# ONNX Runtime's CPU kernels have no cheap form of an equalized swish, compute a plain one in two passes where
-# the float one is one, and a squeeze-and-excite product on one thread. So the large maps of the first stages,
-# which have few weights, are faster in float (benchmarks/int8_onnx.py --first-integer).
-ONNX_FIRST_INTEGER = "block5"
 SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
 HELD_OUT = 4  # one of so many calibration photographs checks a promised accuracy
 FEWEST_HELD_OUT = 8
@@ -51,6 +49,8 @@ def prepare(
     calibration: Any,
     *,
     target: str = "tflite",
+    runtime: str = "onnxruntime",
+    first_integer: str | None = None,
     min_agreement: float | None = None,
     equalize: float | None = None,
     method: Method | None = None,
@@ -64,15 +64,18 @@ def prepare(
             known. Layers that integers are not known for stay float, with a warning that names them.
         calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
             hundred are enough; labels are not needed.
-        target: the format it is made for, `"tflite"` or `"onnx"`: there a network with swishes has none
-            of them equalized, and its stages before `ONNX_FIRST_INTEGER` in float.
+        target: the format it is made for, `"tflite"` or `"onnx"`: there no swish is equalized.
+        runtime: for ONNX: what opens the file, see `runtimes`.
+        first_integer: for ONNX: what the name of the first step begins with that computes in integers, those
+            before it in float; None for the runtime's own choice, which may be a measurement.
         min_agreement: share of photographs on which the best class (of a sigmoid: yes or no) must be the float
             model's, 0–1, of each output that decides. A quarter of them is then held out to measure it on, and
             the most sensitive steps are lifted to float until it is reached.
         equalize: share of the values that go through a swish, 0–1, that may be equalized; each costs
             one product at run time. Earlier layers come first: their errors pass through everything.
             None for what suits the target.
-        method: what the walk does; None likewise.
+        method: what the walk does; None likewise. One that is given says all that `runtime` and
+            `first_integer` would.
         size: side of the input in pixels, for a model that leaves it open.
         graph: steps of the model whose weights stand in for its own; None to fold the model.
 
@@ -85,8 +88,7 @@ def prepare(
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     share = (EQUALIZED_SHARE if target == "tflite" else 0.0) if equalize is None else equalize
-    if method is None:
-        method = Method() if target == "tflite" else Method(first_integer=ONNX_FIRST_INTEGER)
+    row = get_runtime(runtime)
     if not 0.0 <= share <= 1.0:
         raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {share}.")
     if min_agreement is not None and not 0.0 < min_agreement <= 1.0:
@@ -103,8 +105,12 @@ def prepare(
     images = calibration_images(calibration, facts)
     held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
     warn_if_untrained(facts.model)
+    placement: Placement | None = None
+    if method is None and target == "onnx":
+        placement = place(graph, images, row, first_integer)
+        method = row.method(placement.first_integer)
     with one_blas_thread():
-        network = _quantized(graph, facts, images[~held_out], share, method)
+        network = _quantized(graph, facts, images[~held_out], share, method or Method(), placement)
     return network if min_agreement is None else lift_until(network, images[held_out], min_agreement, kinds)
 
 
@@ -132,7 +138,12 @@ def _held_out(count: int) -> Array:
 
 
 def _quantized(
-    graph: Graph, facts: ModelFacts, images: Array, equalize: float, method: Method
+    graph: Graph,
+    facts: ModelFacts,
+    images: Array,
+    equalize: float,
+    method: Method,
+    placement: Placement | None,
 ) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
     sizes = map_sizes(graph, images.shape[1:])
@@ -150,6 +161,8 @@ def _quantized(
         reference=graph,
         quantized=quantized,
         floats=quantized.lifted,
+        only_read=method.only_read,
+        placement=placement,
         height=facts.height,
         width=facts.width,
         images=images,

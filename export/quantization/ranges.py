@@ -14,6 +14,7 @@ Array = npt.NDArray[Any]
 SIGMOID_STEPS = 256  # LOGISTIC and SOFTMAX have a fixed scale of 1/256 in TFLite's int8 kernels
 # candidate limits as shares of the largest value seen; every choice among them is by measured error
 SHARES = tuple(np.geomspace(1.0, 0.1, 15).tolist())
+FINE_SHARES = tuple(np.geomspace(1.0, 0.1, 43).tolist())  # where there is one limit to choose, not two
 SEARCH_ELEMENTS = 200_000  # three digits of the error, in milliseconds
 
 
@@ -28,6 +29,11 @@ class Range:
 
     low: float
     high: float
+
+    @classmethod
+    def symmetric(cls, limit: float) -> Range:
+        """The range in which 0 is stored as 0, up to `limit` and a step further below."""
+        return cls(low=-limit * 128 / 127, high=limit)
 
     @property
     def scale(self) -> float:
@@ -53,23 +59,29 @@ class Range:
 PIXELS = Range(low=0.0, high=255.0)
 
 
-def covering(values: Array) -> Range:
+def covering(values: Array, *, symmetric: bool = False) -> Range:
     """The range from the smallest to the largest value, 0 included."""
-    return Range(low=min(0.0, float(values.min())), high=max(0.0, float(values.max())))
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    return Range.symmetric(max(high, -low * 127 / 128)) if symmetric else Range(low=low, high=high)
 
 
-def best_range(values: Array, loss: Callable[[Range], float] | None = None) -> Range:
+def best_range(
+    values: Array, loss: Callable[[Range], float] | None = None, *, symmetric: bool = False
+) -> Range:
     """The range with the smallest error on `values`.
 
     Args:
         values: samples of the tensor.
         loss: error of a candidate; default: mean squared difference.
+        symmetric: whether 0 is to be stored as 0.
 
     Returns:
         The best of a grid of ranges: both sides together first, then one after the other, twice.
     """
-    full = covering(values)
+    full = covering(values, symmetric=symmetric)
     measure = loss or (lambda candidate: float(np.mean((candidate.round(values) - values) ** 2)))
+    if symmetric:
+        return min((Range.symmetric(full.high * share) for share in FINE_SHARES), key=measure)
     low, high = _argmin(measure, ((full.low * share, full.high * share) for share in SHARES))
     for _ in range(2):
         high = _argmin(measure, ((low, full.high * share) for share in SHARES))[1]

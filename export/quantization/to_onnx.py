@@ -1,9 +1,8 @@
 """From an integer network to an ONNX file: QuantizeLinear/DequantizeLinear pairs, uint8 × int8.
 
-Activations are uint8 and weights int8 with one scale per output channel: the combination that ONNX
-Runtime's CPU kernels are fastest with, and OpenVINO and TensorRT read. Graph, weights and ranges are
-those of the network that is given, which can be the TFLite file's. Lifted steps compute in float, with
-the same weights.
+Weights are int8 with one scale per output channel. What activations and biases are depends on the runtime
+(see `runtimes`). Graph, weights and ranges are those of the network that is given, which can be the TFLite
+file's. Lifted steps compute in float, with the same weights.
 """
 
 from __future__ import annotations
@@ -13,20 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import require
+from keras_effnet.errors import InvalidInputError, require
 
+from ..options import OPSET
 from .graph import Graph, IntegerNetwork, Quantized
-from .ops import LARGEST, OUTPUT, Operator, Softmax, key_of
+from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
+from .runtimes import ONNX_RUNTIME, OnnxRuntime
 from .steps import Input, Step
 from .weighted import Weighted
 
-OPSET = 17
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)
 
 
 def integer_onnx(
-    network: IntegerNetwork, *, input_name: str, output_names: Sequence[str], layout: str = "nchw"
+    network: IntegerNetwork,
+    *,
+    input_name: str,
+    output_names: Sequence[str],
+    layout: str = "nchw",
+    runtime: OnnxRuntime = ONNX_RUNTIME,
+    opset: int = OPSET,
 ) -> Any:
     """The ONNX file of an integer network.
 
@@ -34,20 +40,41 @@ def integer_onnx(
         network: from `prepare`.
         input_name, output_names: of the graph's ends. The input is float32 pixels 0–255, the outputs float32.
         layout: `"nchw"` or `"nhwc"`, of the input.
+        runtime: what it is for.
+        opset: version of ONNX' operators.
 
     Returns:
         An `onnx.ModelProto` with a free batch size.
     """
     channels = network.quantized.graph.input_shape[2]
     shape = (network.height, network.width, channels)
-    return _Writer(network.quantized).model(input_name, output_names, layout, shape)
+    if runtime.signed and _lopsided(network.quantized):
+        raise InvalidInputError(
+            f"Expected a network whose zero points are 0. Received: one that was not prepared for {runtime.name}. "
+            f"Pass target='onnx', runtime={runtime.name!r} to prepare()."
+        )
+    return _Writer(network.quantized, runtime, opset).model(input_name, output_names, layout, shape)
+
+
+def write_quantized(quantized: Quantized, shape: tuple[int, int, Any], runtime: OnnxRuntime) -> Any:
+    """The file of a network as it is, to measure: input `image`, outputs by their steps' names."""
+    return _Writer(quantized, runtime, OPSET).model("image", quantized.graph.outputs, "nchw", shape)
+
+
+def _lopsided(quantized: Quantized) -> list[str]:
+    """The tensors whose zero point is not 0 and is no shift of a bias behind; the picture is never rounded."""
+    graph = quantized.graph
+    whole = {step.name for step in graph if isinstance(step, Input) or graph.takes_shift(step.name)}
+    return [key for key, chosen in quantized.ranges.items() if chosen.zero_point and key not in whole]
 
 
 class _Writer:
     """Collects nodes and initializers, step by step; what `Operator.onnx` is given."""
 
-    def __init__(self, quantized: Quantized) -> None:
+    def __init__(self, quantized: Quantized, runtime: OnnxRuntime, opset: int) -> None:
         self.onnx = require("onnx", "onnx")
+        self.runtime = runtime
+        self.opset = opset
         self.graph: Graph = quantized.graph
         self.ranges = quantized.ranges
         self.lifted = quantized.lifted
@@ -55,6 +82,7 @@ class _Writer:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.scales: dict[str, float] = {}
+        self.shifts: dict[str, float] = {}
 
     def model(
         self, input_name: str, output_names: Sequence[str], layout: str, shape: tuple[int, int, Any]
@@ -81,8 +109,11 @@ class _Writer:
             ends,
             self.initializers,
         )
+        opsets = [helper.make_opsetid("", self.opset)]
         # the newest runtime is not everybody's: the IR version of the operator set is enough
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
+        )
 
     def _do(self, step: Step) -> Any:
         """Writes an operator, and rounds what it gives to the range of that tensor."""
@@ -93,7 +124,10 @@ class _Writer:
                 return value
             if not operator.fixed:
                 return self._held(value, key_of(step.name, tensor))
-            in_float = step.name in (self.between if tensor == OUTPUT else self.lifted)
+            if step.name in self.lifted:
+                in_float = tensor != OUTPUT or step.name in self.between
+            else:
+                in_float = key_of(step.name, PRE) not in self.ranges
             return value if in_float else self._held(value, key_of(step.name, tensor), GATE)
 
         return do
@@ -121,24 +155,39 @@ class _Writer:
         """
         scales = np.maximum(np.abs(kernel).reshape(len(kernel), -1).max(1), 1e-12) / LARGEST
         weights = np.clip(np.rint(kernel / scales.reshape(-1, 1, 1, 1)), -LARGEST, LARGEST).astype(np.int8)
-        in_float = name in self.lifted
-        written = self._unfolded if in_float else self.dequantized
-        stored = written(f"{name}/kernel", weights, scales)
-        if in_float or source not in self.scales:  # its input, the picture, may be float
+        if source in self.shifts:
+            rounded = weights * scales.reshape(-1, 1, 1, 1)
+            bias = bias - self.shifts[source] * rounded.sum(axis=(1, 2, 3))
+        in_float = name in self.lifted or source not in self.scales  # its input, the picture, may be float
+        if in_float and not self.runtime.packed_floats:
+            stored = self.constant(f"{name}/kernel", weights * scales.reshape(-1, 1, 1, 1))
+        else:
+            written = self._unfolded if in_float else self.dequantized
+            stored = written(f"{name}/kernel", weights, scales)
+        if in_float or not self.runtime.integer_bias:
             return [stored, self.constant(f"{name}/bias", bias)]
         bias_scales = scales * self.scales[source]
         whole = np.clip(np.rint(bias / bias_scales), -(2**31) + 1, 2**31 - 1).astype(np.int32)
         return [stored, self.dequantized(f"{name}/bias", whole, bias_scales)]
 
     def _held(self, value: str, key: str, fixed: Range | None = None) -> str:
-        """A tensor rounded to uint8 and back; unchanged when it has no range."""
+        """A tensor rounded to 8 bits and back; unchanged when it has no range."""
         chosen = fixed or self.ranges.get(key)
         if chosen is None:
             return value
         self.scales[key] = chosen.scale
         scale = self.constant(f"{key}/scale", np.float32(chosen.scale))
-        zero = self.constant(f"{key}/zero_point", np.uint8(chosen.zero_point + 128))
-        stored = self.node("QuantizeLinear", [value, scale, zero], f"{key}/uint8")
+        point: Any = np.uint8(chosen.zero_point + 128)
+        if self.runtime.signed:
+            point = np.int8(0)
+            if (
+                chosen.zero_point
+            ):  # all levels of a tensor that is hardly ever negative; the bias takes it back
+                self.shifts[key] = chosen.zero_point * chosen.scale
+                shift = self.constant(f"{key}/shift", np.float32(self.shifts[key]))
+                value = self.node("Add", [value, shift], f"{key}/shifted")
+        zero = self.constant(f"{key}/zero_point", point)
+        stored = self.node("QuantizeLinear", [value, scale, zero], f"{key}/{point.dtype}")
         return self.node("DequantizeLinear", [stored, scale, zero], f"{key}/held")
 
     def dequantized(self, name: str, values: Array, scales: Array) -> str:

@@ -76,6 +76,7 @@ class Weighted(Step):
 
     kernel_name: ClassVar[str] = "kernel"
     tflite_name: ClassVar[str]
+    sees_zeros: ClassVar[bool] = True  # beside its input: a shift of that is then no shift of its bias
 
     kernel: Array
     bias: Array
@@ -170,6 +171,12 @@ class Conv(Weighted):
 
     strides: tuple[int, int] = (1, 1)
     padding: Padding = "same"
+
+    @property
+    def sees_zeros(self) -> bool:  # type: ignore[override]
+        if isinstance(self.padding, str):
+            return self.padding == "same" and self.kernel.shape[:2] != (1, 1)
+        return self.padding != ((0, 0), (0, 0))
 
     def tensorflow(self, *values: Any) -> Any:
         import tensorflow as tf
@@ -282,6 +289,7 @@ class Depthwise(Conv):
 class Dense(Weighted):
     """A matrix product, the classifier."""
 
+    sees_zeros = False
     tflite_name = "FULLY_CONNECTED"
 
     def tensorflow(self, *values: Any) -> Any:

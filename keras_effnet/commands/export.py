@@ -30,7 +30,15 @@ from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS, spread
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export.closeness import shown_agreement
-from keras_effnet.export.options import INPUT_TYPES, OUTPUT_TYPES, Options
+from keras_effnet.export.options import (
+    INPUT_TYPES,
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    ONNX_RUNTIMES,
+    OPSET,
+    OUTPUT_TYPES,
+    Options,
+)
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
@@ -63,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["saved_model", "tflite:float32", "onnx:float32"],
         metavar="TARGET",
-        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,int8}",
+        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,float16_gpu,int8}",
     )
     parser.add_argument(
         "--calibration", type=expanded_path, metavar="DIR", help="photographs to choose integer ranges from"
@@ -81,6 +89,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="whole",
         help="compute a batch at once (GPUs) or one picture after the other (faster on CPUs)",
     )
+    parser.add_argument(
+        "--onnx-runtime",
+        choices=ONNX_RUNTIMES,
+        default=ONNX_RUNTIMES[0],
+        help="what opens the int8 file (default: onnxruntime)",
+    )
+    parser.add_argument(
+        "--onnx-first-integer",
+        metavar="LAYER",
+        help="onnx:int8: beginning of the name of the first layer in integers, such as block5, or stem for all "
+        "(default: the fastest on this machine)",
+    )
+    parser.add_argument(
+        "--onnx-opset",
+        type=int,
+        default=OPSET,
+        metavar="N",
+        help=f"version of the operators, {OLDEST_OPSET} to {NEWEST_OPSET} (default: {OPSET})",
+    )
+    parser.add_argument("--onnx-input-name", metavar="NAME", help="of ONNX files (default: image)")
+    parser.add_argument("--onnx-output-name", metavar="NAME", help="of ONNX files (default: probabilities)")
     parser.add_argument(
         "--min-agreement",
         type=share,
@@ -187,6 +216,11 @@ def _options(arguments: argparse.Namespace) -> Options:
         min_agreement=arguments.min_agreement,
         input_type=arguments.input_type,
         output_type=arguments.output_type,
+        runtime=arguments.onnx_runtime,
+        first_integer=arguments.onnx_first_integer,
+        opset=arguments.onnx_opset,
+        input_name=arguments.onnx_input_name,
+        output_name=arguments.onnx_output_name,
     )
 
 
@@ -262,6 +296,15 @@ def _show(
             print(
                 f"{artefact.file}: {artefact.held_out_agreement:.1%} of the calibration photographs held out; "
                 f"in float: {steps}"
+            )
+        if artefact.first_integer_ratios:
+            tried = ", ".join(
+                f"{place} {' and '.join(f'{ratio:.2f}' for ratio in ratios)}"
+                for place, ratios in artefact.first_integer_ratios.items()
+            )
+            print(
+                f"{artefact.file}: in integers from {artefact.first_integer} on; one picture and a batch, as a share "
+                f"of float: {tried}"
             )
         if artefact.near_ties:
             print(f"{artefact.file}: {artefact.agreement:.1%} the same class{near_ties_of(artefact)}")

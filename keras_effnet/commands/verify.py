@@ -50,7 +50,7 @@ than 52, another class is no failure where it is a near-tie: the model itself fi
 probable as its own. Sigmoids are judged by their yes or no, embeddings and maps by cosine, SQNR of each photograph and
 nearest neighbours; --kind says what an output is where its layers do not show it."""
 
-COMPARED_BY_NUMBERS = ("float32", "float16")  # recipes whose outputs themselves are judged
+COMPARED_BY_NUMBERS = ("float32", "float16", "float16_gpu")  # recipes whose outputs themselves are judged
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -429,15 +429,13 @@ def test_onnx_equalizes_swishes_only_where_it_is_given_such_a_network(
     assert not factors["calibration"] and factors["network"]
 
 
-def test_onnx_keeps_early_stages_of_a_swish_network_in_float(
-    tiny_swish: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
+def test_onnx_keeps_early_stages_in_float_where_it_is_asked_to(
+    tiny_swish: Any, calibration: Any, held_out: Any, tmp_path: Any
 ) -> None:
-    """Stages 1 to 4 of a B0; the small network has three and keeps two."""
     onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
-    everywhere = prepare(tiny_swish, calibration, target="onnx")
+    everywhere = prepare(tiny_swish, calibration, target="onnx", first_integer="stem")
     assert not everywhere.floats
-    monkeypatch.setattr(door, "ONNX_FIRST_INTEGER", "block3a")
-    mixed = prepare(tiny_swish, calibration, target="onnx")
+    mixed = prepare(tiny_swish, calibration, target="onnx", first_integer="block3a")
     assert "block2b_project_conv" in mixed.floats and "block3a_expand_conv" not in mixed.floats
     path = to_onnx(tiny_swish, tmp_path / "mixed.onnx", "int8", network=mixed)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -464,10 +462,12 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
     tiny_swish: Any, calibration: Any, held_out: Any, monkeypatch: Any, tmp_path: Any
 ) -> None:
     pytest.importorskip("onnx")
-    from keras_effnet.export import pipeline
+    from keras_effnet.export import pipeline, report
+    from keras_effnet.export.quantization import placement
     from keras_effnet.export.targets import parse_target
 
-    monkeypatch.setattr(door, "ONNX_FIRST_INTEGER", "block3a")
+    ratios = {"all": (1.2, 0.8), "block3": (0.9, 0.7)}
+    monkeypatch.setattr(placement, "measured", lambda *_: ratios)
     job = pipeline.Job(
         model=tiny_swish,
         name="small",
@@ -478,6 +478,14 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
         keep_failed=True,
         rounds=1,
     )
-    pipeline.export_job(job)
+    first, second = pipeline.export_job(job)
+    assert (first.runtime, first.first_integer, first.first_integer_ratios) == (
+        "onnxruntime",
+        "block3",
+        ratios,
+    )
+    assert second.runtime is second.first_integer is None
+    page = report.render({"created": "", "machine": report._machine(), "artifacts": [first.row()]})
+    assert "in integers from block3 on" in page and "all 1.20 and 0.80, block3 0.90 and 0.70." in page
     (path,) = tmp_path.glob("*.tflite")
     assert float_operators(path.read_bytes()) == []
