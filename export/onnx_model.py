@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,10 @@ from keras_effnet.errors import ExportError, require
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .failures import converting, unknown_operators
+from .failures import converting
 from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .onnx_batching import each_picture
+from .onnx_file import converted
 from .options import Options
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
@@ -26,14 +23,6 @@ from .quantization.prepare import prepare
 from .quantization.to_onnx import OPSET, integer_onnx
 
 LABELS_KEY = "labels"
-PASSES = (
-    "optimize_transpose",
-    "fold_constants",
-    "global_pool_optimizer",
-    "remove_identity",
-    "remove_back_to_back",
-)
-CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
 
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
@@ -90,31 +79,18 @@ def convert_float(facts: ModelFacts) -> Any:
     Raises:
         ExportError: the converter failed.
     """
-    import tensorflow as tf
-
-    tf2onnx = require("tf2onnx", "onnx")
     onnxslim = require("onnxslim", "onnx")
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    shape = (None, facts.height, facts.width, facts.channels)
-    nchw = facts.info.layout == "nchw"
-    with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
-        proto, _ = tf2onnx.convert.from_keras(
-            _functional(facts.model),
-            [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-            opset=OPSET,
-            inputs_as_nchw=[INPUT_NAME] if nchw else None,
-            optimizers=_passes(),
-        )
-        if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
-            raise unknown_operators(facts.info.name, "ONNX", unknown)
+    proto = converted(
+        _functional(facts.model),
+        {INPUT_NAME: (facts.height, facts.width, facts.channels)},
+        name=facts.info.name,
+        opset=OPSET,
+        nchw_inputs=[INPUT_NAME] if facts.info.layout == "nchw" else [],
+    )
+    with quiet_native(), converting(facts.info.name, "ONNX"):
         _name_ends(proto)
         # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
         return onnxslim.slim(proto)
-
-
-def _unknown_operators(proto: Any) -> set[str]:
-    known = require("onnx", "onnx").defs.has
-    return {node.op_type for node in proto.graph.node if not known(node.op_type, node.domain)}
 
 
 def _functional(model: Any) -> Any:
@@ -124,30 +100,6 @@ def _functional(model: Any) -> Any:
     if not isinstance(model, keras.Sequential):
         return model
     return keras.Model(model.inputs, model.outputs, name=model.name)
-
-
-def _passes() -> dict[str, Any]:
-    """The passes of tf2onnx that such networks need.
-
-    Each pass keeps a copy of all weights until the end, and tf2onnx repeats them until none finds
-    anything to do: with all twelve of them B7 needs 13 GB, with these 5.
-    """
-    known = require("tf2onnx.optimizer", "onnx")._get_optimizers()
-    return {name: known[name] for name in PASSES}
-
-
-@contextmanager
-def _without_copies() -> Iterator[None]:
-    """Keep tf2onnx from copying the graph before each pass; a pass that fails is an error here."""
-    before = os.environ.get(CATCH_ERRORS)
-    os.environ[CATCH_ERRORS] = "FALSE"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[CATCH_ERRORS]
-        else:
-            os.environ[CATCH_ERRORS] = before
 
 
 def _name_ends(proto: Any) -> None:

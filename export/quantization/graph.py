@@ -154,8 +154,7 @@ class IntegerNetwork:
     @property
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
-        graph = self.quantized.graph
-        return not graph.slow_in_onnxruntime and not graph.islands
+        return not self.quantized.graph.slow_in_onnxruntime
 
     @property
     def lifted(self) -> tuple[str, ...]:
@@ -266,8 +265,13 @@ def run(
 
 def map_sizes(graph: Graph, shape: tuple[int, ...]) -> dict[str, int]:
     """Values of each step's output for one picture of the given (height, width, channels)."""
+    return {name: int(np.prod(found)) for name, found in shapes_of(graph, shape).items()}
+
+
+def shapes_of(graph: Graph, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Of each step's output `[1, …]`, for one picture of the given (height, width, channels)."""
     image = np.zeros((1, *shape), np.float32)
-    return {step.name: int(np.prod(value.shape)) for step, value in _walk(graph, image, None)}
+    return {step.name: tuple(value.shape) for step, value in _walk(graph, image, None)}
 
 
 def _walk(graph: Graph, images: Array, ranges: Ranges | None) -> Iterator[tuple[Step, Any]]:

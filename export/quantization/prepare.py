@@ -76,8 +76,7 @@ def prepare(
         graph: steps of the model whose weights stand in for its own; None to fold the model.
 
     Raises:
-        UnsupportedModelError: a model that cannot be taken apart, or for ONNX one of which a part would have
-            to stay float; recipe `int8` may still do.
+        UnsupportedModelError: a model that cannot be taken apart; recipe `int8` may still do.
         InvalidInputError: calibration photographs or an option that cannot be used.
         ExportError: half of the steps in float is not enough for `min_agreement`.
     """
@@ -95,7 +94,7 @@ def prepare(
     facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
     # folded first: it may refuse, and a calibration that is an iterator can be read only once
     graph = fold(facts.model) if graph is None else graph
-    _tell_islands(graph, target)
+    _tell_islands(graph)
     images = calibration_images(calibration, facts)
     held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
     warn_if_untrained(facts.model)
@@ -104,16 +103,11 @@ def prepare(
     return network if min_agreement is None else lift_until(network, images[held_out], min_agreement)
 
 
-def _tell_islands(graph: Graph, target: str) -> None:
-    """Say what stays float, and refuse it where the format has no place for it."""
-    if not graph.islands:
-        return
-    named = "; ".join(step.what for step in graph.islands)
-    if target == "onnx":
-        raise UnsupportedModelError(
-            f"Expected layers that ONNX int8 files are written with. Received: {named}."
-        )
-    warn(f"Integers are not known for {named}. Computes it in float, everything else in integers.")
+def _tell_islands(graph: Graph) -> None:
+    """Say what stays float."""
+    if graph.islands:
+        named = "; ".join(step.what for step in graph.islands)
+        warn(f"Integers are not known for {named}. Computes it in float, everything else in integers.")
 
 
 def _held_out(count: int) -> Array:

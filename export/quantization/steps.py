@@ -263,6 +263,9 @@ class Island(Step):
     def tflite(self, file: Any, name: str, *tensors: int) -> int:
         return int(file.island(name, *tensors))
 
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        return str(file.island(self, *tensors))
+
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         return np.full(samples[source].shape[1], weights.mean())
 

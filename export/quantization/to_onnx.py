@@ -15,9 +15,10 @@ import numpy as np
 from keras_effnet.errors import require
 
 from .graph import Graph, IntegerNetwork, Quantized
+from .onnx_islands import OnnxIslands
 from .ops import LARGEST, OUTPUT, Operator, Softmax, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
-from .steps import Input, Step
+from .steps import Input, Island, Step
 from .weighted import Weighted
 
 OPSET = 17
@@ -36,16 +37,17 @@ def integer_onnx(network: IntegerNetwork, *, input_name: str, output_name: str, 
         An `onnx.ModelProto` with a free batch size.
     """
     channels = network.quantized.graph.input_shape[2]
-    shape = (network.height, network.width, channels)
-    return _Writer(network.quantized).model(input_name, output_name, layout, shape)
+    shape = (network.height, network.width, int(channels or 0))
+    return _Writer(network.quantized, shape).model(input_name, output_name, layout, shape)
 
 
 class _Writer:
     """Collects nodes and initializers, step by step; what `Operator.onnx` is given."""
 
-    def __init__(self, quantized: Quantized) -> None:
+    def __init__(self, quantized: Quantized, shape: tuple[int, int, int]) -> None:
         self.onnx = require("onnx", "onnx")
         self.graph: Graph = quantized.graph
+        self.islands = OnnxIslands(self.graph, shape, OPSET)
         self.ranges = quantized.ranges
         self.lifted = quantized.lifted
         self.between = quantized.between
@@ -53,7 +55,7 @@ class _Writer:
         self.initializers: list[Any] = []
         self.scales: dict[str, float] = {}
 
-    def model(self, input_name: str, output_name: str, layout: str, shape: tuple[int, int, Any]) -> Any:
+    def model(self, input_name: str, output_name: str, layout: str, shape: tuple[int, int, int]) -> Any:
         helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
         height, width, channels = shape
         dims = ["batch", channels, height, width] if layout == "nchw" else ["batch", height, width, channels]
@@ -93,6 +95,9 @@ class _Writer:
     def _end(self, last: Step, value: str, output_name: str) -> list[str | None]:
         """The output as Keras gives it, and its shape."""
         if not self.graph.flat[last.name]:
+            if isinstance(last, Island) and len(last.shape) != 3:
+                self.node("Identity", [value], output_name)
+                return ["batch", *(None for _ in last.shape)]
             self.node("Transpose", [value], output_name, perm=[0, 2, 3, 1])
             return ["batch", None, None, None]
         if isinstance(last, Weighted) and isinstance(last.activation, Softmax):
@@ -101,6 +106,10 @@ class _Writer:
         else:
             self.node("Flatten", [value], output_name)
         return ["batch", None]
+
+    def island(self, step: Island, *tensors: str) -> str:
+        """Write what integers are not known for, in float."""
+        return self.islands.write(self, step, tensors)
 
     def kernel(self, name: str, kernel: Array, bias: Array, *, source: str) -> list[str]:
         """The weights of a convolution `[out, in, h, w]` and its bias, stored in 8 and 32 bits.

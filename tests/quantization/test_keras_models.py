@@ -172,8 +172,12 @@ def test_unknown_layer_is_an_island_that_costs_only_itself(name: str, few: Any, 
     with pytest.warns(
         UserWarning, match=f"Integers are not known for {named[0]}.*everything else in integers"
     ):
-        path = to_tflite(model, tmp_path / "x.tflite", "int8", few)
+        network = prepare(model, few)
+    path = to_tflite(model, tmp_path / "x.tflite", "int8", network=network)
     assert sqnr_db(expected, load(path)(few)) > 20
+    file = to_onnx(model, tmp_path / "x.onnx", "int8", network=network)
+    assert sqnr_db(expected, load(file)(few)) > 20
+    assert sqnr_db(load(path)(few), load(file)(few)) > 30
     assert_same(model.predict(few, verbose=0), expected)
     opened = Interpreter(
         str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
