@@ -16,7 +16,8 @@ from keras_effnet.network.variants import Variant, identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 from keras_effnet.pictures.labels import check_lines, known_labels
 
-from .precision import in_float32
+from .legacy import in_keras_3
+from .precision import check_finite, in_float32
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
@@ -106,19 +107,21 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
     """Collect what the exporters need.
 
     Args:
-        model: a built Keras model with one image input `[N, H, W, C]` and one output.
+        model: a built model of Keras, or of tf_keras, with one image input `[N, H, W, C]` and one output.
         size: side of the input in pixels, for a model that leaves it open.
         labels: class names in the order of the outputs; default: those the model carries, or
             ImageNet's for its classifier. Two for a single sigmoid, the negative class first.
 
     Raises:
-        InvalidInputError: no single image input of known size, another `size` than the model has, or
-            labels that do not fit.
+        InvalidInputError: no single image input of known size, another `size` than the model has, weights that
+            are not finite, or labels that do not fit.
         ExportError: Keras runs on another backend than TensorFlow, or the model computes in half
-            precision and cannot be cloned.
+            precision and cannot be cloned, or Keras 3 cannot read a model of tf_keras.
     """
     _require_tensorflow_backend()
+    model = in_keras_3(model)
     shape = _input_shape(model)
+    check_finite(model)
     if size is not None:
         size = _open_size(size, shape[:2])
     variant = identify(model)

@@ -32,7 +32,8 @@ from .runners import load
 from .targets import Target, check_options, write_artefact
 from .verify import Report, compare, reference_outputs
 
-Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
+# steps that stayed float for accuracy, agreement on held-out photographs, layers that are not known in integers
+Held = tuple[tuple[str, ...], float | None, tuple[dict[str, Any], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Artefact(Report):
         kept: whether it has its final name.
         lifted: steps of an integer file that stayed float to meet `min_agreement`.
         held_out_agreement: what the calibration photographs held out for that showed.
+        islands: layers that compute in float because integers are not known for them, each with its
+            `share_of_values`, 0–1: of all values that the network's steps make.
     """
 
     model: str
@@ -60,6 +63,7 @@ class Artefact(Report):
     kept: bool
     lifted: tuple[str, ...] = ()
     held_out_agreement: float | None = None
+    islands: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +202,7 @@ def _write_all(
             options = replace(options, network=network)
         write_artefact(target, facts, path, options, job.calibration)
         told = options.network
-        held.append(((), None) if told is None else (told.lifted, told.agreement))
+        held.append(((), None, ()) if told is None else (told.lifted, told.agreement, told.islands))
     return held
 
 
@@ -243,6 +247,7 @@ def _artefact(
         kept=report.ok or job.keep_failed,
         lifted=held[0],
         held_out_agreement=held[1],
+        islands=held[2],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -156,10 +157,23 @@ class IntegerNetwork:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
         return not self.quantized.graph.slow_in_onnxruntime
 
+    @cached_property
+    def islands(self) -> tuple[dict[str, Any], ...]:
+        """What integers are not known for, and which share of all values that steps make is made there, 0–1."""
+        if not self.reference.islands:
+            return ()
+        sizes = map_sizes(self.reference, (self.height, self.width, int(self.reference.input_shape[2] or 0)))
+        total = sum(sizes.values())
+        return tuple(
+            {"layer": island.what, "share_of_values": round(sizes[island.name] / total, 5)}
+            for island in self.reference.islands
+        )
+
     @property
     def lifted(self) -> tuple[str, ...]:
         """Steps that were left in float to meet an accuracy (see `accuracy`)."""
-        return tuple(sorted(self.quantized.lifted - self.floats))
+        islands = (island.name for island in self.reference.islands)
+        return tuple(sorted(self.quantized.lifted.difference(self.floats, islands)))
 
     def logits(self, images: Array, *, integer: bool = True) -> Array:
         """Outputs in front of the last activation, `[N, classes]`, simulated."""

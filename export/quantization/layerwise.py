@@ -219,7 +219,7 @@ class _Walk:
     def _tensor_range(self, step: Weighted, tensor: str, values: Array, u: Array, goal: Array) -> Range:
         """The range of one tensor of an activation, those before it decided."""
         if tensor == OUTPUT:
-            return self._output_range(step, values, goal)
+            return step.activation.output_range or self._output_range(step, values, goal)
         if self.method.ranges == "minmax":
             return covering(values)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,79 +10,59 @@ import numpy as np
 from keras_effnet.errors import require
 
 from ..onnx_file import converted
-from .graph import Graph, shapes_of
+from .ranges import Array
 from .steps import Island
 
-SHADOW = "inside"  # what names of an island's own tensors begin with, behind the step's
+INSIDE = "inside"  # what names of an island's own tensors begin with, behind the step's
 
 
-class OnnxIslands:
-    """Writes islands into one file.
+def write_island(file: Any, step: Island, tensors: Sequence[str], opset: int) -> str:
+    """Write the nodes of an island.
 
-    Maps are `[N, C, H, W]` there and features maps of one pixel `[N, C, 1, 1]`; everything else, a row of
+    Maps are `[N, C, H, W]` in the file and features maps of one pixel `[N, C, 1, 1]`; everything else, a row of
     tokens say, is as in Keras.
 
     Args:
-        graph: the network.
-        picture: (height, width, channels) of its input.
+        file: takes nodes and initializers, see `to_onnx`.
+        step: the island.
+        tensors: what it reads.
         opset: of the file.
+
+    Returns:
+        The tensor that it makes.
+
+    Raises:
+        ExportError: ONNX has no operator for a part of it.
     """
-
-    def __init__(self, graph: Graph, picture: Sequence[int], opset: int) -> None:
-        self._shapes = shapes_of(graph, tuple(picture)) if graph.islands else {}
-        self._opset = opset
-
-    def write(self, file: Any, step: Island, tensors: Sequence[str]) -> str:
-        """Write the nodes of an island.
-
-        Args:
-            file: takes nodes and initializers, see `to_onnx`.
-            step: the island.
-            tensors: what it reads.
-
-        Returns:
-            The tensor that it makes.
-
-        Raises:
-            ExportError: ONNX has no operator for a part of it.
-        """
-        proto, given, (made,) = self._converted(step)
-        for name, tensor, source in zip(given, tensors, step.inputs, strict=True):
-            file.node(*_entrance(file, name, tensor, len(self._shapes[source])))
-        file.nodes.extend(proto.graph.node)
-        file.initializers.extend(proto.graph.initializer)
-        if len(self._shapes[step.name]) != 2:
-            return made
-        pixel = file.constant(f"{step.name}/pixel", _int64(0, -1, 1, 1))
-        return str(file.node("Reshape", [made, pixel], f"{step.name}/float"))
-
-    def _converted(self, step: Island) -> tuple[Any, list[str], list[str]]:
-        """The island alone as a file, its names its own; the names of its inputs and output."""
-        import keras
-
-        inputs = {f"in{place}": self._shapes[name][1:] for place, name in enumerate(step.inputs)}
-        images = [keras.Input(shape, name=name) for name, shape in inputs.items()]
-        output = step.keras(keras, "island", *images)
-        if len(output.shape) == 4:  # here, where tf2onnx can make it one with what is inside
-            output = keras.ops.transpose(output, (0, 3, 1, 2))
-        model = keras.Model(images, output)
-        proto = converted(
-            model,
-            inputs,
-            name=step.name,
-            opset=self._opset,
-            nchw_inputs=[name for name, shape in inputs.items() if len(shape) == 3],
-        )
-        proto = require("onnx", "onnx").compose.add_prefix(proto, f"{step.name}/{SHADOW}/")
-        return proto, [each.name for each in proto.graph.input], [each.name for each in proto.graph.output]
+    onnx = require("onnx", "onnx")
+    proto = onnx.compose.add_prefix(_alone(step, file.shapes, opset), f"{step.name}/{INSIDE}/")
+    for given, tensor, source in zip(proto.graph.input, tensors, step.inputs, strict=True):
+        if len(file.shapes[source]) == 2:  # features lose their pixel
+            row = file.constant(f"{given.name}/row", _whole(0, -1))
+            file.node("Reshape", [tensor, row], given.name)
+        else:
+            file.node("Identity", [tensor], given.name)
+    file.nodes.extend(proto.graph.node)
+    file.initializers.extend(proto.graph.initializer)
+    made = str(proto.graph.output[0].name)
+    if len(file.shapes[step.name]) != 2:
+        return made
+    pixel = file.constant(f"{step.name}/pixel", _whole(0, -1, 1, 1))
+    return str(file.node("Reshape", [made, pixel], f"{step.name}/float"))
 
 
-def _entrance(file: Any, name: str, tensor: str, rank: int) -> tuple[str, list[str], str]:
-    """The node that gives an island its input: features lose their pixel."""
-    if rank != 2:
-        return "Identity", [tensor], name
-    return "Reshape", [tensor, file.constant(f"{name}/row", _int64(0, -1))], name
+def _alone(step: Island, shapes: Mapping[str, tuple[int, ...]], opset: int) -> Any:
+    """The island as a file of its own, its maps with their channels first."""
+    import keras
+
+    inputs = {f"in{place}": shapes[name][1:] for place, name in enumerate(step.inputs)}
+    images = [keras.Input(shape, name=name) for name, shape in inputs.items()]
+    output = step.keras(keras, "island", *images)
+    if len(output.shape) == 4:  # here, where tf2onnx can make it one with what is inside
+        output = keras.ops.transpose(output, (0, 3, 1, 2))
+    maps = [name for name, shape in inputs.items() if len(shape) == 3]
+    return converted(keras.Model(images, output), inputs, name=step.name, opset=opset, nchw_inputs=maps)
 
 
-def _int64(*values: int) -> Any:
+def _whole(*values: int) -> Array:
     return np.array(values, np.int64)

@@ -8,14 +8,15 @@ the same weights.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import require
 
-from .graph import Graph, IntegerNetwork, Quantized
-from .onnx_islands import OnnxIslands
+from .graph import Graph, IntegerNetwork, Quantized, shapes_of
+from .onnx_islands import write_island
 from .ops import LARGEST, OUTPUT, Operator, Softmax, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
 from .steps import Input, Island, Step
@@ -47,7 +48,7 @@ class _Writer:
     def __init__(self, quantized: Quantized, shape: tuple[int, int, int]) -> None:
         self.onnx = require("onnx", "onnx")
         self.graph: Graph = quantized.graph
-        self.islands = OnnxIslands(self.graph, shape, OPSET)
+        self.picture = shape
         self.ranges = quantized.ranges
         self.lifted = quantized.lifted
         self.between = quantized.between
@@ -109,7 +110,12 @@ class _Writer:
 
     def island(self, step: Island, *tensors: str) -> str:
         """Write what integers are not known for, in float."""
-        return self.islands.write(self, step, tensors)
+        return write_island(self, step, tensors, OPSET)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the steps' outputs as Keras has them, for one picture."""
+        return shapes_of(self.graph, self.picture)
 
     def kernel(self, name: str, kernel: Array, bias: Array, *, source: str) -> list[str]:
         """The weights of a convolution `[out, in, h, w]` and its bias, stored in 8 and 32 bits.
