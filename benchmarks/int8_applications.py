@@ -13,11 +13,13 @@ Every network has a process of its own.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,16 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=24)
     parser.add_argument("--judged", type=int, default=24)
     parser.add_argument("--only", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument(
+        "--no-converter", action="store_true", help="leave TensorFlow's converter out: it is slow"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         pictures = photographs(arguments.photographs, arguments.calibration + arguments.judged)
         pictures = pictures.astype(np.float32)
-        print(row(arguments.child, pictures[: arguments.calibration], pictures[arguments.calibration :]))
+        parts = pictures[: arguments.calibration], pictures[arguments.calibration :]
+        print(row(arguments.child, *parts, converter=not arguments.no_converter))
         return
     print(
         "| network | in float | seconds | TFLite int8 | ONNX int8 | LiteRT quantizer | TensorFlow's converter |"
@@ -83,27 +89,36 @@ def network(name: str, images: Any) -> Any:
     return model
 
 
-def row(name: str, calibration: Any, judged: Any) -> str:
+def row(name: str, calibration: Any, judged: Any, *, converter: bool) -> str:
+    """The ONNX file is that of the TFLite file's network: one calibration serves both."""
     from keras_effnet.export import load, to_onnx, to_tflite
-    from keras_effnet.export.quantization.fold import fold
+    from keras_effnet.export.quantization.prepare import prepare
     from keras_effnet.export.tflite_file import convert_float
 
     model = network(name, calibration)
     expected = model.predict(judged, batch_size=8, verbose=0)
-    islands = "; ".join(step.what for step in fold(model).islands) or "–"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what stays float stands in the table
         start = time.perf_counter()
-        file = to_tflite(model, Path(folder) / "x.tflite", "int8", calibration)
+        prepared = prepare(model, calibration)
+        files = [to_tflite(model, Path(folder) / "x.tflite", "int8", network=prepared)]
         seconds = time.perf_counter() - start
-        found = [np.asarray(load(file)(judged))]
-        file = to_onnx(model, Path(folder) / "x.onnx", "int8", calibration)
-        found.append(np.asarray(load(file)(judged)))
-    content = convert_float(model, judged.shape[1:])
-    for stock in (stock_quantizer(content, calibration), stock_converter(model, calibration)):
-        found.append(answers(stock, judged))
-    cells = " | ".join(closeness(expected, each) for each in found)
-    return f"| {name} | {islands} | {seconds:.0f} | {cells} |"
+        files.append(to_onnx(model, Path(folder) / "x.onnx", "int8", network=prepared))
+        found = [np.asarray(load(file)(judged)) for file in files]
+    found.append(answers(stock_quantizer(convert_float(model, judged.shape[1:]), calibration), judged))
+    if converter:
+        found.append(answers(stock_converter(model, calibration), judged))
+    cells = [closeness(expected, each) for each in found] + ([] if converter else ["not run"])
+    return f"| {name} | {told(prepared.islands)} | {seconds:.0f} | {' | '.join(cells)} |"
+
+
+def told(islands: Any) -> str:
+    """How many layers of which kind stay float, and their share of all values."""
+    if not islands:
+        return "–"
+    kinds = Counter(kind for island in islands for kind in re.findall(r"', an? (\w+)", island["layer"]))
+    share = sum(island["share_of_values"] for island in islands)
+    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}: {share:.1%} of all values"
 
 
 def answers(content: bytes, images: Any) -> Any:

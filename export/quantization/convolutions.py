@@ -20,6 +20,8 @@ class Grouped(Conv):
         groups: how many.
     """
 
+    trains = False
+
     groups: int
 
     def tensorflow(self, *values: Any) -> Any:
@@ -92,6 +94,7 @@ class Transposed(Conv):
     """
 
     tflite_name = "TRANSPOSE_CONV"
+    trains = False
 
     def _sides(self, sides: tuple[int, ...]) -> list[int]:
         """Height and width of the output."""

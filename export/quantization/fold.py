@@ -50,6 +50,17 @@ IDENTITIES = frozenset(
 )
 
 
+# layers that train only where a call asks them to; augmentation notes training=True by itself
+ASKED_TO_TRAIN = (
+    "AlphaDropout",
+    "BatchNormalization",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SpatialDropout2D",
+)
+
+
 class UnsupportedModelError(ExportError):
     """The model cannot be taken apart into steps; the plain path may still do."""
 
@@ -127,7 +138,7 @@ class _Folding(KnownLayers):
         """The steps that hold what a call of a layer gives."""
         if call.kind == INPUT:
             return [self.add(Input(name="image"))]
-        if call.kwargs.get("training") is True:
+        if call.kwargs.get("training") is True and call.kind in ASKED_TO_TRAIN:
             warn(
                 f"{call.name!r} was called with training=True. In Keras 3 model.predict computes it as in inference, "
                 "and so does the file."

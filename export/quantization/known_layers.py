@@ -207,7 +207,7 @@ class KnownLayers:
             form = form_of(function, shape)
         except UnknownFormError as error:
             known = str(error).strip("'")
-            raise UnknownLayerError("" if known == call.kind else known) from error
+            raise UnknownLayerError("" if known.lower() == call.kind.lower() else known) from error
         return self._formed(call.name, source, form, int(shape[-1]))
 
     def _formed(self, name: str, source: str, form: Form, channels: int) -> str:

@@ -33,6 +33,7 @@ class Step(Operator):
 
     passes_factors: ClassVar[bool] = False  # factors on channels it reads come out on those it makes
     keeps_range: ClassVar[bool] = False  # integer kernels give its output the range of its input
+    trains: ClassVar[bool] = True  # whether `tensorflow_model_optimization` can train it
 
     name: str
     inputs: tuple[str, ...] = ()
@@ -111,6 +112,8 @@ class Island(Step):
         shape: of one picture's output, as far as it is known.
         dtype: of its values.
     """
+
+    trains = False
 
     function: Callable[[list[Any]], Any]
     what: str
