@@ -14,7 +14,7 @@ from keras_effnet.network.reader import Call
 from .activations import OPERATION_NAMES, Form, Ramp, UnknownFormError, form_of
 from .convolutions import Grouped, Transposed
 from .maps import Crop, GlobalMax, Pad, Pool, Reshape, Resize
-from .ops import Activation, Relu
+from .ops import Activation, Linear, Relu
 from .ranges import Array
 from .simplify import Alone
 from .steps import Concatenate, Difference, Island, Larger, Mean, Product, Step, Sum
@@ -51,12 +51,10 @@ class KnownLayers:
         return getattr(self, f"_{call.kind.lower()}", None)
 
     def _rescaling(self, call: Call, source: str) -> str:
-        channels = self.shapes(call)[-1][-1]
         found = constants_of(call.layer)
         if found is None or getattr(call.layer, "invert", False):
             raise UnknownLayerError
-        scale, offset = (_per_channel(values, channels) for values in found)
-        return self.add(Affine(name=call.name, inputs=(source,), kernel=scale, bias=offset))
+        return self._affine(call, source, *found)
 
     _normalization = _rescaling
 
@@ -85,7 +83,14 @@ class KnownLayers:
         options = self._placed(layer)
         name = f"{layer.name}_depthwise"
         between = self.add(
-            kind(name=name, inputs=(source,), kernel=kernel, bias=_zeros(channels), **grouped, **options)
+            kind(
+                name=name,
+                inputs=(source,),
+                kernel=kernel,
+                bias=np.zeros(channels, np.float32),
+                **grouped,
+                **options,
+            )
         )
         return self._activated(
             call,
@@ -132,7 +137,7 @@ class KnownLayers:
         """Where a convolution is computed."""
         if layer.data_format != "channels_last":
             raise UnknownLayerError("its channels are not last")
-        strides, dilation = (_pair(value) for value in (layer.strides, layer.dilation_rate))
+        strides, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
         return {"strides": strides, "padding": layer.padding, "dilation": dilation}
 
     def _dense(self, call: Call, source: str) -> str:
@@ -160,7 +165,7 @@ class KnownLayers:
         if layer.interpolation not in RESIZED or layer.data_format != "channels_last":
             raise UnknownLayerError(f"interpolation {layer.interpolation!r}")
         smooth = layer.interpolation == "bilinear"
-        return self.add(Resize(name=call.name, inputs=(source,), smooth=smooth, factors=_pair(layer.size)))
+        return self.add(Resize(name=call.name, inputs=(source,), smooth=smooth, factors=tuple(layer.size)))
 
     def _resizing(self, call: Call, source: str) -> str:
         layer = call.layer
@@ -220,6 +225,8 @@ class KnownLayers:
         def alone(name: str, source: str, activation: Activation) -> str:
             return self.add(Alone(name=name, inputs=(source,), activation=activation, channels=channels))
 
+        if isinstance(form, Linear):
+            return source
         if isinstance(form, Activation):
             return alone(name, source, form)
         if isinstance(form, Ramp):
@@ -376,14 +383,6 @@ def _depthwise(kernel: Any) -> tuple[type[Conv], Array, dict[str, int]]:
     if several == 1:
         return Depthwise, kernel, {}
     return Grouped, kernel.reshape(tall, wide, 1, channels * several), {"groups": channels}
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if np.ndim(value) == 0 else (int(value[0]), int(value[1]))
-
-
-def _zeros(channels: int) -> Array:
-    return np.zeros(channels, np.float32)
 
 
 def _per_channel(values: Any, channels: int) -> Array:

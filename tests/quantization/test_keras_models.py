@@ -80,6 +80,7 @@ BODIES: dict[str, Callable[[Any, Any], Any]] = {
     "activated features": lambda k, x: head(k, x, k.BatchNormalization(), k.Activation("swish")),
     "squeeze with a reshape": lambda k, x: head(k, squeeze(k, x, dense=False)),
     "squeeze of matrix products": lambda k, x: head(k, squeeze(k, x, dense=True)),
+    "linear activation": lambda k, x: head(k, k.Activation("linear")(x)),
     "normalization in front": lambda k, x: head(
         k, k.Conv2D(8, 3, padding="same")(k.BatchNormalization(name="ahead")(x))
     ),
@@ -244,6 +245,7 @@ def test_island_in_front_of_the_network_reads_pixels(few: Any, tmp_path: Any) ->
     ("name", "steps"),
     [
         ("normalized features", ["image", "rescaling", "stem", "pool", "predictions"]),
+        ("linear activation", ["image", "rescaling", "stem", "pool", "predictions"]),
         ("normalization in front of 1 × 1", ["image", "rescaling", "stem", "conv2d", "pool", "predictions"]),
         ("normalization in front", ["image", "rescaling", "stem", "ahead", "conv2d", "pool", "predictions"]),
     ],
