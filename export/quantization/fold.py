@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from keras_effnet.errors import ExportError, InvalidInputError, warn
@@ -160,7 +161,7 @@ class _Folding(KnownLayers):
         shapes = self.shapes(call)[len(sources) :]
         several = len(shapes) > 1
 
-        def function(tensors: list[Any], index: int) -> Any:
+        def computed(index: int, tensors: list[Any]) -> Any:
             given = call.apply(tensors, **changed)
             return list(given)[index] if several else given
 
@@ -169,7 +170,7 @@ class _Folding(KnownLayers):
                 Island(
                     name=call.name,
                     inputs=tuple(sources),
-                    function=lambda tensors, index=index: function(tensors, index),
+                    function=partial(computed, index),
                     what=f"{call.name!r}, a {call.kind}{f' ({why})' if why else ''}",
                     parts=(call.layer,),
                     shape=shape[1:],

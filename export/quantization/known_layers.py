@@ -80,18 +80,9 @@ class KnownLayers:
         layer = call.layer
         kind, kernel, grouped = _depthwise(layer.depthwise_kernel)
         channels = int(np.prod(kernel.shape[2:]))
-        options = self._placed(layer)
-        name = f"{layer.name}_depthwise"
-        between = self.add(
-            kind(
-                name=name,
-                inputs=(source,),
-                kernel=kernel,
-                bias=np.zeros(channels, np.float32),
-                **grouped,
-                **options,
-            )
-        )
+        given = {"name": f"{layer.name}_depthwise", "inputs": (source,), "kernel": kernel}
+        given = {**given, "bias": np.zeros(channels, np.float32), **grouped, **self._placed(layer)}
+        between = self.add(kind(**given))
         return self._activated(
             call,
             Conv(
@@ -116,7 +107,7 @@ class KnownLayers:
         source: str,
         kind: type[Conv],
         kernel: Array,
-        grouped: Mapping[str, int] = {},
+        grouped: Mapping[str, Any] = {},
         **more: Any,
     ) -> str:
         layer = call.layer
@@ -155,10 +146,10 @@ class KnownLayers:
     def _cropping2d(self, call: Call, source: str) -> str:
         if call.layer.data_format != "channels_last":
             raise UnknownLayerError("its channels are not last")
-        cropping = tuple(tuple(pair) for pair in call.layer.cropping)
-        if not any(side for pair in cropping for side in pair):
+        tall, wide = (tuple(pair) for pair in call.layer.cropping)
+        if not any((*tall, *wide)):
             return source
-        return self.add(Crop(name=call.name, inputs=(source,), cropping=cropping))
+        return self.add(Crop(name=call.name, inputs=(source,), cropping=(tall, wide)))
 
     def _upsampling2d(self, call: Call, source: str) -> str:
         layer = call.layer
@@ -287,9 +278,6 @@ class KnownLayers:
             raise UnknownLayerError("its axis is not that of the channels")
         return self.add(Concatenate(name=call.name, inputs=sources))
 
-    def _flatten(self, call: Call, source: str) -> str:
-        return self._reshape(call, source)
-
     def _reshape(self, call: Call, source: str) -> str:
         before, after = (shape[1:] for shape in self.shapes(call))
         step = self.steps[source]
@@ -300,6 +288,8 @@ class KnownLayers:
         if isinstance(step, Mean) and before[-1] == after[-1]:  # the same mean, its sides kept or not
             return self.add(Mean(name=call.name, inputs=step.inputs, keepdims=len(after) == 3))
         return self.add(Reshape(name=call.name, inputs=(source,), shape=tuple(after)))
+
+    _flatten = _reshape
 
     def _multiply(self, call: Call, *sources: str) -> str:
         return self._joined(call, Product, sources)
@@ -362,6 +352,12 @@ class KnownLayers:
         given = {"kernel": _per_channel(scale, channels), "bias": _per_channel(offset, channels)}
         return self.add(Affine(name=call.name, inputs=(source,), **given))
 
+    def _layerscale(self, call: Call, source: str) -> str:
+        """Of ConvNeXt in keras.applications."""
+        if not type(call.layer).__module__.startswith("keras."):
+            raise UnknownLayerError
+        return self._affine(call, source, np.asarray(call.layer.gamma), 0.0)
+
     def _mean(self, call: Call, source: str) -> str:
         axis = call.layer.axis
         if not isinstance(axis, list | tuple) or sorted(axis) not in ([1, 2], [-3, -2]):
@@ -376,7 +372,7 @@ OPERATIONS = (*CONSTANTS, "Negative", "Maximum", "Mean")
 RESIZED = ("nearest", "bilinear")
 
 
-def _depthwise(kernel: Any) -> tuple[type[Conv], Array, dict[str, int]]:
+def _depthwise(kernel: Any) -> tuple[type[Conv], Array, dict[str, Any]]:
     """A depthwise kernel `[h, w, channels, several]` as a kind of step and its kernel."""
     kernel = np.asarray(kernel, np.float32)
     tall, wide, channels, several = kernel.shape

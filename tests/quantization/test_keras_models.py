@@ -173,6 +173,9 @@ def test_unknown_layer_is_an_island_that_costs_only_itself(name: str, few: Any, 
         UserWarning, match=f"Integers are not known for {re.escape(named[0])}.*everything else in integers"
     ):
         network = prepare(model, few)
+    assert [island["layer"] for island in network.islands] == named
+    assert all(0 < island["share_of_values"] < 1 for island in network.islands)
+    assert not network.lifted
     path = to_tflite(model, tmp_path / "x.tflite", "int8", network=network)
     assert sqnr_db(expected, load(path)(few)) > 20
     file = to_onnx(model, tmp_path / "x.onnx", "int8", network=network)

@@ -29,6 +29,12 @@ def ops() -> Any:
     return keras.ops
 
 
+def layer_scale() -> Any:
+    from keras.src.applications.convnext import LayerScale
+
+    return LayerScale(0.5, 8)
+
+
 def activated(name: str) -> Body:
     return lambda k, x: head(k, k.Conv2D(6, 3, activation=name)(x))
 
@@ -51,6 +57,7 @@ INTEGERS: dict[str, Body] = {
     "PReLU": lambda k, x: head(k, steep(k.PReLU(shared_axes=[1, 2]))(k.Conv2D(6, 3)(x))),
     "functions": lambda k, x: head(k, ops().hard_sigmoid(k.Conv2D(6, 3)(x)) * ops().silu(k.Conv2D(6, 3)(x))),
     "constants": lambda k, x: head(k, k.Conv2D(6, 3)(1.5 - ((x - 0.25) * 3.0 / 2.0 + np.arange(8.0)))),
+    "LayerScale": lambda k, x: head(k, k.Add()([x, layer_scale()(k.Conv2D(8, 3, padding="same")(x))])),
     "Subtract": lambda k, x: head(k, k.Subtract()([x, k.Conv2D(8, 1)(x)])),
     "Average": lambda k, x: head(k, k.Average()([x, k.Conv2D(8, 1)(x), k.Conv2D(8, 3, padding="same")(x)])),
     "Maximum": lambda k, x: head(k, k.Maximum()([x, k.Conv2D(8, 1)(x)])),
