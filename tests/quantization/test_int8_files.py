@@ -396,7 +396,8 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     assert (exact.lifted, exact.held_out_agreement) == ((), None)
     assert asked == [0.97, 1.0]
     odd = replace(integer, islands=({"layer": "'odd', a LayerNormalization", "share_of_values": 0.021},))
-    page = report.render({"created": "", "machine": report._machine(), "artifacts": [odd.row(), exact.row()]})
+    report.write_reports([odd, exact], tmp_path / "out")
+    page = (tmp_path / "out" / report.HTML_NAME).read_text(encoding="utf-8")
     assert "not known for it: &#39;odd&#39;, a LayerNormalization (2.1 % of all values)" in page
     assert (
         page.count("98.0 % top-1 agreement on the calibration photographs held out. In float: stem_conv.")

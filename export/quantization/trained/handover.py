@@ -57,12 +57,7 @@ def check_trainable(graph: Graph, title: str) -> None:
 
 
 def train(task: Task, module: str, *, title: str) -> Graph:
-    """The student with trained kernels and biases.
-
-    Args:
-        task: what to train.
-        module: its `run(folder)` is called in the child.
-        title: what the error calls it.
+    """The student with trained kernels and biases; `run(folder)` of `module` is called in the child.
 
     Raises:
         ExportError: the child failed; what it printed stands above.
