@@ -15,6 +15,7 @@ from keras_effnet.network.table import MIN_SIZE
 from keras_effnet.network.variants import Variant, identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
 
+from .legacy import in_keras_3
 from .outputs import PLAIN, Output, SaidKinds, SaidLabels, outputs_of
 from .precision import in_float32
 from .soundness import check_sound
@@ -128,7 +129,7 @@ def facts_of(
     """Collect what the exporters need.
 
     Args:
-        model: a built Keras model with one image input `[N, H, W, C]`.
+        model: a built model of Keras, or of tf_keras, with one image input `[N, H, W, C]`.
         size: side of the input in pixels, for a model that leaves it open.
         labels: class names in the order of the columns, of several outputs by name; default: those the model
             carries, or ImageNet's for its classifier. Two for a single sigmoid, the negative class first.
@@ -139,9 +140,10 @@ def facts_of(
             without names, labels or kinds that do not fit, weights that are no numbers, or a model that answers
             differently every time.
         ExportError: Keras runs on another backend than TensorFlow, or the model computes in half
-            precision and cannot be cloned.
+            precision and cannot be cloned, or Keras 3 cannot read a model of tf_keras.
     """
     _require_tensorflow_backend()
+    model = in_keras_3(model)
     shape = _input_shape(model)
     if size is not None:
         size = _open_size(size, shape[:2])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,9 @@ from keras_effnet.errors import ExportError, require
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .failures import converting, unknown_operators
+from .failures import converting
 from .model_facts import INPUT_NAME, ModelFacts
+from .onnx_file import converted
 from .onnx_finish import finished, rename_tensors
 from .options import OPSET, Options
 from .outputs import tensors_of
@@ -28,16 +26,8 @@ from .quantization.runtimes import get_runtime
 from .quantization.to_onnx import integer_onnx
 
 LABELS_KEY = "labels"
-PASSES = (
-    "optimize_transpose",
-    "fold_constants",
-    "global_pool_optimizer",
-    "remove_identity",
-    "remove_back_to_back",
-)
 _END = "keras_effnet_output_"
 _PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"  # inside the loop
-CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
 
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
@@ -117,31 +107,18 @@ def convert_float(facts: ModelFacts, opset: int = OPSET) -> Any:
     Raises:
         ExportError: the converter failed.
     """
-    import tensorflow as tf
-
-    tf2onnx = require("tf2onnx", "onnx")
     onnxslim = require("onnxslim", "onnx")
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    shape = (None, facts.height, facts.width, facts.channels)
-    nchw = facts.info.layout == "nchw"
-    with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
-        proto, _ = tf2onnx.convert.from_keras(
-            _functional(facts.model) if len(facts.outputs) == 1 else _numbered(facts.model),
-            [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
-            opset=min(opset, OPSET),  # the newest that its optimizer was written for
-            inputs_as_nchw=[INPUT_NAME] if nchw else None,
-            optimizers=_passes(),
-        )
-        if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
-            raise unknown_operators(facts.info.name, "ONNX", unknown)
+    proto = converted(
+        _functional(facts.model) if len(facts.outputs) == 1 else _numbered(facts.model),
+        {INPUT_NAME: (facts.height, facts.width, facts.channels)},
+        name=facts.info.name,
+        opset=min(opset, OPSET),  # the newest that tf2onnx' optimizer was written for
+        nchw_inputs=[INPUT_NAME] if facts.info.layout == "nchw" else [],
+    )
+    with quiet_native(), converting(facts.info.name, "ONNX"):
         _name_ends(proto, facts.output_names)
         # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
         return onnxslim.slim(proto)
-
-
-def _unknown_operators(proto: Any) -> set[str]:
-    known = require("onnx", "onnx").defs.has
-    return {node.op_type for node in proto.graph.node if not known(node.op_type, node.domain)}
 
 
 def _functional(model: Any) -> Any:
@@ -157,10 +134,8 @@ def _functional(model: Any) -> Any:
 
 def _numbered(model: Any) -> Any:
     """A model of several outputs as one that tf2onnx finds them in: layers of their own, called like their keys."""
-    if type(model).__module__.partition(".")[0] == "keras":
-        import keras
-    else:
-        keras = require("tf_keras", "qat")
+    import keras
+
     ends = {f"{_END}{place}": tensor for place, tensor in enumerate(tensors_of(model))}
     layer = keras.layers.Activation
     return keras.Model(
@@ -168,30 +143,6 @@ def _numbered(model: Any) -> Any:
         {name: layer("linear", name=name)(tensor) for name, tensor in ends.items()},
         name=model.name,
     )
-
-
-def _passes() -> dict[str, Any]:
-    """The passes of tf2onnx that such networks need.
-
-    Each pass keeps a copy of all weights until the end, and tf2onnx repeats them until none finds
-    anything to do: with all twelve of them B7 needs 13 GB, with these 5.
-    """
-    known = require("tf2onnx.optimizer", "onnx")._get_optimizers()
-    return {name: known[name] for name in PASSES}
-
-
-@contextmanager
-def _without_copies() -> Iterator[None]:
-    """Keep tf2onnx from copying the graph before each pass; a pass that fails is an error here."""
-    before = os.environ.get(CATCH_ERRORS)
-    os.environ[CATCH_ERRORS] = "FALSE"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[CATCH_ERRORS]
-        else:
-            os.environ[CATCH_ERRORS] = before
 
 
 def _name_ends(proto: Any, names: Sequence[str]) -> None:

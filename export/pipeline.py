@@ -35,8 +35,9 @@ from .runners import load
 from .targets import Target, check_options, write_artefact
 from .verify import Report, affordable, compare, reference_outputs
 
-# steps that stayed float, agreement on held-out photographs, where the integers of an ONNX file begin
-Held = tuple[tuple[str, ...], float | None, Any]
+Told = dict[
+    str, Any
+]  # fields of an `Artefact` that its integer network knows, which itself is not kept: it is large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class Artefact(Report):
         first_integer: where the integers of such a file begin, `all` for the first layer.
         first_integer_ratios: for each place that was tried: the time of one picture and of a batch, as a share
             of what the network takes in float; empty when nothing was measured.
+        islands: layers that compute in float because integers are not known for them, each with its
+            `share_of_values`, 0–1: of all values that the network's steps make.
     """
 
     model: str
@@ -69,6 +72,7 @@ class Artefact(Report):
     kept: bool
     lifted: tuple[str, ...] = ()
     held_out_agreement: float | None = None
+    islands: tuple[dict[str, Any], ...] = ()
     runtime: str | None = None
     first_integer: str | None = None
     first_integer_ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -200,13 +204,13 @@ def _workspace(out: Path) -> Iterator[Path]:
 
 def _write_all(
     job: Job, facts: ModelFacts, paths: Sequence[Path], progress: Callable[[str], None]
-) -> list[Held]:
+) -> list[Told]:
     """Write all files; for each what its integer network has to tell.
 
     A network that is the best for every format is prepared once.
     """
     network: Any = None
-    held: list[Held] = []
+    held: list[Told] = []
     for target, path in zip(job.targets, paths, strict=True):
         release()
         progress(f"{job.name} → {target.name}")
@@ -217,9 +221,21 @@ def _write_all(
             network = network or _prepared(target, facts, job)
             options = replace(options, network=network)
         write_artefact(target, facts, path, options, job.calibration)
-        told = options.network
-        held.append(((), None, None) if told is None else (told.lifted, told.agreement, told.placement))
+        held.append(_told(options.network))
     return held
+
+
+def _told(network: Any) -> Told:
+    if network is None:
+        return {}
+    placement = network.placement
+    return {
+        "lifted": network.lifted,
+        "held_out_agreement": network.agreement,
+        "islands": network.islands,
+        "first_integer": placement and placement.place,
+        "first_integer_ratios": placement.ratios if placement else {},
+    }
 
 
 def _prepared(target: Target, facts: ModelFacts, job: Job) -> Any:
@@ -252,9 +268,8 @@ def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
 
 
 def _artefact(
-    job: Job, target: Target, path: Path, report: Report, latency_ms: float, held: Held
+    job: Job, target: Target, path: Path, report: Report, latency_ms: float, told: Told
 ) -> Artefact:
-    lifted, agreement, placement = held
     return Artefact(
         **vars(report),
         model=job.name,
@@ -264,12 +279,9 @@ def _artefact(
         sha256=sha256_of(path),
         latency_ms=latency_ms,
         kept=report.ok or job.keep_failed,
-        lifted=lifted,
-        held_out_agreement=agreement,
-        pictures=_worst_pictures(report, job.images),
         runtime=job.options.runtime if "runtime" in target.options else None,
-        first_integer=placement and placement.place,
-        first_integer_ratios=placement.ratios if placement else {},
+        **told,
+        pictures=_worst_pictures(report, job.images),
     )
 
 

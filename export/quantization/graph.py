@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -181,14 +182,27 @@ class IntegerNetwork:
     def serves_all(self) -> bool:
         """Whether it is the best for every format: one with swishes is made for one of them, see `prepare`."""
         graph = self.quantized.graph
-        ends_in_integers = any(step_of(key) == graph.output for key in self.quantized.ranges)
+        ends_in_integers = {step_of(key) for key in self.quantized.ranges}.issuperset(graph.outputs)
         suits = not graph.slow_in_onnxruntime and not self.only_read and ends_in_integers
         return suits and not graph.islands
+
+    @cached_property
+    def islands(self) -> tuple[dict[str, Any], ...]:
+        """What integers are not known for, and which share of all values that steps make is made there, 0–1."""
+        if not self.reference.islands:
+            return ()
+        sizes = map_sizes(self.reference, (self.height, self.width, int(self.reference.input_shape[2] or 0)))
+        total = sum(sizes.values())
+        return tuple(
+            {"layer": island.what, "share_of_values": round(sizes[island.name] / total, 5)}
+            for island in self.reference.islands
+        )
 
     @property
     def lifted(self) -> tuple[str, ...]:
         """Steps that were left in float to meet an accuracy (see `accuracy`)."""
-        return tuple(sorted(self.quantized.lifted - self.floats))
+        islands = (island.name for island in self.reference.islands)
+        return tuple(sorted(self.quantized.lifted.difference(self.floats, islands)))
 
     def logits(self, images: Array, *, integer: bool = True) -> Array:
         """The only output in front of its last activation, `[N, classes]`, simulated."""
@@ -288,8 +302,13 @@ def run(
 
 def map_sizes(graph: Graph, shape: tuple[int, ...]) -> dict[str, int]:
     """Values of each step's output for one picture of the given (height, width, channels)."""
+    return {name: int(np.prod(found)) for name, found in shapes_of(graph, shape).items()}
+
+
+def shapes_of(graph: Graph, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Of each step's output `[1, …]`, for one picture of the given (height, width, channels)."""
     image = np.zeros((1, *shape), np.float32)
-    return {step.name: int(np.prod(value.shape)) for step, value in _walk(graph, image, None)}
+    return {step.name: tuple(value.shape) for step, value in _walk(graph, image, None)}
 
 
 def _walk(graph: Graph, images: Array, ranges: Ranges | None) -> Iterator[tuple[Step, Any]]:

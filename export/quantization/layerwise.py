@@ -119,7 +119,8 @@ class _Walk:
         """Whether the output of a step is held in integers."""
         if (
             self.method.float_output
-            and name == self.graph.output
+            and name in self.graph.outputs
+            and not self.graph.consumers(name)
             and not isinstance(self.graph[name], Weighted)
         ):
             return False
@@ -256,7 +257,7 @@ class _Walk:
     def _tensor_range(self, step: Weighted, tensor: str, values: Array, u: Array, goal: Array) -> Range:
         """The range of one tensor of an activation, those before it decided."""
         if tensor == OUTPUT:
-            return self._output_range(step, values, goal)
+            return step.activation.output_range or self._output_range(step, values, goal)
         if self.method.ranges == "minmax":
             return covering(values)
 

@@ -85,6 +85,7 @@ class Activation(Operator):
     entry: ClassVar[str | None] = PRE  # which tensor it reads; None: it is a part of the kernel in front
     weighs_samples: ClassVar[bool] = False  # whether it is so flat in places that errors do not matter there
     slow_in_onnxruntime: ClassVar[bool] = False  # in integers, compared with float
+    output_range: ClassVar[Range | None] = None  # where integer kernels have no other for its output
 
     @property
     def tensors(self) -> tuple[str, ...]:

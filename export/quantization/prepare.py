@@ -22,12 +22,13 @@ from keras_effnet.network.reader import flat_layers
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.resources import one_blas_thread, release
 
+from ..failures import converting
 from ..model_facts import ModelFacts, facts_of
 from ..outputs import check_decides
 from . import equalization
 from .accuracy import lift_until
-from .fold import UnsupportedModelError, fold
-from .graph import Graph, IntegerNetwork, map_sizes
+from .fold import fold
+from .graph import Graph, IntegerNetwork, map_sizes, run
 from .layerwise import Method, quantize
 from .placement import Placement, place
 from .ranges import PIXELS, Array
@@ -80,8 +81,7 @@ def prepare(
         graph: steps of the model whose weights stand in for its own; None to fold the model.
 
     Raises:
-        UnsupportedModelError: a model that cannot be taken apart, or for ONNX one of which a part would have
-            to stay float; recipe `int8` may still do.
+        UnsupportedModelError: a model that cannot be taken apart; recipe `int8` may still do.
         InvalidInputError: calibration photographs or an option that cannot be used.
         ExportError: half of the steps in float is not enough for `min_agreement`.
     """
@@ -101,8 +101,9 @@ def prepare(
         check_decides(facts.outputs)
     # folded first: it may refuse, and a calibration that is an iterator can be read only once
     graph = fold(facts.model) if graph is None else graph
-    _tell_islands(graph, target)
+    _tell_islands(graph)
     images = calibration_images(calibration, facts)
+    _check_islands(graph, images[:1], facts.info.name)
     held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
     warn_if_untrained(facts.model)
     placement: Placement | None = None
@@ -114,16 +115,28 @@ def prepare(
     return network if min_agreement is None else lift_until(network, images[held_out], min_agreement, kinds)
 
 
-def _tell_islands(graph: Graph, target: str) -> None:
-    """Say what stays float, and refuse it where the format has no place for it."""
+def _tell_islands(graph: Graph) -> None:
+    """Say what stays float."""
+    if graph.islands:
+        named = "; ".join(step.what for step in graph.islands)
+        warn(f"Integers are not known for {named}. Computes it in float, everything else in integers.")
+
+
+def _check_islands(graph: Graph, image: Array, name: str) -> None:
+    """Make sure that what stays float gives one answer to one picture, and can be written, before the long walk."""
     if not graph.islands:
         return
-    named = "; ".join(step.what for step in graph.islands)
-    if target == "onnx":
-        raise UnsupportedModelError(
-            f"Expected layers that ONNX int8 files are written with. Received: {named}."
-        )
-    warn(f"Integers are not known for {named}. Computes it in float, everything else in integers.")
+    import keras
+
+    first, second = (run(graph, image, keep=lambda name: True) for _ in range(2))
+    for island in graph.islands:
+        if not np.allclose(first[island.name], second[island.name], rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise InvalidInputError(
+                f"Expected a model that gives one answer to one picture. Received: {island.what}, which gives "
+                "another each time. Build the model to export without it."
+            )
+        with converting(name, "a file"):
+            island.keras(keras, "island", *(keras.Input(first[each].shape[1:]) for each in island.inputs))
 
 
 def _held_out(count: int) -> Array:
@@ -218,6 +231,11 @@ def calibration_images(calibration: Any, facts: ModelFacts) -> npt.NDArray[np.fl
     if float(np.ptp(images)) == 0:
         raise InvalidInputError(
             f"Expected calibration photographs. Received pictures in which every pixel is {images.flat[0]:g}. "
+            "Pass real photographs like those the model will see."
+        )
+    if float(np.ptp(images, axis=(1, 2)).max()) == 0:
+        raise InvalidInputError(
+            "Expected calibration photographs. Received pictures of one colour each. "
             "Pass real photographs like those the model will see."
         )
     low, high = float(images.min()), float(images.max())

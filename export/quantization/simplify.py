@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph
+from .maps import Pad, Reshape
 from .ops import LINEAR, Activation, Linear, Softmax
 from .ranges import Array
-from .steps import Input, Island, Pad, Reshape, Step
+from .steps import Input, Island, Step
 from .weighted import Affine, Conv, Dense, Depthwise, Weighted
 
 
@@ -177,11 +178,8 @@ def _scaled(step: Weighted, behind: Affine) -> Weighted:
 def _fed(step: Weighted, ahead: Affine) -> Weighted:
     """A step with weights that does what the affine step in front of it did."""
     assert ahead.kernel is not None
-    summed = step.kernel.astype(np.float64)
-    summed = summed.reshape(-1, *summed.shape[-2:]).sum(axis=0)  # over the places of the kernel
-    constant = ahead.bias * summed[:, 0] if isinstance(step, Depthwise) else ahead.bias @ summed
-    kernel = step.kernel.astype(np.float64) * np.asarray(ahead.kernel, np.float64)[:, np.newaxis]
-    return replace(step, kernel=kernel.astype(np.float32), bias=(step.bias + constant).astype(np.float32))
+    bias = (step.bias + step.of_constant(ahead.bias)).astype(np.float32)
+    return replace(step.times_input(np.asarray(ahead.kernel, np.float64)), bias=bias)
 
 
 def _pointwise(graph: Graph, step: Alone | Affine, activation: Activation = LINEAR) -> Graph:

@@ -33,6 +33,7 @@ class Step(Operator):
 
     passes_factors: ClassVar[bool] = False  # factors on channels it reads come out on those it makes
     keeps_range: ClassVar[bool] = False  # integer kernels give its output the range of its input
+    trains: ClassVar[bool] = True  # whether `tensorflow_model_optimization` can train it
 
     name: str
     inputs: tuple[str, ...] = ()
@@ -100,124 +101,6 @@ class Mean(Step):
         return weights * 1e-2 if self.keepdims else weights
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reshape(Step):
-    """The values of a picture in another shape: a map in one row, or features as a map of one pixel.
-
-    Attributes:
-        shape: of one picture's output, `(values,)` or `(1, 1, values)`.
-    """
-
-    keeps_range = True
-
-    shape: tuple[int, ...]
-
-    def is_flat(self, sources: list[bool]) -> bool:
-        return len(self.shape) == 1
-
-    def channels_of(self, sources: list[int]) -> int:
-        return self.shape[-1]
-
-    def tensorflow(self, *values: Any) -> Any:
-        import tensorflow as tf
-
-        return tf.reshape(values[0], (-1, *self.shape))
-
-    def layer(self, layers: Any, name: str) -> Any:
-        return layers.Reshape(self.shape, name=name)
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.passed("RESHAPE", *tensors))
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        """Features are maps of one pixel there already; a map is in another order, channel by channel."""
-        (x,) = tensors
-        if len(self.shape) > 1:
-            return x
-        ordered = file.node("Transpose", [x], f"{name}/nhwc", perm=[0, 2, 3, 1])
-        row = file.constant(f"{name}/row", np.array([0, -1, 1, 1], np.int64))
-        return str(file.node("Reshape", [ordered, row], f"{name}/reshaped"))
-
-    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
-        channels = samples[source].shape[1]
-        return np.asarray(weights.reshape(-1, channels).sum(axis=0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pad(Step):
-    """Zeros around a map; a convolution behind takes them over (see `simplify`).
-
-    Attributes:
-        padding: zeros to add ((top, bottom), (left, right)).
-    """
-
-    passes_factors = True
-    keeps_range = True
-
-    padding: tuple[tuple[int, int], tuple[int, int]]
-
-    def tensorflow(self, *values: Any) -> Any:
-        import tensorflow as tf
-
-        return tf.pad(values[0], [(0, 0), *self.padding, (0, 0)])
-
-    def layer(self, layers: Any, name: str) -> Any:
-        return layers.ZeroPadding2D(self.padding, name=name)
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.passed("PAD", *tensors))
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        (top, bottom), (left, right) = self.padding
-        pads = file.constant(f"{name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
-        return str(file.node("Pad", [*tensors, pads], f"{name}/padded"))
-
-    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
-        return weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pool(Step):
-    """The mean or the maximum of each window of a map.
-
-    Attributes:
-        mean: otherwise the maximum.
-        size: of the window.
-        strides: vertical and horizontal.
-        padding: `"same"` or `"valid"`; what lies beyond the border does not count.
-    """
-
-    keeps_range = True
-
-    mean: bool
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    padding: str
-
-    def tensorflow(self, *values: Any) -> Any:
-        import tensorflow as tf
-
-        pool = tf.nn.avg_pool2d if self.mean else tf.nn.max_pool2d
-        return pool(values[0], self.size, self.strides, self.padding.upper())
-
-    def layer(self, layers: Any, name: str) -> Any:
-        kind = layers.AveragePooling2D if self.mean else layers.MaxPooling2D
-        return kind(self.size, self.strides, self.padding, name=name)
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.after("AVERAGE_POOL_2D" if self.mean else "MAX_POOL_2D", *tensors, value=name))
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        padding = "SAME_UPPER" if self.padding == "same" else "VALID"
-        options = {"kernel_shape": list(self.size), "strides": list(self.strides), "auto_pad": padding}
-        return str(
-            file.node("AveragePool" if self.mean else "MaxPool", [*tensors], f"{name}/float", **options)
-        )
-
-    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
-        return weights / np.prod(self.size) if self.mean else weights
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Island(Step):
     """Something that integers are not known for: it computes in float, as Keras does, and costs only itself.
@@ -227,12 +110,16 @@ class Island(Step):
         what: the layer in words.
         parts: the layers whose weights it uses.
         shape: of one picture's output, as far as it is known.
+        dtype: of its values.
     """
+
+    trains = False
 
     function: Callable[[list[Any]], Any]
     what: str
     parts: tuple[Any, ...]
     shape: tuple[int | None, ...]
+    dtype: str = "float32"
 
     def is_flat(self, sources: list[bool]) -> bool:
         return len(self.shape) == 1
@@ -263,6 +150,9 @@ class Island(Step):
     def tflite(self, file: Any, name: str, *tensors: int) -> int:
         return int(file.island(name, *tensors))
 
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        return str(file.island(self, *tensors))
+
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         return np.full(samples[source].shape[1], weights.mean())
 
@@ -272,6 +162,9 @@ class _Join(Step):
 
     tflite_name: ClassVar[str]
     onnx_name: ClassVar[str]
+
+    def channels_of(self, sources: list[int]) -> int:
+        return max(sources)
 
     def keras(self, keras: Any, name: str, *values: Any) -> Any:
         return self.layer(keras.layers, name)(list(values))
@@ -296,8 +189,9 @@ class Product(_Join):
         return layers.Multiply(name=name)
 
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
-        other = next(name for name in self.inputs if name != source)
-        return np.asarray(weights * np.mean(samples[other].astype(np.float64) ** 2, axis=0))
+        other = next((name for name in self.inputs if name != source), source)
+        behind = weights * np.mean(samples[other].astype(np.float64) ** 2, axis=0)
+        return _for_channels(behind, samples[source].shape[1])
 
 
 class Sum(_Join):
@@ -312,7 +206,38 @@ class Sum(_Join):
         return layers.Add(name=name)
 
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
-        return weights
+        return _for_channels(weights, samples[source].shape[1])
+
+
+class Difference(Sum):
+    """The first tensor without the second."""
+
+    tflite_name, onnx_name = "SUB", "Sub"
+
+    def tensorflow(self, *values: Any) -> Any:
+        return values[0] - values[1]
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.Subtract(name=name)
+
+
+class Larger(Sum):
+    """The larger of two values at each place."""
+
+    tflite_name, onnx_name = "MAXIMUM", "Max"
+
+    def tensorflow(self, *values: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.maximum(*values)
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.Maximum(name=name)
+
+
+def _for_channels(weights: Array, channels: int) -> Array:
+    """Weights of an output's channels for an input whose one channel may meet all of them."""
+    return weights if channels == len(weights) else np.full(channels, weights.sum())
 
 
 class Concatenate(_Join):

@@ -16,6 +16,8 @@ Wrap = Callable[[Any, str, str], Any]  # a layer, the key of its output's range,
 
 # what Keras calls the operators of `Operator.keras`: a layer that its user did not name may be called so too
 AUTOMATIC = re.compile(r"(add|multiply|relu6|sigmoid)(_\d+)?")
+# what steps call layers of theirs, behind their own name: another step may be called so
+DERIVED = ("activation", "gain", "gate", "pad", "swish")
 
 
 def to_keras(graph: Graph, *, height: int, width: int) -> Any:
@@ -23,9 +25,10 @@ def to_keras(graph: Graph, *, height: int, width: int) -> Any:
     import keras
 
     image = keras.Input(shape=(height, width, graph.input_shape[2]), name="image")
+    derived = {f"{name}_{suffix}" for name in graph.steps for suffix in DERIVED}
 
     def built(step: Step, sources: list[Any]) -> Any:
-        name = f"{step.name}_step" if AUTOMATIC.fullmatch(step.name) else step.name
+        name = f"{step.name}_step" if AUTOMATIC.fullmatch(step.name) or step.name in derived else step.name
 
         def do(operator: Operator, *values: Any, tensor: str | None = OUTPUT) -> Any:
             return operator.keras(keras, name, *values)

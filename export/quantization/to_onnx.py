@@ -8,6 +8,7 @@ file's. Lifted steps compute in float, with the same weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, require
 
 from ..options import OPSET
-from .graph import Graph, IntegerNetwork, Quantized
+from .graph import Graph, IntegerNetwork, Quantized, shapes_of
+from .onnx_islands import write_island
 from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
 from .runtimes import ONNX_RUNTIME, OnnxRuntime
-from .steps import Input, Step
+from .steps import Input, Island, Step
 from .weighted import Weighted
 
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)
@@ -47,18 +49,18 @@ def integer_onnx(
         An `onnx.ModelProto` with a free batch size.
     """
     channels = network.quantized.graph.input_shape[2]
-    shape = (network.height, network.width, channels)
+    shape = (network.height, network.width, int(channels or 0))
     if runtime.signed and _lopsided(network.quantized):
         raise InvalidInputError(
             f"Expected a network whose zero points are 0. Received: one that was not prepared for {runtime.name}. "
             f"Pass target='onnx', runtime={runtime.name!r} to prepare()."
         )
-    return _Writer(network.quantized, runtime, opset).model(input_name, output_names, layout, shape)
+    return _Writer(network.quantized, shape, runtime, opset).model(input_name, output_names, layout, shape)
 
 
-def write_quantized(quantized: Quantized, shape: tuple[int, int, Any], runtime: OnnxRuntime) -> Any:
+def write_quantized(quantized: Quantized, shape: tuple[int, int, int], runtime: OnnxRuntime) -> Any:
     """The file of a network as it is, to measure: input `image`, outputs by their steps' names."""
-    return _Writer(quantized, runtime, OPSET).model("image", quantized.graph.outputs, "nchw", shape)
+    return _Writer(quantized, shape, runtime, OPSET).model("image", quantized.graph.outputs, "nchw", shape)
 
 
 def _lopsided(quantized: Quantized) -> list[str]:
@@ -71,11 +73,14 @@ def _lopsided(quantized: Quantized) -> list[str]:
 class _Writer:
     """Collects nodes and initializers, step by step; what `Operator.onnx` is given."""
 
-    def __init__(self, quantized: Quantized, runtime: OnnxRuntime, opset: int) -> None:
+    def __init__(
+        self, quantized: Quantized, shape: tuple[int, int, int], runtime: OnnxRuntime, opset: int
+    ) -> None:
         self.onnx = require("onnx", "onnx")
         self.runtime = runtime
         self.opset = opset
         self.graph: Graph = quantized.graph
+        self.picture = shape
         self.ranges = quantized.ranges
         self.lifted = quantized.lifted
         self.between = quantized.between
@@ -85,7 +90,7 @@ class _Writer:
         self.shifts: dict[str, float] = {}
 
     def model(
-        self, input_name: str, output_names: Sequence[str], layout: str, shape: tuple[int, int, Any]
+        self, input_name: str, output_names: Sequence[str], layout: str, shape: tuple[int, int, int]
     ) -> Any:
         helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
         height, width, channels = shape
@@ -135,6 +140,9 @@ class _Writer:
     def _end(self, last: Step, value: str, output_name: str) -> list[str | None]:
         """The output as Keras gives it, and its shape."""
         if not self.graph.flat[last.name]:
+            if isinstance(last, Island) and len(last.shape) != 3:
+                self.node("Identity", [value], output_name)
+                return ["batch", *(None for _ in last.shape)]
             self.node("Transpose", [value], output_name, perm=[0, 2, 3, 1])
             return ["batch", None, None, None]
         if isinstance(last, Weighted) and isinstance(last.activation, Softmax):
@@ -144,6 +152,15 @@ class _Writer:
         else:
             self.node("Flatten", [value], output_name)
         return ["batch", None]
+
+    def island(self, step: Island, *tensors: str) -> str:
+        """Write what integers are not known for, in float."""
+        return write_island(self, step, tensors, self.opset)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the steps' outputs as Keras has them, for one picture."""
+        return shapes_of(self.graph, self.picture)
 
     def kernel(self, name: str, kernel: Array, bias: Array, *, source: str) -> list[str]:
         """The weights of a convolution `[out, in, h, w]` and its bias, stored in 8 and 32 bits.

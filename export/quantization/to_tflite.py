@@ -156,16 +156,22 @@ class _FileReader:
                         return reader
         return None
 
-    def passed(self, code: str, source: int) -> int:
-        """Output of the operator of a kind that reads a tensor; the tensor where the converter left it out."""
-        return next(
-            (
-                int(operator.outputs[0])
-                for found, operator in self.operators
-                if found == code and int(operator.inputs[0]) == source
-            ),
-            source,
-        )
+    def passed(self, code: str, source: int, value: str | None = None) -> int:
+        """Output of the operator of a kind that reads a tensor; the tensor where the converter left it out.
+
+        Args:
+            code: the kind.
+            source: what it reads.
+            value: where several do, the step whose values it gives.
+        """
+        fitting = [
+            int(operator.outputs[0])
+            for found, operator in self.operators
+            if found == code and int(operator.inputs[0]) == source
+        ]
+        if len(fitting) > 1 and value is not None:
+            fitting = [index for index in fitting if self._holds(index, self._values[value])] or fitting
+        return fitting[0] if fitting else source
 
     def island(self, name: str, *sources: int) -> int:
         """Output of an island, known by its values; the operators on the way to it are noted as its own."""

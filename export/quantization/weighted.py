@@ -98,7 +98,7 @@ class Weighted(Step):
             x = ahead(x)
         layer = self.layer(keras.layers, name)
         y = layer(x)
-        layer.set_weights([self.kernel, self.bias])
+        layer.set_weights([self.kernel_keras(), self.bias])
         return y
 
     def tflite(self, file: Any, name: str, *tensors: int) -> int:
@@ -107,6 +107,10 @@ class Weighted(Step):
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         weights = file.kernel(name, self.kernel_oihw(), self.bias, source=self.inputs[0])
         return str(file.node("Conv", [*tensors, *weights], f"{name}/convolution", **self.onnx_options()))
+
+    def kernel_keras(self) -> Array:
+        """The kernel as its Keras layer stores it."""
+        return self.kernel
 
     def kernel_oihw(self) -> Array:
         """The kernel of a convolution in ONNX' order: output, input, height, width."""
@@ -132,6 +136,11 @@ class Weighted(Step):
     def times_input(self, factors: Array) -> Weighted:
         """The step for an input whose channels were divided by `factors`."""
         return replace(self, kernel=(self.kernel * factors[:, np.newaxis]).astype(np.float32))
+
+    def of_constant(self, values: Array) -> Array:
+        """What comes out, without the bias, where every pixel has these values, one per channel."""
+        summed = self.kernel.astype(np.float64).reshape(-1, *self.kernel.shape[-2:]).sum(axis=0)
+        return np.asarray(values @ summed)
 
     def by_channel(self, factors: Array) -> Array:
         """One factor per output channel, in a shape that multiplies the kernel."""
@@ -165,12 +174,22 @@ class Conv(Weighted):
     Attributes:
         strides: vertical and horizontal.
         padding: `"same"`, `"valid"`, or zeros to add ((top, bottom), (left, right)).
+        dilation: distance of the pixels that it sees, vertically and horizontally.
     """
 
     tflite_name = "CONV_2D"
 
     strides: tuple[int, int] = (1, 1)
     padding: Padding = "same"
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Height and width of what it sees at once."""
+        tall, wide = (
+            (side - 1) * step + 1 for side, step in zip(self.kernel.shape, self.dilation, strict=False)
+        )
+        return tall, wide
 
     @property
     def sees_zeros(self) -> bool:  # type: ignore[override]
@@ -183,7 +202,8 @@ class Conv(Weighted):
 
         padding = self.padding
         explicit = padding.upper() if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
-        return tf.nn.conv2d(values[0], self.kernel, (1, *self.strides, 1), explicit) + self.bias
+        strides = (1, *self.strides, 1)
+        return tf.nn.conv2d(values[0], self.kernel, strides, explicit, dilations=self.dilation) + self.bias
 
     def ahead(self, layers: Any, name: str) -> Any:
         return (
@@ -195,7 +215,19 @@ class Conv(Weighted):
 
     def _options(self) -> dict[str, Any]:
         padding = self.padding if isinstance(self.padding, str) else "valid"
-        return {"kernel_size": self.kernel.shape[:2], "strides": self.strides, "padding": padding}
+        return {
+            "kernel_size": self.kernel.shape[:2],
+            "strides": self.strides,
+            "padding": padding,
+            "dilation_rate": self.dilation,
+        }
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        if self.dilation == (1, 1) or self.padding != "same":
+            return super().onnx(file, name, *tensors)
+        # ONNX Runtime has no integer convolution that is dilated and finds out its own padding
+        told = replace(self, padding=self._zeros(*file.shapes[self.inputs[0]][1:3]))
+        return Weighted.onnx(told, file, name, *tensors)
 
     def kernel_oihw(self) -> Array:
         return np.transpose(self.kernel, (3, 2, 0, 1)).copy()
@@ -206,6 +238,8 @@ class Conv(Weighted):
             "strides": list(self.strides),
             "group": len(self.grouped()),
         }
+        if self.dilation != (1, 1):
+            options["dilations"] = list(self.dilation)
         if isinstance(self.padding, str):
             return {**options, "auto_pad": "SAME_UPPER" if self.padding == "same" else "VALID"}
         (top, bottom), (left, right) = self.padding
@@ -213,18 +247,18 @@ class Conv(Weighted):
 
     def seen_at(self, x: Array, places: int, rng: np.random.Generator) -> Array:
         _, height, width, _ = x.shape
-        tall, wide = self.kernel.shape[:2]
+        (tall, wide), (high, broad) = self.kernel.shape[:2], self.reach
         (top, bottom), (left, right) = self._zeros(height, width)
         down, across = self.strides
-        rows = (height + top + bottom - tall) // down + 1
-        columns = (width + left + right - wide) // across + 1
+        rows = (height + top + bottom - high) // down + 1
+        columns = (width + left + right - broad) // across + 1
         total = rows * columns
         parts = []
         for image in x:
             chosen = rng.permutation(total)[:places] if places < total else np.arange(total)
             y, x_ = chosen // columns * down - top, chosen % columns * across - left
-            ys = y[:, np.newaxis, np.newaxis] + np.arange(tall)[:, np.newaxis]
-            xs = x_[:, np.newaxis, np.newaxis] + np.arange(wide)
+            ys = y[:, np.newaxis, np.newaxis] + self.dilation[0] * np.arange(tall)[:, np.newaxis]
+            xs = x_[:, np.newaxis, np.newaxis] + self.dilation[1] * np.arange(wide)
             inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
             patch = image[np.clip(ys, 0, height - 1), np.clip(xs, 0, width - 1)] * inside[..., np.newaxis]
             parts.append(patch.reshape(len(chosen), tall * wide, -1))
@@ -237,7 +271,7 @@ class Conv(Weighted):
         if self.padding == "valid":
             return (0, 0), (0, 0)
         sides = []
-        for size, kernel, stride in zip((height, width), self.kernel.shape[:2], self.strides, strict=True):
+        for size, kernel, stride in zip((height, width), self.reach, self.strides, strict=True):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides.append((total // 2, total - total // 2))
         return sides[0], sides[1]
@@ -255,7 +289,11 @@ class Depthwise(Conv):
         (x,), padding = values, self.padding
         if not isinstance(padding, str):
             x, padding = tf.pad(x, [(0, 0), *padding, (0, 0)]), "valid"
-        return tf.nn.depthwise_conv2d(x, self.kernel, (1, *self.strides, 1), padding.upper()) + self.bias
+        strides = (1, *self.strides, 1)
+        return (
+            tf.nn.depthwise_conv2d(x, self.kernel, strides, padding.upper(), dilations=self.dilation)
+            + self.bias
+        )
 
     def layer(self, layers: Any, name: str) -> Any:
         return layers.DepthwiseConv2D(name=name, **self._options())
@@ -269,6 +307,9 @@ class Depthwise(Conv):
     def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
         squares = np.asarray(self.kernel, np.float64) ** 2
         return np.asarray(squares.sum(axis=(0, 1, 3)) * weights * self.slope(samples))
+
+    def of_constant(self, values: Array) -> Array:
+        return np.asarray(values * self.kernel.astype(np.float64).sum(axis=(0, 1, 3)))
 
     def by_channel(self, factors: Array) -> Array:
         return factors[:, np.newaxis]

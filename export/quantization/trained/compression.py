@@ -84,6 +84,8 @@ def compress(
     facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
     pixels = calibration_images(images, facts)
     float_graph = fold(facts.model)
+    title = "pruning" if compression.sparsity else "weight clustering"
+    handover.check_trainable(float_graph, title)
     sizes = _channel_sizes(float_graph, compression)
     task = handover.Task(
         teacher=float_graph,
@@ -95,7 +97,7 @@ def compress(
         images=np.rint(pixels).astype(np.uint8),
         labels=labels,
     )
-    trained = handover.train(task, CHILD, title="pruning" if compression.sparsity else "weight clustering")
+    trained = handover.train(task, CHILD, title=title)
     return prepare(facts, pixels, graph=_scaled(trained, sizes), equalize=0.0, method=ROUNDED_ONLY)
 
 

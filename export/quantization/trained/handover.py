@@ -20,6 +20,7 @@ from keras_effnet.errors import ExportError
 
 from ..graph import Graph
 from ..ranges import Array
+from ..steps import Island
 from ..weighted import Weighted
 
 
@@ -41,16 +42,26 @@ class Task:
     labels: Array | None = None
 
 
+def check_trainable(graph: Graph, title: str) -> None:
+    """Make sure that a child can train a network, before anything takes minutes.
+
+    Raises:
+        ExportError: a step that `tensorflow_model_optimization` has no form of.
+    """
+    for step in graph:
+        if not step.trains:
+            what = step.what if isinstance(step, Island) else f"{step.name!r}, a {type(step).__name__}"
+            raise ExportError(
+                f"Expected layers that {title} is known for. Received: {what}. Use the recipe int8."
+            )
+
+
 def train(task: Task, module: str, *, title: str) -> Graph:
     """The student with trained kernels and biases; `run(folder)` of `module` is called in the child.
 
     Raises:
         ExportError: the child failed; what it printed stands above.
     """
-    if islands := task.student.islands:
-        raise ExportError(
-            f"Expected layers that {title} is known for. Received: {islands[0].what}. Use the recipe int8."
-        )
     if task.labels is not None and len(task.student.outputs) > 1:
         raise ExportError(
             f"Expected a network of one output for {title} with labels. Received: {len(task.student.outputs)} outputs. "

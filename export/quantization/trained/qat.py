@@ -16,12 +16,14 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, require
 
 from ...model_facts import ModelFacts, facts_of
+from ..fold import fold
 from ..graph import IntegerNetwork
 from ..layerwise import rounded
 from ..prepare import calibration_images, prepare
 from . import handover
 
 CHILD = "keras_effnet.export.quantization.trained.qat_child"
+TITLE = "quantization-aware training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,9 @@ def train(
         raise InvalidInputError(
             f"Expected one label for each of {len(pixels)} photographs. Received: {len(labels)}. Pass them in order."
         )
-    network = prepare(facts, pixels, equalize=equalize)
+    graph = fold(facts.model)
+    handover.check_trainable(graph, TITLE)
+    network = prepare(facts, pixels, equalize=equalize, graph=graph)
     ranges = {key: value.nudged for key, value in network.quantized.ranges.items()}
     task = handover.Task(
         teacher=network.reference,
@@ -76,6 +80,6 @@ def train(
         images=np.rint(pixels).astype(np.uint8),
         labels=labels,
     )
-    graph = handover.train(task, CHILD, title="quantization-aware training")
+    graph = handover.train(task, CHILD, title=TITLE)
     graph = graph.updated(*(rounded(step, network.quantized.ranges) for step in graph.weighted))
     return replace(network, quantized=replace(network.quantized, graph=graph))
