@@ -152,7 +152,9 @@ class _Walk:
                 self.ranges[step.name] = self.ranges[source]
             return
         copies = [source.integer for source in sources], [source.exact for source in sources]
-        result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
+        # the mean of some places spreads far more than that of all
+        taken = copies if isinstance(step, Mean) else [_some(values) for values in copies]
+        result, target = (np.asarray(evaluate(step, values, None)) for values in taken)
         self.ranges[step.name] = self._output_range(step, result, target)
 
     def _fit(self, step: Weighted, source: _Copies) -> Weighted:
