@@ -160,7 +160,7 @@ class _Walk:
     def _fit(self, step: Weighted, source: _Copies) -> Weighted:
         """New weights, then the ranges of the step's tensors."""
         fit = self._regression(step, source)
-        weights = self._weights(fit)
+        weights = self._weights(fit, one_place=source.exact.shape[1:3] == (1, 1))
         bias = reconstruction.best_bias(fit, weights) if self.method.weights != "keep" else fit.bias
         step = replace(step.with_grouped(weights), bias=bias.reshape(-1).astype(np.float32))
         self._activation_ranges(step, _flat(fit.inputs @ weights + bias), _flat(fit.targets))
@@ -183,8 +183,10 @@ class _Walk:
             relevance=relevance,
         )
 
-    def _weights(self, fit: reconstruction.Fit) -> Array:
-        weights = reconstruction.refit(fit) if self.method.weights == "refit" else fit.weights
+    def _weights(self, fit: reconstruction.Fit, *, one_place: bool) -> Array:
+        # a map of one place, as squeeze-and-excite has, is one sample of each photograph: too few to learn from
+        learns = self.method.weights == "refit" and not one_place
+        weights = reconstruction.refit(fit) if learns else fit.weights
         if self.method.rounding == "none":
             return weights
         if self.method.rounding == "compensated":
