@@ -35,16 +35,23 @@ def main() -> None:
     parser.add_argument("model", type=Path, help=".weights.h5 of a B0 backbone, or a .keras file")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--judge", type=Path, help="other photographs to judge, in folders or not")
-    parser.add_argument("--swap", action="store_true", help="let the odd places calibrate, the even ones judge")
-    parser.add_argument("--equalize", type=float, help="share of the swishes' values; default: the exporter's")
+    parser.add_argument(
+        "--swap", action="store_true", help="let the odd places calibrate, the even ones judge"
+    )
+    parser.add_argument(
+        "--equalize", type=float, help="share of the swishes' values; default: the exporter's"
+    )
     parser.add_argument("--recipes", nargs="+", default=["weight_int8", "int8"])
     parser.add_argument("--output-type", default="uint8", choices=("uint8", "int8", "float32"))
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
+    from keras_effnet.export.model_facts import facts_of
+
     model = opened(arguments.model)
-    pictures = read(arguments.photographs, model.input_shape[1])
+    size = facts_of(model).height
+    pictures = read(arguments.photographs, size)
     first, second = (1, 0) if arguments.swap else (0, 1)
-    judged = read(arguments.judge, model.input_shape[1]) if arguments.judge else pictures[second::2]
+    judged = read(arguments.judge, size) if arguments.judge else pictures[second::2]
     found = []
     print(
         f"| file | median dB | 5th percentile | worst | same nearest neighbour | same best | size | latency "
@@ -70,7 +77,7 @@ def opened(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False)
     from keras_effnet import EfficientNet
 
-    conventions = {"padding": "symmetric", "epsilon": 1e-5}
+    conventions: dict[str, Any] = {"padding": "symmetric", "epsilon": 1e-5}
     return EfficientNet("b0", weights=path, include_top=False, pooling="avg", **conventions)
 
 

@@ -27,11 +27,14 @@ from . import equalization
 from .accuracy import lift_until
 from .fold import UnsupportedModelError, fold
 from .graph import Graph, IntegerNetwork, map_sizes
+from .importance import by_photograph
 from .layerwise import Method, quantize
 from .ranges import PIXELS, Array
 
 TARGETS = ("tflite", "onnx")
-EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
+EQUALIZED_SHARE = (
+    0.42  # of the values that go through a swish: a B0 file then takes .6 of float32's time (docs/int8.md)
+)
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 3 << 30
 # ONNX Runtime's CPU kernels have no cheap form of an equalized swish, compute a plain one in two passes where
@@ -133,15 +136,13 @@ def _quantized(
     graph = equalization.absorb_preprocessing(graph)
     sizes = map_sizes(graph, images.shape[1:])
     images = _affordable(images, max(sizes.values()))
-    samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
-    weights = equalization.importance(graph, samples)
     if names := equalization.affordable(graph, sizes, equalize):
+        samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
+        weights = equalization.importance(graph, samples)
         graph = equalization.equalize_swishes(graph, samples, weights, names)
-        few = _some(images, SAMPLED_IMAGES // 2)
-        weights = equalization.importance(graph, equalization.sample(graph, few, per_channel=500))
-    del samples  # a gigabyte that the walk can use
-    release()
-    quantized = quantize(graph, images, weights, method)
+        del samples, weights  # a gigabyte that the walk can use
+        release()
+    quantized = quantize(graph, images, by_photograph(graph, images, sizes), method)
     return IntegerNetwork(
         reference=graph,
         quantized=quantized,
