@@ -18,7 +18,7 @@ run: $(INSTALLED)
 	$(BIN)/python examples/demo.py --out build/run
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbmake tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbmake tests notebooks
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not slow'

@@ -20,7 +20,7 @@ DEMO = ["scikit-image>=0.24"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbmake>=1.5", "nbstripout>=0.8", *DEMO]
 TEST = [
     "pytest>=8",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.7",
     "hypothesis>=6.100",
     "build",
     "import-linter>=2.5",

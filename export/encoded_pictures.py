@@ -1,6 +1,6 @@
 """Encoded pictures to pixels with TensorFlow's operators alone: what `load_image` does, inside a SavedModel.
 
-The decoders are the same libraries as Pillow's and give the same pixels. Around them stands what Pillow does
+TensorFlow is imported at the top: import this module late. The decoders are the same libraries as Pillow's and give the same pixels. Around them stands what Pillow does
 in Python: the size is read from the header before anything is decoded, EXIF turns the picture upright,
 transparent pixels are laid on white, and the crop is resized along one axis after the other, rounded between.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import tensorflow as tf
 
 from keras_effnet.pictures.decoding import ENOUGH_ROWS, GRAY_DEPTHS, MAX_PIXELS
 from keras_effnet.pictures.framing import Framing
@@ -21,18 +23,12 @@ _LUMA = (19595, 38470, 7471)  # of 65536: Pillow's weights of red, green and blu
 
 
 def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], tuple[Any, Any]]:
-    """A graph function from encoded pictures to pixels.
-
-    Args:
-        height, width: of the result.
-        framing: crop, interpolation and channels.
+    """A graph function from encoded pictures to pixels of this size, framed so.
 
     Returns:
         From strings `[N]` to (float32 `[N, height, width, channels]`, whole numbers 0–255; bool `[N]`: whether
         each could be decoded. The pixels of one that could not are zeros). N may be 0.
     """
-    import tensorflow as tf
-
     shape = (height, width, framing.channels)
 
     def nothing() -> Any:  # made where it is used, so that no graph holds what belongs to another
@@ -65,15 +61,11 @@ class _Bytes:
     """A file's bytes as numbers; beyond the end there are zeros."""
 
     def __init__(self, encoded: Any) -> None:
-        import tensorflow as tf
-
         self.content = tf.io.decode_raw(encoded, tf.uint8)
         self.count = tf.size(self.content, out_type=tf.int64)
         self._padded = tf.pad(self.content, [[0, 64]])  # headers are looked at whether they are there or not
 
     def _at(self, start: Any, length: int) -> Any:
-        import tensorflow as tf
-
         if isinstance(start, int):
             return self._padded[start : start + length]
         return tf.slice(self._padded, [tf.clip_by_value(start, 0, self.count)], [length])
@@ -87,14 +79,10 @@ class _Bytes:
         return self._number(start, [256**place for place in range(length)])
 
     def _number(self, start: Any, weights: list[int]) -> Any:
-        import tensorflow as tf
-
         return tf.reduce_sum(tf.cast(self._at(start, len(weights)), tf.int64) * weights)
 
     def have(self, start: Any, text: bytes) -> Any:
         """Whether `text` stands at `start`."""
-        import tensorflow as tf
-
         return tf.reduce_all(self._at(start, len(text)) == list(text))
 
     def first(self, text: bytes) -> Any:
@@ -106,8 +94,6 @@ class _Bytes:
         return self._hits(text)[-1]
 
     def _hits(self, text: bytes) -> Any:
-        import tensorflow as tf
-
         count = tf.maximum(self.count - len(text) + 1, 0)
         hits = tf.ones([count], tf.bool)
         for place, byte in enumerate(text):
@@ -118,8 +104,6 @@ class _Bytes:
 
 def _upright(encoded: Any, channels: int) -> Any:
     """One encoded picture as uint8 `[H, W, channels]`, upright and over white."""
-    import tensorflow as tf
-
     file = _Bytes(encoded)
     kinds = [
         (file.have(0, b"\xff\xd8\xff"), _jpeg),
@@ -141,8 +125,6 @@ def _upright(encoded: Any, channels: int) -> Any:
 
 def _if_true(condition: Any, value: Any, expected: str) -> Any:
     """`value`, which is computed only after the check."""
-    import tensorflow as tf
-
     with tf.control_dependencies([tf.debugging.Assert(condition, [f"Expected {expected}."])]):
         return tf.identity(value)
 
@@ -153,8 +135,6 @@ def _if_small(width: Any, height: Any, value: Any) -> Any:
 
 
 def _jpeg(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
-    import tensorflow as tf
-
     sides = tf.io.extract_jpeg_shape(encoded, output_type=tf.int64)
     encoded = _if_small(sides[1], sides[0], encoded)
     exif, progressive = _jpeg_segments(file)
@@ -171,8 +151,6 @@ def _jpeg(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
 
 def _missing_rows(picture: Any) -> Any:
     """The share of rows at the bottom that the decoder left gray."""
-    import tensorflow as tf
-
     empty = tf.reduce_all((picture == 127) | (picture == 128), axis=[1, 2])
     trailing = tf.reduce_sum(tf.math.cumprod(tf.cast(empty[::-1], tf.int32)))
     return tf.cast(trailing / tf.size(empty), tf.float32)
@@ -183,7 +161,6 @@ def _jpeg_segments(file: _Bytes) -> tuple[Any, Any]:
 
     The segments before the pixels are walked through.
     """
-    import tensorflow as tf
 
     def going_on(place: Any, exif: Any, progressive: Any) -> Any:
         del exif, progressive
@@ -201,8 +178,6 @@ def _jpeg_segments(file: _Bytes) -> tuple[Any, Any]:
 
 
 def _png(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
-    import tensorflow as tf
-
     encoded = _if_small(file.big(16, 4), file.big(20, 4), encoded)
     bits, is_gray = file.big(24, 1), file.big(25, 1) == 0
 
@@ -223,8 +198,6 @@ def _png(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
 
 def _from_deep_gray(values: Any) -> Any:
     """16-bit gray in 8 bits: the largest value tells how many bits are in use, as in `decode_picture`."""
-    import tensorflow as tf
-
     limits = tf.constant([2**bits - 1 for bits in GRAY_DEPTHS], tf.float64)
     wide = tf.cast(values, tf.float64)
     white = tf.reduce_min(tf.where(limits >= tf.reduce_max(wide), limits, limits[-1]))
@@ -232,8 +205,6 @@ def _from_deep_gray(values: Any) -> Any:
 
 
 def _over_white(rgba: Any) -> Any:
-    import tensorflow as tf
-
     wide = tf.cast(rgba, tf.float32)
     color, alpha = wide[..., :3], wide[..., 3:]
     mixed = (color * alpha + 255.0 * (255.0 - alpha)) / 255.0
@@ -242,8 +213,6 @@ def _over_white(rgba: Any) -> Any:
 
 def _bmp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     """Without compression, of 24 or 32 bits, or of 8 with a palette."""
-    import tensorflow as tf
-
     width, height = file.little(18, 4), file.little(22, 4)
     height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: from top to bottom
     header, bits = file.little(14, 4), file.little(28, 2)
@@ -265,8 +234,6 @@ def _bmp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
 
 def _webp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     """Not an animation: the decoder would decode all of it."""
-    import tensorflow as tf
-
     packed = file.little(21, 4)
     extended, lossless = file.have(12, b"VP8X"), file.have(12, b"VP8L")
     still = tf.logical_not(extended) | ((file.big(20, 1) & 2) == 0)
@@ -285,8 +252,6 @@ def _webp(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
 
 def _gif(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
     """The first picture, which must fill the canvas. The rest is cut off: the decoder would decode all of it."""
-    import tensorflow as tf
-
     width, height = file.little(6, 2), file.little(8, 2)
     control, picture, end = _first_of_gif(file)
     # its corner is at 0, 0 and its sides are those of the canvas
@@ -311,8 +276,6 @@ def _gif(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
 
 def _part(text: Any, start: Any, end: Any) -> Any:
     """The bytes from `start` to `end`; none where `start` lies outside."""
-    import tensorflow as tf
-
     start, end = tf.cast(start, tf.int64), tf.cast(end, tf.int64)
     inside = (start >= 0) & (start <= tf.cast(tf.strings.length(text), tf.int64))
     return tf.strings.substr(
@@ -321,15 +284,12 @@ def _part(text: Any, start: Any, end: Any) -> Any:
 
 
 def _replaced(text: Any, start: Any, new: bytes) -> Any:
-    import tensorflow as tf
-
     whole = tf.cast(tf.strings.length(text), tf.int64)
     return tf.strings.join([_part(text, 0, start), new, _part(text, start + len(new), whole)])
 
 
 def _first_of_gif(file: _Bytes) -> tuple[Any, Any, Any]:
     """Where a GIF's first picture stands, the control block before it (-1 for none), and where its data ends."""
-    import tensorflow as tf
 
     def palette_bytes(flags: Any) -> Any:
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), tf.constant(0, tf.int64))
@@ -363,8 +323,6 @@ def _first_of_gif(file: _Bytes) -> tuple[Any, Any, Any]:
 
 def _orientation(file: _Bytes, start: Any) -> Any:
     """The EXIF orientation 1-8 in the data that begins at `start`; 1 where there is none."""
-    import tensorflow as tf
-
     start = tf.where(file.have(start, b"Exif\0\0"), start + 6, start)
     little = file.have(start, b"II*\0")
     valid = (start >= 0) & (little | file.have(start, b"MM\0*"))
@@ -383,8 +341,6 @@ def _orientation(file: _Bytes, start: Any) -> Any:
 
 
 def _turned(picture: Any, orientation: Any) -> Any:
-    import tensorflow as tf
-
     def turn() -> Any:
         turned = tf.cond(orientation >= 5, lambda: tf.transpose(picture, [1, 0, 2]), lambda: picture)
         mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
@@ -401,8 +357,6 @@ def _square(picture: Any, height: int, width: int, framing: Framing) -> Any:
     It keeps `size / (size + margin)` of the shorter side. Pillow resizes rows first, except of tall pictures,
     where it would have to compute more, and rounds to whole numbers before it goes on with the other axis.
     """
-    import tensorflow as tf
-
     sides = tf.shape(picture)[:2]
     target = tf.constant([height, width], tf.float64)
     zoom = tf.reduce_max((target + framing.margin) / tf.cast(sides, tf.float64))

@@ -24,10 +24,6 @@ _DISK = re.compile(r"; (?P<said>[^;\[\n]+)")
 def converting(name: str, format_: str) -> Iterator[None]:
     """Within the block whatever a converter raises becomes an error of this package, in one line.
 
-    Args:
-        name: of the model.
-        format_: what it is converted to, for the message.
-
     Raises:
         ExportError: the converter failed. Errors of this package and of the system go through.
     """
@@ -63,14 +59,10 @@ def unknown_operators(name: str, format_: str, operators: Iterable[str]) -> Expo
 
 
 def write_out(archive: Any, path: Path) -> None:
-    """Write a SavedModel to a disk that may be full; what TensorFlow raises about the disk is an OSError, which `staged` understands.
-
-    Args:
-        archive: a `keras.export.ExportArchive` with its endpoints.
-        path: directory to create.
+    """Write a `keras.export.ExportArchive` to a disk that may be full.
 
     Raises:
-        OSError: the disk is full or failed; its text is what the system said.
+        OSError: the disk is full or failed, which `staged` understands; its text is what the system said.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Keras → ONNX: dynamic batch, no transposes inside, constants folded."""
+"""Keras → ONNX: dynamic batch, no transposes inside, constants folded; a batch at once or picture by picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
 from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
-from .onnx_batching import each_picture
 from .options import Options
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
@@ -33,6 +32,7 @@ PASSES = (
     "remove_identity",
     "remove_back_to_back",
 )
+_PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"  # inside the loop
 CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
 
@@ -153,12 +153,7 @@ def _without_copies() -> Iterator[None]:
 def _name_ends(proto: Any) -> None:
     """One name for the batch axis, and a stable name for the output."""
     graph = proto.graph
-    old = graph.output[0].name
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == old:
-                    names[index] = OUTPUT_NAME
+    _rename(graph, {graph.output[0].name: OUTPUT_NAME})
     graph.output[0].name = OUTPUT_NAME
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -207,3 +202,50 @@ def _annotate(proto: Any, facts: ModelFacts) -> None:
     if facts.labels:
         properties[LABELS_KEY] = json.dumps(list(facts.labels))
     onnx.helper.set_model_props(proto, properties)
+
+
+def each_picture(proto: Any) -> Any:
+    """A model with one input and one output, both batched, as a loop over its batch.
+
+    A runtime computes a batch layer by layer, so the maps of sixteen pictures travel through memory between
+    any two layers. A `Scan` computes one picture to its end before the next, which is faster on CPUs; a GPU
+    wants the whole batch at once.
+
+    Args:
+        proto: `onnx.ModelProto`; input `[N, ...]`, output `[N, classes]`.
+
+    Returns:
+        Another one with the same input and output. Weights lie inside the loop, where runtimes that
+        rearrange them look for them.
+    """
+    onnx = require("onnx", "onnx")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    outer = proto.graph
+    (given,), (taken,) = outer.input, outer.output
+    body = onnx.GraphProto()
+    body.name = "one_picture"
+    body.initializer.extend(outer.initializer)
+    body.initializer.append(helper.make_tensor(_AXIS, onnx.TensorProto.INT64, [1], [0]))
+    # the ends keep their names, now those of a batch of one
+    body.node.append(helper.make_node("Unsqueeze", [_PICTURE, _AXIS], [given.name]))
+    body.node.extend(outer.node)
+    body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [_RESULT]))
+    body.input.append(helper.make_tensor_value_info(_PICTURE, float32, _shape(given)[1:]))
+    body.output.append(helper.make_tensor_value_info(_RESULT, float32, _shape(taken)[1:]))
+    # names of an inner graph must not hide those of the outer one
+    _rename(body, {given.name: f"{given.name}/one", taken.name: f"{taken.name}/one"})
+    loop = helper.make_node("Scan", [given.name], [taken.name], name="pictures", num_scan_inputs=1, body=body)
+    graph = helper.make_graph([loop], outer.name, [given], [taken])
+    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+
+
+def _shape(value: Any) -> list[int | str | None]:
+    return [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    """Other names for some tensors, wherever nodes read or make them."""
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for index, name in enumerate(values):
+                values[index] = names.get(name, name)

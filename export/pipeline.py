@@ -123,12 +123,9 @@ def check_paths(paths: Sequence[Path], *, overwrite: bool) -> None:
 def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> list[Artefact]:
     """Export, verify, time, and only then put the artefacts under their final names.
 
-    Args:
-        job: what to do.
-        progress: called with the name of each step as it begins.
-
     Returns:
-        One `Artefact` for each target, in their order; the failed ones too.
+        One `Artefact` for each target, in their order; the failed ones too. `progress` is called with the name
+        of each step as it begins.
 
     Raises:
         InvalidInputError: a path that exists, an option that no target follows, or calibration that cannot

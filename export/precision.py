@@ -19,9 +19,6 @@ FLOATS = ("float16", "bfloat16", "float64")  # what a layer may compute in inste
 def in_float32(model: Any) -> Any:
     """The model itself if all of it computes in float32, else a copy that does, with the same weights.
 
-    Args:
-        model: a built Keras model, possibly with models inside.
-
     Raises:
         ExportError: a model of another precision that Keras cannot clone.
     """

@@ -8,7 +8,6 @@ from typing import Any
 
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .encoded_pictures import batch_decoder
 from .failures import converting, write_out
 from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
 from .options import Options
@@ -36,6 +35,8 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
     """
     import keras
     import tensorflow as tf
+
+    from .encoded_pictures import batch_decoder
 
     model = facts.model
     shape = (None, facts.height, facts.width, facts.channels)

@@ -71,7 +71,6 @@ class Target:
     Attributes:
         format: `saved_model`, `tflite` or `onnx`.
         recipe: which numbers it computes with.
-        purpose: what it is for, in a few words.
         write: what writes it: takes the facts of a model, a path that does not exist yet, the options and
             the calibration photographs.
         tolerance: how close to the model it must come.
@@ -85,7 +84,6 @@ class Target:
 
     format: str
     recipe: str
-    purpose: str
     write: Writer
     tolerance: Tolerance
     suffix: str = ""
@@ -101,111 +99,61 @@ class Target:
 
 
 _LAID_OUT, _ENDS, _SHARED = (
-    {"layout", "batching"},
-    {"input_type", "output_type"},
-    {"min_agreement", "network"},
+    frozenset({"layout", "batching"}),
+    frozenset({"input_type", "output_type"}),
+    frozenset({"min_agreement", "network"}),
 )
+_saved_model = partial(Target, format=SAVED_MODEL)
 _tflite = partial(Target, format=TFLITE, suffix=".tflite", modules=_TFLITE, tolerance=INTEGER)
-_integer_tflite = partial(_tflite, integer=True, modules=_TFLITE_INTEGER, options=frozenset(_ENDS))
+_integer_tflite = partial(_tflite, integer=True, modules=_TFLITE_INTEGER, options=_ENDS)
 _trained_tflite = partial(_integer_tflite, modules=_TFLITE_TRAINED)
-_onnx = partial(Target, format=ONNX, suffix=".onnx", modules=_ONNX, options=frozenset(_LAID_OUT))
+_onnx = partial(Target, format=ONNX, suffix=".onnx", modules=_ONNX, options=_LAID_OUT)
 
 _ROWS = (
-    Target(
-        format=SAVED_MODEL,
-        recipe="float32",
-        purpose="TensorFlow Serving; pixels or JPEG bytes in",
-        write=saved_model.write,
-        tolerance=FLOAT32,
-    ),
-    _tflite(
-        recipe="float32",
-        purpose="phones: exact, the reference for the others",
-        write=tflite.write_float32,
-        tolerance=FLOAT32,
-    ),
-    _tflite(
-        recipe="float16",
-        purpose="phones with a GPU: half the size, practically exact",
-        write=tflite.write_float16,
-        tolerance=FLOAT16,
-    ),
-    _tflite(
-        recipe="weight_int8",
-        purpose="small downloads: a quarter of the size, computes in float",
-        write=tflite.write_weight_int8,
-        modules=_TFLITE_QUANTIZED,
-    ),
+    # TensorFlow Serving; pixels or JPEG bytes in
+    _saved_model(recipe="float32", write=saved_model.write, tolerance=FLOAT32),
+    # phones: exact, the reference for the others
+    _tflite(recipe="float32", write=tflite.write_float32, tolerance=FLOAT32),
+    # phones with a GPU: half the size, practically exact
+    _tflite(recipe="float16", write=tflite.write_float16, tolerance=FLOAT16),
+    # small downloads: a quarter of the size, computes in float
+    _tflite(recipe="weight_int8", write=tflite.write_weight_int8, modules=_TFLITE_QUANTIZED),
+    # phones without a GPU, NPUs: a quarter of the size, integer only
     _integer_tflite(
-        recipe="int8",
-        purpose="phones without a GPU, NPUs: a quarter of the size, integer only",
-        write=tflite.write_int8,
-        prepare=tflite.prepare_int8,
-        options=frozenset(_ENDS | _SHARED),
+        recipe="int8", write=tflite.write_int8, prepare=tflite.prepare_int8, options=_ENDS | _SHARED
     ),
-    _integer_tflite(
-        recipe="int16x8",
-        purpose="NPUs with 16-bit activations; an accuracy reference, slow on CPUs",
-        write=tflite.write_int16x8,
-        options=frozenset(),
-    ),
-    _trained_tflite(
-        recipe="int8_qat",
-        purpose="as int8, and trained in integers for some minutes",
-        write=tflite.write_int8_qat,
-    ),
-    _trained_tflite(
-        recipe="int8_pruned",
-        purpose="as int8, with zeros among the weights: compresses further",
-        write=tflite.write_int8_pruned,
-    ),
-    _trained_tflite(
-        recipe="int8_clustered",
-        purpose="as int8, with few different weights: compresses further",
-        write=tflite.write_int8_clustered,
-    ),
-    _onnx(
-        recipe="float32",
-        purpose="servers: ONNX Runtime, OpenVINO, TensorRT",
-        write=onnx_model.write_float32,
-        tolerance=FLOAT32,
-    ),
-    _onnx(
-        recipe="float16",
-        purpose="servers: half the size, as fast as float32",
-        write=onnx_model.write_float16,
-        tolerance=FLOAT16,
-    ),
+    # NPUs with 16-bit activations; an accuracy reference, slow on CPUs
+    _integer_tflite(recipe="int16x8", write=tflite.write_int16x8, options=frozenset()),
+    # as int8, and trained in integers for some minutes; with zeros, or with few values, among the weights
+    _trained_tflite(recipe="int8_qat", write=tflite.write_int8_qat),
+    _trained_tflite(recipe="int8_pruned", write=tflite.write_int8_pruned),
+    _trained_tflite(recipe="int8_clustered", write=tflite.write_int8_clustered),
+    # servers: ONNX Runtime, OpenVINO, TensorRT
+    _onnx(recipe="float32", write=onnx_model.write_float32, tolerance=FLOAT32),
+    # half the size, as fast as float32
+    _onnx(recipe="float16", write=onnx_model.write_float16, tolerance=FLOAT16),
+    # a quarter of the size, integer convolutions
     _onnx(
         recipe="int8",
-        purpose="servers: a quarter of the size, integer convolutions",
         write=onnx_model.write_int8,
         prepare=onnx_model.prepare_int8,
         integer=True,
         tolerance=INTEGER,
-        options=frozenset(_LAID_OUT | _SHARED),
+        options=_LAID_OUT | _SHARED,
         modules=_ONNX_INTEGER,
     ),
 )
 TARGETS: dict[str, Target] = {row.name: row for row in _ROWS}
 
-# which targets an option is about, and the words for it; of these, a target may still not follow it
-_ABOUT: dict[str, tuple[Callable[[Target], bool], str]] = {
-    "layout": (lambda row: row.format == ONNX, "layout with ONNX files"),
-    "batching": (lambda row: row.format == ONNX, "batching with ONNX files"),
-    "min_agreement": (
-        lambda row: row.integer,
-        "min_agreement with recipe 'int8', the one that can promise it",
-    ),
-    "network": (lambda row: row.integer, "a prepared network with recipe 'int8'"),
-    "input_type": (
-        lambda row: row.format == TFLITE and row.integer,
-        "input_type with integer TFLite files ('int16x8' has int16 at both ends)",
-    ),
-    "output_type": (
-        lambda row: row.format == TFLITE and row.integer,
-        "output_type with integer TFLite files ('int16x8' has int16 at both ends)",
-    ),
+# option → formats that it is about, or their integer files alone, in words; a target may still not follow it
+_AT_ENDS = "with integer TFLite files ('int16x8' has int16 at both ends)"
+_ABOUT = {
+    "layout": ({ONNX}, False, "layout with ONNX files"),
+    "batching": ({ONNX}, False, "batching with ONNX files"),
+    "min_agreement": ({TFLITE, ONNX}, True, "min_agreement with recipe 'int8', the one that can promise it"),
+    "network": ({TFLITE, ONNX}, True, "a prepared network with recipe 'int8'"),
+    "input_type": ({TFLITE}, True, f"input_type {_AT_ENDS}"),
+    "output_type": ({TFLITE}, True, f"output_type {_AT_ENDS}"),
 }
 # endings by which readers know a format: another one under them would not be found again
 _ENDINGS = {
@@ -263,8 +211,8 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
             "Expected either a prepared network or min_agreement. Received: both. Pass min_agreement to prepare()."
         )
     for name in options.asked:
-        is_about, words = _ABOUT[name]
-        about = [row for row in targets if is_about(row)] or targets
+        formats, integer, words = _ABOUT[name]
+        about = [row for row in targets if row.format in formats and row.integer >= integer] or targets
         refused = [row.name for row in about if name not in row.options]
         if refused:
             value = getattr(options, name)
@@ -275,11 +223,7 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
 
 
 def check_path(target: Target, path: str | os.PathLike[str]) -> None:
-    """Make sure that the ending of a path does not promise another format.
-
-    Raises:
-        InvalidInputError: it does.
-    """
+    """Make sure that the ending of a path does not promise another format."""
     ending = Path(path).suffix.lower()
     promised = _ENDINGS.get(ending, target.format)
     if promised != target.format:
@@ -312,16 +256,8 @@ def write_artefact(
 ) -> Path:
     """Write one artefact, whole or not at all; its options and path are checked already.
 
-    Args:
-        target: what to write.
-        facts: of the model.
-        path: file or folder to create.
-        options: those that the target does not follow are left alone.
-        calibration: photographs, for integer targets without a prepared network.
-        overwrite: replace what is there.
-
-    Returns:
-        The path.
+    Options that the target does not follow are left alone. An integer target takes photographs, or a prepared
+    network among the options.
 
     Raises:
         InvalidInputError: an integer target without photographs, or a path that is taken.

@@ -36,11 +36,7 @@ _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 
 def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
-    """The float32 file of a model, with a batch of one.
-
-    Args:
-        model: a Keras model that computes in float32.
-        shape: of one picture, (height, width, channels).
+    """The float32 file of a Keras model, with a batch of one picture of this (height, width, channels).
 
     Raises:
         ExportError: the converter failed, or the folder for temporary files is full.
@@ -67,13 +63,7 @@ def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
 
 
 def write(content: bytes, path: Path, facts: ModelFacts) -> None:
-    """Write a TFLite model with its metadata and labels.
-
-    Args:
-        content: the bare model.
-        path: where to.
-        facts: what it is.
-    """
+    """Write a bare TFLite model with its metadata and labels."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 

@@ -57,17 +57,9 @@ def latency(
 def median_latencies_ms(
     runners: Sequence[Runner], images: npt.NDArray[Any], *, rounds: int = ROUNDS
 ) -> list[float]:
-    """Median time of one call, for each artefact.
+    """Median time of one call with `images`, in milliseconds, for each artefact; each is timed `rounds` times.
 
     The artefacts take turns, so a machine that slows down slows all of them.
-
-    Args:
-        runners: open artefacts.
-        images: what to call them with, `[N, H, W, C]`.
-        rounds: how often each is timed, after a warm-up.
-
-    Returns:
-        Milliseconds per call, in the order of `runners`.
     """
     times: list[list[float]] = [[] for _ in runners]
     for turn in range(WARM_UP + rounds):
@@ -80,15 +72,7 @@ def median_latencies_ms(
 
 
 def example_pixels(runner: Runner, batch: int = 1, *, size: int | None = None) -> npt.NDArray[np.uint8]:
-    """Pictures to time an artefact with: any will do, the arithmetic is the same.
-
-    Args:
-        runner: an open artefact.
-        batch: how many.
-        size: side in pixels, for an artefact that takes any.
-
-    Returns:
-        uint8 `[batch, H, W, C]`.
+    """Pictures to time an artefact with, uint8 `[batch, H, W, C]`: any will do, the arithmetic is the same.
 
     Raises:
         InvalidInputError: an artefact that takes any size and no `size`, or one of another size.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, VerificationError
+from keras_effnet.errors import InvalidInputError, VerificationError, counted
 from keras_effnet.pictures.reading import check_pixels
 
 from .precision import in_float32, plain_keras
@@ -77,7 +77,7 @@ class Report:
         """
         if not self.ok:
             raise VerificationError(
-                f"Expected {self.file!r} ({self.recipe}) to agree with its model on {self.images} pictures. "
+                f"Expected {self.file!r} ({self.recipe}) to agree with its model on {counted(self.images, 'picture')}. "
                 f"{' '.join(self.failures)} Do not use this file.",
                 self,
             )
@@ -262,7 +262,8 @@ def _too_few(required: float, images: int) -> str:
     enough = math.ceil(CONFIDENT**2 * required / (1 - required))
     if images >= enough:
         return ""
-    return f" {images} pictures are few to judge a share by: verify on {enough} or more."
+    few = f"{counted(images, 'picture')} {'is' if images == 1 else 'are'} few"
+    return f" {few} to judge a share by: verify on {enough} or more."
 
 
 def _as_array(images: Any) -> Any:

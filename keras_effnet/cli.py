@@ -31,6 +31,7 @@ from keras_effnet.commands import (
     train,
     verify,
 )
+from keras_effnet.commands.printing import INTERRUPTED
 from keras_effnet.errors import EffNetError, EffNetWarning, VerificationError
 from keras_effnet.system.files import system_said
 from keras_effnet.system.signals import not_swallowed
@@ -48,7 +49,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     train,
     pretrain,
 )
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE = 1, 2
 EXIT_CODES = """exit codes:
   0  done
   1  finished, but an artefact failed verification or a picture could not be read

@@ -18,8 +18,9 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Any
 
 
 class EffNetError(Exception):
@@ -75,12 +76,16 @@ def unknown_name(kind: str, given: object, known: Iterable[str]) -> InvalidInput
     return InvalidInputError(f"Expected {kind} to be one of {', '.join(names)}. Received: {given!r}.{hint}")
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or raise with the pip line that installs it.
+def check_values(record: object, names: Iterable[str], fits: Callable[[Any], bool], expected: str) -> None:
+    """Make sure that numbers of a record, of these names, are as expected; None stands for no number."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and not fits(value):
+            raise InvalidInputError(f"Expected {name} {expected}. Received: {value!r}.")
 
-    Args:
-        module: dotted name of the module to import.
-        extra: the extra of this distribution that brings it.
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import a module, dots in its name or not, or raise with the pip line that installs it.
 
     Raises:
         MissingExtraError: the module is not installed.
@@ -95,11 +100,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def require_installed(module: str, extra: str) -> None:
-    """Make sure that `module` is there without the seconds that importing it takes.
-
-    Args:
-        module: name of a top-level module.
-        extra: the extra of this distribution that brings it.
+    """Make sure that a top-level module is there without the seconds that importing it takes.
 
     Raises:
         MissingExtraError: the module is not installed.
@@ -113,3 +114,8 @@ def _missing(module: str, extra: str) -> MissingExtraError:
         f"Expected the package {module!r} to be installed; it is not. "
         f"Install it with: pip install 'keras-effnet[{extra}]'"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 photograph`, `3 photographs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

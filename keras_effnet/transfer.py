@@ -29,13 +29,17 @@ from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.builder import check_activation, check_rate, is_whole
 from keras_effnet.network.conventions import Preprocessing
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant, get_variant
+from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
 from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
 from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
 
 __all__ = ["blocks", "classifier", "freeze", "labels_of", "reset_classifier", "unfreeze"]
 
-_STEM = "stem_conv"
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _PART = re.compile(
     r"(?P<block>block\d+[a-z]+)_(expand_conv|expand_bn|expand_activation|dwconv_pad|dwconv|bn|activation|"
     r"se_[a-z]+|project_conv|project_bn|drop|add)"
@@ -93,8 +97,8 @@ def classifier(
     chosen = get_variant(variant)
     names, count = _names_and_outputs(classes, labels)
     activation = _activation(classifier_activation, count)
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
+    rate = chosen.dropout if dropout_rate is None else dropout_rate
+    check_rate("dropout_rate", rate)
     side = chosen.resolution
     backbone = EfficientNet(
         chosen,
@@ -105,7 +109,6 @@ def classifier(
         drop_connect_rate=drop_connect_rate,
         preprocessing=preprocessing,
     )
-    rate = chosen.dropout if dropout_rate is None else dropout_rate
     x = _head(backbone.output, count, rate, activation, names, crop_margin)
     model = keras.Model(backbone.input, x, name=name or chosen.title.lower())
     if weights is not None:
@@ -150,10 +153,9 @@ def reset_classifier(
         )
     names, count = _names_and_outputs(classes, labels)
     activation = _activation(classifier_activation, count)
-    if dropout_rate is not None:
-        check_rate("dropout_rate", dropout_rate)
-    else:
+    if dropout_rate is None:
         dropout_rate = next((layer.rate for layer in model.layers if layer.name.endswith("top_dropout")), 0.2)
+    check_rate("dropout_rate", dropout_rate)
     pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", data_format="channels_last")(ends[0].output)
     x = _head(pooled, count, dropout_rate, activation, names, framing_of(model).margin)
     return keras.Model(model.input, x, name=name or model.name)
@@ -341,8 +343,8 @@ def _backbones(containers: tuple[Any, ...]) -> Iterator[_Backbone]:
     (those of EfficientNetV2 have not), and a last convolution.
     """
     layers = {layer.name: layer for layer in containers[-1].layers}
-    for stem in (name for name in layers if name.endswith(_STEM)):
-        prefix = stem.removesuffix(_STEM)  # two networks in one graph need names that differ
+    for stem in (name for name in layers if name.endswith(STEM_LAYER)):
+        prefix = stem.removesuffix(STEM_LAYER)  # two networks in one graph need names that differ
         placed = []
         for name, layer in layers.items():
             match = _PART.fullmatch(name.removeprefix(prefix)) if name.startswith(prefix) else None

@@ -8,9 +8,34 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import SHARED, build_nano, randomize
+from material import SHARED, build_nano, randomize, slim_variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+# The files that take longest, first: no worker is then left alone with one of them in the end. `make test` hands
+# out whole files in this order.
+LONGEST = (
+    "test_trained.py",
+    "test_hosts.py",
+    "test_cli.py",
+    "test_train.py",
+    "test_int8_files.py",
+    "test_pretrain.py",
+    "test_builder.py",
+    "test_ends.py",
+    "test_keras_models.py",
+    "test_search.py",
+    "test_export.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks and the longest files come first; within a file the order stays."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: -1 if item.path.suffix == ".ipynb" else places.get(item.path.name, len(places))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +93,19 @@ def tiny(tiny_variant: Any) -> Any:
 
     keras.utils.set_random_seed(7)
     model = EfficientNet(tiny_variant, weights=None, classes=7)
+    randomize(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def slim() -> Any:
+    """The first three of B0's blocks at 32 px with seven classes, for tests whose cost grows with every layer."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    keras.utils.set_random_seed(7)
+    model = EfficientNet(slim_variant(), weights=None, classes=7)
     randomize(model)
     return model
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,27 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+def slim_variant() -> Any:
+    """The first three of B0's blocks at 32 px: every kind of layer, and little to trace and to compile."""
+    from keras_effnet.network.table import EFFICIENTNET_B0
+    from keras_effnet.network.variants import Variant
+
+    baseline = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2])
+    scale: dict[str, Any] = {"width": 1.0, "depth": 1.0, "resolution": 32, "dropout": 0.1}
+    return Variant(name="slim", title="Slim", baseline=baseline, **scale)
+
+
+def outputs(model: Any, pixels: Any) -> Any:
+    """What a Keras or tf_keras model gives for a batch, without compiling it: that would cost far more."""
+    return model(pixels, training=False).numpy()
+
+
+def needs_keras_alone(path: Path) -> bool:
+    """Whether a `.keras` file names nothing of this package; `test_builder.py` loads such a file without it."""
+    with zipfile.ZipFile(path) as file:
+        return b"keras_effnet" not in file.read("config.json")
 
 
 def randomize(model: Any, seed: int = 0) -> None:

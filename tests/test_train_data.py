@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -278,8 +279,8 @@ def test_settings_refuse_values_out_of_range(values: dict[str, Any], message: st
 
 
 def test_settings_survive_json() -> None:
-    settings = Settings(data="x", classes=("a", "b"), mixup=0.2)
-    assert Settings.from_dict(settings.to_dict()) == settings
+    settings = Settings(data="x", classes=("a", "b"), mixup=0.2, preprocessing=((0.4,), (0.2,)))
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -> None:
@@ -414,7 +415,7 @@ def test_gray_of_twelve_bits_is_learned_as_bright_as_it_is_and_told(tmp_path: Pa
 DROPPED = """
 import gc, sys, time
 import numpy as np, tensorflow as tf
-from keras_effnet.pictures.datasets import dataset_of
+from keras_effnet.pictures.prefetching import dataset_of
 
 def make():
     for number in range(40):

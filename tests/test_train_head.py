@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.train import head
-from keras_effnet.train.head import affordable, solve_head
+from keras_effnet.train.head import Lesson, solve_head
 
 
 def features(classes: int, count: int, seed: int, *, noise: float = 1.0) -> tuple[Any, Any]:
@@ -30,7 +30,7 @@ def probabilities(kernel: Any, bias: Any, rows: Any) -> Any:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_solved_head_is_where_the_gradient_vanishes(classes: int) -> None:
     (rows, labels), validation = features(classes, 200, 0), features(classes, 100, 1)
-    kernel, bias, tried = solve_head([rows], labels, validation, classes=classes, class_weights=None)
+    kernel, bias, tried = solve_head(Lesson(views=[rows], labels=labels, validation=validation), classes)
     assert (kernel.shape, bias.shape) == ((24, classes), (classes,))
     found = probabilities(kernel, bias, validation[0])
     assert np.mean(found.argmax(1) == validation[1]) == max(
@@ -47,9 +47,8 @@ def test_solved_head_is_drawn_the_more_to_zero_the_noisier_the_features() -> Non
     chosen = []
     for noise in (0.5, 4.0):
         rows, labels = features(4, 60, 0, noise=noise)
-        *_, tried = solve_head(
-            [rows], labels, features(4, 400, 1, noise=noise), classes=4, class_weights=None
-        )
+        validation = features(4, 400, 1, noise=noise)
+        *_, tried = solve_head(Lesson(views=[rows], labels=labels, validation=validation), 4)
         chosen.append(tried["strength"][int(np.argmin(tried["val_loss"]))])
     assert chosen[1] < chosen[0]
 
@@ -61,7 +60,8 @@ def test_class_weights_let_a_rare_class_count() -> None:
     validation = features(2, 400, 1, noise=2.0)
     recall = []
     for weights in (None, np.array([1.0, 10.0], np.float32)):
-        kernel, bias, _ = solve_head([rows], labels, validation, classes=2, class_weights=weights)
+        lesson = Lesson(views=[rows], labels=labels, validation=validation, class_weights=weights)
+        kernel, bias, _ = solve_head(lesson, 2)
         found = probabilities(kernel, bias, validation[0]).argmax(1)
         recall.append(float(np.mean(found[validation[1] == 1] == 1)))
     assert recall[1] > recall[0] + 0.1
@@ -71,14 +71,15 @@ def test_head_is_trained_in_batches_when_solving_would_take_long(monkeypatch: py
     import keras
 
     (rows, labels), validation = (features(3, 90, seed, noise=0.5) for seed in (0, 1))
-    assert affordable([rows], 3) and not affordable([np.broadcast_to(np.float32(0), (10**6, 1280))], 10)
+    lesson = Lesson(views=[rows], labels=labels, validation=validation)
+    many = Lesson(views=[np.broadcast_to(np.float32(0), (10**6, 1280))], labels=labels, validation=validation)
+    assert lesson.affordable(3) and not many.affordable(10)
     image = keras.Input((24,))
     model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="predictions")(image))
-    arguments: dict[str, Any] = {"class_weights": None, "epochs": 40, "seed": 0}
-    solved = head.train_head(model, [rows], labels, validation, **arguments)
+    solved = head.train_head(model, lesson, epochs=40, seed=0)
     exact = model.get_weights()
     monkeypatch.setattr(head, "AFFORDABLE", 0)
-    trained = head.train_head(model, [rows], labels, validation, **arguments)
+    trained = head.train_head(model, lesson, epochs=40, seed=0)
     assert "strength" in solved and "loss" in trained
     # both are regressions on the same features
     assert np.mean((rows @ exact[0] + exact[1]).argmax(1) == model.predict(rows, verbose=0).argmax(1)) > 0.9

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keras_effnet.commands.verify import _show
+from keras_effnet.commands.verify import show
 from keras_effnet.export.verify import Report
 
 
@@ -31,7 +31,7 @@ def _report(agreeing: int, images: int, recipe: str = "int8", near_ties: int = 0
 def test_verify_says_what_its_photographs_show_of_an_integer_file(
     agreeing: int, images: int, shown: str, capsys: Any
 ) -> None:
-    _show([_report(agreeing, images)], as_json=False)
+    show([_report(agreeing, images)], as_json=False)
     first, second = capsys.readouterr().out.splitlines()
     assert f"same class in {agreeing} of {images} photographs" in first
     assert f"an agreement of at least {shown} (95 % confidence)" in second
@@ -46,16 +46,16 @@ def test_verify_says_what_its_photographs_show_of_an_integer_file(
     ],
 )
 def test_verify_tells_which_disagreements_are_near_ties(near_ties: int, said: str, capsys: Any) -> None:
-    _show([_report(6, 8, near_ties=near_ties)], as_json=False)
+    show([_report(6, 8, near_ties=near_ties)], as_json=False)
     assert f"same class in 6 of 8 photographs {said}, SQNR" in capsys.readouterr().out
 
 
 def test_verify_compares_float_files_by_their_numbers(capsys: Any) -> None:
-    _show([_report(8, 8, "float32")], as_json=False)
+    show([_report(8, 8, "float32")], as_json=False)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_verify_tells_programs_what_its_photographs_show(capsys: Any) -> None:
-    _show([_report(8, 8)], as_json=True)
+    show([_report(8, 8)], as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert row["ok"] and row["shown_agreement"] == pytest.approx(0.747, abs=1e-3)

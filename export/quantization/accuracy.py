@@ -58,14 +58,7 @@ class Sensitivity:
 
 
 def sensitivity(network: IntegerNetwork) -> Sensitivity:
-    """Measure each step of a network on its own.
-
-    Args:
-        network: from `prepare`.
-
-    Returns:
-        The signal to noise ratio of the logits for each step.
-    """
+    """Measure each step of a network from `prepare` on its own: the signal to noise of the logits."""
     few = network.images[:: max(1, len(network.images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
     goal = network.logits(few, integer=False)
     found: dict[str, float] = {}
@@ -94,13 +87,8 @@ def sqnr_db(goal: Array, values: Array) -> float:
 def lift_until(network: IntegerNetwork, images: Array, wanted: float) -> IntegerNetwork:
     """Lift the most sensitive steps to float until a network agrees with the float one.
 
-    Args:
-        network: from the other photographs.
-        images: held-out photographs.
-        wanted: share of them on which the best class must be the float model's.
-
-    Returns:
-        The network; its `lifted` and `agreement` say what it took.
+    The share `wanted` of the held-out photographs must have the float model's best class. The network's `lifted`
+    and `agreement` say what it took.
 
     Raises:
         ExportError: half of the steps in float is still not enough.

@@ -22,15 +22,10 @@ UNSIGNED = 128  # lies between the integers of int8 and those of uint8 that mean
 def with_ends(content: bytes, input_type: str, output_type: str) -> bytes:
     """An int8-to-int8 file with the ends that were asked for: one operator more for each that differs.
 
-    Args:
-        content: the file.
-        input_type: `"uint8"` (scale 1, zero point 0: pixels as they are) or `"int8"` (pixel - 128).
-        output_type: `"uint8"` or `"int8"`, or `"float32"` (the last softmax runs on dequantized logits).
-            Probabilities have the scale 1/256 and the zero point 0, as int8 -128. Logits, embeddings and
-            maps have those of the calibration, the same scale in both types.
-
-    Returns:
-        The file.
+    The input is `"uint8"` (scale 1, zero point 0: pixels as they are) or `"int8"` (pixel - 128), the output
+    `"uint8"` or `"int8"`, or `"float32"` (the last softmax runs on dequantized logits). Probabilities have the
+    scale 1/256 and the zero point 0, as int8 -128. Logits, embeddings and maps have those of the calibration,
+    the same scale in both types.
     """
     ends = {"uint8": uint8_output, "float32": float_output}
     if input_type == "uint8":

@@ -81,14 +81,7 @@ class Graph:
         return replace(self, steps=rest).updated(*readers)
 
     def walk(self, value_of: Callable[[Step, list[Value]], Value]) -> Iterator[tuple[Step, Value]]:
-        """Compute a value for every step, in order.
-
-        Args:
-            value_of: the value of a step, given those of the steps it reads.
-
-        Yields:
-            Each step with its value. Values are forgotten after their last use.
-        """
+        """Compute a value for every step from those of the steps it reads, in order; they are forgotten after their last use."""
         last_use = {name: step.name for step in self for name in step.inputs}
         values: dict[str, Value] = {}
         for step in self:
@@ -190,10 +183,10 @@ class InIntegers:
         value = operator.tensorflow(*values)
         if operator.fixed and self.in_integers:
             return tf.minimum(tf.round(value * SIGMOID_STEPS), SIGMOID_STEPS - 1) / SIGMOID_STEPS
-        return value if tensor is None else rounded(value, self.ranges.get(key_of(self.name, tensor)))
+        return value if tensor is None else held(value, self.ranges.get(key_of(self.name, tensor)))
 
 
-def rounded(x: Any, chosen: Range | None) -> Any:
+def held(x: Any, chosen: Range | None) -> Any:
     """`x` as its integer tensor holds it; unchanged when the tensor has no range (it stays float)."""
     import tensorflow as tf
 
@@ -206,14 +199,9 @@ def rounded(x: Any, chosen: Range | None) -> Any:
 def activate_samples(
     activation: Activation, name: str, u: Array, ranges: Ranges, seen: dict[str, Array] | None = None
 ) -> Array:
-    """An activation in integers, for samples of what enters it, in NumPy.
+    """The activation of the step `name` in integers, for samples `[values, channels]` of what enters it, in NumPy.
 
-    Args:
-        activation: of the step `name`.
-        name: of the step.
-        u: samples `[values, channels]`.
-        ranges: as far as they are known; tensors without one are not rounded.
-        seen: takes each tensor before it is rounded.
+    Tensors without a range are not rounded; `seen` takes each tensor before it is.
     """
 
     def hold(value: Array, tensor: str) -> Array:
@@ -244,17 +232,12 @@ def run(
     batch: int = 8,
     keep: Callable[[str], bool] | None = None,
 ) -> dict[str, Array]:
-    """Run a graph on pictures.
+    """Run a graph on pictures, float32 `[N, H, W, C]`, 0–255; arrays by step name, with all pictures.
 
     Args:
-        graph: the network.
-        images: float32 `[N, H, W, C]`, 0–255.
         ranges: None to compute in float, else the integer tensors' ranges.
         batch: pictures at a time.
         keep: which tensors to return besides the output; default none.
-
-    Returns:
-        Arrays by step name, with all pictures.
     """
     collected: dict[str, list[Array]] = {}
     for start in range(0, len(images), batch):
@@ -275,7 +258,7 @@ def _walk(graph: Graph, images: Array, ranges: Ranges | None) -> Iterator[tuple[
 
     def value_of(step: Step, sources: list[Any]) -> Any:
         if isinstance(step, Input):
-            return images if ranges is None else rounded(images, ranges.get(step.name))
+            return images if ranges is None else held(images, ranges.get(step.name))
         return evaluate(step, sources, ranges)
 
     return graph.walk(value_of)

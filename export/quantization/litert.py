@@ -47,12 +47,8 @@ def weight_int8(content: bytes) -> bytes:
 def int8(content: bytes, images: npt.NDArray[np.float32]) -> bytes:
     """Weights and activations in int8, ranges from the smallest and largest value ever seen.
 
-    Args:
-        content: a float32 TFLite file with a static batch of one.
-        images: calibration photographs, float32 0–255 `[N, H, W, C]`.
-
-    Returns:
-        The integer file. Its input has scale 1 and zero point -128: pixel p enters as p - 128.
+    Takes a float32 file with a static batch of one and photographs, float32 0–255 `[N, H, W, C]`. The input has
+    scale 1 and zero point -128: pixel p enters as p - 128.
     """
     return _static(content, images, "static_wi8_ai8")
 

@@ -19,15 +19,7 @@ AUTOMATIC = re.compile(r"(add|multiply|relu6|sigmoid)(_\d+)?")
 
 
 def to_keras(graph: Graph, *, height: int, width: int) -> Any:
-    """The network that a graph describes, in the form that integer kernels run fastest.
-
-    Args:
-        graph: the steps.
-        height, width: of the input, in pixels.
-
-    Returns:
-        A `keras.Model` from pixels 0–255 `[N, height, width, C]` to what the graph's last step gives.
-    """
+    """The network that a graph describes, from pixels 0–255 `[N, height, width, C]`, as integer kernels run it fastest."""
     import keras
 
     image = keras.Input(shape=(height, width, graph.input_shape[2]), name="image")
@@ -82,7 +74,7 @@ def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any],
     return model
 
 
-def weights_of(graph: Graph, model: Any) -> dict[str, Array]:
+def trained_weights(graph: Graph, model: Any) -> dict[str, Array]:
     """Trained kernels and biases, by step."""
     return {
         f"{step.name}:{key}": variable.numpy()

@@ -28,15 +28,7 @@ SAME_VALUE = 1e-3  # of the largest: two ways of computing the same in float32
 def integer_tflite(
     network: IntegerNetwork, *, input_type: str = "uint8", output_type: str = "uint8"
 ) -> bytes:
-    """The TFLite file of a quantized network.
-
-    Args:
-        network: from `prepare`.
-        input_type, output_type: see `ends.with_ends`.
-
-    Returns:
-        The file, signature `serving_default`.
-    """
+    """The TFLite file of a quantized network, signature `serving_default`; for its ends see `ends.with_ends`."""
     quantized = network.quantized
     rebuilt = to_keras(quantized.graph, height=network.height, width=network.width)
     channels = int(quantized.graph.input_shape[2] or 0)
@@ -47,16 +39,9 @@ def integer_tflite(
 
 
 def tensor_names(content: bytes, graph: Graph) -> dict[str, str]:
-    """Which tensor of a float32 TFLite file is which tensor of the graph it was converted from.
+    """Which tensor of a float32 TFLite file is which of the graph it was converted from: names there → keys here.
 
     Follows both in the order of execution, by kinds of operators; the converter's names are not used.
-
-    Args:
-        content: the file.
-        graph: what it computes.
-
-    Returns:
-        The graph's key (see `ops.key_of`) by the file's tensor name.
 
     Raises:
         ExportError: the file has another structure.
@@ -266,17 +251,13 @@ def _reads(operator: Any) -> list[int]:
 
 
 def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Collection[str] = ()) -> bytes:
-    """The integer file.
+    """The integer file, with int8 input and output.
 
     Args:
         content: the float32 file converted from `graph`, whose weights lie on their 8-bit grids.
-        graph: the integer network's steps.
         ranges: of its tensors. A tensor without one must be the output of a sigmoid or softmax, whose
             integer scale is fixed, or lie between lifted steps.
         lifted: names of steps that are to stay float.
-
-    Returns:
-        The file, with int8 input and output.
     """
     quantizer = require("litert_quantizer.quantizer", "tflite")
     recipe = require("litert_quantizer.recipe", "tflite")

@@ -25,26 +25,21 @@ LEVELS = 255
 
 
 @dataclass(frozen=True)
-class Limits:
+class ScaleRatio:
     """Of an operator's input scale (or the product of both) divided by its output scale: least ≤ ratio < most."""
 
     least: float
     most: float
 
 
-MUL = Limits(2.0**-16, 2.0**8)
-ADD = Limits(2.0**-10, 2.0**8)
-CONVOLUTION = Limits(0.0, 2.0**8)
+MUL = ScaleRatio(2.0**-16, 2.0**8)
+ADD = ScaleRatio(2.0**-10, 2.0**8)
+CONVOLUTION = ScaleRatio(0.0, 2.0**8)
 _FIXED = "/1/256"  # stands for all tensors of this scale; no step has such a name
 
 
 def within_limits(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The ranges of an integer network, changed where XNNPACK would refuse an operator.
-
-    Args:
-        graph: its steps.
-        ranges: of its tensors; what has none is float.
-    """
+    """The ranges of an integer network, changed where XNNPACK would refuse an operator; what has none is float."""
     scales = _Scales(ranges)
     for _ in graph.walk(scales.take):
         pass

@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def get_baseline(baseline: str | Baseline) -> Baseline:
     """The baseline called `b0`, `lite0`, `mobilenet_v1`, `mobilenet_v2`, `resnet50` or `resnet50_v1.5`; your own as it is.
 
@@ -110,11 +114,11 @@ def build_variant(variant: Variant, *, weights: Weights = None, **options: Any) 
     }
     if weights is None:
         return EfficientNet(variant, weights=None, **{**own, **options})
-    from keras_effnet.baselines.keras_weights import copy_weights, find_twin
+    from keras_effnet.baselines.keras_weights import copy_weights, keras_application
 
-    twin = find_twin(variant, weights, options)
+    theirs = keras_application(variant, weights, options)
     model = EfficientNet(variant, weights=None, **{**own, **options})
-    copy_weights(twin, model, bgr=table is RESNET50)
+    copy_weights(theirs, model, bgr=table is RESNET50)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from keras_effnet.commands.flags import add_preprocessing
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.system.quiet import check_backend
 from keras_effnet.weights.convert import check_conversion, convert
@@ -29,27 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take the raw variables of a training checkpoint, not their averages",
     )
-    parser.add_argument(
-        "--preprocessing",
-        metavar="NAME|MEAN,STD",
-        help="imagenet, advprop, lite, unit (x / 255), or mean and standard deviation of pixels 0-1, one or three "
-        "numbers each (0.5,0.25), if the file does not say",
-    )
+    add_preprocessing(parser)
     parser.add_argument("--padding", metavar="NAME", help="same or symmetric, if the file does not say")
     parser.add_argument("--epsilon", type=float, help="of batch normalization, if the file does not say")
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
-
-
-def preprocessing_of(text: str | None) -> str | tuple[float, ...] | tuple[tuple[float, ...], ...] | None:
-    """What `--preprocessing` means: a name, or MEAN,STD with as many numbers for both."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        return text
-    half = len(numbers) // 2
-    return (numbers[:half], numbers[half:]) if half and len(numbers) % 2 == 0 else text
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -59,7 +43,7 @@ def check(arguments: argparse.Namespace) -> None:
         arguments.source,
         arguments.target,
         variant=arguments.model,
-        preprocessing=preprocessing_of(arguments.preprocessing),
+        preprocessing=arguments.preprocessing,
         overwrite=arguments.force,
     )
     check_backend()
@@ -72,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.target,
         variant=arguments.model,
         ema=not arguments.raw,
-        preprocessing=preprocessing_of(arguments.preprocessing),
+        preprocessing=arguments.preprocessing,
         padding=arguments.padding,
         epsilon=arguments.epsilon,
         overwrite=arguments.force,

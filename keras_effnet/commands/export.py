@@ -17,21 +17,22 @@ from keras_effnet.commands.flags import (
     add_quiet,
     add_size,
     add_weights,
-    folder_name,
-    read_directory,
+    check_directory,
+    expanded_path,
+    folder_path,
+    read_photographs,
     share,
 )
 from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export.options import INPUT_TYPES, OUTPUT_TYPES, Options
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
 from keras_effnet.export.verify import near_ties_of, shown_agreement
 from keras_effnet.network.variants import B_SERIES
-from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -61,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,int8}",
     )
-    parser.add_argument("--calibration", metavar="DIR", help="photographs to choose integer ranges from")
+    parser.add_argument(
+        "--calibration", type=expanded_path, metavar="DIR", help="photographs to choose integer ranges from"
+    )
     add_images(parser, "every second one of --calibration, else eight built-in ones")
     add_labels(parser)
     add_size(parser)
@@ -92,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=folder_name,
+        type=folder_path,
         metavar="DIR",
         help="folder for the artefacts and the report",
     )
@@ -105,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     check_backend(("tensorflow",))
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     arguments.choices = _choices(arguments)
     arguments.targets = list(dict.fromkeys(parse_target(target) for target in arguments.to))
     check_paths(
@@ -126,7 +129,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     artefacts: list[Artefact] = []
     total = len(arguments.choices) * (len(arguments.targets) + 3)
     with Progress(quiet=arguments.quiet or arguments.json).steps(total) as step:
@@ -163,7 +166,7 @@ def _check_photographs(arguments: argparse.Namespace) -> None:
     """Is everything there that the targets need?"""
     for directory in (arguments.calibration, arguments.images):
         if directory is not None:
-            list_images(Path(directory).expanduser())
+            check_directory(directory, limit=arguments.max_images)
     needing = [target.name for target in arguments.targets if target.integer]
     if needing and arguments.calibration is None:
         raise InvalidInputError(
@@ -214,20 +217,13 @@ def _export(
 
 def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """What to calibrate with and what to verify on; never the same pictures if there are enough."""
-    calibration = images = None
-    if arguments.calibration is not None:
-        calibration = read_directory(
-            Path(arguments.calibration).expanduser(), size, framing, limit=arguments.max_images
-        )
-    if arguments.images is not None:
-        images = read_directory(
-            Path(arguments.images).expanduser(), size, framing, limit=arguments.max_images
-        )
-    elif calibration is not None and len(calibration) >= ENOUGH_TO_SPLIT:
-        calibration, images = calibration[::2], calibration[1::2]
-    else:
-        images = framing.read_all(sample_paths(), size)
-    return calibration, images
+    limit = arguments.max_images
+    if arguments.calibration is None:
+        return None, read_photographs(arguments.images, size, framing, limit=limit)
+    calibration = read_photographs(arguments.calibration, size, framing, limit=limit)
+    if arguments.images is None and len(calibration) >= ENOUGH_TO_SPLIT:
+        return calibration[::2], calibration[1::2]
+    return calibration, read_photographs(arguments.images, size, framing, limit=limit)
 
 
 def _show(
@@ -265,8 +261,8 @@ def _show(
             )
         if artefact.near_ties:
             print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
-    pictures = {artefact.images for artefact in artefacts}
-    print(f"verified on {', '.join(map(str, sorted(pictures)))} photographs")
+    *fewer, most = sorted({artefact.images for artefact in artefacts})
+    print(f"verified on {', '.join([*map(str, fewer), counted(most, 'photograph')])}")
     judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
     if judged:
         shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)

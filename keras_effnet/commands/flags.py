@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.folders import list_images
+from keras_effnet.network.conventions import CONVENTIONS
+from keras_effnet.pictures.decoding import check_header
+from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing
 
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
@@ -24,15 +25,42 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
+    add_preprocessing(parser)
 
 
-def folder_name(text: str) -> str:
-    """An argparse type: the name of a folder. An empty one, of a variable that is not set, is the current one."""
+def add_preprocessing(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    parser.add_argument(
+        "--preprocessing",
+        default=default,
+        type=preprocessing,
+        metavar="NAME|MEAN,STD",
+        help=f"what the weights were trained with, where their file does not say: {', '.join(CONVENTIONS)} "
+        "(unit: x / 255), or mean and standard deviation of pixels 0-1, one or three numbers each (0.5,0.25)",
+    )
+
+
+def preprocessing(text: str) -> str | tuple[float, ...] | tuple[tuple[float, ...], ...]:
+    """An argparse type: the name of a convention, or MEAN,STD with as many numbers for both."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    half = len(numbers) // 2
+    return (numbers[:half], numbers[half:]) if half and len(numbers) % 2 == 0 else text
+
+
+def expanded_path(text: str) -> Path:
+    """An argparse type: a path, whose `~` is somebody's home."""
+    return Path(text).expanduser()
+
+
+def folder_path(text: str) -> Path:
+    """An argparse type: a folder. An empty name, of a variable that is not set, would be the current one."""
     if not text.strip():
         raise argparse.ArgumentTypeError(
             "expected a folder, received an empty name; pass . for the current one"
         )
-    return text
+    return expanded_path(text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +83,9 @@ def add_size(parser: argparse.ArgumentParser) -> None:
 
 def add_images(parser: argparse.ArgumentParser, default: str) -> None:
     """The photographs to verify on; `default` says which ones without the option."""
-    parser.add_argument("--images", metavar="DIR", help=f"photographs to verify on (default: {default})")
+    parser.add_argument(
+        "--images", type=expanded_path, metavar="DIR", help=f"photographs to verify on (default: {default})"
+    )
     parser.add_argument(
         "--max-images",
         type=whole_number(1),
@@ -119,17 +149,29 @@ def weights_of(arguments: argparse.Namespace) -> str | None:
     return str(Path(given).expanduser()) if given.startswith("~") else given
 
 
-def read_directory(
-    directory: str | Path, size: int, framing: Framing, *, limit: int = EVALUATION_LIMIT
+def check_directory(directory: Path, *, limit: int = EVALUATION_LIMIT) -> None:
+    """Make sure that `read_photographs` will find some, as far as their first bytes tell.
+
+    Raises:
+        InvalidInputError: not a directory, empty, or a file that is no picture or one with too many pixels.
+    """
+    for path in _spread(directory, limit):
+        check_header(path)
+
+
+def read_photographs(
+    directory: Path | None, size: int, framing: Framing, *, limit: int = EVALUATION_LIMIT
 ) -> npt.NDArray[np.uint8]:
-    """Photographs of a directory, evenly spread over its sorted names, at most `limit`.
+    """Photographs of a directory, evenly spread over its sorted names, at most `limit`; None: the built-in eight.
 
     Raises:
         InvalidInputError: not a directory, empty, or a picture that cannot be decoded.
     """
+    return framing.read_all(sample_paths() if directory is None else _spread(directory, limit), size)
+
+
+def _spread(directory: Path, limit: int) -> list[Path]:
     paths = list_images(directory)
-    if limit < 1:
-        raise InvalidInputError(f"Expected a limit of at least one picture. Received: {limit}.")
     if len(paths) > limit:
         paths = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, limit)]
-    return framing.read_all(paths, size)
+    return paths

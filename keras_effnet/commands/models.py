@@ -17,6 +17,7 @@ from typing import Any
 
 from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
+from keras_effnet.export.targets import ONNX, SAVED_MODEL, TFLITE
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
 from keras_effnet.system.files import reachable
@@ -24,28 +25,20 @@ from keras_effnet.system.quiet import import_keras
 from keras_effnet.train.folder import LABELS, trained_model
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import TOP_LAYER
-from keras_effnet.weights.facts import guess_variant
 from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
-from keras_effnet.weights.sources import find_set, plan_weights
+from keras_effnet.weights.sources import check_variant, fitting_set, plan_weights, variant_of_file
 
-VARIANT, KERAS, SAVED_MODEL, TFLITE, ONNX = "variant", "keras", "saved_model", "tflite", "onnx"
+VARIANT, KERAS = "variant", "keras"  # beside the formats of exported files
 NETWORKS = (VARIANT, KERAS)  # what has layers
 ARTEFACTS = (KERAS, SAVED_MODEL, TFLITE, ONNX)
 ALL = (VARIANT, *ARTEFACTS)
 DEFAULT = "lite0"  # where neither --model nor a weight file says another
-_WORDS = {
-    VARIANT: "a variant",
-    KERAS: "a Keras file (.keras, .h5) or the folder of a training run",
-    SAVED_MODEL: "a SavedModel folder",
-    TFLITE: "a .tflite file",
-    ONNX: "an .onnx file",
-}
-_RECEIVED = {
-    VARIANT: "the name of a variant",
-    KERAS: "a Keras file",
-    SAVED_MODEL: "a SavedModel",
-    TFLITE: "a TFLite file",
-    ONNX: "an ONNX file",
+_WORDS = {  # what may be passed, and what somebody passed
+    VARIANT: ("a variant", "the name of a variant"),
+    KERAS: ("a Keras file (.keras, .h5) or the folder of a training run", "a Keras file"),
+    SAVED_MODEL: ("a SavedModel folder", "a SavedModel"),
+    TFLITE: ("a .tflite file", "a TFLite file"),
+    ONNX: ("an .onnx file", "an ONNX file"),
 }
 _CONFIG_BYTES = 1 << 26  # of a network's description; a thousandth is usual
 
@@ -73,10 +66,6 @@ class Choice:
     def model(self, arguments: argparse.Namespace, *, input_shape: tuple[int, int, int] | None = None) -> Any:
         """The Keras model: a variant with `--weights` and as many classes as they have, or what the file holds.
 
-        Args:
-            arguments: with the option of `add_weights`.
-            input_shape: (H, W, C) in pixels to build a variant with; None for its own.
-
         Raises:
             InvalidInputError: a file that Keras cannot read.
             WeightsError: weights that are missing, damaged or of another network.
@@ -87,8 +76,13 @@ class Choice:
         from keras_effnet.applications import EfficientNet
 
         weights = weights_of(arguments)
-        classes = classes_of(weights)
-        return EfficientNet(self.variant, weights=weights, classes=classes, input_shape=input_shape)
+        return EfficientNet(
+            self.variant,
+            weights=weights,
+            classes=classes_in(weights),
+            input_shape=input_shape,
+            preprocessing=arguments.preprocessing,
+        )
 
     def side_for(self, model: Any, size: tuple[int | None, int | None], given: int | None) -> int:
         """The side of the pictures of a Keras model whose input is `size`; see `side_of`, also for what it raises."""
@@ -103,14 +97,7 @@ class Choice:
         carried: tuple[str, ...] | None,
         known: tuple[str, ...] | None,
     ) -> tuple[str, ...]:
-        """Class names for a Keras model.
-
-        Args:
-            file: of `--labels`, or None.
-            classes: how many there are.
-            carried: those that the model has inside; they come before a file that lies beside it.
-            known: those that it has where nobody gave any, ImageNet's.
-        """
+        """Class names for a Keras model: of `--labels`; those it carries; of the file beside it; known ones, ImageNet's."""
         if file is not None:
             return read_labels(file, classes)
         if carried is None and self.labels is not None:
@@ -119,21 +106,16 @@ class Choice:
 
 
 def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
-    """Find out what a name means. Nothing heavy is imported.
-
-    Args:
-        text: a variant, or a path.
-        takes: the formats that the command can use, of `ALL`.
-        flag: what messages call the argument.
+    """Find out what a name means; a command `takes` some formats of `ALL`. Nothing heavy is imported.
 
     Raises:
         InvalidInputError: nothing of that name, nothing that can be used, or something else than the command
-            takes; the message says what to do.
+            takes; the message, which calls the argument `flag`, says what to do.
     """
     choice = _choice(text, takes, flag)
     if choice.format in takes:
         return choice
-    received = f"{text!r}, {_RECEIVED[choice.format]}"
+    received = f"{text!r}, {_WORDS[choice.format][1]}"
     if choice.variant is not None:
         advice = (
             f"Export it first: keras-effnet export {choice.name}; for a file of that name, write ./{text}."
@@ -195,7 +177,7 @@ def _choice_of_path(text: str, path: Path, takes: Sequence[str], flag: str) -> C
 
 
 def _expected(takes: Sequence[str], flag: str) -> str:
-    *most, last = (_WORDS[format_] for format_ in takes)
+    *most, last = (_WORDS[format_][0] for format_ in takes)
     return f"{flag} as {', '.join(most)} or {last}" if most else f"{flag} as {last}"
 
 
@@ -276,11 +258,7 @@ def _unreadable(path: str | Path, error: Exception) -> InvalidInputError:
 
 
 def choose_network(arguments: argparse.Namespace, takes: Sequence[str]) -> Choice:
-    """What `--model` means, with `--weights` checked; without `--model` the variant that a weight file is of.
-
-    Raises:
-        InvalidInputError, WeightsError: of `choose` and `check_weights`.
-    """
+    """What `--model` means, with `--weights` checked; without `--model` the variant that a weight file is of."""
     choice = choose(arguments.model or _variant_of_weights(weights_of(arguments)), takes)
     check_weights(choice, arguments)
     return choice
@@ -290,27 +268,26 @@ def check_weights(choice: Choice, arguments: argparse.Namespace) -> None:
     """Make sure that `--weights` names something, and something for this model. Nothing is fetched.
 
     Raises:
-        InvalidInputError: neither a set nor a file; or given with a file, which has weights of its own.
-        WeightsError: no such set for the variant; a file that is missing, damaged or of another variant.
+        InvalidInputError: neither a set nor a file; a `--preprocessing` that is not theirs; or either given with
+            a file, which has weights and a preprocessing of its own.
+        WeightsError: no such set for the variant; a file that is missing, damaged or of another variant, or
+            that leaves its preprocessing open where `--preprocessing` does not say it.
     """
     if choice.variant is None:
-        if arguments.weights is not None:
-            raise InvalidInputError(
-                f"Expected --weights with a variant only: {choice.text!r} has its own. Received: --weights "
-                f"{arguments.weights}. Leave it out, or name the variant."
-            )
+        for flag in ("weights", "preprocessing"):
+            if (given := getattr(arguments, flag)) is not None:
+                raise InvalidInputError(
+                    f"Expected --{flag} with a variant only: {choice.text!r} has its own. Received: --{flag} {given}. "
+                    "Leave it out, or name the variant."
+                )
         return
     weights = weights_of(arguments)
     if weights in SET_NAMES:
-        find_set(weights, choice.variant)
+        fitting_set(weights, choice.variant, arguments.preprocessing)
         return
-    plan_weights(weights, choice.variant)
-    found = _guess(weights)
-    if found not in (None, choice.variant.name):
-        raise WeightsError(
-            f"Expected weights of {choice.variant.name}. Received: {weights!r}, which are of {found}. "
-            f"Pass other --weights, or --model {found}."
-        )
+    plan_weights(weights, choice.variant, arguments.preprocessing)
+    if weights is not None:
+        check_variant(weights, choice.variant)
 
 
 def _variant_of_weights(weights: str | None) -> str:
@@ -318,20 +295,12 @@ def _variant_of_weights(weights: str | None) -> str:
     if weights is None or weights in SET_NAMES:
         return DEFAULT
     try:
-        return _guess(weights) or DEFAULT
+        return variant_of_file(weights) or DEFAULT
     except (EffNetError, OSError):
         return DEFAULT  # `check_weights` has the word for it
 
 
-def _guess(weights: str | None) -> str | None:
-    """The variant that a weight file is of; None where that cannot be told without unpacking an archive."""
-    if weights is None or tensorflow.is_archive(Path(weights)):
-        return None
-    with open_checkpoint(weights) as checkpoint:
-        return guess_variant(checkpoint.layers)
-
-
-def classes_of(weights: str | None) -> int:
+def classes_in(weights: str | None) -> int:
     """How many classes the classifier in a weight file has; 1,000 where that cannot be seen from outside."""
     if weights is None or weights in SET_NAMES:
         return IMAGENET_CLASSES
@@ -348,11 +317,7 @@ def classes_of(weights: str | None) -> int:
 def side_of(name: str, size: tuple[int | None, int | None], given: int | None, variant: str | None) -> int:
     """The side of the square that a model sees, in pixels.
 
-    Args:
-        name: what messages call the model.
-        size: its own (H, W); None where it takes any.
-        given: `--size`, or None.
-        variant: the published variant that it is, whose resolution is taken where nothing else is said.
+    Its own `size`, (H, W), comes first; where it takes any, `--size`, or the published variant's that it is.
 
     Raises:
         InvalidInputError: no square, another size than the model's, or no size at all.
@@ -378,12 +343,8 @@ def side_of(name: str, size: tuple[int | None, int | None], given: int | None, v
 def read_labels(file: str | Path, classes: int | None = None) -> tuple[str, ...]:
     """The class names in a text file, one on each line.
 
-    Args:
-        file: its path.
-        classes: how many there must be; None for any number.
-
     Raises:
-        InvalidInputError: a file that cannot be read, or another number of names.
+        InvalidInputError: a file that cannot be read, or another number of names than there are classes.
     """
     path = Path(file).expanduser()
     try:

@@ -30,7 +30,7 @@ from keras_effnet.commands.models import (
     read_labels,
     side_of,
 )
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import load
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = _results(classifier, arguments)
     if arguments.out is not None:
         failed = _write(results, Path(arguments.out).expanduser(), force=arguments.force)
-        print(f"{len(arguments.paths) - failed} photographs: {arguments.out}")
+        print(f"{counted(len(arguments.paths) - failed, 'photograph')}: {arguments.out}")
     elif arguments.json:
         listed = list(results)
         print(json.dumps(listed, indent=2, ensure_ascii=False))
@@ -108,7 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         failed = sum(map(_show, results))
     if failed:
-        print(f"keras-effnet: {failed} of {len(arguments.paths)} pictures could not be read", file=sys.stderr)
+        pictures = counted(len(arguments.paths), "picture")
+        print(f"keras-effnet: {failed} of {pictures} could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 

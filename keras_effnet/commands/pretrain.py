@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.flags import folder_name, whole_number
+from keras_effnet.commands.flags import folder_path, whole_number
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.printing import stopped
 from keras_effnet.errors import InvalidInputError
@@ -17,13 +16,14 @@ from keras_effnet.pictures.listing import find_data, read_listing
 from keras_effnet.pretrain.examples import (
     RecordFeatures,
     check_records,
+    count_tfds,
     from_folders,
     from_listing,
     from_tfds,
     from_tfrecords,
+    in_split,
 )
-from keras_effnet.pretrain.folder import check_free
-from keras_effnet.pretrain.recipe import Recipe
+from keras_effnet.pretrain.recipe import Recipe, check_free
 from keras_effnet.system.devices import Share, join
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="b0", metavar="VARIANT", help="variant to train (default: b0)")
     parser.add_argument("--size", type=whole_number(32), metavar="N", help="side of the pictures in pixels")
-    parser.add_argument("--out", required=True, type=folder_name, metavar="DIR", help="folder of the run")
+    parser.add_argument("--out", required=True, type=folder_path, metavar="DIR", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -103,15 +103,31 @@ def check(arguments: argparse.Namespace) -> None:
             "Expected --format tfrecords with --image-feature, --label-feature and --label-offset. Received: "
             f"{arguments.format}."
         )
-    check_data = {"folders": find_data, "tfrecords": check_records}.get(arguments.format)
-    for place in filter(None, (arguments.data, arguments.validation)):
-        if check_data is not None:
-            check_data(place)
     given = {name: getattr(arguments, name) for name in VALUES}
     arguments.recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     if not arguments.resume and arguments.process_id == 0:
-        check_free(Path(arguments.out))
+        check_free(arguments.out)
     check_backend()
+    count = _count(arguments)
+    if count is not None:
+        arguments.recipe.check_count(count)
+
+
+def _count(arguments: argparse.Namespace) -> int | None:
+    """How many pictures there are to train on, None where only reading all records tells; and is the data there?"""
+    data, checks = arguments.data, arguments.validation
+    if arguments.format == "tfds":
+        if checks:
+            count_tfds(data, checks, data_dir=arguments.data_dir)
+        return count_tfds(data, arguments.split, data_dir=arguments.data_dir)
+    if arguments.format == "tfrecords":
+        for pattern in filter(None, (data, checks)):
+            check_records(pattern)
+        return None if arguments.count is None else int(arguments.count)
+    if checks:
+        find_data(checks)
+    arguments.listing = read_listing(data)
+    return len(in_split(arguments.listing, "train"))
 
 
 def add_hosts(parser: Any) -> None:
@@ -142,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return _run(arguments)
         except KeyboardInterrupt as stop:
-            return stopped(arguments, stop, begun=Path(arguments.out).is_dir())
+            return stopped(arguments, stop, begun=arguments.out.is_dir())
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -167,7 +183,7 @@ def _run(arguments: argparse.Namespace) -> int:
         verbose=progress.fit_verbosity,
     )
     if share.writes:
-        print(Path(arguments.out) / MODEL)
+        print(arguments.out / MODEL)
     return 0
 
 
@@ -182,7 +198,7 @@ def _examples(arguments: argparse.Namespace) -> tuple[Any, Any]:
         train = from_tfrecords(data, arguments.classes, count=arguments.count, features=features)
         more = [from_tfrecords(checks, arguments.classes, features=features)] if checks else []
     else:
-        listing = read_listing(data)
+        listing = arguments.listing
         train = from_listing(listing)
         more = []
         if checks:

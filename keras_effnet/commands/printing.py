@@ -26,16 +26,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
 
 
 def stopped(arguments: argparse.Namespace, stop: KeyboardInterrupt, *, begun: bool) -> int:
-    """Say how to go on.
-
-    Args:
-        arguments: of the command; `cli.main` keeps what was typed in `given`.
-        stop: what interrupted it.
-        begun: whether there is something to go on with.
-
-    Returns:
-        The exit code.
-    """
+    """Say how to go on, if there is something to go on with; the exit code. `cli.main` keeps what was typed in `given`."""
     told = f"go on with: {resume_line(arguments)}" if begun else "nothing was written yet"
     print(f"keras-effnet: interrupted; {told}", file=sys.stderr)
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED

@@ -8,12 +8,11 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import get_baseline
 from keras_effnet.commands import searches
-from keras_effnet.commands.flags import add_json, amount, folder_name, whole_number
+from keras_effnet.commands.flags import add_json, amount, folder_path, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import latency
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     searches.add_search(actions)
     searches.add_architecture(actions)
     figures = actions.add_parser("figures", help="the paper's figures as PNG files")
-    figures.add_argument("--out", default="figures", type=folder_name, metavar="DIR")
+    figures.add_argument("--out", default="figures", type=folder_path, metavar="DIR")
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +84,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.action in ("search", "architecture"):
         searches.check(arguments)
     if arguments.action == "figures":
-        check_writable(Path(arguments.out).expanduser() / "figure.png")
+        check_writable(arguments.out / "figure.png")
 
 
 def _check_fit(arguments: argparse.Namespace) -> None:
@@ -294,6 +293,6 @@ def _stopwatch(latency_of: str, threads: int) -> Callable[[Any], float]:
 
 
 def _figures(arguments: argparse.Namespace) -> int:
-    for path in write_figures(Path(arguments.out).expanduser()):
+    for path in write_figures(arguments.out):
         print(path)
     return 0

@@ -13,7 +13,7 @@ from keras_effnet.commands.flags import add_json, add_quiet, amount, whole_numbe
 from keras_effnet.commands.printing import table
 from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search_architecture
 from keras_effnet.scaling import search as grid_search
-from keras_effnet.scaling.grid import STEP, TOLERANCE
+from keras_effnet.scaling.grid import GRID_STEP, TOLERANCE
 from keras_effnet.scaling.study import check_storage
 from keras_effnet.system.quiet import import_keras
 
@@ -102,7 +102,7 @@ def search(arguments: argparse.Namespace) -> int:
     found = grid_search(
         _training(arguments, baseline),
         baseline=baseline,
-        step=STEP if arguments.step is None else arguments.step,
+        step=GRID_STEP if arguments.step is None else arguments.step,
         tolerance=TOLERANCE if arguments.tolerance is None else arguments.tolerance,
         workers=arguments.workers,
         storage=_storage(arguments.storage),

@@ -9,9 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.commands.flags import add_json, add_quiet, folder_name, share, weights_of, whole_number
+from keras_effnet.commands.flags import (
+    add_json,
+    add_preprocessing,
+    add_quiet,
+    folder_path,
+    share,
+    weights_of,
+    whole_number,
+)
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.printing import stopped, table
+from keras_effnet.errors import counted
 from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
 from keras_effnet.export.report import write_reports
@@ -20,9 +29,8 @@ from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
-from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.report import check_extras, write_report
-from keras_effnet.train.results import Outcome, reason_for_result
+from keras_effnet.train.folder import SETTINGS, RunFolder
+from keras_effnet.train.results import Outcome, check_extras, reason_for_result, write_report
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.settings import check as check_settings
 
@@ -44,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
     )
     parser.add_argument(
-        "--out", required=True, type=folder_name, metavar="DIR", help="folder of the run; a new one"
+        "--out", required=True, type=folder_path, metavar="DIR", help="folder of the run; a new one"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--model", dest="variant", default=_LATER, metavar="VARIANT", help="default: lite0")
@@ -54,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
+    add_preprocessing(parser, default=_LATER)
     parser.add_argument(
         "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
     )
@@ -135,7 +144,7 @@ def check(arguments: argparse.Namespace) -> None:
     check_backend()
     arguments.targets = _targets(arguments)
     check_extras()
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     given = _given(arguments)
     if arguments.resume:
         arguments.folder = RunFolder.resume(out, given)
@@ -152,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return _run(arguments, folder)
         except KeyboardInterrupt as stop:
-            return stopped(arguments, stop, begun=(folder.path / "run.json").is_file())
+            return stopped(arguments, stop, begun=(folder.path / SETTINGS).is_file())
 
 
 def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:
@@ -196,13 +205,7 @@ def _targets(arguments: argparse.Namespace) -> list[Target]:
 
 
 def _export(outcome: Outcome, arguments: argparse.Namespace, progress: Progress) -> list[Artefact]:
-    """Export a run's model into `export/` in its folder, with `report.json` and `report.html` there.
-
-    Targets that are there already are left alone.
-
-    Returns:
-        An `Artefact` for each target that was made now.
-    """
+    """Export a run's model into `export/` in its folder, with a report there. What is there already is left alone."""
     out, facts = outcome.folder.path / "export", outcome.metrics["model"]
     missing = [
         target for target in arguments.targets if not final_path(out, facts["variant"], target).exists()
@@ -251,7 +254,8 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     if metrics.get("refit"):  # runs of earlier versions have no such entry
         print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
     print(
-        f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on {metrics[judged]['photographs']} photographs"
+        f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on "
+        f"{counted(metrics[judged]['photographs'], 'photograph')}"
     )
     print(f"kept: {reason_for_result(metrics)}")
     print(f"model:  {outcome.folder.model}")
@@ -260,5 +264,5 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         kept = "" if row["ok"] else ", failed verification" + ("" if row["kept"] else " and was not kept")
         print(
             f"export: {outcome.folder.path / 'export' / row['file']}: the model's class for "
-            f"{row['top1_agreement']:.1%} of {row['images']} {judged} photographs{kept}"
+            f"{row['top1_agreement']:.1%} of {counted(row['images'], f'{judged} photograph')}{kept}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from keras_effnet.commands.flags import (
     add_json,
     add_size,
     add_weights,
-    read_directory,
+    check_directory,
+    read_photographs,
     weights_of,
 )
 from keras_effnet.commands.models import (
@@ -23,14 +23,13 @@ from keras_effnet.commands.models import (
     Choice,
     check_weights,
     choose,
-    classes_of,
+    classes_in,
     side_of,
 )
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.verify import near_ties_of, shown_agreement
-from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
@@ -74,7 +73,7 @@ def check(arguments: argparse.Namespace) -> None:
     elif (weights := weights_of(arguments)) is not None:
         check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
-        list_images(Path(arguments.images).expanduser())
+        check_directory(arguments.images, limit=arguments.max_images)
     check_backend()
 
 
@@ -87,14 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
         model = _model(arguments, artefact, runner)
         variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)
-        framing = framing_of(model)
-        if arguments.images is None:
-            images = framing.read_all(sample_paths(), size)
-        else:
-            folder = Path(arguments.images).expanduser()
-            images = read_directory(folder, size, framing, limit=arguments.max_images)
+        images = read_photographs(arguments.images, size, framing_of(model), limit=arguments.max_images)
         reports.append(verify(model, str(artefact.path), images, raise_on_failure=False))
-    _show(reports, as_json=arguments.json)
+    show(reports, as_json=arguments.json)
     return 0 if all(report.ok for report in reports) else 1
 
 
@@ -111,7 +105,7 @@ def _model(arguments: argparse.Namespace, artefact: Choice, runner: Runner) -> A
         )
     choice = choose(runner.info.variant, NETWORKS)
     check_weights(choice, arguments)
-    wanted = classes_of(weights_of(arguments))
+    wanted = classes_in(weights_of(arguments))
     if runner.labels and len(runner.labels) != wanted:
         raise InvalidInputError(
             f"Expected --model FILE for {artefact.text!r}, which has {len(runner.labels)} classes. Received: none, "
@@ -126,7 +120,7 @@ def _sides(runner: Runner, model: Any) -> tuple[int | None, int | None]:
     return height, width
 
 
-def _show(reports: list[Report], *, as_json: bool) -> None:
+def show(reports: list[Report], *, as_json: bool) -> None:
     shown = [shown_agreement(report.top1_agreement, report.images) for report in reports]
     if as_json:
         rows = [
@@ -140,7 +134,7 @@ def _show(reports: list[Report], *, as_json: bool) -> None:
         sqnr = "exact" if np.isinf(report.sqnr_db) else f"SQNR {report.sqnr_db:.0f} dB"
         print(
             f"{'✓' if report.ok else '✗'} {report.file} ({report.recipe}): same class in {agreeing} of "
-            f"{report.images} photographs ({report.top1_agreement:.1%}{near_ties_of(report)}), {sqnr}, largest error "
+            f"{counted(report.images, 'photograph')} ({report.top1_agreement:.1%}{near_ties_of(report)}), {sqnr}, largest error "
             f"{report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
         )
         if report.recipe not in COMPARED_BY_NUMBERS:

@@ -18,7 +18,7 @@ from keras_effnet.costs.dry_run import DryRun
 from keras_effnet.costs.rules import RULES, Counted, Rule, Shape
 from keras_effnet.costs.time_distributed import StepCall, unrolled
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.builder import BuildOptions, build_model, check_input_shape
+from keras_effnet.network.builder import BuildOptions, build_model, check_input_shape, is_whole
 from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
 from keras_effnet.network.variants import Variant, architecture_of, get_variant
 
@@ -147,7 +147,7 @@ def _input_shapes(model: Any, given: Sequence[Any] | None) -> list[Shape]:
         shapes = [tuple(each) for each in given] if nested else [tuple(given)]
         said = f"input_shape={given!r}"
     if [len(shape) for shape in shapes] != [len(shape) for shape in own] or any(
-        isinstance(side, bool) or not isinstance(side, int) or side < 1 for shape in shapes for side in shape
+        not is_whole(side) or side < 1 for shape in shapes for side in shape
     ):
         example = (
             "(height, width, channels)"
@@ -166,14 +166,7 @@ def cost_of_variant(
 ) -> Cost:
     """What a network costs, from its row of the table: in milliseconds and without Keras.
 
-    Args:
-        variant: its name, or a `Variant` of your own.
-        resolution: side of the input in pixels; None for the variant's own.
-        classes: outputs of the classifier.
-        batch: pictures per call.
-
-    Returns:
-        The same as `cost` of the built model.
+    The same as `cost` of the built model, at `resolution` or the variant's own.
 
     Raises:
         InvalidInputError: no such variant, or a size that it cannot take.
@@ -199,7 +192,7 @@ def cost_of_graph(
 ) -> Cost:
     """As `cost`, for a graph that was read, or left behind by a `DryRun`; one shape for each input."""
     for label, number in (("batch", batch), ("bytes_per_value", bytes_per_value)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        if not is_whole(number) or number < 1:
             raise InvalidInputError(
                 f"Expected {label} to be a whole number of at least 1. Received: {number!r}."
             )
@@ -243,17 +236,10 @@ def cost_of_graph(
 
 
 def _peak_values(graph: CallGraph, values: Sequence[int], free: Sequence[bool]) -> int:
-    """The most values alive at once when the calls run in order, each output in a place of its own.
+    """The most values alive at once when the calls run in order, for one picture, each output in a place of its own.
 
-    An output dies behind its last reader. While a call runs, its inputs and its output are alive.
-
-    Args:
-        graph: the calls.
-        values: size of each call's output.
-        free: calls whose output is their input itself.
-
-    Returns:
-        Number of values, for one picture.
+    An output dies behind its last reader; one that is `free` is its input itself. While a call runs, its
+    inputs and its output are alive.
     """
     owner = list(range(len(graph.calls)))
     for index, call in enumerate(graph.calls):

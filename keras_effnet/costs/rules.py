@@ -68,16 +68,18 @@ def _slid(shape: Shape, window: tuple[int, int], config: Config, strides: tuple[
     return sides[0], sides[1]
 
 
+def _weighted(config: Config, shape: Shape, weights: int, places: int) -> Counted:
+    """A layer whose whole kernel is applied at so many places, with a bias for each channel that leaves it."""
+    bias = shape[-1] if config.get("use_bias", True) else 0
+    return Counted(shape=shape, macs=places * weights, params=weights + bias)
+
+
 def _conv(config: Config, inputs: Sequence[Shape]) -> Counted:
     (shape,) = inputs
     kernel, filters = _pair(config["kernel_size"]), int(config["filters"])
     height, width = _slid(shape, kernel, config, _pair(config.get("strides", 1)))
     weights = math.prod(kernel) * shape[-1] // int(config.get("groups", 1)) * filters
-    return Counted(
-        shape=(height, width, filters),
-        macs=height * width * weights,
-        params=weights + (filters if config.get("use_bias", True) else 0),
-    )
+    return _weighted(config, (height, width, filters), weights, height * width)
 
 
 def _depthwise(config: Config, inputs: Sequence[Shape]) -> Counted:
@@ -85,12 +87,7 @@ def _depthwise(config: Config, inputs: Sequence[Shape]) -> Counted:
     kernel = _pair(config["kernel_size"])
     height, width = _slid(shape, kernel, config, _pair(config.get("strides", 1)))
     filters = shape[-1] * int(config.get("depth_multiplier", 1))
-    weights = math.prod(kernel) * filters
-    return Counted(
-        shape=(height, width, filters),
-        macs=height * width * weights,
-        params=weights + (filters if config.get("use_bias", True) else 0),
-    )
+    return _weighted(config, (height, width, filters), math.prod(kernel) * filters, height * width)
 
 
 def _separable(config: Config, inputs: Sequence[Shape]) -> Counted:
@@ -114,21 +111,14 @@ def _transposed(config: Config, inputs: Sequence[Shape]) -> Counted:
         else:
             sides.append((side - 1) * stride + (reach % 2 if same else reach) + more)
     weights = math.prod(kernel) * shape[-1] * filters
-    return Counted(
-        shape=(sides[0], sides[1], filters),
-        macs=math.prod(shape[:2]) * weights,  # every pixel that comes in meets the whole kernel
-        params=weights + (filters if config.get("use_bias", True) else 0),
-    )
+    # every pixel that comes in meets the whole kernel
+    return _weighted(config, (sides[0], sides[1], filters), weights, math.prod(shape[:2]))
 
 
 def _dense(config: Config, inputs: Sequence[Shape]) -> Counted:
     (shape,) = inputs
     units = int(config["units"])
-    return Counted(
-        shape=(*shape[:-1], units),
-        macs=math.prod(shape) * units,
-        params=shape[-1] * units + (units if config.get("use_bias", True) else 0),
-    )
+    return _weighted(config, (*shape[:-1], units), shape[-1] * units, math.prod(shape[:-1]))
 
 
 def _batch_normalization(config: Config, inputs: Sequence[Shape]) -> Counted:
@@ -231,6 +221,15 @@ def _reshape(config: Config, inputs: Sequence[Shape]) -> Counted:
     return Counted(shape=tuple(target), free=True)
 
 
+_ELEMENTWISE = (
+    "Add Subtract Multiply Average Maximum Minimum TrueDivide "
+    "Activation ReLU LeakyReLU ELU Softmax Rescaling Relu6 Relu Silu Sigmoid"
+)
+# nothing happens in them at inference
+_IDENTITIES = (
+    "Dropout SpatialDropout2D GaussianDropout GaussianNoise Identity ActivityRegularization "
+    "RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast RandomBrightness"
+)
 RULES: dict[str, Rule] = {
     "Conv2D": _conv,
     "DepthwiseConv2D": _depthwise,
@@ -251,46 +250,7 @@ RULES: dict[str, Rule] = {
     "Concatenate": _concatenate,
     "Flatten": _flatten,
     "Reshape": _reshape,
-    **dict.fromkeys(
-        ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "TrueDivide"), _elementwise
-    ),
-    **dict.fromkeys(
-        (
-            "Activation",
-            "ReLU",
-            "LeakyReLU",
-            "ELU",
-            "Softmax",
-            "Rescaling",
-            "Relu6",
-            "Relu",
-            "Silu",
-            "Sigmoid",
-        ),
-        _elementwise,
-    ),
-    # nothing happens in them at inference
-    **dict.fromkeys(
-        (
-            "Dropout",
-            "SpatialDropout2D",
-            "GaussianDropout",
-            "GaussianNoise",
-            "Identity",
-            "ActivityRegularization",
-        ),
-        _identity,
-    ),
-    **dict.fromkeys(
-        (
-            "RandomFlip",
-            "RandomRotation",
-            "RandomTranslation",
-            "RandomZoom",
-            "RandomContrast",
-            "RandomBrightness",
-        ),
-        _identity,
-    ),
+    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys(_IDENTITIES.split(), _identity),
 }
 """Rules by the name of a layer's class."""

@@ -16,6 +16,21 @@ from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.explain.score_path import FloatArray, ScorePath
 from keras_effnet.pictures.reading import check_pixels
 
+__all__ = [
+    "METHODS",
+    "Explanation",
+    "class_activation_map",
+    "colorize",
+    "explain",
+    "grad_cam",
+    "overlay",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 METHODS = ("cam", "grad-cam")
 _LITTLE, _SOME, _MUCH = "#10104a", "#d8402a", "#fff3a0"  # evidence
 

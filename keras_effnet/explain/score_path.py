@@ -71,7 +71,7 @@ class ScorePath:
             raise _not_a_classifier(f"{type(model).__name__} {model!r:.80}")
         self._graph = graph = _graph(model)
         self._target = _chosen_output(model, graph, output)
-        self._path = _ancestors(graph, self._target)
+        self._path = graph.ancestors(self._target)
         self._dense = _classifier_call(graph, self._target)
         self._picture, shape = _picture(graph, self._path)
         self.size, self.channels = (shape[0], shape[1]), int(shape[2])
@@ -82,14 +82,9 @@ class ScorePath:
         self.labels = labels_in(graph.calls[position].layer for position in self._path)
 
     def read(self, pixels: FloatArray, gradient_of: int | None = None) -> Reading:
-        """Classify one picture.
-
-        Args:
-            pixels: float32 `[H, W, C]`, 0–255.
-            gradient_of: index of the score whose gradient is wanted.
-        """
-        calls, vector = self._graph.calls, _source(self._graph.calls[self._dense])
-        behind = _descendants(self._graph, self._map.call, self._path)
+        """Classify one picture, float32 `[H, W, C]`, 0–255; with the gradient of one of the scores if wanted."""
+        calls, vector = self._graph.calls, self._graph.calls[self._dense].inputs[0]
+        behind = self._graph.descendants(self._map.call, self._path)
         ahead = [position for position in self._path if position not in behind]
         joined = {source for position in behind for source in calls[position].inputs}
         image = keras.ops.convert_to_tensor(pixels[None])
@@ -147,13 +142,13 @@ class ScorePath:
     def _head(self) -> list[Any]:
         """The layers between the feature map and the classifier, where they stand in one line."""
         found: list[Any] = []
-        source = _source(self._graph.calls[self._dense])
+        source = self._graph.calls[self._dense].inputs[0]
         while source != self._map:
             call = self._graph.calls[source.call]
             if len(call.inputs) != 1:
                 raise _no_cam(f"{call.name!r} ({call.kind}), which joins {len(call.inputs)} inputs")
             found.append(call.layer)
-            source = _source(call)
+            source = call.inputs[0]
         return found[::-1]
 
     def _scores(self, vector: Any) -> Any:
@@ -169,31 +164,6 @@ class ScorePath:
         if self._two_sided:  # what speaks for the positive class speaks against the negative one
             return keras.ops.concatenate([-kernel, kernel], 1), keras.ops.concatenate([-bias, bias])
         return kernel, bias
-
-
-def _source(call: Call) -> Output:
-    """What a call with one input reads."""
-    return call.inputs[0]
-
-
-def _ancestors(graph: CallGraph, end: Output) -> list[int]:
-    """Positions of the calls that an output depends on, in order."""
-    found, waiting = set[int](), [end.call]
-    while waiting:
-        position = waiting.pop()
-        if position not in found:
-            found.add(position)
-            waiting.extend(source.call for source in graph.calls[position].inputs)
-    return sorted(found)
-
-
-def _descendants(graph: CallGraph, first: int, path: Sequence[int]) -> set[int]:
-    """Positions on the path of the calls that depend on the first."""
-    found = {first}
-    for position in path:
-        if any(source.call in found for source in graph.calls[position].inputs):
-            found.add(position)
-    return found - {first}
 
 
 def _last(graph: CallGraph, path: Sequence[int], maps: Sequence[int]) -> list[int]:
@@ -264,7 +234,7 @@ def _explains(graph: CallGraph, end: Output) -> bool:
         _classifier_call(graph, end)
     except InvalidInputError:
         return False
-    return any(_is_map(graph, position) for position in _ancestors(graph, end))
+    return any(_is_map(graph, position) for position in graph.ancestors(end))
 
 
 def _classifier_call(graph: CallGraph, end: Output) -> int:
@@ -276,7 +246,7 @@ def _classifier_call(graph: CallGraph, end: Output) -> int:
                 f"an output that {call.name!r} ({call.kind}) makes. Build the model with include_top=True, "
                 "or explain a part of it that ends in a dense layer"
             )
-        position = _source(call).call
+        position = call.inputs[0].call
     return position
 
 
@@ -289,7 +259,7 @@ def _is_classifier(call: Call) -> bool:
 
 def _keeps_classes(graph: CallGraph, call: Call) -> bool:
     """Whether a call may stand between the classifier and the output: as many values, in their order."""
-    source = _source(call)
+    source = call.inputs[0]
     before, after = graph.calls[source.call].outputs[source.index].shape, call.outputs[0].shape
     return call.kind != INPUT and before[-1] == after[-1]
 
@@ -302,7 +272,7 @@ def _ends_in_sigmoid(graph: CallGraph, end: Output, dense: int) -> bool:
             return True
         if position == dense:
             return False
-        position = _source(call).call
+        position = call.inputs[0].call
 
 
 def _picture(graph: CallGraph, path: Sequence[int]) -> tuple[int, tuple[Any, ...]]:

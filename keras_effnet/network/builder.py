@@ -72,17 +72,11 @@ class BuildOptions:
 
 
 def build_model(architecture: Architecture, options: BuildOptions, inputs: Any, x: Any, *, keras: Any) -> Any:
-    """Build the functional model that goes from `x` to features or class probabilities.
+    """Build the functional model that goes from `inputs`, pixels 0–255 `[N, H, W, C]`, to features or probabilities.
 
     Args:
-        architecture: the scaled blocks.
-        options: everything else.
-        inputs: the model's input, a Keras tensor `[N, H, W, C]` of pixels 0–255.
         x: the tensor to start from, usually `inputs` itself.
-        keras: the Keras namespace to build with, `keras` or `tf_keras`.
-
-    Returns:
-        A `keras.Model` of that namespace.
+        keras: the Keras namespace to build with, `keras` or `tf_keras`; the model is of that one.
     """
     baseline = architecture.baseline
     make = Layers(keras, options, architecture)
@@ -319,11 +313,7 @@ def check_input_shape(shape: Any) -> tuple[int | None, int | None, int]:
 
 
 def check_classes(classes: Any) -> int:
-    """Make sure that `classes` is a whole number of at least 1; returns it as Python's.
-
-    Raises:
-        InvalidInputError: it is not.
-    """
+    """Make sure that `classes` is a whole number of at least 1; returns it as Python's."""
     if not is_whole(classes) or classes < 1:
         raise InvalidInputError(
             f"Expected classes to be a whole number of at least 1. Received: {classes!r}. "
@@ -333,11 +323,7 @@ def check_classes(classes: Any) -> int:
 
 
 def check_rate(name: str, rate: Any) -> None:
-    """Make sure that the argument `name` is a rate, 0–1.
-
-    Raises:
-        InvalidInputError: it is not.
-    """
+    """Make sure that the argument `name` is a rate, 0–1."""
     if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= float(rate) < 1:
         raise InvalidInputError(
             f"Expected {name} to lie in [0, 1). Received: {rate!r}. Pass a number, for example 0.2."
@@ -358,11 +344,7 @@ def check_epsilon(epsilon: Any) -> None:
 
 
 def check_activation(activation: Any, keras: Any) -> None:
-    """Make sure that a Keras namespace knows `classifier_activation`.
-
-    Raises:
-        InvalidInputError: it does not.
-    """
+    """Make sure that a Keras namespace knows `classifier_activation`."""
     try:
         keras.activations.get(activation)
     except (TypeError, ValueError) as error:

@@ -164,10 +164,14 @@ def constants_of(layer: Any) -> Constants | None:
     if kind == "Rescaling":
         return np.atleast_1d(np.asarray(layer.scale, np.float64)), np.asarray(layer.offset, np.float64)
     if kind == "Normalization" and getattr(layer, "mean", None) is not None:
-        mean, variance = (np.ravel(np.asarray(part, np.float64)) for part in (layer.mean, layer.variance))
-        scale = 1 / np.maximum(np.sqrt(variance), 1e-7)  # as Keras guards it
-        return scale, -mean * scale
+        return standardizing(layer.mean, layer.variance)
     return None
+
+
+def standardizing(mean: Any, variance: Any) -> Constants:
+    """Scale and offset of a `Normalization` with these statistics."""
+    scale = 1 / np.maximum(np.sqrt(np.ravel(np.asarray(variance, np.float64))), 1e-7)  # as Keras guards it
+    return scale, -np.ravel(np.asarray(mean, np.float64)) * scale
 
 
 def rescaling_name(convention: Convention | None, usual: Convention | None) -> str:

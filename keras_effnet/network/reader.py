@@ -98,12 +98,27 @@ class CallGraph:
             if any(read.call == position for read in call.inputs)
         )
 
+    def ancestors(self, end: Output) -> list[int]:
+        """Positions of the calls that an output depends on, in order, with the one that makes it."""
+        found, waiting = set[int](), [end.call]
+        while waiting:
+            position = waiting.pop()
+            if position not in found:
+                found.add(position)
+                waiting.extend(source.call for source in self.calls[position].inputs)
+        return sorted(found)
+
+    def descendants(self, first: int, among: Sequence[int]) -> set[int]:
+        """Positions, of those among which to look, of the calls that depend on the first."""
+        found = {first}
+        for position in among:
+            if any(source.call in found for source in self.calls[position].inputs):
+                found.add(position)
+        return found - {first}
+
 
 def read_graph(model: Any) -> CallGraph:
-    """The calls of a model that its outputs depend on.
-
-    Args:
-        model: a functional model of `keras` or `tf_keras`, or a Sequential one with a known input.
+    """The calls of a functional model of `keras` or `tf_keras`, or a Sequential one, that its outputs depend on.
 
     Raises:
         InvalidInputError: the model, or one inside it, has no graph.

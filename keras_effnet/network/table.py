@@ -1,8 +1,6 @@
 """Networks as data: rows of stages, how they scale, and the blocks they unroll into.
 
-EfficientNet, its Lite family and the networks that the paper scaled are one kind of table, a
-`Baseline`; a network of your own needs a table and nothing else. Nothing here imports TensorFlow or
-Keras, so tables can be read and counted without a framework.
+A network of your own needs a table, a `Baseline`, and nothing else. No framework is imported here.
 
 Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper and
 the reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides.
@@ -14,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.conventions import CONVENTIONS, Convention
@@ -30,13 +29,11 @@ class Stage:
     """One row of a table, before scaling.
 
     Attributes:
-        repeats: number of blocks.
+        repeats, stride: number of blocks, and stride of the first; the others have stride 1.
         kernel_size: side of the depthwise (bottleneck: of the inner) kernel, in pixels.
-        stride: stride of the first block; the others have stride 1.
         expand_ratio: inverted: filters inside the block / filters coming in. Bottleneck: filters
             leaving the block / filters inside. Separable: 1.
-        filters_in: filters coming into the first block.
-        filters_out: filters leaving every block.
+        filters_in, filters_out: coming into the first block, and leaving every block.
         se_ratio: squeeze-and-excite filters / filters coming **into** the block; 0 for none. Only
             inverted blocks have squeeze-and-excite.
         block: `"inverted"` (expand, depthwise, squeeze-and-excite, project, skip; EfficientNet and
@@ -56,15 +53,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.block not in BLOCKS:
             raise unknown_name("block", self.block, BLOCKS)
-        numbers = (
-            self.repeats,
-            self.kernel_size,
-            self.stride,
-            self.expand_ratio,
-            self.filters_in,
-            self.filters_out,
-        )
-        if min(numbers) < 1 or not 0 <= self.se_ratio <= 1:
+        shape = self.kernel_size, self.stride, self.filters_in, self.filters_out
+        if min(self.repeats, self.expand_ratio, *shape) < 1 or not 0 <= self.se_ratio <= 1:
             raise InvalidInputError(
                 f"Expected whole numbers of at least 1 in a stage, and a se_ratio from 0 to 1. Received: {self}."
             )
@@ -77,13 +67,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One block, fully resolved.
+    """One block, fully resolved; the fields that are not named here are those of its `Stage`.
 
     Attributes:
         name: prefix of its layers, as in keras.applications (`block2a`).
         kind: the `block` of its stage.
+        stride: its own.
         drop_rate: probability of dropping the residual branch in training (drop-connect), 0–1.
-        Other fields: see `Stage`; `stride` is the block's own.
     """
 
     name: str
@@ -122,23 +112,18 @@ class Baseline:
     network is then the table itself, and it never shrinks where a factor grows.
 
     Attributes:
-        name: short name.
-        title: the name as people write it.
+        name, title: short, and as people write it.
         stages: the rows; each takes what the one before leaves.
-        stem_filters: filters of the first convolution, which halves the picture.
-        stem_kernel: side of its kernel.
+        stem_filters, stem_kernel: of the first convolution, which halves the picture.
         stem_pool: a 3×3 maximum that halves once more behind it.
         top_filters: filters of a last 1×1 convolution; 0 for none.
         scale_ends: False where stem, top and the repeats of the first and the last stage stay as they
             are at every scale.
         activation: `"swish"`, `"relu6"` or `"relu"`.
         resolution: side of the input at scale 1, in pixels.
-        dropout: before the classifier at scale 1, 0–1.
-        drop_connect_rate: rate that drop-connect reaches at the last block, 0–1.
-        preprocessing: what happens to pixels 0–255 inside the graph; None for nothing.
+        dropout, drop_connect_rate: before the classifier at scale 1, and at the last block, 0–1.
+        preprocessing, padding, epsilon: see `builder.BuildOptions`.
         interpolation: how its pictures are resized, see `load_image`.
-        padding: `"same"` as TensorFlow pads, or `"symmetric"`.
-        epsilon: of batch normalization.
         use_bias: biases in the convolutions.
     """
 
@@ -166,22 +151,17 @@ class Baseline:
                 f"Expected a table of at least one stage. Received: none in {self.name!r}."
             )
         coming = self.stem_filters
+        multiples: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
         for number, stage in enumerate(self.stages, start=1):
             if stage.filters_in != coming:
                 raise InvalidInputError(
                     f"Expected stage {number} of {self.name!r} to take the {coming} filters that come in. "
                     f"Received: filters_in={stage.filters_in}. Correct the table."
                 )
-            coming = stage.filters_out
-        self._check_multiples()
-
-    def _check_multiples(self) -> None:
-        rows: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
-        for number, stage in enumerate(self.stages, start=1):
-            rows[f"filters_out of stage {number}"] = stage.filters_out
+            coming = multiples[f"filters_out of stage {number}"] = stage.filters_out
             if stage.block.startswith("bottleneck"):
-                rows[f"filters_out / expand_ratio of stage {number}"] = stage.filters_out / stage.expand_ratio
-        for label, filters in rows.items():
+                multiples[f"filters_out / expand_ratio of stage {number}"] = coming / stage.expand_ratio
+        for label, filters in multiples.items():
             if filters < 0 or filters % FILTER_MULTIPLE:
                 raise InvalidInputError(
                     f"Expected the filters of {self.name!r} to be multiples of {FILTER_MULTIPLE}, to which scaled "
@@ -193,16 +173,18 @@ class Baseline:
                 f"least {MIN_SIZE}. Received: {self.resolution}. Take the nearest multiple."
             )
 
+    def __repr__(self) -> str:
+        """Short: a scaling rule or a variant that shows its baseline is not to print the whole table."""
+        return f"<Baseline {self.name!r}, {len(self.stages)} stages>"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A baseline, scaled and unrolled: everything that decides its layers except the classifier.
 
     Attributes:
-        baseline: what does not change with the scale.
-        stem_filters: filters of the stem convolution.
+        stem_filters, top_filters: of the first convolution and of the last (the feature width); 0 for none.
         blocks: the unrolled blocks, first to last.
-        top_filters: filters of the last convolution (the feature width); 0 for none.
     """
 
     baseline: Baseline
@@ -211,16 +193,11 @@ class Architecture:
     top_filters: int
 
 
-def round_filters(filters: float, width: float, multiple: int = FILTER_MULTIPLE) -> int:
-    """Scale a filter count by `width` and round it to a multiple of `multiple`.
-
-    Never goes below 90 % of the product (reference code, `round_filters`).
-    """
+def round_filters(filters: float, width: float) -> int:
+    """Scale a filter count by `width` and round it, never below 90 % of the product (reference code, `round_filters`)."""
     scaled = filters * width
-    rounded = max(multiple, int(scaled + multiple / 2) // multiple * multiple)
-    if rounded < 0.9 * scaled:
-        rounded += multiple
-    return rounded
+    rounded = max(FILTER_MULTIPLE, int(scaled + FILTER_MULTIPLE / 2) // FILTER_MULTIPLE * FILTER_MULTIPLE)
+    return rounded + FILTER_MULTIPLE if rounded < 0.9 * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -233,18 +210,12 @@ def round_resolution(side: float) -> int:
     return max(MIN_SIZE, int(side / RESOLUTION_MULTIPLE + 0.5) * RESOLUTION_MULTIPLE)
 
 
-def count_blocks(baseline: Baseline, depth: float) -> int:
-    """Blocks that a baseline unrolls into."""
-    return sum(_repeats(baseline, depth))
-
-
 def scaled(
     baseline: Baseline, *, depth: float = 1.0, width: float = 1.0, drop_connect_rate: float | None = None
 ) -> Architecture:
     """Scale a baseline in depth and width and unroll it.
 
     Args:
-        baseline: the table.
         depth: factor of every stage's repeats, > 0; rounded up.
         width: factor of all filters, > 0; rounded to multiples of 8.
         drop_connect_rate: drop rate of the (hypothetical) block after the last; grows linearly from 0
@@ -256,7 +227,8 @@ def scaled(
     for label, factor in (("depth", depth), ("width", width)):
         if not 0 < factor < float("inf"):
             raise InvalidInputError(f"Expected {label} to be a factor above 0. Received: {factor!r}.")
-    total = count_blocks(baseline, depth)
+    repeats = blocks_of_stages(baseline, depth)
+    total = sum(repeats)
     if total > MAX_BLOCKS:
         raise InvalidInputError(
             f"Expected a network of at most {MAX_BLOCKS:,} blocks. Received: a depth of {depth:g}, which makes "
@@ -266,31 +238,31 @@ def scaled(
     ends_width = width if baseline.scale_ends else 1.0
     stem_filters = filters = round_filters(baseline.stem_filters, ends_width)
     blocks: list[Block] = []
-    for index, (stage, count) in enumerate(zip(baseline.stages, _repeats(baseline, depth), strict=True)):
-        filters_out = _filters_out(stage, width)
+    for index, (stage, count) in enumerate(zip(baseline.stages, repeats, strict=True)):
         for position in range(count):
-            blocks.append(
-                Block(
-                    name=block_name(index, position),
-                    kind=stage.block,
-                    kernel_size=stage.kernel_size,
-                    stride=stage.stride if position == 0 else 1,
-                    expand_ratio=stage.expand_ratio,
-                    filters_in=filters,
-                    filters_out=filters_out,
-                    se_ratio=stage.se_ratio,
-                    drop_rate=drop_rate * len(blocks) / total,
-                )
+            block = Block(
+                name=block_name(index, position),
+                kind=stage.block,
+                kernel_size=stage.kernel_size,
+                stride=stage.stride if position == 0 else 1,
+                expand_ratio=stage.expand_ratio,
+                filters_in=filters,
+                filters_out=_filters_out(stage, width),
+                se_ratio=stage.se_ratio,
+                drop_rate=drop_rate * len(blocks) / total,
             )
-            filters = filters_out
-    top_filters = round_filters(baseline.top_filters, ends_width) if baseline.top_filters else 0
+            blocks.append(block)
+            filters = block.filters_out
     return Architecture(
-        baseline=baseline, stem_filters=stem_filters, blocks=tuple(blocks), top_filters=top_filters
+        baseline=baseline,
+        stem_filters=stem_filters,
+        blocks=tuple(blocks),
+        top_filters=round_filters(baseline.top_filters, ends_width) if baseline.top_filters else 0,
     )
 
 
-def _repeats(baseline: Baseline, depth: float) -> list[int]:
-    """Blocks of each stage."""
+def blocks_of_stages(baseline: Baseline, depth: float) -> list[int]:
+    """How many blocks each stage unrolls into."""
     last = len(baseline.stages) - 1
     return [
         stage.repeats
@@ -313,17 +285,13 @@ def block_name(stage: int, position: int) -> str:
 
 def stage_of(block: str) -> str:
     """The stage in a name that `block_name` made: `block3` of `block3a`."""
-    return block.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return block.rstrip(ascii_lowercase)
 
 
 def _letters(position: int) -> str:
     """0 → a, 25 → z, 26 → aa: block letters that stay letters however deep a stage is."""
-    letters = ""
-    position += 1
-    while position:
-        position, digit = divmod(position - 1, 26)
-        letters = chr(ord("a") + digit) + letters
-    return letters
+    before, digit = divmod(position, 26)
+    return (_letters(before - 1) if before else "") + ascii_lowercase[digit]
 
 
 # fmt: off
@@ -363,21 +331,19 @@ EFFICIENTNET_LITE0 = replace(
 
 def _rows(block: str, first: int, ratio: int, *rows: tuple[int, int, int]) -> tuple[Stage, ...]:
     """3×3 stages from (repeats, stride, filters); the first one takes `first` filters."""
-    stages = []
-    for repeats, stride, filters in rows:
-        stages.append(
-            Stage(
-                repeats=repeats,
-                kernel_size=3,
-                stride=stride,
-                expand_ratio=ratio,
-                filters_in=first,
-                filters_out=filters,
-                block=block,
-            )
+    coming = (first, *(filters for _, _, filters in rows))
+    return tuple(
+        Stage(
+            repeats=repeats,
+            kernel_size=3,
+            stride=stride,
+            expand_ratio=ratio,
+            filters_in=filters_in,
+            filters_out=filters_out,
+            block=block,
         )
-        first = filters
-    return tuple(stages)
+        for filters_in, (repeats, stride, filters_out) in zip(coming, rows, strict=False)
+    )
 
 
 MOBILENET_V1 = Baseline(

@@ -78,14 +78,31 @@ def decode_picture(
         raise InvalidInputError(
             f"Expected channels as 3 (RGB) or 1 (gray). Received: {channels!r}. Photographs have no others."
         )
+    with _opened(source) as stream:
+        opened, remarks = _load_forgiving(stream, max_pixels, at_least)
+        return _in_eight_bits(opened, channels, remarks)
+
+
+def check_header(source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what `decode_picture` refuses by the first bytes alone: in no time, and nothing is decoded.
+
+    Raises:
+        UnreadablePictureError: nothing there, no picture, or too many pixels.
+    """
+    with _opened(source) as stream:
+        _accepted(stream, max_pixels)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    """A stream of a file that is not empty. What goes wrong with it becomes an `UnreadablePictureError`."""
     name = describe(source)
     try:
         with _stream(source, name) as stream:
             if not stream.read(1):
                 raise UnreadablePictureError(f"Expected {name}. Received an empty file. {_ADVICE}", "empty")
             stream.seek(0)
-            opened, remarks = _load_forgiving(stream, max_pixels, at_least)
-            return _in_eight_bits(opened, channels, remarks)
+            yield stream
     except UnreadablePictureError:
         raise
     except _UnusablePictureError as error:
@@ -183,6 +200,21 @@ def _load_forgiving(stream: BinaryIO, max_pixels: int, at_least: int | None) -> 
 
 def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any, list[str]]:
     """The picture as Pillow decodes it, once its header is found acceptable; and what to remark on it."""
+    opened = _accepted(stream, max_pixels)
+    if at_least is not None:
+        opened.draft(None, (at_least, at_least))
+    has_deep_colors = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
+    opened.load()
+    ranges: Any = opened.getextrema() if has_deep_colors else ()
+    remarks = []
+    if ranges and max(most for _, most in ranges[:3]) < 2**4:
+        # Pillow keeps the upper byte alone, so that there is nothing left to brighten
+        remarks = ["has 16-bit colors of at most 12 bits and comes out nearly black. Save it with 8 bits"]
+    return opened, remarks
+
+
+def _accepted(stream: BinaryIO, max_pixels: int) -> Any:
+    """The picture that Pillow finds, not decoded yet, unless its header speaks against it."""
     from PIL import Image
 
     try:
@@ -199,16 +231,7 @@ def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any,
         )
     if opened.format == "EPS":  # Pillow would run Ghostscript
         raise _UnusablePictureError("a PostScript program", "Convert it to PNG.")
-    if at_least is not None:
-        opened.draft(None, (at_least, at_least))
-    has_deep_colors = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
-    opened.load()
-    ranges: Any = opened.getextrema() if has_deep_colors else ()
-    remarks = []
-    if ranges and max(most for _, most in ranges[:3]) < 2**4:
-        # Pillow keeps the upper byte alone, so that there is nothing left to brighten
-        remarks = ["has 16-bit colors of at most 12 bits and comes out nearly black. Save it with 8 bits"]
-    return opened, remarks
+    return opened
 
 
 def _missing_rows(opened: Any, content: bytes) -> float:

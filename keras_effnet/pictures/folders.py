@@ -12,29 +12,8 @@ from keras_effnet.system.files import reachable, system_said
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 KINDS = " ".join(sorted(IMAGE_SUFFIXES))
 # what cameras and programs also call pictures; people are told that these were left out
-OTHER_PICTURES = frozenset(
-    [
-        ".arw",
-        ".avif",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jp2",
-        ".jxl",
-        ".nef",
-        ".orf",
-        ".pgm",
-        ".ppm",
-        ".psd",
-        ".raf",
-        ".rw2",
-        ".svg",
-        ".tga",
-    ]
-)
+_OTHERS = "arw avif cr2 cr3 dng heic heif jfif jp2 jxl nef orf pgm ppm psd raf rw2 svg tga"
+OTHER_PICTURES = frozenset(f".{ending}" for ending in _OTHERS.split())
 
 LeftOut = tuple[str, str]  # file, reason
 
@@ -64,15 +43,10 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def walk_pictures(root: Path, folder: str = "", *, left_out: list[LeftOut]) -> Iterator[str]:
-    """The pictures below a folder, sorted within each of its folders.
+    """The pictures below `root / folder`, sorted within each of its folders, named relative to `root`.
 
-    Args:
-        root: what the names are relative to.
-        folder: where to look, relative to `root`.
-        left_out: gets what looks like a picture and is none that can be read.
-
-    Yields:
-        Names relative to `root`, as texts: a `Path` per picture is slow.
+    Names are texts: a `Path` per picture is slow. `left_out` gets what looks like a picture and is none that can
+    be read.
 
     Raises:
         InvalidInputError: a folder that may not be read.

@@ -85,12 +85,10 @@ def margin_layer_name(margin: int) -> str:
 
 
 def framing_of(model: Any) -> Framing:
-    """How photographs for a Keras model are read, also for one that was saved and loaded again.
+    """How photographs for a Keras model are read, also for one that was saved and loaded again, or with models inside.
 
-    Args:
-        model: a Keras model; models inside it count too. One that does not say has the reference's
-            margin, and the interpolation of the published variant with its layers; bicubic if there is none.
-            A model with one channel gets gray pictures.
+    One that does not say has the reference's margin, and the interpolation of the published variant with its
+    layers; bicubic if there is none. A model with one channel gets gray pictures.
     """
     from keras_effnet.network.variants import identify
 

@@ -185,12 +185,7 @@ def _check_classes(
 
 
 def _from_folders(root: Path, wanted: set[str], left_out: list[LeftOut]) -> Iterator[_Row]:
-    """The photographs in the folders of `root`.
-
-    Args:
-        root: has a folder per class, or train, validation and test with a folder per class each.
-        wanted: classes to read; empty for all.
-        left_out: gets the pictures that are no photographs of a class.
+    """The photographs in the folders of `root`, of the wanted classes or of all.
 
     Raises:
         InvalidInputError: folders that are missing, empty, unreadable, or that can be meant in two ways.

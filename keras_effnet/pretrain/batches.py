@@ -1,7 +1,7 @@
 """From labelled pictures to batches for `fit`: shuffled, cropped, augmented, one-hot.
 
 Which examples a batch has, and the random numbers of their crops, come from tf.data; the pictures are read by
-the package's one reader, in threads of Python (see `pictures.datasets`).
+the package's one reader, in threads of Python (see `pictures.prefetching`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, warn
-from keras_effnet.pictures.datasets import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share
@@ -45,14 +45,6 @@ def training_batches(
     processes: call `keras.utils.set_random_seed` with the same number on each. RandAugment has random
     numbers of its own.
 
-    Args:
-        examples: where the pictures come from.
-        recipe: batch size, crops and augmentation.
-        size: side of the pictures, in pixels.
-        seed: of order and crops.
-        share: this process among several.
-        framing: how the network's photographs are resized; None for bicubic.
-
     Returns:
         float32 `[batch, size, size, 3]`, 0–255, and float32 `[batch, classes]`; of each global batch
         this process's slice.
@@ -64,11 +56,7 @@ def training_batches(
 
     share, framing = share or Share(), framing or Framing()
     local = share.local_batch(recipe.batch_size)
-    if examples.count < recipe.batch_size:
-        raise InvalidInputError(
-            f"Expected at least {recipe.batch_size} pictures, one batch. Received: {examples.count}. "
-            "Choose a smaller batch size."
-        )
+    recipe.check_count(examples.count)
     buffer = examples.count if examples.are_paths else min(examples.count, SHUFFLE_RECORDS)
     records = examples.records.shuffle(buffer, seed=seed)
     seeds = tf.data.Dataset.random(seed=seed).batch(2)

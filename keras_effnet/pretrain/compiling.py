@@ -55,14 +55,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int, **options: Any) -> None:
-    """Compile a classifier as the recipe says.
-
-    Args:
-        model: ends in a softmax over two classes or more; trained on one-hot labels.
-        recipe: the configuration.
-        steps_per_epoch: training steps in an epoch, which the schedule counts in.
-        options: more arguments of `model.compile`, `jit_compile` for example.
-    """
+    """Compile a classifier that ends in a softmax as the recipe says; `options` are `model.compile`'s."""
     _penalize(model, recipe.weight_decay)
     schedule = WarmupDecay(
         recipe.peak_learning_rate,

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
@@ -50,22 +53,26 @@ class Examples:
 
 
 def from_folders(directory: str | os.PathLike[str]) -> Examples:
-    """The pictures to train on of a folder or CSV file, see `pictures.listing`.
-
-    Raises:
-        InvalidInputError: as `read_listing`.
-    """
+    """The pictures to train on of a folder or CSV file, see `pictures.listing`."""
     return from_listing(read_listing(directory))
 
 
 def from_listing(listing: Listing, split: str = "train") -> Examples:
-    """The pictures of a split; photographs without one are to train on.
+    """The pictures of a split; see `in_split`, also for what it raises."""
+    import tensorflow as tf
+
+    indices = in_split(listing, split)
+    paths = [os.fsencode(listing.path(int(index))) for index in indices]
+    records = tf.data.Dataset.from_tensor_slices((paths, listing.labels[indices].astype(np.int64)))
+    return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
+
+
+def in_split(listing: Listing, split: str) -> npt.NDArray[np.intp]:
+    """The places of a split's pictures in a listing; photographs without a split are to train on.
 
     Raises:
         InvalidInputError: there are none.
     """
-    import tensorflow as tf
-
     chosen = listing.splits == SPLITS.index(split)
     if split == "train":
         chosen |= listing.splits == UNDECIDED
@@ -74,17 +81,11 @@ def from_listing(listing: Listing, split: str = "train") -> Examples:
         raise InvalidInputError(
             f"Expected pictures of the split {split!r} in {str(listing.root)!r}. Received none."
         )
-    paths = [os.fsencode(listing.path(int(index))) for index in indices]
-    records = tf.data.Dataset.from_tensor_slices((paths, listing.labels[indices].astype(np.int64)))
-    return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
+    return indices
 
 
 def check_records(pattern: str) -> None:
-    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported.
-
-    Raises:
-        InvalidInputError: it finds none.
-    """
+    """Make sure that a pattern of TFRecord files on this machine finds some; TensorFlow is not imported."""
     if "://" not in pattern and not glob.glob(pattern):  # noqa: PTH207 - Path.glob takes no absolute pattern
         raise _no_records(pattern)
 
@@ -161,20 +162,13 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         MissingExtraError: tensorflow-datasets is not installed.
         InvalidInputError: no such data set or split there, or not pictures with labels.
     """
+    count = count_tfds(name, split, data_dir=data_dir)
     tfds = require("tensorflow_datasets", "pretrain")
-    advice = "Prepare it with tfds.builder(name, data_dir=…).download_and_prepare()."
-    try:
+    with _plain_errors(name, split, data_dir):
         builder = tfds.builder(name, data_dir=data_dir)
         image, label = builder.info.supervised_keys or ("image", "label")
         features = [builder.info.features[key] for key in (image, label)]
-        count = int(builder.info.splits[split].num_examples)
         encoded = builder.as_dataset(split=split, decoders={image: tfds.decode.SkipDecoding()})
-    except Exception as error:  # tfds raises many kinds, with messages of many lines
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InvalidInputError(
-            f"Expected the prepared data set {name!r}, split {split!r}, in "
-            f"{str(data_dir or 'the default folder of tfds')!r}. Received: {first}. {advice}"
-        ) from error
     kinds = [type(feature).__name__ for feature in features]
     if kinds != ["Image", "ClassLabel"]:
         raise InvalidInputError(
@@ -182,6 +176,26 @@ def from_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None 
         )
     records = encoded.map(lambda example: (example[image], example[label]))
     return Examples(records=records, are_paths=False, count=count, labels=tuple(features[1].names))
+
+
+def count_tfds(name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None) -> int:
+    """How many examples a prepared split has; TensorFlow is not imported. Arguments and errors of `from_tfds`."""
+    tfds = require("tensorflow_datasets", "pretrain")
+    with _plain_errors(name, split, data_dir):
+        return int(tfds.builder(name, data_dir=data_dir).info.splits[split].num_examples)
+
+
+@contextmanager
+def _plain_errors(name: str, split: str, data_dir: str | os.PathLike[str] | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # tfds raises many kinds, with messages of many lines
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InvalidInputError(
+            f"Expected the prepared data set {name!r}, split {split!r}, in "
+            f"{str(data_dir or 'the default folder of tfds')!r}. Received: {first}. "
+            "Prepare it with tfds.builder(name, data_dir=…).download_and_prepare()."
+        ) from error
 
 
 def _count(raw: Any) -> int:

@@ -1,4 +1,4 @@
-"""The reference's training recipe as one configuration.
+"""What a run from scratch is told: the reference's training recipe as one configuration, and its folder.
 
     RMSProp (rho 0.9, momentum 0.9, epsilon 1e-3) at 0.016 per 256 pictures, ×0.97 every 2.4 epochs,
     5 epochs of warm-up; moving average of the weights 0.9999; L2 1e-5; label smoothing 0.1;
@@ -12,10 +12,13 @@ RandAugment, as the reference did for its `randaugment` weights. Nothing here im
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, check_values
+from keras_effnet.system.files import check_writable
+from keras_effnet.train.folder import RECIPE
 
 RATE_BATCH = 256  # the number of pictures in a step that `learning_rate` is given for
 
@@ -65,18 +68,26 @@ class Recipe:
     crop_area: float = 0.08
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "decay_rate", "decay_epochs", "crop_area"):
-            self._check(name, getattr(self, name) > 0, "above 0")
-        for name in ("warmup_epochs", "weight_decay", "augment_ops", "epsilon"):
-            self._check(name, getattr(self, name) >= 0, "of at least 0")
-        for name in ("rho", "momentum", "ema", "label_smoothing", "drop_connect_rate", "dropout_rate"):
-            self._check(name, 0 <= (getattr(self, name) or 0) < 1, "in [0, 1)")
-        for name in ("augment_strength", "crop_area", "decay_rate"):
-            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        above = ("epochs", "batch_size", "learning_rate", "decay_rate", "decay_epochs", "crop_area")
+        check_values(self, above, lambda value: value > 0, "above 0")
+        least = ("warmup_epochs", "weight_decay", "augment_ops", "epsilon")
+        check_values(self, least, lambda value: value >= 0, "of at least 0")
+        rates = ("rho", "momentum", "ema", "label_smoothing", "drop_connect_rate", "dropout_rate")
+        check_values(self, rates, lambda value: 0 <= value < 1, "in [0, 1)")
+        shares = ("augment_strength", "crop_area", "decay_rate")
+        check_values(self, shares, lambda value: 0 <= value <= 1, "between 0 and 1")
 
-    def _check(self, name: str, fits: bool, expected: str) -> None:
-        if not fits:
-            raise InvalidInputError(f"Expected {name} {expected}. Received: {getattr(self, name)!r}.")
+    def check_count(self, pictures: int) -> None:
+        """Make sure that there are enough pictures for a step.
+
+        Raises:
+            InvalidInputError: fewer than one batch takes.
+        """
+        if pictures < self.batch_size:
+            raise InvalidInputError(
+                f"Expected at least {self.batch_size} pictures, one batch. Received: {pictures}. "
+                "Choose a smaller batch size."
+            )
 
     @property
     def peak_learning_rate(self) -> float:
@@ -87,12 +98,21 @@ class Recipe:
         """All values, for a file beside the model."""
         return asdict(self)
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The names of all values."""
-        return tuple(field.name for field in fields(cls))
-
 
 def ema_is_too_slow(recipe: Recipe, steps: int) -> bool:
     """Whether the average of the weights still holds much of the random start after `steps`."""
     return recipe.ema > 0 and steps * -math.log(recipe.ema) < math.log(100)
+
+
+def check_free(folder: Path) -> None:
+    """Make sure that a run can begin in a folder.
+
+    Raises:
+        InvalidInputError: there is something in it already, or it cannot be written to.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInputError(
+            f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
+            "Choose another one, or pass resume=True (--resume) to go on with the run in it."
+        )
+    check_writable(folder / RECIPE)

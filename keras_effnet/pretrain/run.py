@@ -15,17 +15,18 @@ import numpy as np
 from keras_effnet.applications import EfficientNet
 from keras_effnet.errors import InvalidInputError, warn
 from keras_effnet.network.variants import Variant, get_variant
-from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.prefetching import error_of_ours
 from keras_effnet.pretrain.batches import training_batches, validation_batches
 from keras_effnet.pretrain.compiling import compile_model
 from keras_effnet.pretrain.examples import Examples
-from keras_effnet.pretrain.folder import HISTORY, SETTINGS, check_free
-from keras_effnet.pretrain.recipe import Recipe, ema_is_too_slow
+from keras_effnet.pretrain.recipe import Recipe, check_free, ema_is_too_slow
 from keras_effnet.system.devices import Share, check_agreement, strategy_scope
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import write_text
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
-from keras_effnet.train.folder import MODEL
+from keras_effnet.train.folder import MODEL, RECIPE
+
+HISTORY = "history.csv"
 
 
 def pretrain(
@@ -189,20 +190,19 @@ def _begin(folder: Path, settings: dict[str, Any], share: Share) -> None:
         check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if share.writes:
-        with staged(folder / SETTINGS) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / RECIPE, json.dumps(settings, indent=2) + "\n", overwrite=False)
 
 
 def _resumed(folder: Path, settings: dict[str, Any], share: Share) -> EpochCheckpoint:
     """Check that the run in the folder can go on; returns where it stands, before the first epoch perhaps."""
     if share.writes:
-        begun = (folder / SETTINGS).is_file()
+        begun = (folder / RECIPE).is_file()
         if not begun or (folder / MODEL).exists():
             raise InvalidInputError(
                 f"Expected an interrupted run in {str(folder)!r}. Received: "
-                f"{'one that is complete' if begun else f'no {SETTINGS} there'}. Start without resume."
+                f"{'one that is complete' if begun else f'no {RECIPE} there'}. Start without resume."
             )
-        saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        saved = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         for name, value in settings.items():
             if saved.get(name) != value:
                 raise InvalidInputError(

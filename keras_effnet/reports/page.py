@@ -17,14 +17,12 @@ GOOD, BAD, SOFT = "#2f7d6d", "#c0504d", "#7a8b90"  # as in page.html
 WIDTH = 4.4  # inches of a drawing
 PIXELS_PER_INCH = 96
 SHRUNK = 0.7  # of its width, at which letters of 9 points can still be read; further, it can be scrolled
+GROWN = 1.25  # of its width; in a wide tile the letters of a small drawing would be larger than the page's
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def check_extras(extra: str) -> None:
-    """Make sure that a page can be made, before the work that it reports of.
-
-    Args:
-        extra: the extra that the message names.
+    """Make sure that a page can be made, before the work that it reports of; `extra` is what the message names.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
@@ -57,14 +55,15 @@ def axes(title: str, width: float = WIDTH, height: float = 2.6) -> Any:
 
 
 def drawing(made: Any) -> Any:
-    """The figure of some axes as SVG, marked as not to be escaped. It shrinks as far as its texts can be read."""
+    """The figure of some axes as SVG, marked as not to be escaped. It shrinks and grows as far as its texts suit."""
     jinja2 = require("jinja2", "report")
     made.figure.tight_layout()
     buffer = io.StringIO()
     made.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue().partition("<svg")[2]
-    least = round(SHRUNK * PIXELS_PER_INCH * made.figure.get_figwidth())
-    return jinja2.filters.Markup(f'<svg style="min-width: {least}px"{svg}')
+    width = PIXELS_PER_INCH * made.figure.get_figwidth()
+    sizes = f"min-width: {round(SHRUNK * width)}px; max-width: {round(GROWN * width)}px"
+    return jinja2.filters.Markup(f'<svg style="{sizes}"{svg}')
 
 
 def bars(

@@ -34,3 +34,7 @@ __all__ = [
     "table3",
     "table7",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -56,14 +56,7 @@ def search_objective(accuracy: float, macs: float, target: float, trade_off: flo
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A table that was tried.
-
-    Attributes:
-        baseline: the table.
-        accuracy: what `evaluate` returned.
-        macs: multiply-adds with 1,000 classes.
-        objective: `search_objective` of the two.
-    """
+    """A table that was tried: accuracy as `evaluate` returned it, multiply-adds with 1,000 classes, the objective of both."""
 
     baseline: Baseline
     accuracy: float

@@ -17,7 +17,7 @@ from typing import Any
 from keras_effnet.baselines import build_variant
 from keras_effnet.costs import Cost, cost, cost_of_variant
 from keras_effnet.errors import EffNetError, InvalidInputError
-from keras_effnet.network.table import MAX_BLOCKS, count_blocks
+from keras_effnet.network.table import MAX_BLOCKS, blocks_of_stages
 from keras_effnet.network.variants import Variant
 
 Measure = Callable[[Any], float]
@@ -89,15 +89,7 @@ def largest_within(
     batch: int,
     measure: Measure,
 ) -> Fit:
-    """Find the largest phi whose network meets every limit; see `CompoundScaling.fit`.
-
-    Args:
-        limits: what it may need.
-        member: from phi to the network; a larger phi never costs less.
-        ends: the smallest and the largest phi.
-        step: distance of the values that are tried.
-        dimension, classes, batch, measure: as for `CompoundScaling.fit`.
-    """
+    """Find the largest phi, within `ends`, whose network meets every limit; see `CompoundScaling.fit`."""
     if not 0 < step <= 1:
         raise InvalidInputError(f"Expected step to lie above 0, up to 1. Received: {step!r}.")
     trial = _Trial(limits.given, lambda index: member(round(index * step, 10)), classes, batch, measure)
@@ -165,7 +157,7 @@ class _Trial:
 
     def buildable(self, index: int) -> bool:
         member = self.member(index)
-        return count_blocks(member.baseline, member.depth) <= MAX_BLOCKS
+        return sum(blocks_of_stages(member.baseline, member.depth)) <= MAX_BLOCKS
 
     def counted_exceeded(self, index: int) -> tuple[str, ...]:
         needs = self._counted(index)

@@ -13,6 +13,7 @@ from keras_effnet.baselines import BASELINES
 from keras_effnet.costs import cost_of_variant
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.network.variants import B_SERIES
+from keras_effnet.reports.page import BAD, GOOD
 from keras_effnet.scaling.compound import DIMENSIONS, CompoundScaling, single_dimension
 from keras_effnet.scaling.published import PUBLISHED_PHI
 from keras_effnet.system.files import staged
@@ -35,18 +36,12 @@ LABELLED_LEFT = ("DenseNet-264", "Inception-v3", "NASNet-A")  # another one lies
 # how B0 was scaled: top-1 in the paper's Table 7
 TABLE7_TOP1 = {"baseline": 77.3, "depth": 79.0, "width": 78.9, "resolution": 79.1, "compound": 81.1}
 
-INK, SOFT = "#2f7d6d", "#9aa5a1"
-COLOURS = {"compound": INK, "depth": "#c0504d", "width": "#4f81bd", "resolution": "#d79b2b"}
+PALE = "#9aa5a1"
+COLOURS = {"compound": GOOD, "depth": BAD, "width": "#4f81bd", "resolution": "#d79b2b"}
 
 
 def write_figures(out: Path) -> list[Path]:
-    """Write every figure that needs no trained weights.
-
-    Args:
-        out: folder for the PNG files; created.
-
-    Returns:
-        The files.
+    """Write every figure that needs no trained weights as a PNG file; the folder is created.
 
     Raises:
         InvalidInputError: `out` is no folder, or cannot be created.
@@ -74,14 +69,7 @@ def write_figures(out: Path) -> list[Path]:
 
 
 def accuracy_figure(against: str) -> Any:
-    """Top-1 of the published family and of the paper's peers (its figures 1 and 5).
-
-    Args:
-        against: `"parameters"` or `"macs"`.
-
-    Returns:
-        A Matplotlib `Figure`.
-    """
+    """Top-1 of the published family and of the paper's peers, against `"parameters"` or `"macs"` (its figures 1 and 5)."""
     if against not in ("parameters", "macs"):
         raise InvalidInputError(f"Expected against to be 'parameters' or 'macs'. Received: {against!r}.")
     figure, axes = _axes("top-1 on ImageNet, %")
@@ -104,7 +92,7 @@ def _draw_family(axes: Any, places: Mapping[str, float]) -> None:
     """The published sets of B0–B7, each a line; `places` are their abscissas."""
     from keras_effnet.weights.catalog import CATALOG
 
-    for label, colour in (("imagenet", INK), ("noisy-student", "#4f81bd"), ("advprop", "#d79b2b")):
+    for label, colour in (("imagenet", GOOD), ("noisy-student", "#4f81bd"), ("advprop", "#d79b2b")):
         found = {
             entry.variant: entry.top1 for entry in CATALOG if entry.name == label and entry.variant in places
         }
@@ -133,7 +121,7 @@ def _draw_peers(axes: Any, against: str) -> None:
     for name, (params, gmacs, top1) in PEERS.items():
         place = params if against == "parameters" else gmacs
         if place is not None:
-            axes.plot(place, top1, "o", ms=4, color=SOFT)
+            axes.plot(place, top1, "o", ms=4, color=PALE)
             left = name in LABELLED_LEFT
             axes.annotate(
                 name,
@@ -150,7 +138,7 @@ def growth_figure() -> Any:
     """Multiply-adds over those of the baseline, counted on built networks, against 2^phi."""
     figure, axes = _axes("multiply-adds / baseline's")
     steps = [index / 8 for index in range(-32, 57)]
-    axes.plot(steps, [2**phi for phi in steps], "--", color=SOFT, label="2^phi")
+    axes.plot(steps, [2**phi for phi in steps], "--", color=PALE, label="2^phi")
     rule = CompoundScaling()
     axes.plot(
         steps,
@@ -159,7 +147,7 @@ def growth_figure() -> Any:
         color="#333333",
         label="(α·β²·γ²)^phi = 1.92^phi",
     )
-    colours = (INK, "#c0504d", "#4f81bd", "#d79b2b")
+    colours = (GOOD, BAD, "#4f81bd", "#d79b2b")
     for (name, baseline), colour in zip(
         ((name, BASELINES[name]) for name in ("b0", "mobilenet_v1", "mobilenet_v2", "resnet50")),
         colours,
@@ -218,14 +206,13 @@ def dimensions_figure() -> Any:
     left.legend(fontsize=8, frameon=False)
     names = list(TABLE7_TOP1)
     bars = right.bar(
-        names, [TABLE7_TOP1[n] for n in names], color=[COLOURS.get(n, SOFT) for n in names], width=0.6
+        names, [TABLE7_TOP1[n] for n in names], color=[COLOURS.get(n, PALE) for n in names], width=0.6
     )
     right.bar_label(bars, fmt="%.1f", fontsize=8)
     right.set_ylim(76, 82)
     right.set_title("top-1 of B0, scaled to the paper's 1.8–1.9 G (Table 7)", loc="left", fontsize=10)
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        _style(axes)
     return figure
 
 
@@ -281,6 +268,10 @@ def _axes(label: str) -> tuple[Any, Any]:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.set_ylabel(label)
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    return figure, axes

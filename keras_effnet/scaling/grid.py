@@ -17,16 +17,12 @@ from keras_effnet.scaling.study import fingerprint
 
 GROWTH = 2.0  # the paper's constraint: twice the multiply-adds
 CLASSES = 1000  # ImageNet's
-STEP, TOLERANCE = 0.1, 0.04  # fifteen candidates; the paper's own lie on multiples of 0.05
+GRID_STEP, TOLERANCE = 0.1, 0.04  # fifteen candidates; the paper's own lie on multiples of 0.05
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Candidate:
-    """One point of the grid.
-
-    Attributes:
-        alpha, beta, gamma: factors of depth, width and resolution.
-    """
+    """One point of the grid: factors of depth, width and resolution."""
 
     alpha: float
     beta: float
@@ -56,7 +52,7 @@ class Network:
 
 
 def candidates(
-    step: float = STEP, tolerance: float = TOLERANCE, growth: float = GROWTH
+    step: float = GRID_STEP, tolerance: float = TOLERANCE, growth: float = GROWTH
 ) -> tuple[Candidate, ...]:
     """The grid: multiples of `step` from 1 with |α·β²·γ² / growth − 1| ≤ tolerance.
 
@@ -93,13 +89,9 @@ def candidates(
 def networks(
     baseline: Baseline, grid: Iterable[Candidate], *, merge: bool = True, classes: int = CLASSES
 ) -> tuple[Network, ...]:
-    """The networks that a grid builds, in the grid's order.
+    """The networks that a grid builds, in the grid's order: one for all candidates that build the same if `merge`.
 
-    Args:
-        baseline: what is scaled.
-        grid: the candidates.
-        merge: one network for all candidates that build the same; False for one each.
-        classes: outputs of the classifier, for the counts: in a small network it is a good part.
+    `classes` count: in a small network the classifier is a good part.
     """
     groups: dict[str, list[Candidate]] = {}
     for candidate in grid:

@@ -8,6 +8,7 @@ multiply-adds of convolutions and dense layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_effnet.baselines import cost_of
 from keras_effnet.costs import cost_of_variant
@@ -32,16 +33,10 @@ _TABLE2 = {
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """A row of Table 2.
+    """A row of Table 2: our counts of a variant, the paper's (in millions and G) and timm's.
 
-    Attributes:
-        name: of the variant.
-        params: ours, counted.
-        paper_params: the paper's, in millions.
-        macs: ours: convolutions and dense layers.
-        macs_with_norm: ours, and two for every value behind a batch normalization, as timm counts.
-        paper_gmacs: the paper's.
-        timm_gmacs: timm's.
+    `macs` are convolutions and dense layers; `macs_with_norm` has two more for every value behind a batch
+    normalization, as timm counts.
     """
 
     name: str
@@ -72,25 +67,25 @@ def table2() -> tuple[FamilyRow, ...]:
     return tuple(rows)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ScaledRow:
     """A row of Table 3 or 7: a network scaled in one or all dimensions.
 
     Attributes:
         network: of `keras_effnet.baselines`.
         scale: what the paper calls the row.
+        paper_gmacs: the paper's figure.
         depth, width: factors.
         resolution: side of the input, in pixels.
-        paper_gmacs: the paper's figure.
         note: why ours is elsewhere, where it is.
     """
 
     network: str
     scale: str
+    paper_gmacs: float
     depth: float = 1.0
     width: float = 1.0
     resolution: int = 224
-    paper_gmacs: float
     note: str = ""
 
     @property
@@ -114,75 +109,39 @@ _DEPTH_NOTE = (
     "the top and the strided first blocks stay single; 16.2 lies between d=4.2 and d=4.4"
 )
 
-# 1.3 × 224 is 291; MobileNets take multiples of 32
-_TABLE3 = (
-    ScaledRow(network="mobilenet_v1", scale="baseline", paper_gmacs=0.6),
-    ScaledRow(network="mobilenet_v1", scale="width (w=2)", width=2, paper_gmacs=2.2),
-    ScaledRow(network="mobilenet_v1", scale="resolution (r=2)", resolution=448, paper_gmacs=2.2),
-    ScaledRow(
-        network="mobilenet_v1",
-        scale="compound (d=1.4, w=1.2, r=1.3)",
-        depth=1.4,
-        width=1.2,
-        resolution=288,
-        paper_gmacs=2.3,
-    ),
-    ScaledRow(network="mobilenet_v2", scale="baseline", paper_gmacs=0.3),
-    ScaledRow(network="mobilenet_v2", scale="depth (d=4)", depth=4, paper_gmacs=1.2),
-    ScaledRow(network="mobilenet_v2", scale="width (w=2)", width=2, paper_gmacs=1.1),
-    ScaledRow(network="mobilenet_v2", scale="resolution (r=2)", resolution=448, paper_gmacs=1.2),
-    ScaledRow(
-        network="mobilenet_v2", scale="compound", depth=1.4, width=1.2, resolution=288, paper_gmacs=1.3
-    ),
-    ScaledRow(network="resnet50_v1.5", scale="baseline", paper_gmacs=4.1),
-    ScaledRow(network="resnet50_v1.5", scale="depth (d=4)", depth=4, paper_gmacs=16.2, note=_DEPTH_NOTE),
-    ScaledRow(
-        network="resnet50_v1.5",
-        scale="width (w=2)",
-        width=2,
-        paper_gmacs=14.7,
-        note="section 3.3 expects 4 × the baseline, 16.4, which r=2 has in the same table; the printed figure is w=1.9",
-    ),
-    ScaledRow(network="resnet50_v1.5", scale="resolution (r=2)", resolution=448, paper_gmacs=16.4),
-    ScaledRow(
-        network="resnet50_v1.5", scale="compound", depth=1.4, width=1.2, resolution=291, paper_gmacs=16.7
-    ),
+_WIDTH_NOTE = (
+    "section 3.3 expects 4 × the baseline, 16.4, which r=2 has in the same table; the printed figure is w=1.9"
 )
-_SAME_NETWORK = (
-    "section 3.3 expects about 4 × the baseline (0.39 in Table 2), 1.6; the printed figure needs {factor}"
+_B0_NOTE = "section 3.3 expects about 4 × the baseline (0.39 in Table 2), 1.6; the printed figure needs {}"
+_COMPOUND: dict[str, Any] = {"depth": 1.4, "width": 1.2}
+_TOGETHER = "compound (d=1.4, w=1.2, r=1.3)"
+
+# 1.3 × 224 is 291; MobileNets take multiples of 32
+# fmt: off
+_TABLE3 = (
+    ScaledRow("mobilenet_v1", "baseline", 0.6),
+    ScaledRow("mobilenet_v1", "width (w=2)", 2.2, width=2),
+    ScaledRow("mobilenet_v1", "resolution (r=2)", 2.2, resolution=448),
+    ScaledRow("mobilenet_v1", _TOGETHER, 2.3, resolution=288, **_COMPOUND),
+    ScaledRow("mobilenet_v2", "baseline", 0.3),
+    ScaledRow("mobilenet_v2", "depth (d=4)", 1.2, depth=4),
+    ScaledRow("mobilenet_v2", "width (w=2)", 1.1, width=2),
+    ScaledRow("mobilenet_v2", "resolution (r=2)", 1.2, resolution=448),
+    ScaledRow("mobilenet_v2", "compound", 1.3, resolution=288, **_COMPOUND),
+    ScaledRow("resnet50_v1.5", "baseline", 4.1),
+    ScaledRow("resnet50_v1.5", "depth (d=4)", 16.2, depth=4, note=_DEPTH_NOTE),
+    ScaledRow("resnet50_v1.5", "width (w=2)", 14.7, width=2, note=_WIDTH_NOTE),
+    ScaledRow("resnet50_v1.5", "resolution (r=2)", 16.4, resolution=448),
+    ScaledRow("resnet50_v1.5", "compound", 16.7, resolution=291, **_COMPOUND),
 )
 _TABLE7 = (
-    ScaledRow(network="b0", scale="baseline", paper_gmacs=0.4),
-    ScaledRow(
-        network="b0",
-        scale="depth (d=4)",
-        depth=4,
-        paper_gmacs=1.8,
-        note=_SAME_NETWORK.format(factor="d=4.4"),
-    ),
-    ScaledRow(
-        network="b0",
-        scale="width (w=2)",
-        width=2,
-        paper_gmacs=1.8,
-        note=_SAME_NETWORK.format(factor="w=2.2"),
-    ),
-    ScaledRow(
-        network="b0",
-        scale="resolution (r=2)",
-        resolution=448,
-        paper_gmacs=1.9,
-        note=_SAME_NETWORK.format(factor="r=2.2"),
-    ),
-    ScaledRow(
-        network="b0",
-        scale="compound (d=1.4, w=1.2, r=1.3)",
-        depth=1.4,
-        width=1.2,
-        resolution=291,
-        paper_gmacs=1.8,
-    ),
+    ScaledRow("b0", "baseline", 0.4),
+    ScaledRow("b0", "depth (d=4)", 1.8, depth=4, note=_B0_NOTE.format("d=4.4")),
+    ScaledRow("b0", "width (w=2)", 1.8, width=2, note=_B0_NOTE.format("w=2.2")),
+    ScaledRow("b0", "resolution (r=2)", 1.9, resolution=448, note=_B0_NOTE.format("r=2.2")),
+    ScaledRow("b0", _TOGETHER, 1.8, resolution=291, **_COMPOUND),
 )
+# fmt: on
 
 
 def table3() -> tuple[ScaledRow, ...]:

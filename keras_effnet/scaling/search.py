@@ -19,8 +19,9 @@ from typing import Any
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline
 from keras_effnet.errors import EffNetError, InvalidInputError, require
+from keras_effnet.network.builder import is_whole
 from keras_effnet.scaling.compound import CompoundScaling
-from keras_effnet.scaling.grid import CLASSES, STEP, TOLERANCE, Candidate, Network, candidates, networks
+from keras_effnet.scaling.grid import CLASSES, GRID_STEP, TOLERANCE, Candidate, Network, candidates, networks
 from keras_effnet.scaling.study import claim, described, fingerprint, open_study
 from keras_effnet.scaling.workers import pool_of
 
@@ -80,7 +81,7 @@ def search(
     evaluate: Evaluate,
     *,
     baseline: Baseline | None = None,
-    step: float = STEP,
+    step: float = GRID_STEP,
     tolerance: float = TOLERANCE,
     storage: str = "scaling_search.journal",
     study: str = "compound-scaling",
@@ -120,7 +121,7 @@ def search(
         EffNetError: `evaluate` failed or a worker died; what was finished stays in the storage.
         MissingExtraError: Optuna is not installed, or the driver of the database.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+    if not is_whole(workers) or workers < 1:
         raise InvalidInputError(
             f"Expected workers to be a whole number of at least 1. Received: {workers!r}."
         )

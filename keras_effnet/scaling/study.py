@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,7 @@ from keras_effnet.system.files import check_writable
 def open_study(storage: str | None, study: str, sampler: Any) -> Any:
     """The Optuna study of that name, created where there is none; higher values are better.
 
-    Args:
-        storage: a database URL, the path of a journal file, or None for memory.
-        study: its name.
-        sampler: Optuna's, or None for its default.
+    `storage` is a database URL, the path of a journal file, or None for memory.
 
     Raises:
         InvalidInputError: a storage that cannot be opened.
@@ -56,15 +54,9 @@ def claim(opened: Any, settings: Mapping[str, Any]) -> None:
 
 
 def described(evaluate: Callable[..., Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The name of an evaluation, what it says of itself, and what its caller adds.
+    """The name of an evaluation, what it says of itself, and what its caller adds, as plain values by name.
 
-    Args:
-        evaluate: a function, a method or an object that can be called; where it, or the object of
-            the method, has a method `settings()`, that is asked.
-        settings: what neither the name nor `settings()` says.
-
-    Returns:
-        Plain values by name, to be kept beside the scores.
+    Where `evaluate`, or the object whose method it is, has a method `settings()`, that is asked.
     """
     describe = getattr(getattr(evaluate, "__self__", evaluate), "settings", None)
     own = dict(describe()) if callable(describe) else {}
@@ -72,8 +64,17 @@ def described(evaluate: Callable[..., Any], settings: Mapping[str, Any] | None =
 
 
 def fingerprint(value: object) -> str:
-    """Changes with the value, whose `repr` must say all of it, as those of our tables do."""
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+    """Changes with the value, a table's whole content included, which its `repr` leaves out."""
+    return hashlib.sha256(repr(_spelled_out(value)).encode()).hexdigest()[:12]
+
+
+def _spelled_out(value: object) -> object:
+    """Records as their names and fields, all the way down."""
+    if is_dataclass(value):
+        return type(value).__name__, [
+            (part.name, _spelled_out(getattr(value, part.name))) for part in fields(value)
+        ]
+    return [_spelled_out(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def check_storage(storage: str) -> None:

@@ -21,23 +21,16 @@ SHORT_MOMENTUM = 0.9
 PARTS = ("train", "validation")
 
 # B0's pattern in five stages at 64 px: trains in seconds. Three repeats leave room for depth.
+# fmt: off
 SEARCH_BASELINE = Baseline(
     name="search64",
     title="Search64",
     stem_filters=16,
     stages=(
-        Stage(
-            repeats=1, kernel_size=3, stride=1, expand_ratio=1, filters_in=16, filters_out=16, se_ratio=0.25
-        ),
-        Stage(
-            repeats=2, kernel_size=3, stride=2, expand_ratio=4, filters_in=16, filters_out=24, se_ratio=0.25
-        ),
-        Stage(
-            repeats=3, kernel_size=5, stride=2, expand_ratio=4, filters_in=24, filters_out=40, se_ratio=0.25
-        ),
-        Stage(
-            repeats=3, kernel_size=3, stride=2, expand_ratio=4, filters_in=40, filters_out=64, se_ratio=0.25
-        ),
+        Stage(repeats=1, kernel_size=3, stride=1, expand_ratio=1, filters_in=16, filters_out=16, se_ratio=0.25),
+        Stage(repeats=2, kernel_size=3, stride=2, expand_ratio=4, filters_in=16, filters_out=24, se_ratio=0.25),
+        Stage(repeats=3, kernel_size=5, stride=2, expand_ratio=4, filters_in=24, filters_out=40, se_ratio=0.25),
+        Stage(repeats=3, kernel_size=3, stride=2, expand_ratio=4, filters_in=40, filters_out=64, se_ratio=0.25),
     ),
     top_filters=192,
     activation="swish",
@@ -45,6 +38,7 @@ SEARCH_BASELINE = Baseline(
     dropout=0.1,
     drop_connect_rate=0.1,
 )
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +92,7 @@ class TrainOnFolder:
         }
 
     def __call__(self, depth: float, width: float, resolution: int) -> float:
-        """Train and evaluate.
-
-        Args:
-            depth: factor of the baseline's repeats.
-            width: factor of its filters.
-            resolution: side of the pictures.
-
-        Returns:
-            Top-1 accuracy on `validation/`, 0–1.
+        """Train and evaluate at these factors; top-1 accuracy on `validation/`, 0–1.
 
         Raises:
             InvalidInputError: the folders are missing or disagree.

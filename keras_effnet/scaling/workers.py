@@ -16,11 +16,7 @@ from keras_effnet.errors import EffNetError, InvalidInputError
 
 @contextmanager
 def pool_of(workers: int, evaluate: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes: TensorFlow does not survive a fork.
-
-    Args:
-        workers: how many.
-        evaluate: what they will be sent.
+    """Fresh processes, which `evaluate` will be sent to: TensorFlow does not survive a fork.
 
     Raises:
         InvalidInputError: `evaluate` cannot be sent to another process.

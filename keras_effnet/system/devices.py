@@ -79,11 +79,7 @@ def join(coordinator: str, processes: int, process_id: int) -> Share:
 
     Args:
         coordinator: `host:port` of process 0, the same everywhere.
-        processes: how many there are.
         process_id: 0 … `processes` - 1, another one everywhere.
-
-    Returns:
-        This process's share.
 
     Raises:
         InvalidInputError: Keras on another backend than JAX, or arguments that cannot be used.
@@ -129,11 +125,7 @@ def join(coordinator: str, processes: int, process_id: int) -> Share:
 
 
 def check_agreement(value: int, share: Share, what: str) -> None:
-    """Make sure that all processes hold the same number, the epoch to resume from for example.
-
-    Raises:
-        InvalidInputError: they do not.
-    """
+    """Make sure that all processes hold the same number, the epoch to resume from for example."""
     if share.count == 1:
         return
     import numpy as np
@@ -148,10 +140,7 @@ def check_agreement(value: int, share: Share, what: str) -> None:
 
 
 def strategy_scope(name: str) -> contextlib.AbstractContextManager[Any]:
-    """The scope to build and compile a model in.
-
-    Args:
-        name: `"none"`, or `"mirrored"` for all GPUs of this host on TensorFlow.
+    """The scope to build and compile in: `"none"`, or `"mirrored"` for all GPUs of this host on TensorFlow.
 
     Raises:
         InvalidInputError: unknown name, or Keras on another backend.

@@ -15,7 +15,7 @@ from pathlib import Path
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
 
 # of `staged`, also with the ending that Keras asks for, and of the folder that exports are made in
-_STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5)$|^\.export-\w+$")
+_STAGED = re.compile(r"^\..+\.[0-9a-f]{8}\.(part|keras|weights\.h5|safetensors)$|^\.export-\w+$")
 
 
 def system_said(error: OSError) -> str:
@@ -31,12 +31,7 @@ def reachable(
     """Within the block a path that may not be read, or whose name is too long, is an error of this package.
 
     Even `Path.exists` raises for these. Wrap the looking only: what a library raises about the content of a
-    file deserves a message of its own.
-
-    Args:
-        path: what the block looks at.
-        expected: what should be there, for the message: `"a picture"`.
-        kind: the error to raise.
+    file deserves a message of its own. `expected` says what should be at the path: `"a picture"`.
 
     Raises:
         EffNetError: of the given kind, instead of an OSError.
@@ -51,12 +46,13 @@ def reachable(
 
 
 @contextmanager
-def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def staged(path: str | os.PathLike[str], *, overwrite: bool = False, ending: str = "part") -> Iterator[Path]:
     """A place beside `path` to write to; moved to `path` when the block ends without an error.
 
     Args:
         path: final name of a file or directory.
         overwrite: replace what is there; it is only lost once the new one is complete.
+        ending: of the place's name, for libraries that insist on one.
 
     Yields:
         A path that does not exist yet, on the same file system.
@@ -68,7 +64,7 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
     final = Path(path)
     check_new(final, overwrite=overwrite)
     created = _make_parents(final)
-    temporary = _beside(final, "part")
+    temporary = _beside(final, ending)
     done = False
     try:
         yield temporary
@@ -83,6 +79,12 @@ def staged(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator
         remove(temporary)
         if not done:
             remove_empty(created)
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
+    """Write a text file whole or not at all; raises as `staged` does."""
+    with staged(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def check_new(path: Path, *, overwrite: bool = False) -> None:
@@ -104,9 +106,6 @@ def check_writable(path: Path) -> None:
     """Make sure that a file or folder can be made at `path`, with the folders that lead there. Nothing is left.
 
     What the rights say is not enough: a disk may be read-only, or full, or no disk. It is tried.
-
-    Raises:
-        InvalidInputError: it cannot.
     """
     with reachable(path.parent, "a folder that can be written"):
         nearest = next(folder for folder in path.absolute().parents if folder.exists())
@@ -127,9 +126,6 @@ def reserve(path: Path, size: int) -> None:
 
     For libraries that do not survive a full disk: HDF5 crashes the process when it closes a file that it could
     not write.
-
-    Raises:
-        OSError: the system's own.
     """
     block = bytes(1 << 20)
     try:

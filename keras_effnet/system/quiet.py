@@ -44,13 +44,7 @@ def quiet_native() -> Iterator[None]:
 
 
 def check_backend(usable: Sequence[str] = BACKENDS) -> str:
-    """Make sure that Keras will compute with something that works here, before it is imported.
-
-    Args:
-        usable: names of the backends that do.
-
-    Returns:
-        The name of the chosen one.
+    """Make sure that Keras will compute with something that works here, before it is imported; which one it is.
 
     Raises:
         InvalidInputError: Keras was told to take another one.

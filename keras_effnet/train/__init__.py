@@ -8,21 +8,22 @@ The names are imported when they are first used: wrong settings are answered bef
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from keras_effnet.train.folder import RunFolder
-    from keras_effnet.train.results import Outcome
-    from keras_effnet.train.run import train
-    from keras_effnet.train.settings import Settings
+    from keras_effnet.train.folder import RunFolder as RunFolder
+    from keras_effnet.train.results import Outcome as Outcome
+    from keras_effnet.train.run import train as train
+    from keras_effnet.train.settings import Settings as Settings
 
-__all__ = ["Outcome", "RunFolder", "Settings", "train"]
-
-_HOMES = {"Outcome": "results", "RunFolder": "folder", "Settings": "settings", "train": "run"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "folder": ["RunFolder"],
+        "results": ["Outcome"],
+        "run": ["train"],
+        "settings": ["Settings"],
+    },
+)

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.datasets import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
+from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.train.settings import Settings
 
 SHIFT = 0.07  # of the side, in any direction: what a random crop of 224 from 256 pixels amounts to
@@ -33,12 +33,6 @@ def evaluation_batches(
     batch_size: int,
 ) -> Any:
     """Photographs with the evaluation crop, in the order of `indices`.
-
-    Args:
-        listing, indices: the photographs.
-        size: side of the pictures in pixels.
-        framing: how they are read.
-        batch_size: photographs per batch.
 
     Returns:
         A `tf.data.Dataset` of (uint8 `[n, size, size, 3]`, float32 one-hot `[n, classes]`).
@@ -63,16 +57,10 @@ def training_batches(
     """Photographs in a new order each epoch, one epoch after the other, augmented.
 
     The order of an epoch depends on `seed` and the epoch alone: a resumed run goes on with the one that
-    an uninterrupted run would have had.
+    an uninterrupted run would have had. The last batch of an epoch may be smaller.
 
     Args:
-        listing, indices: the photographs to train on.
-        augment: from (uint8 `[n, size, size, 3]`, one-hot) to (float32 `[n, size, size, 3]`, labels), with
-            weights `[n]` as a third if there are any.
-        size: of the pictures.
-        framing: how they are read.
-        batch_size: photographs per step; the last batch of an epoch may be smaller.
-        seed: of the order.
+        augment: of `augmentation`.
         epochs: the epochs to come.
 
     Returns:
@@ -144,17 +132,12 @@ def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArra
 def augmentation(
     settings: Settings, size: int, class_weights: npt.NDArray[np.float32] | None, seed: int
 ) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """The function that a training pipeline applies to its batches.
-
-    Args:
-        settings: `augment`, `mixup` and `cutmix` count.
-        size: side of the pictures, in pixels.
-        class_weights: float32 `[classes]`, or None; then nothing is weighted.
-        seed: of everything random in it.
+    """The function that a training pipeline applies to its batches, as the settings say.
 
     Returns:
         A function from (uint8 `[n, size, size, 3]`, one-hot `[n, classes]`) to (float32
-        `[n, size, size, 3]`, labels `[n, classes]`), with weights `[n]` as a third if there are any.
+        `[n, size, size, 3]`, labels `[n, classes]`), with weights `[n]` as a third where `class_weights`
+        (float32 `[classes]`) are given.
     """
     import tensorflow as tf
 

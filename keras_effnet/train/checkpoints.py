@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.system.files import reserve, staged
+from keras_effnet.system.files import reserve, staged, write_text
 
 STATE_NAME = "state.json"
 FLOAT_BYTES = 4
@@ -88,8 +88,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in (logs or {}).items()}
         wall, cpu = self._began
         figures |= {"seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
-        with staged(self._file(epoch + 1), overwrite=True) as temporary:
-            self._save(temporary)
+        with staged(self._file(epoch + 1), overwrite=True, ending="weights.h5") as temporary:
+            reserve(temporary, self._size())
+            self.model.save_weights(temporary)
         self.epoch = epoch + 1
         for name, value in figures.items():
             self.history.setdefault(name, []).append(value)
@@ -106,16 +107,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
         """Remember that no further epoch is wanted."""
         self.finished = True
         self._write()
-
-    def _save(self, path: Path) -> None:
-        # Keras wants this ending, and a staged name has another
-        temporary = path.with_suffix(".weights.h5")
-        try:
-            reserve(temporary, self._size())
-            self.model.save_weights(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _size(self) -> int:
         """Bytes of a file at least."""
@@ -141,15 +132,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
             ) from error
 
     def _write(self) -> None:
-        state = {
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "finished": self.finished,
-            "history": self.history,
-        }
-        with staged(self.folder / STATE_NAME, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        kept = ("epoch", "best_epoch", "best", "finished", "history")
+        state = {name: getattr(self, name) for name in kept}
+        write_text(self.folder / STATE_NAME, json.dumps(state, indent=1) + "\n")
         keep = {self._file(self.epoch), self._file(self.best_epoch)}
         for path in self.folder.glob("epoch-*.weights.h5"):
             if path not in keep:
@@ -171,12 +156,6 @@ def save_classifier(model: keras.Model, path: Path, labels: Sequence[str]) -> No
     bare = keras.Model(model.input, model.output, name=model.name)
     for layer in bare.layers:
         layer.trainable = True
-    with staged(path.with_name("labels.txt"), overwrite=True) as temporary:
-        temporary.write_text("\n".join(labels) + "\n", encoding="utf-8")
-    with staged(path, overwrite=True) as temporary:
-        whole = temporary.with_suffix(".keras")  # Keras insists on the suffix
-        try:
-            bare.save(whole)
-            whole.replace(temporary)
-        finally:
-            whole.unlink(missing_ok=True)
+    write_text(path.with_name("labels.txt"), "\n".join(labels) + "\n")
+    with staged(path, overwrite=True, ending="keras") as temporary:
+        bare.save(temporary)

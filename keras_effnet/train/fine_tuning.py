@@ -39,13 +39,7 @@ def fine_tune(
     Args:
         model: a classifier, built within the scope of the run's strategy.
         listing: the photographs; without any for validation, the last epoch counts as the best.
-        checkpoint: where to go on from, and what keeps the epochs.
-        settings: of the run.
-        size, framing: of the pictures.
         epochs: to do at most; the learning rate falls as fast as if all of the settings' were to come.
-        class_weights: per class, or None.
-        callbacks: further ones for `fit`.
-        verbose: as in `fit`.
     """
     if settings.weights is not None:
         unfreeze(model, settings.unfreeze)

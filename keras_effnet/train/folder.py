@@ -32,29 +32,29 @@ from keras_effnet.system.files import (
     remove_empty,
     remove_leftovers,
     staged,
+    write_text,
 )
 from keras_effnet.train.settings import Settings
 
 MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
-SETTINGS = ("run.json", "recipe.json")  # what `train` and `pretrain` were told; either shows a run's folder
+SETTINGS, RECIPE = (
+    "run.json",
+    "recipe.json",
+)  # what `train` and `pretrain` were told; either shows a run's folder
 _ADVICE = "Choose another --out, or pass --resume to go on with it."
 
 
 def trained_model(folder: str | os.PathLike[str]) -> tuple[Path, Path] | None:
-    """The classifier that a run of `train` or `pretrain` has left in its folder, and its class names.
+    """The `.keras` file that a run of `train` or `pretrain` has left in a folder, and its class names, one a line.
 
-    Args:
-        folder: any path.
-
-    Returns:
-        The `.keras` file, and the text file with a class name per line; None if `folder` holds no run.
+    None if `folder` holds no run.
 
     Raises:
         InvalidInputError: a run that has no model yet.
     """
     place = Path(folder)
     with reachable(place, "a folder that can be read"):
-        if not any((place / name).is_file() for name in SETTINGS):
+        if not any((place / name).is_file() for name in (SETTINGS, RECIPE)):
             return None
         if not (place / MODEL).is_file():
             raise InvalidInputError(
@@ -79,8 +79,7 @@ class RunFolder:
             InvalidInputError: there is something at `path` already, or it cannot be written to.
         """
         cls.check_free(path)
-        with staged(path / "run.json") as temporary:
-            temporary.write_text(json.dumps(settings.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(path / SETTINGS, json.dumps(settings.to_dict(), indent=1) + "\n", overwrite=False)
         return cls(path=path, settings=settings)
 
     @classmethod
@@ -92,12 +91,12 @@ class RunFolder:
         """
         # skipped.csv alone is what a try that could not begin has left
         if path.exists() and (not path.is_dir() or any(item.name != SKIPPED for item in path.iterdir())):
-            what = "a run" if (path / "run.json").is_file() else "something else"
+            what = "a run" if (path / SETTINGS).is_file() else "something else"
             raise InvalidInputError(
                 f"Expected a folder that does not exist yet. Received: {str(path)!r}, which holds {what}. "
                 + (_ADVICE if what == "a run" else "Choose another --out.")
             )
-        check_writable(path / "run.json")
+        check_writable(path / SETTINGS)
 
     @property
     def begun(self) -> bool:
@@ -109,7 +108,7 @@ class RunFolder:
 
         A list of photographs that could not be read stays, for people to look at.
         """
-        for name in ("run.json", "data.csv", "data.json", REMARKS):
+        for name in (SETTINGS, "data.csv", "data.json", REMARKS):
             remove(self.path / name)
         skipped = self.path / SKIPPED
         if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
@@ -118,19 +117,15 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, given: dict[str, Any]) -> RunFolder:
-        """Go on with a run. What a process that was killed had half written is removed.
-
-        Args:
-            path: its folder.
-            given: settings that were asked for now; they must be those of the run.
+        """Go on with a run, with the settings of the run. What a process that was killed had half written is removed.
 
         Raises:
-            InvalidInputError: no run there, or one with other settings.
+            InvalidInputError: no run there, or one with other settings than those given now.
         """
-        file = path / "run.json"
+        file = path / SETTINGS
         if not file.is_file():
             raise InvalidInputError(
-                f"Expected a run to resume in {str(path)!r}. Received a folder without run.json. "
+                f"Expected a run to resume in {str(path)!r}. Received a folder without {SETTINGS}. "
                 "Leave --resume out to begin one."
             )
         try:
@@ -164,8 +159,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the run whole or not at all."""
-        with staged(self.path / name, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote, or None."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import ExportError, require
-from keras_effnet.pictures.datasets import Batch, dataset_of
+from keras_effnet.pictures.prefetching import Batch, dataset_of
 from keras_effnet.system.files import system_said
 from keras_effnet.system.resources import one_blas_thread
 from keras_effnet.train.batches import in_chunks
@@ -45,22 +46,16 @@ def cached_features(
     mirrored: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> FloatArray:
-    """The backbone's features of photographs, read from `path` as far as they are there.
+    """The backbone's features of photographs, float32 `[N, C]`, read from `path` as far as they are there.
 
     The file holds one row of float32 per photograph and nothing else. Its length says how far the work came,
     so a run that was killed goes on where it was; and a full disk is an error at the write, which a
     memory-mapped file could not report.
 
     Args:
-        backbone: a Keras model from pixels to features `[N, C]`.
-        indices: the photographs.
         batches: from some of the indices to a `tf.data.Dataset` of (pixels, labels).
-        path: the file to keep them in.
         mirrored: of the photographs' mirror images.
         progress: called with the number of photographs done since the last call.
-
-    Returns:
-        float32 `[N, C]`, mapped from the file.
 
     Raises:
         ExportError: the disk is full or failed.
@@ -91,61 +86,59 @@ def cached_features(
     return np.memmap(path, dtype=np.float32, mode="r", shape=(len(indices), channels))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What a head learns from, and what it is judged by.
+
+    Attributes:
+        views: features of the training photographs, each `[N, C]`: as they are, and mirrored.
+        labels: their class indices `[N]`; every class occurs.
+        validation: features `[M, C]` and class indices `[M]`, which choose the strength or the time to stop.
+        class_weights: per class, or None.
+    """
+
+    views: Sequence[FloatArray]
+    labels: npt.NDArray[np.int32]
+    validation: tuple[FloatArray, npt.NDArray[np.int32]]
+    class_weights: FloatArray | None = None
+
+    def affordable(self, classes: int) -> bool:
+        """Whether solving takes seconds rather than minutes."""
+        return sum(view.size for view in self.views) * classes <= AFFORDABLE
+
+
 def train_head(
-    model: Any,
-    views: Sequence[FloatArray],
-    labels: npt.NDArray[np.int32],
-    validation: tuple[FloatArray, npt.NDArray[np.int32]],
-    *,
-    class_weights: FloatArray | None,
-    epochs: int,
-    seed: int,
-    callbacks: Sequence[Any] = (),
+    model: Any, lesson: Lesson, *, epochs: int, seed: int, callbacks: Sequence[Any] = ()
 ) -> dict[str, list[float]]:
     """Train the last layer of `model` and put it in place.
 
     Args:
         model: a classifier whose last layers are `avg_pool`, dropout and `predictions`.
-        views: features of the training photographs, each `[N, C]`: as they are, and mirrored.
-        labels: class indices `[N]`.
-        validation: features `[M, C]` and class indices `[M]`, to stop at the right time.
-        class_weights: per class, or None.
-        epochs: at most.
-        seed: of the order and the dropout.
-        callbacks: for `fit`.
+        lesson: the features.
+        epochs, seed, callbacks: where it is trained in batches: at most, of order and dropout, for `fit`.
 
     Returns:
         `fit`'s history, or what `solve_head` tried.
     """
     last = model.get_layer("predictions")
-    if affordable(views, last.units):
-        kernel, bias, tried = solve_head(
-            views, labels, validation, classes=last.units, class_weights=class_weights
-        )
+    if lesson.affordable(last.units):
+        kernel, bias, tried = solve_head(lesson, last.units)
         last.set_weights([kernel, bias])
         return tried
-    return _train_in_batches(
-        model, views, labels, validation, class_weights, epochs=epochs, seed=seed, callbacks=callbacks
-    )
-
-
-def _train_in_batches(
-    model: Any,
-    views: Sequence[FloatArray],
-    labels: npt.NDArray[np.int32],
-    validation: tuple[FloatArray, npt.NDArray[np.int32]],
-    class_weights: FloatArray | None,
-    *,
-    epochs: int,
-    seed: int,
-    callbacks: Sequence[Any],
-) -> dict[str, list[float]]:
-    last = model.get_layer("predictions")
     rate = next((layer.rate for layer in model.layers if layer.name == "top_dropout"), 0.0)
     dense = keras.layers.Dense(
         last.units, activation=last.activation, kernel_initializer="zeros", dtype="float32"
     )
-    head = keras.Sequential([keras.Input((views[0].shape[1],)), keras.layers.Dropout(rate, seed=seed), dense])
+    width = lesson.views[0].shape[1]
+    head = keras.Sequential([keras.Input((width,)), keras.layers.Dropout(rate, seed=seed), dense])
+    history = _fit_in_batches(head, lesson, last.units, epochs, seed, callbacks)
+    last.set_weights(dense.get_weights())
+    return history
+
+
+def _fit_in_batches(
+    head: Any, lesson: Lesson, classes: int, epochs: int, seed: int, callbacks: Sequence[Any]
+) -> dict[str, list[float]]:
     head.compile(
         keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY),
         # no label smoothing: one layer on fixed features underfits with it (validation loss 0.60 against 0.50
@@ -153,19 +146,18 @@ def _train_in_batches(
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
-    eye = np.eye(last.units, dtype=np.float32)
-    weights = None if class_weights is None else class_weights[labels]
+    eye = np.eye(classes, dtype=np.float32)
+    weights = None if lesson.class_weights is None else lesson.class_weights[lesson.labels]
     stop = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
-    features, truth = validation
+    features, truth = lesson.validation
     history = head.fit(
-        _batches(views, eye[labels], weights, np.random.default_rng(seed)),
+        _batches(lesson.views, eye[lesson.labels], weights, np.random.default_rng(seed)),
         epochs=epochs,
         validation_data=_batches([features], eye[truth]),
         callbacks=[stop, *callbacks],
         shuffle=False,  # by Keras, which would warn that it cannot
         verbose=0,
     )
-    last.set_weights(dense.get_weights())
     return {key: [float(value) for value in values] for key, values in history.history.items()}
 
 
@@ -193,27 +185,8 @@ def _batches(
     return dataset_of(make, kinds, -(-len(rows) // BATCH_SIZE))
 
 
-def affordable(views: Sequence[FloatArray], classes: int) -> bool:
-    """Whether solving takes seconds rather than minutes."""
-    return sum(view.size for view in views) * classes <= AFFORDABLE
-
-
-def solve_head(
-    views: Sequence[FloatArray],
-    labels: npt.NDArray[np.int32],
-    validation: tuple[FloatArray, npt.NDArray[np.int32]],
-    *,
-    classes: int,
-    class_weights: FloatArray | None,
-) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
+def solve_head(lesson: Lesson, classes: int) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
     """Weights of the last layer.
-
-    Args:
-        views: features of the training photographs, each `[N, C]`.
-        labels: their class indices `[N]`; every class occurs.
-        validation: features `[M, C]` and class indices `[M]`, which choose the strength.
-        classes: their number.
-        class_weights: per class, or None.
 
     Returns:
         Kernel `[C, classes]`, bias `[classes]`, and for each strength that was tried the validation
@@ -221,9 +194,9 @@ def solve_head(
     """
     linear = require("sklearn.linear_model", "train")
     exceptions = require("sklearn.exceptions", "train")
-    features = np.concatenate(views)
-    targets = np.tile(labels, len(views))
-    weights = None if class_weights is None else class_weights[targets]
+    features = np.concatenate(lesson.views)
+    targets = np.tile(lesson.labels, len(lesson.views))
+    weights = None if lesson.class_weights is None else lesson.class_weights[targets]
     regression = linear.LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     tried: list[dict[str, float]] = []
     best: tuple[FloatArray, FloatArray] | None = None
@@ -235,7 +208,7 @@ def solve_head(
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
             regression.fit(features, targets, sample_weight=weights)
         kernel, bias = _for_each_class(regression, classes)
-        loss, accuracy = _judge(validation, kernel, bias)
+        loss, accuracy = _judge(lesson.validation, kernel, bias)
         tried.append({"strength": strength, "val_loss": loss, "val_accuracy": accuracy})
         if loss < least:
             best, least, since = (kernel, bias), loss, 0

@@ -1,17 +1,28 @@
-"""What a run has made: its figures, its mistakes, and why this network."""
+"""What a run has made: its figures, why this network, and `report.html` with its worst mistakes."""
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import require
+from keras_effnet.errors import InvalidInputError, require, require_installed
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
+from keras_effnet.reports import page
+from keras_effnet.system.files import shown, write_text
 from keras_effnet.train.folder import RunFolder
+
+MISTAKES = 12
+THUMB = 224  # pixels
+_TICKS = 40  # classes, up to which the confusion matrix names them
+_CELL = 0.3  # inches of one of its cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,31 +48,10 @@ class Outcome:
     framing: Framing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """A photograph whose class the model got wrong.
-
-    Attributes:
-        index: of the photograph in the listing.
-        truth, guess: class indices.
-        probability: that the model gave its guess, 0–1.
-    """
-
-    index: int
-    truth: int
-    guess: int
-    probability: float
-
-
 def measure(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The figures of one split, as JSON takes them.
-
-    Args:
-        probabilities: float `[N, classes]`.
-        labels: class indices `[N]`.
-        classes: names.
+    """The figures of one split, as JSON takes them, from its probabilities `[N, classes]` and labels `[N]`.
 
     Returns:
         `photographs`, `accuracy`, `loss` (mean cross entropy), `per_class` (name → `precision`,
@@ -113,27 +103,112 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
     return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
 
 
-def worst_mistakes(
-    probabilities: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int32],
-    indices: npt.NDArray[np.int64],
-    limit: int,
-) -> list[Mistake]:
-    """The mistakes that the model was surest of, at most `limit`.
+def check_extras() -> None:
+    """Make sure that everything is there that a run needs, before the first minute of work.
 
-    Args:
-        probabilities: float `[N, classes]`.
-        labels: class indices `[N]`.
-        indices: of the same photographs in the listing, `[N]`.
-        limit: how many.
+    Raises:
+        MissingExtraError: the extra `train` is not installed.
     """
-    guesses = probabilities.argmax(axis=1)
-    sure = probabilities.max(axis=1)
-    wrong = np.flatnonzero(guesses != labels)
-    order = wrong[np.argsort(-sure[wrong], kind="stable")][:limit]
-    return [
-        Mistake(
-            index=int(indices[i]), truth=int(labels[i]), guess=int(guesses[i]), probability=float(sure[i])
+    for module in ("sklearn", "tensorboard"):
+        require_installed(module, "train")
+    page.check_extras("train")
+
+
+def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> Path:
+    """Write the report as one self-contained HTML file; `artefacts` are rows of the export's `report.json`."""
+    metrics, judged = outcome.metrics, outcome.judged
+    figures = metrics[judged]
+    text = page.render(
+        Path(__file__).parent / "templates" / "report.html",
+        metrics=metrics,
+        judged=judged,
+        figures=figures,
+        reason=reason_for_result(metrics),
+        plots=_plots(metrics),
+        confusion=_confusion(figures, outcome.listing.classes),
+        mistakes=_mistakes(outcome),
+        wrong=round(figures["photographs"] * (1 - figures["accuracy"])),
+        artefacts=artefacts,
+    )
+    path = outcome.folder.path / "report.html"
+    write_text(path, shown(text))  # names of photographs may be any bytes
+    return path
+
+
+def _plots(metrics: dict[str, Any]) -> list[Any]:
+    """Loss and accuracy of each phase that took place: by epoch, or by strength where it was solved."""
+    found = []
+    for phase, title in (("head", "Head, the last layer"), ("fine_tuning", "Fine-tuning")):
+        history = (metrics[phase] or {}).get("history") or {}
+        for key in ("accuracy", "loss") if history else ():
+            found.append(_curves(history, key, f"{title}: {key}"))
+    return found
+
+
+def _curves(history: dict[str, list[float]], key: str, title: str) -> Any:
+    judged = {"validation": history[f"val_{key}"]}
+    if "strength" in history:
+        label = "freedom of the weights (C); the lowest loss decides"
+        return page.curves(title, label, history["strength"], judged, log=True)
+    epochs = range(1, len(history[key]) + 1)
+    return page.curves(title, "epoch", epochs, {"training": history[key], **judged})
+
+
+def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> Any:
+    """Rows are the truth, columns the guess; a color shows the share of the row."""
+    counts = np.array(figures["confusion_matrix"])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(max(1.6 + _CELL * len(classes), 3.4), 14)
+    made = page.axes("Truth and guess", side, side)
+    made.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
+    if len(classes) <= _TICKS:
+        made.set_xticks(range(len(classes)), classes, rotation=90, fontsize=9)
+        made.set_yticks(range(len(classes)), classes, fontsize=9)
+        for row, column in np.argwhere(counts > 0):
+            color = "white" if shares[row, column] > 0.6 else "black"
+            text = str(counts[row, column])
+            made.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    made.set_ylabel("truth")
+    made.set_xlabel("guess")
+    made.tick_params(length=0)
+    made.spines[:].set_visible(False)
+    return page.drawing(made)
+
+
+def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
+    """The mistakes that the model was surest of, as pictures, beside what spoke for the wrong class."""
+    from keras_effnet.explain import class_activation_map, overlay
+
+    listing = outcome.listing
+    indices = listing.of(outcome.judged)
+    guesses, sure = outcome.probabilities.argmax(axis=1), outcome.probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != listing.labels[indices])
+    found = []
+    for row in wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]:
+        index, guess = int(indices[row]), int(guesses[row])
+        pixels = outcome.framing.read(listing.path(index), outcome.metrics["model"]["image_size"])
+        try:
+            heat = _data_url(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
+        except InvalidInputError:
+            heat = None  # pictures so small that the last feature map has a single position
+        found.append(
+            {
+                "file": listing.files[index],
+                "truth": listing.classes[listing.labels[index]],
+                "guess": listing.classes[guess],
+                "probability": float(sure[row]),
+                "picture": _data_url(pixels),
+                "heat": heat,
+            }
         )
-        for i in order
-    ]
+    return found
+
+
+def _data_url(pixels: npt.NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMB, THUMB))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

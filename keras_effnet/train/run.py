@@ -19,9 +19,9 @@ import numpy.typing as npt
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import get_variant
-from keras_effnet.pictures.datasets import error_of_ours
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
+from keras_effnet.pictures.prefetching import error_of_ours
 from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
@@ -29,7 +29,7 @@ from keras_effnet.train.batches import evaluation_batches
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.head import FloatArray, cached_features, train_head
+from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
 from keras_effnet.train.results import Outcome, measure
 from keras_effnet.train.splits import class_weights, data_figures, photographs_of
 
@@ -109,6 +109,7 @@ class _Run:
             self.variant,
             listing.classes,
             weights=self.settings.weights,
+            preprocessing=self.settings.preprocessing,
             input_shape=(self.size, self.size, 3),
             dropout_rate=self.settings.dropout,
             crop_margin=self.settings.crop_margin,
@@ -135,12 +136,15 @@ class _Run:
         seconds = time.monotonic() - began
         training = [features[name] for name in ("train", "train_mirrored") if name in features]
         labels = {split: listing.labels[listing.of(split)] for split in ("train", "validation", "test")}
+        lesson = Lesson(
+            views=training,
+            labels=labels["train"],
+            validation=(features["validation"], labels["validation"]),
+            class_weights=self._class_weights(listing),
+        )
         history = train_head(
             model,
-            training,
-            labels["train"],
-            (features["validation"], labels["validation"]),
-            class_weights=self._class_weights(listing),
+            lesson,
             epochs=self.settings.head_epochs,
             seed=self.settings.seed,
             callbacks=self._tensorboard("head"),
@@ -184,11 +188,7 @@ class _Run:
         return found
 
     def _fine_tune(self, model: Any, listing: Listing, phase: str, epochs: int) -> int:
-        """Phase 2 on a model of the run's precision and strategy; its weights end up in `model`.
-
-        Returns:
-            The epoch they are of; 0 for those from before.
-        """
+        """Phase 2 on a model of the run's precision and strategy; the epoch that `model` has now, 0 for none of it."""
         if epochs == 0:
             return 0
         with precision(self.settings) as policy, strategy_scope(self.settings.strategy):

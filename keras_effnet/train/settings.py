@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError, WeightsError, unknown_name
+from keras_effnet.errors import InvalidInputError, check_values, unknown_name
 from keras_effnet.network.table import stage_of
-from keras_effnet.network.variants import Variant, architecture_of, get_variant
+from keras_effnet.network.variants import architecture_of, get_variant
 from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.devices import STRATEGIES
 
@@ -24,6 +24,7 @@ class Settings:
         data: folder or CSV file of photographs, see `pictures.listing`.
         variant: short name of the backbone.
         weights: published set, file, or None for random weights.
+        preprocessing: a convention's name or (mean, std), as in `EfficientNet`, for weights that leave it open.
         classes: class names to use, in the order of the outputs; empty for all that are found.
         image_size: side of the input in pixels; None for the variant's resolution.
         crop_margin: pixels of the shorter side that the evaluation crop leaves out, see `load_image`;
@@ -52,6 +53,7 @@ class Settings:
     data: str
     variant: str = "lite0"
     weights: str | None = "imagenet"
+    preprocessing: str | tuple[Any, ...] | None = None
     classes: tuple[str, ...] = ()
     image_size: int | None = None
     crop_margin: int = 0
@@ -85,43 +87,27 @@ class Settings:
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        self._check_shares()
-        self._check_numbers()
-        if self.refit and (self.epochs == 0 or self.weights is None):
-            raise InvalidInputError(
-                "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
-                "where no head is fine-tuned. Leave --refit out."
-            )
-
-    def _check_shares(self) -> None:
-        for name in ("validation_share", "test_share", "label_smoothing", "ema", "dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise InvalidInputError(f"Expected {name} to lie in [0, 1). Received: {value!r}.")
-        if self.validation_share <= 0 or self.validation_share + self.test_share >= 1:
-            raise InvalidInputError(
-                "Expected a validation share above 0 and something left to train on. Received: "
-                f"validation {self.validation_share}, test {self.test_share}."
-            )
-
-    def _check_numbers(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("head_epochs", 1),
-            ("epochs", 0),
-            ("crop_margin", 0),
-            ("patience", 1),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InvalidInputError(
-                    f"Expected {name} of at least {least}. Received: {getattr(self, name)}."
-                )
+        shares = ("validation_share", "test_share", "label_smoothing", "ema", "dropout")
+        check_values(self, shares, lambda value: 0 <= value < 1, "to lie in [0, 1)")
+        check_values(
+            self, ("batch_size", "head_epochs", "patience"), lambda value: value >= 1, "of at least 1"
+        )
+        check_values(self, ("epochs", "crop_margin", "seed"), lambda value: value >= 0, "of at least 0")
         if not self.learning_rate > 0:
             raise InvalidInputError(f"Expected a learning rate above 0. Received: {self.learning_rate}.")
         if self.mixup < 0 or self.cutmix < 0:
             raise InvalidInputError(
                 f"Expected mixup and cutmix of at least 0. Received: {self.mixup}, {self.cutmix}."
+            )
+        if self.validation_share <= 0 or self.validation_share + self.test_share >= 1:
+            raise InvalidInputError(
+                "Expected a validation share above 0 and something left to train on. Received: "
+                f"validation {self.validation_share}, test {self.test_share}."
+            )
+        if self.refit and (self.epochs == 0 or self.weights is None):
+            raise InvalidInputError(
+                "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
+                "where no head is fine-tuned. Leave --refit out."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,18 +116,20 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """The inverse of `to_dict`; unknown keys are an error.
-
-        Raises:
-            InvalidInputError: not what `to_dict` writes.
-        """
+        """The inverse of `to_dict`; unknown keys are an error."""
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) - known:
             raise InvalidInputError(
                 f"Expected the settings of a training run. Received: {sorted(set(values) - known)} beside them. "
                 "The run was made by another version; start a new one."
             )
-        return cls(**(values | {"classes": tuple(values.get("classes", ()))}))
+        listed = ("classes", "preprocessing")
+        return cls(**(values | {name: _as_tuples(values[name]) for name in listed if name in values}))
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON's lists, also those within lists, as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def check(settings: Settings) -> None:
@@ -153,32 +141,14 @@ def check(settings: Settings) -> None:
         InvalidInputError: an unknown variant or block, or no such data.
         WeightsError: weights that are missing, damaged or of another variant.
     """
+    from keras_effnet.weights.sources import check_variant, plan_weights
+
     variant = get_variant(settings.variant)
-    _check_block(variant, settings.unfreeze)
-    find_data(settings.data)
-    _check_weights(settings.weights, variant)
-
-
-def _check_block(variant: Variant, wanted: str) -> None:
     blocks = [block.name for block in architecture_of(variant).blocks]
-    stages = dict.fromkeys(map(stage_of, blocks))
-    known = ["stem", *stages, *blocks, "top"]
-    if wanted not in known:
-        raise unknown_name("unfreeze", wanted, known)
-
-
-def _check_weights(weights: str | None, variant: Variant) -> None:
-    from keras_effnet.weights.facts import guess_variant
-    from keras_effnet.weights.readers import open_checkpoint, tensorflow
-    from keras_effnet.weights.sources import plan_weights
-
-    source = plan_weights(weights, variant, include_top=False).source
-    if source is None or tensorflow.is_archive(source):
-        return  # unpacking an archive takes long; what is in it shows when the network is built
-    with open_checkpoint(source) as checkpoint:
-        found = guess_variant(checkpoint.layers)
-    if found not in (None, variant.name):
-        raise WeightsError(
-            f"Expected weights of {variant.name}. Received: {str(source)!r}, which are of {found}. "
-            f"Pass other --weights, or --model {found}."
-        )
+    known = ["stem", *dict.fromkeys(map(stage_of, blocks)), *blocks, "top"]
+    if settings.unfreeze not in known:
+        raise unknown_name("unfreeze", settings.unfreeze, known)
+    find_data(settings.data)
+    source = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False).source
+    if source is not None:
+        check_variant(source, variant)

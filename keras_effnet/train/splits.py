@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.datasets import READING_THREADS
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.folders import LeftOut
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
+from keras_effnet.pictures.prefetching import READING_THREADS
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.folder import REMARKS, SKIPPED, RunFolder
@@ -28,12 +28,7 @@ _THUMB = 32  # JPEG decodes straight to an eighth of its size, and still reads e
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What reading every photograph once has shown.
-
-    Attributes:
-        broken: (index, reason) of those that cannot be used.
-        faulty: (index, remark) of those that are used although something is wrong with them.
-    """
+    """What reading every photograph once has shown: (index, reason) of those left out, (index, remark) of faulty ones."""
 
     broken: tuple[tuple[int, str], ...]
     faulty: tuple[tuple[int, str], ...]
@@ -88,12 +83,7 @@ def photographs_of(folder: RunFolder, progress: Progress) -> tuple[Listing, list
 
 
 def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> Scan:
-    """Decode every photograph once, with the code that reads it later.
-
-    Args:
-        listing: the photographs.
-        progress: called with the number of photographs done since the last call.
-    """
+    """Decode every photograph once, with the code that reads it later; `progress` gets how many were done."""
     broken: list[tuple[int, str]] = []
     faulty: list[tuple[int, str]] = []
     todo = iter(range(len(listing.files)))
@@ -119,15 +109,10 @@ def _examine(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def split_listing(listing: Listing, *, validation: float, test: float, seed: int) -> Listing:
-    """Decide the split of every photograph that has none, in the same shares of every class.
+    """Decide the split of every photograph that has none, in the same shares (0–1) of every class.
 
     Splits that the data has itself stay as they are. Without validation photographs some are taken
     from the training ones; without test photographs too, but only where there was no split at all.
-
-    Args:
-        listing: what there is.
-        validation, test: shares, 0–1.
-        seed: the same seed gives the same split.
 
     Raises:
         InvalidInputError: a class with too few photographs.

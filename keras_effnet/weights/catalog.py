@@ -9,7 +9,8 @@ timm's and torchvision's model tables, the distributions on PyPI.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from keras_effnet.network.variants import B_SERIES, VARIANTS, Variant
 from keras_effnet.pictures.framing import crop_fraction
@@ -209,47 +210,29 @@ def _set(
     )
 
 
-def _imagenet(index: int) -> WeightSet:
-    name = f"b{index}"
-    sources = (
-        *_h5(KERAS, "keras", f"efficientnet{name}", KERAS_MD5[index]),
-        _timm(f"tf_efficientnet_{name}_aa", TIMM_SHA256["_aa"][index]),
-        _tensorflow("ckptsaug", f"efficientnet-{name}"),
-    )
-    return _set(VARIANTS[name], "imagenet", TOP1_AUTOAUGMENT[index], sources)
-
-
-def _baseline(index: int) -> WeightSet:
-    name = f"b{index}"
-    sources = (
-        _timm(f"tf_efficientnet_{name}", TIMM_SHA256[""][index]),
-        _tensorflow("ckpts", f"efficientnet-{name}"),
-    )
-    return _set(VARIANTS[name], "baseline", TOP1_BASELINE[index], sources)
+def _series(
+    name: str,
+    top1: tuple[float, ...],
+    timm: str,
+    archive: str,
+    *h5: tuple[Source, Source],
+    preprocessing: str | None = None,
+) -> Iterator[WeightSet]:
+    """A set of B0, B1, …: the ends of timm's names, the reference's `folder/stem-`, Keras files if there are some."""
+    folder, stem = archive.split("/")
+    for index, (published, digits) in enumerate(zip(top1, TIMM_SHA256[timm], strict=True)):
+        variant = f"b{index}"
+        sources = (
+            *(h5[index] if h5 else ()),
+            _timm(f"tf_efficientnet_{variant}{timm}", digits),
+            _tensorflow(folder, f"{stem}{variant}"),
+        )
+        yield _set(VARIANTS[variant], name, published, sources, preprocessing=preprocessing)
 
 
 def _randaugment(name: str) -> WeightSet:
     source = _tensorflow("randaug", f"efficientnet-{name}-randaug")
     return _set(VARIANTS[name], "randaugment", TOP1_RANDAUGMENT[name], (source,))
-
-
-def _advprop(index: int) -> WeightSet:
-    name = f"b{index}"
-    sources = (
-        _timm(f"tf_efficientnet_{name}_ap", TIMM_SHA256["_ap"][index]),
-        _tensorflow("advprop", f"efficientnet-{name}"),
-    )
-    return _set(VARIANTS[name], "advprop", TOP1_ADVPROP[index], sources, preprocessing="advprop")
-
-
-def _noisy_student(index: int) -> WeightSet:
-    name = f"b{index}"
-    sources = (
-        *_h5(QUBVEL, "qubvel", f"efficientnet-{name}_noisy-student", QUBVEL_MD5[index]),
-        _timm(f"tf_efficientnet_{name}_ns", TIMM_SHA256["_ns"][index]),
-        _tensorflow("noisystudent", f"noisy_student_efficientnet-{name}"),
-    )
-    return _set(VARIANTS[name], "noisy-student", TOP1_NOISY_STUDENT[index], sources)
 
 
 def _noisy_student_l2(name: str, stem: str, top1: float, resolution: int) -> WeightSet:
@@ -262,26 +245,19 @@ def _torchvision(index: int) -> WeightSet:
     and measures them with its own symmetric padding, so either may be asked for."""
     name = f"b{index}"
     file = f"efficientnet_{name}_{TORCHVISION_FILES[index]}.pth"
-    resolution, crop = TORCHVISION_EVALUATION[index]
-    return WeightSet(
-        variant=name,
-        name="torchvision",
-        preprocessing="imagenet",
-        resolution=resolution,
+    source = Source(
+        format="pytorch",
+        address=f"{TORCHVISION}/{file}",
+        file=f"torchvision/{file}",
+        hash=f"sha256:{file[-12:-4]}",
+    )
+    side, crop = TORCHVISION_EVALUATION[index]
+    return replace(
+        _set(VARIANTS[name], "torchvision", TOP1_TORCHVISION[index], (source,), resolution=side),
         crop=crop,
-        interpolation="bicubic",
         padding="symmetric" if index < 5 else None,
         epsilon=1e-5 if index < 5 else 1e-3,
-        top1=TOP1_TORCHVISION[index],
         licence="BSD-3-Clause",
-        sources=(
-            Source(
-                format="pytorch",
-                address=f"{TORCHVISION}/{file}",
-                file=f"torchvision/{file}",
-                hash=f"sha256:{file[-12:-4]}",
-            ),
-        ),
     )
 
 
@@ -307,13 +283,22 @@ def _lite(index: int) -> WeightSet:
     return _set(VARIANTS[name], "imagenet", TOP1_LITE[index], sources)
 
 
+_KERAS = [_h5(KERAS, "keras", f"efficientnetb{i}", md5) for i, md5 in enumerate(KERAS_MD5)]
+_QUBVEL = [_h5(QUBVEL, "qubvel", f"efficientnet-b{i}_noisy-student", md5) for i, md5 in enumerate(QUBVEL_MD5)]
+
 CATALOG: tuple[WeightSet, ...] = (
-    *(_imagenet(index) for index in range(len(B_SERIES))),
+    *_series("imagenet", TOP1_AUTOAUGMENT, "_aa", "ckptsaug/efficientnet-", *_KERAS),
     *(_lite(index) for index in range(5)),
-    *(_baseline(index) for index in range(6)),
+    *_series("baseline", TOP1_BASELINE, "", "ckpts/efficientnet-"),
     *(_randaugment(name) for name in TOP1_RANDAUGMENT),
-    *(_advprop(index) for index in range(9)),
-    *(_noisy_student(index) for index in range(len(B_SERIES))),
+    *_series("advprop", TOP1_ADVPROP, "_ap", "advprop/efficientnet-", preprocessing="advprop"),
+    *_series(
+        "noisy-student",
+        TOP1_NOISY_STUDENT,
+        "_ns",
+        "noisystudent/noisy_student_efficientnet-",
+        *_QUBVEL,
+    ),
     _noisy_student_l2("noisy-student", "l2", 88.4, 800),
     _noisy_student_l2("noisy-student-475", "l2_475", 88.2, 475),
     *(_torchvision(index) for index in range(len(B_SERIES))),

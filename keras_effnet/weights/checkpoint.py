@@ -1,4 +1,4 @@
-"""What every reader returns, arrays that are read when asked for, and the errors that readers share."""
+"""What readers return: arrays that are read when asked for, and what files say beside them; readers' errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import EffNetError, WeightsError
-from keras_effnet.network.conventions import Convention
+from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
+from keras_effnet.network.conventions import CUSTOM, Convention, convention_with, get_convention
 from keras_effnet.system.files import system_said
 
 Array = npt.NDArray[Any]
@@ -80,24 +80,70 @@ layout of Keras: convolution `[h, w, in, out]`, depthwise `[h, w, channels, 1]`,
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkFacts:
-    """What a Keras file says of the network that its arrays come from.
+class WeightFacts:
+    """What weights were trained with; None where nothing says so.
 
     Attributes:
-        preprocessing: what happened to a pixel 0–255 in front of the stem; None where the file is not clear.
-        doubt: why it is not, as half a sentence; empty where it is.
+        variant: short name.
+        weight_set: name of the published set.
+        preprocessing: what happened to a pixel.
+        padding: `"same"` or `"symmetric"`.
+        epsilon: of batch normalization.
+        source_sha256: of the file that the weights were first read from.
+        doubt: why a file that says something of its pixels leaves `preprocessing` open, as half a sentence.
         choices: the conventions that it may mean.
-        usual: whether it is most likely the usual one of its variant.
-        padding: `"same"` or `"symmetric"`; None where the file does not say.
-        epsilon: of batch normalization, likewise.
+        usual: whether it is most likely the variant's usual one.
     """
 
+    variant: str | None = None
+    weight_set: str | None = None
     preprocessing: Convention | None = None
+    padding: str | None = None
+    epsilon: float | None = None
+    source_sha256: str | None = None
     doubt: str = ""
     choices: tuple[Convention, ...] = ()
     usual: bool = False
-    padding: str | None = None
-    epsilon: float | None = None
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, Any]) -> WeightFacts:
+        """From what a converted file carries; unknown keys are left for later versions.
+
+        Raises:
+            WeightsError: something else than text and numbers, or constants that cannot be used.
+        """
+        values = {key: metadata[key] for key in _WRITTEN if key in metadata}
+        named = values.pop("preprocessing", None)
+        odd = {key: value for key, value in values.items() if not isinstance(value, str | float | int | None)}
+        try:
+            preprocessing = _convention_in(named)
+        except (InvalidInputError, KeyError, TypeError, ValueError):
+            preprocessing, odd = None, {"preprocessing": named, **odd}
+        for key, value in odd.items():
+            raise WeightsError(
+                f"Expected text or numbers in the metadata of a weight file. Received for {key!r}: "
+                f"{value!r}. Convert the weights again with keras-effnet convert."
+            )
+        return cls(preprocessing=preprocessing, **values)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """What a converted file carries: what is known, in plain values."""
+        known = {key: value for key in _WRITTEN if (value := getattr(self, key)) is not None}
+        used = self.preprocessing
+        if used is not None:
+            constants = {"scale": list(used.scale), "offset": list(used.offset)}
+            known["preprocessing"] = constants if used.name == CUSTOM else used.name
+        return known
+
+
+_WRITTEN = ("variant", "weight_set", "preprocessing", "padding", "epsilon", "source_sha256")
+
+
+def _convention_in(value: Any) -> Convention | None:
+    """The convention in a metadata table: None, a name, or its constants."""
+    if value is None or isinstance(value, str):
+        return None if value is None else get_convention(value)
+    return convention_with(value["scale"], value["offset"])
 
 
 @dataclass(frozen=True)
@@ -109,14 +155,14 @@ class Checkpoint:
         naming: whose names the file used: `keras`, `timm`, `lukemelas`, `torchvision`, `tensorflow`.
         metadata: what `keras_effnet.weights.convert` wrote beside the arrays; empty in other files.
         others: layers with weights that are not EfficientNet's, in a file of a larger network.
-        network: what the file says of its network beside the arrays; None where it says nothing.
+        network: what the description or the layers in the file say; None where they say nothing.
     """
 
     layers: LayerArrays
     naming: str = "keras"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = ()
-    network: NetworkFacts | None = None
+    network: WeightFacts | None = None
 
 
 OpenCheckpoint = AbstractContextManager[Checkpoint]

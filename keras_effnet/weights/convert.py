@@ -28,14 +28,9 @@ from keras_effnet.weights.checkpoint import (
     Array,
     Checkpoint,
     LayerArrays,
-)
-from keras_effnet.weights.facts import (
     WeightFacts,
-    content_hash,
-    facts_of,
-    guess_variant,
-    in_doubt,
 )
+from keras_effnet.weights.facts import content_hash, facts_of_file, guess_variant, in_doubt
 from keras_effnet.weights.loading import RGB, assign, short_name
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_asked, check_source, plan_weights
@@ -88,7 +83,7 @@ def convert(
     path = plan.source or Path(src)
     with open_checkpoint(path, ema=ema) as checkpoint:
         chosen = chosen or _recognized(checkpoint, path)
-        known = plan.facts if plan.facts.weight_set else facts_of(path, checkpoint)
+        known = plan.facts if plan.facts.weight_set else facts_of_file(path, checkpoint)
         check_asked(asked, known, str(path), chosen)
         if known.doubt and not known.usual and convention is None:
             raise WeightsError(in_doubt(known, str(path)))
@@ -110,11 +105,7 @@ def check_conversion(
     preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Tell what is wrong with a conversion before anything is opened; needs neither Keras nor TensorFlow.
-
-    Raises:
-        InvalidInputError, WeightsError: as `convert`.
-    """
+    """Tell what is wrong with a conversion before anything is opened; needs neither Keras nor TensorFlow."""
     chosen = None if variant is None else get_variant(variant)
     if preprocessing is not None:
         get_convention(preprocessing)
@@ -162,16 +153,11 @@ def _model_for(variant: Variant, checkpoint: Checkpoint, facts: WeightFacts) -> 
 
 
 def _write(model: Any, target: Path, facts: WeightFacts, overwrite: bool) -> None:
-    ending = WEIGHTS_H5 if target.name.endswith(WEIGHTS_H5) else SAFETENSORS
-    write = _write_h5 if ending == WEIGHTS_H5 else _write_safetensors
-    with staged(target, overwrite=overwrite) as temporary:
-        named = temporary.with_suffix(ending)  # Keras insists on the suffix
-        try:
-            write(model, named, json.dumps(facts.to_metadata()))
-            _verify(model, named)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
+    is_h5 = target.name.endswith(WEIGHTS_H5)
+    ending, write = (WEIGHTS_H5, _write_h5) if is_h5 else (SAFETENSORS, _write_safetensors)
+    with staged(target, overwrite=overwrite, ending=ending.removeprefix(".")) as temporary:
+        write(model, temporary, json.dumps(facts.to_metadata()))
+        _verify(model, temporary)
 
 
 def _write_h5(model: Any, path: Path, metadata: str) -> None:

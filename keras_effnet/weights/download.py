@@ -31,15 +31,10 @@ class DownloadError(Exception):
 
 
 def download(address: str, target: Path, check: Callable[[Path], None]) -> None:
-    """Fetch `address` to `target`.
+    """Fetch `address` (`https:`, `http:` or `file:`) to `target`, whose folder is created.
 
     The content goes to a temporary file beside `target`, which `check` looks at before it gets its
     name, so several processes and a killed one leave either the whole file or none.
-
-    Args:
-        address: `https://…`, `http://…` or `file://…`.
-        target: the file to become; its folder is created.
-        check: raises when the content is not what it should be.
 
     Raises:
         DownloadError: no content after `ATTEMPTS`, an error that will not pass, or no room for it.

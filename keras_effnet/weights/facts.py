@@ -12,124 +12,53 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import InvalidInputError, WeightsError
+from keras_effnet.errors import WeightsError
 from keras_effnet.network.conventions import (
     CONVENTIONS,
     CUSTOM,
     Convention,
     composed,
     convention_with,
-    get_convention,
     input_constants,
 )
 from keras_effnet.network.variants import STEM_LAYER, prefix_of, variant_of_blocks
 from keras_effnet.weights.catalog import CATALOG, Source, WeightSet
-from keras_effnet.weights.checkpoint import CHUNK_BYTES, Checkpoint, LazyArray
+from keras_effnet.weights.checkpoint import CHUNK_BYTES, Checkpoint, LazyArray, WeightFacts
 
 FULL_SHA256 = 64
 TORCHVISION_EPSILON = {f"b{index}": 1e-5 if index < 5 else 1e-3 for index in range(8)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class WeightFacts:
-    """What weights were trained with; None where nothing says so.
-
-    Attributes:
-        variant: short name.
-        weight_set: name of the published set.
-        preprocessing: what happened to a pixel.
-        padding: `"same"` or `"symmetric"`.
-        epsilon: of batch normalization.
-        source_sha256: of the file that the weights were first read from.
-        doubt: why a file that says something of its pixels leaves `preprocessing` open, as half a sentence.
-        choices: the conventions that it may mean.
-        usual: whether it is most likely the variant's usual one.
-    """
-
-    variant: str | None = None
-    weight_set: str | None = None
-    preprocessing: Convention | None = None
-    padding: str | None = None
-    epsilon: float | None = None
-    source_sha256: str | None = None
-    doubt: str = ""
-    choices: tuple[Convention, ...] = ()
-    usual: bool = False
-
-    @classmethod
-    def of_set(cls, entry: WeightSet) -> WeightFacts:
-        return cls(
-            variant=entry.variant,
-            weight_set=entry.name,
-            preprocessing=CONVENTIONS[entry.preprocessing],
-            padding=entry.padding,
-            epsilon=entry.epsilon,
-        )
-
-    @classmethod
-    def of_metadata(cls, metadata: Mapping[str, Any]) -> WeightFacts:
-        """From what a converted file carries; unknown keys are left for later versions.
-
-        Raises:
-            WeightsError: something else than text and numbers, or constants that cannot be used.
-        """
-        values = {key: metadata[key] for key in _WRITTEN if key in metadata}
-        named = values.pop("preprocessing", None)
-        odd = {key: value for key, value in values.items() if not isinstance(value, str | float | int | None)}
-        try:
-            preprocessing = _convention_in(named)
-        except (InvalidInputError, KeyError, TypeError, ValueError):
-            preprocessing, odd = None, {"preprocessing": named, **odd}
-        for key, value in odd.items():
-            raise WeightsError(
-                f"Expected text or numbers in the metadata of a weight file. Received for {key!r}: "
-                f"{value!r}. Convert the weights again with keras-effnet convert."
-            )
-        return cls(preprocessing=preprocessing, **values)
-
-    def to_metadata(self) -> dict[str, Any]:
-        """What a converted file carries: what is known, in plain values."""
-        known = {key: value for key in _WRITTEN if (value := getattr(self, key)) is not None}
-        used = self.preprocessing
-        if used is not None:
-            constants = {"scale": list(used.scale), "offset": list(used.offset)}
-            known["preprocessing"] = constants if used.name == CUSTOM else used.name
-        return known
+def facts_of_set(entry: WeightSet) -> WeightFacts:
+    """What is known about a published set."""
+    return WeightFacts(
+        variant=entry.variant,
+        weight_set=entry.name,
+        preprocessing=CONVENTIONS[entry.preprocessing],
+        padding=entry.padding,
+        epsilon=entry.epsilon,
+    )
 
 
-_WRITTEN = ("variant", "weight_set", "preprocessing", "padding", "epsilon", "source_sha256")
-
-
-def _convention_in(value: Any) -> Convention | None:
-    """The convention in a metadata table: None, a name, or its constants."""
-    if value is None or isinstance(value, str):
-        return None if value is None else get_convention(value)
-    return convention_with(value["scale"], value["offset"])
-
-
-def facts_of(path: Path, checkpoint: Checkpoint) -> WeightFacts:
+def facts_of_file(path: Path, checkpoint: Checkpoint) -> WeightFacts:
     """What is known about an opened weight file: from its metadata, its hash, its network or its names."""
     if checkpoint.metadata:
         return WeightFacts.of_metadata(checkpoint.metadata)
     published = recognize(path)
     if published:
         # the constants in published Keras files are not those of the training, see docs/weights.md
-        return WeightFacts.of_set(published[0])
+        return facts_of_set(published[0])
     variant = guess_variant(checkpoint.layers)
     if checkpoint.naming == "torchvision" and variant in TORCHVISION_EPSILON:
         epsilon = TORCHVISION_EPSILON[variant]
-        padding = "symmetric" if epsilon == 1e-5 else None
-        return WeightFacts(variant=variant, padding=padding, epsilon=epsilon)
-    if checkpoint.network is not None:
-        said = {field.name: getattr(checkpoint.network, field.name) for field in fields(checkpoint.network)}
-        return WeightFacts(variant=variant, **said)
-    return WeightFacts(variant=variant)
+        return WeightFacts(variant=variant, padding="symmetric" if epsilon == 1e-5 else None, epsilon=epsilon)
+    return replace(checkpoint.network or WeightFacts(), variant=variant)
 
 
 def check_built_for(model: Any, facts: WeightFacts, source: str) -> None:
@@ -163,8 +92,8 @@ def in_doubt(facts: WeightFacts, source: str) -> str:
     known = ", ".join(map(repr, CONVENTIONS))
     return (
         f"Expected to know how the pixels were prepared that {source!r} was trained on: {facts.doubt}. "
-        f"Pass {ways or f'preprocessing= as one of {known}, or as (mean, std) of pixels 0–1'}; keras-effnet convert "
-        "--preprocessing writes a file that says it."
+        f"Pass {ways or f'preprocessing= as one of {known}, or as (mean, std) of pixels 0–1'} (--preprocessing on "
+        "the command line); keras-effnet convert --preprocessing writes a file that says it."
     )
 
 

@@ -17,8 +17,8 @@ from keras_effnet.errors import InvalidInputError, WeightsError, warn
 from keras_effnet.network.variants import STEM_LAYER, identify, prefix_of
 from keras_effnet.pictures.labels import IMAGENET_CLASSES
 from keras_effnet.weights.catalog import SET_NAMES
-from keras_effnet.weights.checkpoint import TOP_LAYER, Array, Checkpoint, LayerArrays, LazyArray
-from keras_effnet.weights.facts import WeightFacts, check_built_for, facts_of, guess_variant
+from keras_effnet.weights.checkpoint import TOP_LAYER, Array, Checkpoint, LayerArrays, LazyArray, WeightFacts
+from keras_effnet.weights.facts import check_built_for, facts_of_file, facts_of_set, guess_variant
 from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_source, find_set, obtain
 
@@ -56,7 +56,7 @@ def load_weights(model: Any, source: str | os.PathLike[str], *, ema: bool = True
             "Pass the path of a file."
         )
     entry = find_set(source, variant)
-    facts = WeightFacts.of_set(entry)
+    facts = facts_of_set(entry)
     check_built_for(model, facts, source)
     has_top = any(layer.name.endswith(TOP_LAYER) for layer in model.layers)
     _load(model, obtain(entry, include_top=has_top), facts, ema)
@@ -73,32 +73,23 @@ def _check_outermost(model: Any) -> None:
 
 
 def load_planned(model: Any, plan: WeightPlan) -> None:
-    """Load what `plan_weights` found.
-
-    Raises:
-        WeightsError: as `load_weights`.
-    """
+    """Load what `plan_weights` found."""
     if plan.source is not None:
         _load(model, plan.source, plan.facts, ema=True)
 
 
 def _load(model: Any, path: str | os.PathLike[str], facts: WeightFacts | None, ema: bool) -> None:
     with open_checkpoint(path, ema=ema) as checkpoint:
-        check_built_for(model, facts or facts_of(Path(path), checkpoint), os.fspath(path))
+        check_built_for(model, facts or facts_of_file(Path(path), checkpoint), os.fspath(path))
         assign(model, checkpoint, os.fspath(path))
 
 
 def assign(model: Any, checkpoint: Checkpoint, source: str) -> None:
     """Copy arrays into a model's variables by layer name.
 
-    What may differ is declared in `fit`; what a file has behind its backbone is left out where no classifier
-    is asked for. Every array is read before the first variable
-    changes, so a file that breaks off leaves the model as it was.
-
-    Args:
-        model: a Keras (or tf_keras) model with the layer names of keras.applications.
-        checkpoint: the arrays, and what else lies in their file.
-        source: for messages.
+    What may differ is declared in `fitted_to`; what a file has behind its backbone is left out where no
+    classifier is asked for. Every array is read before the first variable changes, so a file that breaks off
+    leaves the model as it was.
 
     Raises:
         WeightsError: a layer is missing, left over or of another shape; the message names the first
@@ -111,8 +102,8 @@ def assign(model: Any, checkpoint: Checkpoint, source: str) -> None:
     }
     if TOP_LAYER in shapes and checkpoint.others:
         raise _foreign_head(checkpoint, source)
-    wanted, fitted = fit(shapes, checkpoint.layers, source)
-    check(wanted, fitted, source, identify(model))
+    wanted, fitted = fitted_to(shapes, checkpoint.layers, source)
+    check_match(wanted, fitted, source, identify(model))
     pending = [
         (variables[layer][key], fitted[layer][key].read())
         for layer, weights in wanted.items()
@@ -134,7 +125,7 @@ def _foreign_head(checkpoint: Checkpoint, source: str) -> WeightsError:
     return WeightsError(
         f"Expected an EfficientNet and its classifier inside {source!r}. Received a network with layers of its own: "
         f"{names}. Take its backbone, with include_top=False or keras_effnet.transfer.classifier, or open the whole "
-        "with keras.saving.load_model."
+        "with keras.saving.load_model (--model on the command line)."
     )
 
 
@@ -153,14 +144,8 @@ def short_name(variable: Any) -> str:
     return "kernel" if name == "depthwise_kernel" else name
 
 
-def check(wanted: Shapes, layers: LayerArrays, source: str, variant: Any = None) -> None:
-    """Make sure that arrays and shapes match one to one.
-
-    Args:
-        wanted: layer → weight → shape.
-        layers: the arrays.
-        source: for messages.
-        variant: the `Variant` that is wanted, if it is a published one.
+def check_match(wanted: Shapes, layers: LayerArrays, source: str, variant: Any = None) -> None:
+    """Make sure that arrays and shapes match one to one; `variant` is the published one that is wanted, for advice.
 
     Raises:
         WeightsError: at the first layer that differs, in the model's order.
@@ -205,22 +190,14 @@ def _text(shapes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items()) or "no such layer"
 
 
-def fit(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
-    """Fit a file's arrays to a model's shapes, where there is one meaningful way to.
+def fitted_to(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
+    """The shapes to fill and the arrays to fill them with, fitted to each other where there is one meaningful way.
 
     - A model without classifier leaves the file's out.
     - A model with other than 1000 classes keeps its fresh head when the file has ImageNet's 1000;
       that is a UserWarning.
     - One input channel: the RGB kernel is summed, so gray gives what three equal channels gave. N
       channels: the RGB kernels take turns, times 3 / N, so the sum over the channels stays.
-
-    Args:
-        wanted: layer → weight → shape, of the model.
-        layers: the file's arrays.
-        source: for the message.
-
-    Returns:
-        The shapes to fill, and the arrays to fill them with.
     """
     wanted, fitted = dict(wanted), dict(layers)
     if TOP_LAYER not in wanted:
@@ -247,7 +224,7 @@ def _is_fresh_head(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, An
 
 
 def fit_channels(kernel: LazyArray, wanted: tuple[int, ...]) -> LazyArray:
-    """The stem kernel `[h, w, 3, out]` for another number of input channels; see `fit`."""
+    """The stem kernel `[h, w, 3, out]` for another number of input channels; see `fitted_to`."""
     if len(kernel.shape) != 4 or kernel.shape[2] != RGB or len(wanted) != 4 or wanted[2] == RGB:
         return kernel
     channels = wanted[2]

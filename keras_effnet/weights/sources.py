@@ -14,12 +14,13 @@ from keras_effnet.network.conventions import CONVENTIONS, Convention, Preprocess
 from keras_effnet.network.variants import Variant
 from keras_effnet.system.files import reachable
 from keras_effnet.weights.catalog import SET_NAMES, Source, WeightSet, sets_of
+from keras_effnet.weights.checkpoint import WeightFacts
 from keras_effnet.weights.download import DownloadError, download
 from keras_effnet.weights.facts import (
-    WeightFacts,
     agrees,
     arguments,
-    facts_of,
+    facts_of_file,
+    facts_of_set,
     file_hash,
     guess_variant,
     in_doubt,
@@ -69,12 +70,9 @@ def plan_weights(
 
     Args:
         weights: None, the name of a published set, or a file (TensorFlow: a directory or prefix).
-        variant: the variant that will be built.
         preprocessing: the convention that the caller asked for, or None.
-        include_top: whether the classifier is needed.
         include_preprocessing: whether the model will scale its pixels; if not, nobody needs to know how.
-        padding: of the model that will be built; None to leave that unchecked.
-        epsilon: likewise.
+        padding, epsilon: of the model that will be built; None to leave that unchecked.
 
     Raises:
         InvalidInputError: neither a set nor a file; or a model that these weights were not trained for.
@@ -85,11 +83,9 @@ def plan_weights(
     if weights is None:
         return WeightPlan(None, preprocessing=convention)
     check_source(weights, variant)
-    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
     if _is_set(weights):
-        entry = find_set(str(weights), variant)
-        facts = WeightFacts.of_set(entry)
-        check_asked(asked, facts, str(weights), variant)
+        entry = fitting_set(str(weights), variant, convention, padding=padding, epsilon=epsilon)
+        facts = facts_of_set(entry)
         return WeightPlan(obtain(entry, include_top=include_top), facts, facts.preprocessing)
     path = Path(weights)
     with reachable(path, "a weight file that can be read", WeightsError):
@@ -97,6 +93,7 @@ def plan_weights(
     facts = (
         UNKNOWN if packed else _facts_of_file(path)
     )  # nothing in an archive tells, and unpacking takes long
+    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
     check_asked(asked, facts, str(path), variant)
     chosen = convention or facts.preprocessing
     if chosen is None and include_preprocessing:
@@ -105,13 +102,9 @@ def plan_weights(
 
 
 def check_source(weights: str | os.PathLike[str], variant: Variant | None) -> None:
-    """Make sure that `weights` names a set of `variant`, or something that exists, without opening it.
+    """Make sure that `weights` names a set of the variant (None: of any), or something that exists, without opening it.
 
     Fast: needs neither Keras nor TensorFlow, so commands ask it before they start them.
-
-    Args:
-        weights: the name of a published set, or a path.
-        variant: the variant that will be built; None for any.
 
     Raises:
         InvalidInputError: neither a set nor a path.
@@ -135,13 +128,39 @@ def check_source(weights: str | os.PathLike[str], variant: Variant | None) -> No
         raise no_such_file(path)
 
 
+def variant_of_file(path: str | os.PathLike[str]) -> str | None:
+    """The variant that a weight file is of; None where that cannot be told without unpacking an archive.
+
+    Raises:
+        WeightsError: no such file, or a damaged one.
+    """
+    if tensorflow.is_archive(Path(path)):
+        return None
+    with open_checkpoint(path) as checkpoint:
+        return guess_variant(checkpoint.layers)
+
+
+def check_variant(path: str | os.PathLike[str], variant: Variant) -> None:
+    """Make sure that a weight file is not one of another variant.
+
+    Raises:
+        WeightsError: it is, or it is damaged.
+    """
+    found = variant_of_file(path)
+    if found not in (None, variant.name):
+        raise WeightsError(
+            f"Expected weights of {variant.name}. Received: {os.fspath(path)!r}, which are of {found}. "
+            f"Pass other --weights, or --model {found}."
+        )
+
+
 def _is_set(weights: str | os.PathLike[str]) -> bool:
     return isinstance(weights, str) and weights in SET_NAMES
 
 
 def _facts_of_file(path: Path) -> WeightFacts:
     with open_checkpoint(path) as checkpoint:
-        return facts_of(path, checkpoint)
+        return facts_of_file(path, checkpoint)
 
 
 def check_asked(asked: Mapping[str, object], facts: WeightFacts, weights: str, variant: Variant) -> None:
@@ -191,6 +210,27 @@ def _assumed(facts: WeightFacts, variant: Variant, path: Path) -> Convention | N
             usual.name,
         )
     return usual
+
+
+def fitting_set(
+    name: str,
+    variant: Variant,
+    preprocessing: Preprocessing | None = None,
+    *,
+    padding: str | None = None,
+    epsilon: float | None = None,
+) -> WeightSet:
+    """The published set called `name` of a variant, for a model with these arguments. Nothing is fetched.
+
+    Raises:
+        WeightsError: there is none.
+        InvalidInputError: its weights were trained with other arguments.
+    """
+    entry = find_set(name, variant)
+    convention = None if preprocessing is None else get_convention(preprocessing)
+    asked = {"preprocessing": convention, "padding": padding, "epsilon": epsilon}
+    check_asked(asked, facts_of_set(entry), name, variant)
+    return entry
 
 
 def find_set(name: str, variant: Variant) -> WeightSet:

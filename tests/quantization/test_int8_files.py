@@ -395,9 +395,8 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     assert (integer.lifted, integer.held_out_agreement) == (("stem_conv",), 0.98)
     assert (exact.lifted, exact.held_out_agreement) == ((), None)
     assert asked == [0.97, 1.0]
-    page = report.render(
-        {"created": "", "machine": report._machine(), "artifacts": [integer.row(), exact.row()]}
-    )
+    report.write_reports([integer, exact], tmp_path / "out")
+    page = (tmp_path / "out" / report.HTML_NAME).read_text(encoding="utf-8")
     assert (
         page.count("98.0 % top-1 agreement on the calibration photographs held out. In float: stem_conv.")
         == 1

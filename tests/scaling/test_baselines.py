@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import randomize
+from material import outputs, randomize
 
 from keras_effnet import baselines
 from keras_effnet.baselines import EFFICIENTNET_B0, RESNET50, RESNET50_V15, Baseline, Stage, build, cost_of
@@ -40,7 +40,7 @@ def test_baseline_equals_keras_applications(name: str, tmp_path: Path) -> None:
     model = getattr(baselines, name)(weights=tmp_path / "twin.weights.h5")
     assert model.count_params() == twin.count_params() == published
     assert _shapes(model) == _shapes(twin)
-    outputs = [
+    sides = [
         sorted(
             tuple(layer.output.shape[1:])
             for layer in network.layers
@@ -49,10 +49,10 @@ def test_baseline_equals_keras_applications(name: str, tmp_path: Path) -> None:
         )
         for network in (model, twin)
     ]
-    assert outputs[0] == outputs[1]
+    assert sides[0] == sides[1]
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
-    mine = model.predict(pixels, verbose=0)
-    other = twin.predict(preprocess(pixels.copy()), verbose=0)
+    mine = outputs(model, pixels)
+    other = outputs(twin, preprocess(pixels.copy()))
     np.testing.assert_allclose(mine, other, rtol=2e-4, atol=1e-6)
     assert other.std() > 1e-5  # not the same for every class
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pydoc
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from material import outputs
 
 import keras_effnet
 from keras_effnet import CompoundScaling, EfficientNet
@@ -62,7 +64,7 @@ def test_efficientnet_builds_a_custom_member() -> None:
     assert [layer.name for layer in model.layers[1:]] == [layer.name for layer in same.layers[1:]]
     same.set_weights(model.get_weights())
     pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3))
-    np.testing.assert_array_equal(model.predict(pixels, verbose=0), same.predict(pixels, verbose=0))
+    np.testing.assert_array_equal(outputs(model, pixels), outputs(same, pixels))
 
 
 def test_own_table_is_scaled_without_new_code(small: Baseline) -> None:
@@ -139,3 +141,9 @@ def test_lite_is_scaled_with_its_ends_as_they_are() -> None:
 
 def test_scaling_is_reachable_from_the_top() -> None:
     assert keras_effnet.CompoundScaling is keras_effnet.scaling.CompoundScaling
+
+
+def test_scaling_rules_and_members_are_shown_without_their_whole_table() -> None:
+    shown = repr(CompoundScaling())
+    assert shown.endswith("gamma=1.15, baseline=<Baseline 'b0', 7 stages>)")
+    assert "Stage(" not in repr(CompoundScaling().at(1)) + pydoc.render_doc(CompoundScaling)

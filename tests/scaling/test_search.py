@@ -162,7 +162,8 @@ def test_study_of_another_search_is_refused(tmp_path: Path) -> None:
     search(Logged(tmp_path / "log"), storage=str(tmp_path / "r"), **GRID)
     with pytest.raises(InvalidInputError, match=r"Received: one with other step \(0\.1, now 0\.2\)"):
         search(Logged(tmp_path / "log"), storage=str(tmp_path / "r"), step=0.2, tolerance=0.04)
-    changed = replace(EFFICIENTNET_B0, resolution=232)
+    first, *others = EFFICIENTNET_B0.stages
+    changed = replace(EFFICIENTNET_B0, stages=(replace(first, repeats=2), *others))
     with pytest.raises(InvalidInputError, match="one with other table"):
         search(Logged(tmp_path / "log"), baseline=changed, storage=str(tmp_path / "r"), **GRID)
     (tmp_path / "broken").write_text("{\n{\n")

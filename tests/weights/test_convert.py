@@ -149,14 +149,14 @@ def test_mistake_is_told_in_one_line_before_tensorflow_is_loaded(
     assert_refused(["convert", *arguments], message, capsys)
 
 
-def test_missing_file_costs_less_than_a_second() -> None:
+def test_missing_file_is_told_before_anything_heavy_is_imported() -> None:
     code = (
-        "import sys, time\nfrom keras_effnet.cli import main\n"
+        "import sys\nfrom keras_effnet.cli import main\n"
         "assert main(['convert', 'nosuch.h5', 'x.weights.h5']) == 2\n"
-        "print({'tensorflow', 'keras', 'h5py'} & set(sys.modules), time.process_time() < 0.6)"
+        "print({'tensorflow', 'keras', 'h5py'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set() True"
+    assert done.stdout.strip() == "set()"
 
 
 def test_command_takes_mean_and_standard_deviation(tmp_path: Path) -> None:
@@ -190,23 +190,22 @@ def test_metadata_with_an_impossible_preprocessing_is_refused(tmp_path: Path, va
         keras_effnet.EfficientNetLite0(weights=path)
 
 
-@pytest.mark.slow
 def test_published_set_is_converted_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mirror" / "tensorflow" / "randaug").mkdir(parents=True)
-    layers = foreign.random_layers("b5")
-    archive = foreign.write(tmp_path, "b5", layers, "tar")
-    archive.rename(tmp_path / "mirror" / "tensorflow" / "randaug" / "efficientnet-b5-randaug.tar.gz")
+    (tmp_path / "mirror" / "tensorflow" / "ckpts").mkdir(parents=True)
+    layers = foreign.random_layers("b0")
+    archive = foreign.write(tmp_path, "b0", layers, "tar")
+    archive.rename(tmp_path / "mirror" / "tensorflow" / "ckpts" / "efficientnet-b0.tar.gz")
     monkeypatch.setenv("KERAS_EFFNET_WEIGHTS_URL", (tmp_path / "mirror").as_uri())
     monkeypatch.setenv("KERAS_EFFNET_CACHE", str(tmp_path / "cache"))
-    target = convert("randaugment", tmp_path / "b5.safetensors", variant="b5")
+    target = convert("baseline", tmp_path / "b0.safetensors", variant="b0")
     with open_checkpoint(target) as checkpoint:
         assert foreign.same_layers(layers, checkpoint.layers)
         known = {
             key: checkpoint.metadata[key] for key in ("variant", "weight_set", "preprocessing", "padding")
         }
     assert known == {
-        "variant": "b5",
-        "weight_set": "randaugment",
+        "variant": "b0",
+        "weight_set": "baseline",
         "preprocessing": "imagenet",
         "padding": "same",
     }

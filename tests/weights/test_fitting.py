@@ -14,8 +14,8 @@ import pytest
 import keras_effnet
 from keras_effnet.errors import EffNetWarning, InvalidInputError, WeightsError
 from keras_effnet.weights.convert import convert
+from tests.material import outputs
 from tests.weights import foreign
-from tests.weights.running import outputs
 
 Built = Callable[..., Any]
 

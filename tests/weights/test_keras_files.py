@@ -24,7 +24,7 @@ from keras_effnet.errors import EffNetWarning, InvalidInputError, WeightsError
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.weights import facts
 from keras_effnet.weights.convert import convert
-from tests.weights.running import outputs
+from tests.material import outputs
 from tests.weights.test_keras_applications import ENDINGS, randomize, save, set_constants
 
 SIZE = 64
@@ -392,3 +392,13 @@ def test_bfloat16_file_gives_its_networks_probabilities(
     np.testing.assert_allclose(
         outputs(ours, pictures), np.asarray(outputs(model, pictures), np.float32), atol=0.03
     )
+
+
+def test_efficientnet_v2_is_called_so(tmp_path: Path) -> None:
+    theirs = keras.applications.EfficientNetV2B0(weights=None, include_top=False, input_shape=(32, 32, 3))
+    for ending in (".weights.h5", ".keras"):
+        path = save(theirs, tmp_path / f"v2{ending}")
+        with pytest.raises(WeightsError, match="Received an EfficientNetV2, another network"):
+            EfficientNetB0(weights=path, include_top=False, preprocessing="imagenet")
+        with pytest.raises(WeightsError, match="Received an EfficientNetV2, another network"):
+            convert(path, tmp_path / "v2.safetensors")

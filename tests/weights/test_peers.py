@@ -16,7 +16,7 @@ import pytest
 import keras_effnet
 from keras_effnet.network.conventions import preprocess_input
 from keras_effnet.network.variants import VARIANTS
-from tests.weights.running import outputs
+from tests.material import outputs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 

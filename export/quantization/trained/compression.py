@@ -71,14 +71,9 @@ PRUNED, CLUSTERED = Compression(sparsity=0.3), Compression(clusters=32)
 def compress(
     model: Any, images: Any, compression: Compression, labels: Any = None, *, size: int | None = None
 ) -> IntegerNetwork:
-    """Prune or cluster a model and quantize the result.
+    """Prune or cluster a model, or what its `ModelFacts` are of, and quantize the result.
 
-    Args:
-        model: an EfficientNet; also a `ModelFacts` where they are known.
-        images: photographs, see `prepare`.
-        compression: what to do.
-        labels: class indices `[N]`, or None to learn from the float model alone.
-        size: side of the input in pixels, for a model that leaves it open.
+    For `images` see `prepare`; labels are class indices `[N]`, or None to learn from the float model alone.
 
     Raises:
         InvalidInputError: photographs that cannot be used.

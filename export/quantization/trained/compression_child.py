@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_effnet.errors import require
 
-from ..to_keras import to_trainable, weights_of
+from ..to_keras import to_trainable, trained_weights
 from . import distillation, handover
 
 RAMP = 0.6  # share of the steps after which pruning is complete
@@ -54,7 +54,7 @@ def run(folder: str) -> None:
         eligible_from=method.complete_after,
         before_step=method.before_step(student),
     )
-    handover.hand_back(Path(folder), weights_of(task.student, method.strip(student)))
+    handover.hand_back(Path(folder), trained_weights(task.student, method.strip(student)))
 
 
 class _Pruning:

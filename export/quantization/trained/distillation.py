@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ranges import Array
 
-HELD_OUT = 4  # one of so many pictures
+JUDGED_BY = 4  # one of so many pictures, which is not trained on
 CHECKS = 15  # looks at the held-out pictures during training
 MARGIN = 0.1  # crops keep at least this much less than the whole side
 
@@ -31,11 +31,9 @@ def fit(
     `eligible_from=0` those of the start take part: training cannot make a network worse than it came.
 
     Args:
-        teacher, student: models that give logits.
         images: uint8 `[N, H, W, C]`.
         labels: class indices `[N]`, or None to learn from the teacher alone.
         training: `steps`, `batch`, `learning_rate`, `label_weight`.
-        title: of the progress bar.
         eligible_from: first step whose weights may win.
         before_step: called with the number of each step.
     """
@@ -46,7 +44,7 @@ def fit(
     rate = tf_keras.optimizers.schedules.CosineDecay(training["learning_rate"], training["steps"])
     optimizer = tf_keras.optimizers.Adam(rate)
     rng = np.random.default_rng(0)
-    held_out = np.arange(len(images)) % HELD_OUT == 0
+    held_out = np.arange(len(images)) % JUDGED_BY == 0
     judge = _Judge(teacher, student, images[held_out], start_counts=eligible_from == 0)
 
     @tf.function  # type: ignore[untyped-decorator]

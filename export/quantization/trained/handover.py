@@ -42,12 +42,7 @@ class Task:
 
 
 def train(task: Task, module: str, *, title: str) -> Graph:
-    """The student with trained kernels and biases.
-
-    Args:
-        task: what to train.
-        module: its `run(folder)` is called in the child.
-        title: what the error calls it.
+    """The student with trained kernels and biases; `run(folder)` of `module` is called in the child.
 
     Raises:
         ExportError: the child failed; what it printed stands above.

@@ -50,18 +50,10 @@ def train(
     equalize: float | None = None,
     size: int | None = None,
 ) -> IntegerNetwork:
-    """Quantize a model and train it in integers.
+    """Quantize a model, or what its `ModelFacts` are of, and train it in integers.
 
-    Args:
-        model: an EfficientNet; also a `ModelFacts` where they are known.
-        images: photographs, see `prepare`.
-        labels: class indices `[N]`, or None to learn from the float model alone.
-        training: how long.
-        equalize: see `prepare`.
-        size: side of the input in pixels, for a model that leaves it open.
-
-    Returns:
-        The trained integer network; write it with `to_tflite(..., network=…)`.
+    Write the network with `to_tflite(..., network=…)`. For `images` and `equalize` see `prepare`; labels are class
+    indices `[N]`, or None to learn from the float model alone.
 
     Raises:
         InvalidInputError: photographs or labels that cannot be used.

@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from keras_effnet.errors import require
 
 from ..ops import FUNCTIONS
-from ..to_keras import to_trainable, weights_of
+from ..to_keras import to_trainable, trained_weights
 from . import distillation, handover
 
 
@@ -25,7 +25,7 @@ def run(folder: str) -> None:
     distillation.fit(
         teacher, student, task.images, task.labels, task.facts["training"], title="int8 training"
     )
-    handover.hand_back(Path(folder), weights_of(task.student, student))
+    handover.hand_back(Path(folder), trained_weights(task.student, student))
 
 
 class _Quantizing:

@@ -13,11 +13,7 @@ from keras_effnet.network.table import block_name
 
 
 def block_names(projections: Mapping[int, int], path: Path) -> list[str]:
-    """Names of blocks that are numbered through: a stage ends where the filters change.
-
-    Args:
-        projections: block number, from 0 → filters that leave it.
-        path: for messages.
+    """Names of blocks that are numbered through from 0, by the filters that leave them: a stage ends where these change.
 
     Raises:
         WeightsError: no blocks, or numbers missing.

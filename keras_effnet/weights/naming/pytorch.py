@@ -41,7 +41,6 @@ class Naming:
     """How one project names its modules.
 
     Attributes:
-        name: of the project.
         mark: the tensor by which it is known.
         example: another name, for messages.
         finder: makes the `Finder` for the tensors of a file.
@@ -54,12 +53,7 @@ class Naming:
 
 
 def name_tensors(tensors: StateDict, path: Path) -> Checkpoint:
-    """Recognize whose names a flat table of tensors uses, and rename it.
-
-    Args:
-        tensors: names of timm, lukemelas or torchvision, perhaps behind `module.` or the like; or of
-            this package (`stem_conv.kernel`).
-        path: for messages.
+    """Recognize whose names a flat table of tensors uses (perhaps behind `module.` or the like), and rename it.
 
     Raises:
         WeightsError: no known scheme, or a tensor that does not belong.
@@ -99,16 +93,7 @@ def _native(tensors: StateDict, path: Path) -> LayerArrays:
 
 
 def _renamed(tensors: StateDict, place: Finder, example: str, path: Path) -> LayerArrays:
-    """Rename and transpose a state dict's tensors.
-
-    Args:
-        tensors: the state dict, PyTorch layout (`[out, in, h, w]`).
-        place: from a module's name to its layer, or None for a module of another network.
-        example: a name of the scheme, for messages.
-        path: for messages.
-
-    Returns:
-        The arrays by layer of keras.applications, in Keras' layout.
+    """The arrays by layer, in Keras' layout.
 
     Raises:
         WeightsError: a name of another scheme, or two tensors for one weight.

@@ -17,7 +17,7 @@ from keras_effnet.weights.naming import block_names
 
 LOGGER = logging.getLogger(__name__)
 
-TWIN = "/ExponentialMovingAverage"
+AVERAGE = "/ExponentialMovingAverage"
 # what a training run keeps beside the model: counters and the optimizer's slots
 TRAINING_STATE = re.compile(r"(.*/)?(global_step|RMSProp(_\d+)?|Momentum(_\d+)?|beta[12]_power)")
 BN = r"(?:tpu_)?batch_normalization"
@@ -44,11 +44,8 @@ SEPARABLE = {**SHARED, "bn": "bn", "conv2d": "project_conv", "bn_1": "project_bn
 def to_layers(variables: Mapping[str, LazyArray], path: Path, ema: bool) -> LayerArrays:
     """Rename a checkpoint's variables; the reference has Keras' layout already.
 
-    Args:
-        variables: by the checkpoint's names.
-        path: for messages.
-        ema: take each variable's exponential moving average, which is what was evaluated and
-            published, instead of the value that training ended with.
+    With `ema` each variable's exponential moving average is taken, which is what was evaluated and published,
+    instead of the value that training ended with.
 
     Raises:
         WeightsError: a name of another network; or averages for some variables only.
@@ -71,18 +68,17 @@ def _raw(variables: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
     return {
         name: variable
         for name, variable in variables.items()
-        if not name.endswith(TWIN) and not TRAINING_STATE.fullmatch(name)
+        if not name.endswith(AVERAGE) and not TRAINING_STATE.fullmatch(name)
     }
 
 
 def _averaged(variables: Mapping[str, LazyArray], path: Path) -> dict[str, LazyArray]:
     raw = _raw(variables)
-    twins = {name: variables.get(name + TWIN) for name in raw}
-    found = {name: twin for name, twin in twins.items() if twin is not None}
-    if not found and not any(name.endswith(TWIN) for name in variables):
+    found = {name: variables[name + AVERAGE] for name in raw if name + AVERAGE in variables}
+    if not found and not any(name.endswith(AVERAGE) for name in variables):
         LOGGER.info("%s holds no moving averages; its variables are taken as they are.", path)
         return raw
-    averages = {name.removesuffix(TWIN) for name in variables if name.endswith(TWIN)}
+    averages = {name.removesuffix(AVERAGE) for name in variables if name.endswith(AVERAGE)}
     odd = sorted((set(raw) - set(found)) | (averages - set(raw)))
     if odd:
         raise WeightsError(

@@ -31,11 +31,7 @@ def has_signature(path: Path) -> bool:
 
 @contextmanager
 def open_hdf5(source: Path | io.RawIOBase, path: Path) -> Iterator[Any]:
-    """Open HDF5 content read-only.
-
-    Args:
-        source: the file, or its content when it lies inside an archive.
-        path: for messages.
+    """Open HDF5 content read-only: a file, or what lies inside an archive at `path`.
 
     Raises:
         WeightsError: damaged or truncated.
@@ -71,7 +67,7 @@ def texts(node: Any, name: str, path: Path) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
-def child(group: Any, name: str, path: Path) -> Any:
+def member(group: Any, name: str, path: Path) -> Any:
     """The member `name` (`a/b/c`) of a group, reached by hard links only.
 
     A soft or external link could lead in circles or into another file of this machine.
@@ -107,10 +103,10 @@ def walk(root: Any, path: Path) -> Iterator[tuple[str, Any]]:
                 raise damaged(path, EXPECTED, "more groups than any EfficientNet has")
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 continue
-            member = group[key]
-            if isinstance(member, h5py.Group):
-                yield name, member
-                pending.append((f"{name}/", member))
+            found = group[key]
+            if isinstance(found, h5py.Group):
+                yield name, found
+                pending.append((f"{name}/", found))
 
 
 def lazy(dataset: Any, path: Path) -> LazyArray:

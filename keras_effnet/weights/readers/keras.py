@@ -15,7 +15,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +32,8 @@ from keras_effnet.weights.checkpoint import (
     Checkpoint,
     LayerArrays,
     LazyArray,
-    NetworkFacts,
     Reader,
+    WeightFacts,
     damaged,
     guarded,
     parse_metadata,
@@ -105,6 +105,7 @@ class _Found:
         others = dict.fromkeys(
             [*self.others, *(name for name in self.layers if name.removeprefix(prefix) not in layers)]
         )
+        _check_generation(others, path)
         if layers or others:
             others |= dict.fromkeys(self.unnamed)
         elif self.unnamed:
@@ -122,13 +123,26 @@ class _Found:
             )
         return stems[0] if stems else ""
 
-    def _facts(self, config: Mapping[str, Any] | None, prefix: str) -> NetworkFacts | None:
+    def _facts(self, config: Mapping[str, Any] | None, prefix: str) -> WeightFacts | None:
         if config is not None:
             return facts_of_config(config, self.statistics, prefix)
         beside = [
             (kind, name.removeprefix(prefix)) for model, kind, name in self.scaling if model == self.stem
         ]
         return facts_of_names(beside, self.statistics, outside=len(beside) < len(self.scaling))
+
+
+def _check_generation(others: Iterable[str], path: Path) -> None:
+    """Refuse EfficientNetV2, whose names are like ours; only its depthwise convolutions tell.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if any(re.search(r"block\d+[a-z]+_dwconv2$", name) for name in others):
+        raise WeightsError(
+            f"Expected an EfficientNet B, L2 or Lite inside {str(path)!r}. Received an EfficientNetV2, another "
+            "network. If the file is a whole model, open it with keras.saving.load_model (--model on the command line)."
+        )
 
 
 # `.keras`
@@ -201,7 +215,7 @@ def _read_numbered(
     """Read from `path`, or from `content` when the file lies inside an archive with a description."""
     with hdf5.open_hdf5(content or path, path) as file:
         with guarded(path, WEIGHTS_FORMAT):
-            found = _walk(hdf5.child(file, "layers", path), path)
+            found = _walk(hdf5.member(file, "layers", path), path)
             metadata = parse_metadata("".join(hdf5.texts(file, METADATA_KEY, path)))
             checkpoint = found.checkpoint(path, config, metadata)
         yield checkpoint
@@ -228,7 +242,7 @@ def _walk(root: Any, path: Path) -> _Found:
             continue
         if layer.endswith(STEM_LAYER) or layer_group == "conv2d":
             found.stem = model
-        arrays = [hdf5.lazy(hdf5.child(group, str(index), path), path) for index in range(len(group))]
+        arrays = [hdf5.lazy(hdf5.member(group, str(index), path), path) for index in range(len(group))]
         weights = _name_weights(arrays)
         if weights is None or (not layer and layer_group in found.unnamed):
             raise damaged(
@@ -242,11 +256,7 @@ def _walk(root: Any, path: Path) -> _Found:
 
 
 def _name_weights(arrays: list[LazyArray]) -> dict[str, LazyArray] | None:
-    """Name a layer's weights that came in Keras' order, by their number and rank.
-
-    Returns:
-        The named weights, or None when they are of no layer that an EfficientNet has.
-    """
+    """Name a layer's weights that came in Keras' order; None when they are of no layer that an EfficientNet has."""
     ranks = [len(array.shape) for array in arrays]
     if ranks == [1, 1, 1, 1]:
         return dict(zip(BATCH_NORM_ORDER, arrays, strict=True))
@@ -290,16 +300,16 @@ def read_legacy(path: Path, ema: bool = True) -> Iterator[Checkpoint]:
 
 
 def _walk_legacy(file: Any, path: Path) -> _Found:
-    root = hdf5.child(file, "model_weights", path) if "model_weights" in file else file
+    root = hdf5.member(file, "model_weights", path) if "model_weights" in file else file
     found = _Found()
     listed: set[str] = set()
     for layer in _names(root, "layer_names", path):
         if layer in listed:
             raise damaged(path, LEGACY_FORMAT, f"layer {layer!r} is listed twice")
         listed.add(layer)
-        group = hdf5.child(root, layer, path)
+        group = hdf5.member(root, layer, path)
         for inner, members in _layers_in(layer, _names(group, "weight_names", path)).items():
-            _add_legacy(found, layer, inner, {name: hdf5.child(group, name, path) for name in members}, path)
+            _add_legacy(found, layer, inner, {name: hdf5.member(group, name, path) for name in members}, path)
     return found
 
 

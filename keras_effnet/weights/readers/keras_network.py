@@ -8,50 +8,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.conventions import CONVENTIONS, IMAGENET_MEAN, IMAGENET_STD, convention_with
+from keras_effnet.network.conventions import (
+    CONVENTIONS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    composed,
+    convention_with,
+    standardizing,
+)
 from keras_effnet.network.variants import STEM_LAYER
-from keras_effnet.weights.checkpoint import NetworkFacts
+from keras_effnet.weights.checkpoint import WeightFacts
 
 RESCALING, NORMALIZATION = "rescaling", "normalization"  # as Keras counts layers of these classes
 STEM_PADDING = "stem_conv_pad"
 STEM_NORMALIZATION = "stem_bn"
 MAX_DEPTH = 8  # of models inside models
 _LOST = "it keeps weights only, not the constants of the layers that scale its pixels"
+_OURS_LOST = "it keeps weights only, not the constants of its Rescaling"
 # what these do is no arithmetic on a pixel's value at inference
 NEUTRAL = re.compile(
     r"InputLayer|Identity|Dropout|Gaussian\w+|Random\w+|Resizing|CenterCrop|Cropping2D|ZeroPadding2D|Pipeline"
 )
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """A layer that only scales: `x * scale + offset`; None where the file does not keep its constants."""
-
-    name: str
-    constants: tuple[Any, Any] | None
-
-
 Statistics = Mapping[str, tuple[Any, Any]]
 """Name of a `Normalization` layer → its mean and variance, as the file's arrays have them."""
 
 
-def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: str = "") -> NetworkFacts:
-    """From the description of a whole model.
-
-    Args:
-        config: the JSON table, as Keras 3 or tf_keras writes it.
-        statistics: of the adapted `Normalization` layers.
-        prefix: what the names of the EfficientNet's layers begin with.
-    """
+def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: str = "") -> WeightFacts:
+    """From the description of a whole model, as Keras 3 or tf_keras writes it; `prefix` begins its layers' names."""
     path = _way_to(prefix + STEM_LAYER, config, 0)
     if path is None:
-        return NetworkFacts(doubt=f"its description does not show how pixels come to {STEM_LAYER!r}")
+        return WeightFacts(doubt=f"its description does not show how pixels come to {STEM_LAYER!r}")
     layers = _all_layers(config, 0)
     normalization = layers.get(prefix + STEM_NORMALIZATION, {})
     padding = layers.get(prefix + STEM_PADDING, {}).get("padding")
@@ -61,29 +54,27 @@ def facts_of_config(config: Mapping[str, Any], statistics: Statistics, prefix: s
     }
     scalings = []
     for kind, inner in path:
+        if NEUTRAL.fullmatch(kind) or (kind == "Activation" and inner.get("activation") == "linear"):
+            continue
         if kind not in ("Rescaling", "Normalization"):
-            if NEUTRAL.fullmatch(kind) or (kind == "Activation" and inner.get("activation") == "linear"):
-                continue
-            return NetworkFacts(
+            return WeightFacts(
                 doubt=f"it has a layer of the class {kind!r} in front of {STEM_LAYER!r}", **known
             )
-        scaling = _scaling(kind, inner, statistics)
-        if scaling is None:
-            return NetworkFacts(
-                doubt=f"the constants of its layer {inner.get('name')!r} are missing", **known
-            )
-        scalings.append(scaling)
+        constants = _constants(kind, inner, statistics)
+        if constants is None:
+            return WeightFacts(doubt=f"the constants of its layer {inner.get('name')!r} are missing", **known)
+        scalings.append(constants)
     if not scalings:
-        return NetworkFacts(
+        return WeightFacts(
             doubt="nothing in its network scales pixels (nor in yours, with include_preprocessing=False)",
             **known,
         )
-    return _composed(scalings, known)
+    return _facts_of_constants(scalings, known)
 
 
 def facts_of_names(
     scaling: Sequence[tuple[str, str]], statistics: Statistics, outside: bool = False
-) -> NetworkFacts | None:
+) -> WeightFacts | None:
     """From the names of the layers that scale, in a file of weights alone.
 
     Args:
@@ -96,67 +87,59 @@ def facts_of_names(
     if not scaling and not outside:
         return None
     if outside or len(normalizations) > 1 or len(rescalings) not in (1, 2):
-        return NetworkFacts(doubt=_LOST)
+        return WeightFacts(doubt=_LOST)
     if not normalizations:
         return _facts_of_ours(rescalings)
     # keras.applications: x / 255, Normalization, and behind ImageNet's weights / sqrt(std)
     given = statistics.get(normalizations[0])
-    known = [
-        Scaling(rescalings[0], (1 / 255, 0.0)),
-        Scaling(normalizations[0], given and _standardizing(*given)),
-    ]
-    facts = _composed(known, {})
+    facts = _facts_of_constants([(1 / 255, 0.0), given and standardizing(*given)], {})
     root = np.sqrt(IMAGENET_STD)
     trap = convention_with(1 / (255 * root), -np.asarray(IMAGENET_MEAN) / root)
     seen = facts.preprocessing
     is_trap = seen is not None and seen.same_as(trap)
     if len(rescalings) == 2:
         # with other statistics the second one is not theirs: somebody put a Rescaling in front of the network
-        return NetworkFacts(preprocessing=CONVENTIONS["imagenet"]) if is_trap else NetworkFacts(doubt=_LOST)
+        return WeightFacts(preprocessing=CONVENTIONS["imagenet"]) if is_trap else WeightFacts(doubt=_LOST)
     if seen is None or not is_trap:
         return facts
-    return NetworkFacts(
+    return WeightFacts(
         doubt="its Normalization holds ImageNet's standard deviation where a variance belongs: either the values "
         "are those that keras.applications published, or TensorFlow 2.9 or older trained with them as they stand",
         choices=(CONVENTIONS["imagenet"], seen),
     )
 
 
-def _facts_of_ours(names: Sequence[str]) -> NetworkFacts:
+def _facts_of_ours(names: Sequence[str]) -> WeightFacts:
     """Of a network of this package, whose `Rescaling` is called as `rescaling_name` says."""
-    if len(names) == 1:
-        name = names[0].removeprefix("rescaling").removeprefix("_")
-        if name in CONVENTIONS:
-            return NetworkFacts(preprocessing=CONVENTIONS[name])
-        if not name:  # with a number behind it, it is one that Keras named
-            return NetworkFacts(doubt="it keeps weights only, not the constants of its Rescaling", usual=True)
-    return NetworkFacts(doubt="it keeps weights only, not the constants of its Rescaling")
+    name = names[0].removeprefix("rescaling").removeprefix("_") if len(names) == 1 else "several"
+    if name in CONVENTIONS:
+        return WeightFacts(preprocessing=CONVENTIONS[name])
+    return WeightFacts(
+        doubt=_OURS_LOST, usual=not name
+    )  # with a number behind it, it is one that Keras named
 
 
-def _composed(scalings: Sequence[Scaling], known: Mapping[str, Any]) -> NetworkFacts:
-    scale, offset = np.ones(1), np.zeros(1)
+def _facts_of_constants(scalings: Sequence[tuple[Any, Any] | None], known: Mapping[str, Any]) -> WeightFacts:
+    """Of layers that scale one after the other; None for one whose constants are not there."""
     try:
-        for scaling in scalings:
-            if scaling.constants is None:
-                raise ValueError(f"{scaling.name!r} has none")
-            factor, summand = (np.asarray(part, np.float64).ravel() for part in scaling.constants)
-            scale, offset = scale * factor, offset * factor + summand
-        return NetworkFacts(preprocessing=convention_with(scale, offset), **known)
+        numbers = [tuple(np.asarray(part, np.float64).ravel() for part in given or ()) for given in scalings]
+        scale, offset = composed([(factor, summand) for factor, summand in numbers])
+        return WeightFacts(preprocessing=convention_with(scale, offset), **known)
     except (InvalidInputError, TypeError, ValueError):
-        return NetworkFacts(doubt="the constants in front of its stem cannot be used", **known)
+        return WeightFacts(doubt="the constants in front of its stem cannot be used", **known)
 
 
-def _scaling(kind: str, config: Mapping[str, Any], statistics: Statistics) -> Scaling | None:
-    name = str(config.get("name"))
+def _constants(kind: str, config: Mapping[str, Any], statistics: Statistics) -> tuple[Any, Any] | None:
+    """Scale and offset of a layer; None where the file does not keep them."""
     if kind == "Rescaling":
-        return Scaling(name, (_plain(config.get("scale")), _plain(config.get("offset", 0.0))))
+        return _plain(config.get("scale")), _plain(config.get("offset", 0.0))
     given = (_plain(config.get("mean")), _plain(config.get("variance")))
     if given[0] is None:  # adapted; files that keep no names have it under another one
-        given = statistics.get(name) or (next(iter(statistics.values())) if len(statistics) == 1 else given)
-    mean, variance = given
-    if mean is None or variance is None or config.get("invert"):
+        own = statistics.get(str(config.get("name")))
+        given = own or (next(iter(statistics.values())) if len(statistics) == 1 else given)
+    if given[0] is None or given[1] is None or config.get("invert"):
         return None
-    return Scaling(name, _standardizing(mean, variance))
+    return standardizing(*given)
 
 
 def _plain(value: Any) -> Any:
@@ -165,11 +148,6 @@ def _plain(value: Any) -> Any:
         inner = value.get("config")
         return inner.get("value") if isinstance(inner, dict) else None
     return value
-
-
-def _standardizing(mean: Any, variance: Any) -> tuple[Any, Any]:
-    scale = 1 / np.maximum(np.sqrt(np.asarray(variance, np.float64)), 1e-7)  # as Keras guards it
-    return scale, -np.asarray(mean, np.float64) * scale
 
 
 Layer = tuple[str, Mapping[str, Any]]

@@ -155,11 +155,7 @@ def _skip_storage(file: IO[bytes], storage: Storage, path: Path) -> int:
 
 
 def _tensors_of(state: Any, ema: bool) -> dict[str, Tensor]:
-    """The named tensors of a state dict, perhaps below `state_dict`, `model` and the like.
-
-    Args:
-        state: what was unpickled.
-        ema: prefer the moving averages of a training checkpoint that holds both.
+    """The named tensors of a state dict, perhaps below `state_dict`, `model` and the like; moving averages first.
 
     Raises:
         pickle.UnpicklingError: no state dict.
@@ -178,13 +174,7 @@ def _tensors_of(state: Any, ema: bool) -> dict[str, Tensor]:
 def _lazy_tensors(
     tensors: Mapping[str, Tensor], path: Path, start: Callable[[Storage], int]
 ) -> dict[str, LazyArray]:
-    """Tensors as arrays that are read when asked for.
-
-    Args:
-        tensors: by name.
-        path: the file.
-        start: where a storage begins in it, in bytes.
-    """
+    """Tensors as arrays that are read when asked for; `start` says where a storage begins, in bytes."""
     return {name: _lazy(tensor, path, start(tensor.storage)) for name, tensor in tensors.items()}
 
 

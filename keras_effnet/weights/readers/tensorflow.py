@@ -187,11 +187,7 @@ def read_archive(path: Path, ema: bool = True) -> Iterator[Checkpoint]:
 
 
 def unpack(path: Path, target: Path) -> None:
-    """Write the regular files of a tar archive below `target`, and nothing anywhere else.
-
-    Raises:
-        WeightsError: as in `read`.
-    """
+    """Write the regular files of a tar archive below `target`, and nothing anywhere else."""
     limit = min(MAX_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size + FREE_BYTES)
     written = 0
     with (

@@ -20,11 +20,7 @@ LOCAL_HEADER_BYTES = 30
 
 
 def open_zip(path: Path, expected: str) -> zipfile.ZipFile:
-    """Open a zip file whose directory is of a sane size.
-
-    Args:
-        path: the file.
-        expected: what it should be, for messages.
+    """Open a zip file that should be `expected`.
 
     Raises:
         WeightsError: damaged, or its directory claims more than `MAX_DIRECTORY_BYTES`.

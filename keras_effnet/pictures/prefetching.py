@@ -27,16 +27,13 @@ Batch = tuple[npt.NDArray[Any], ...]
 
 
 def dataset_of(make: Callable[[], Iterator[Batch]], kinds: Sequence[Any], count: int) -> Any:
-    """A `tf.data.Dataset` of what `make` yields.
+    """A `tf.data.Dataset`, of known length, of what `make` yields. It may be dropped in the middle.
 
     Args:
         make: called anew for each pass over the data set; it runs in another thread. An error that it raises
             ends the pass, with its text in what TensorFlow raises.
         kinds: a `tf.TensorSpec` for each array in a batch.
         count: batches in a pass; `make` yields as many.
-
-    Returns:
-        A data set of known length. It may be dropped in the middle.
     """
     import tensorflow as tf
 
