@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .model_facts import facts_of
 from .options import Batching, InputType, Layout, OnnxRecipe, Options, OutputType, TFLiteRecipe
+from .outputs import SaidKinds, SaidLabels
 from .targets import (
     ONNX,
     SAVED_MODEL,
@@ -25,13 +25,14 @@ def to_saved_model(
     model: Any,
     path: str | os.PathLike[str],
     *,
-    labels: Sequence[str] | None = None,
+    labels: SaidLabels = None,
+    kinds: SaidKinds = None,
     size: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a SavedModel.
 
-    Signatures, all with a dynamic batch and the output `probabilities` `[N, classes]` float32:
+    Signatures, all with a dynamic batch and the output `probabilities` `[N, classes]` float32, or several by name:
 
     - `serving_default`: `image`, float32 RGB pixels 0–255 `[N, H, W, C]`
     - `serve_uint8`: the same as uint8
@@ -43,10 +44,14 @@ def to_saved_model(
       three channels or one.
 
     Args:
-        model: a Keras model with one image input.
+        model: a Keras model with one image input. Several outputs leave by the keys of its dictionary, or the
+            names of their layers.
         path: directory to create.
-        labels: class names; default: the model's own, or ImageNet's. Written to
+        labels: class names, for several outputs by name; default: the model's own, or ImageNet's. Written to
             `assets.extra/labels.txt`.
+        kinds: what the outputs are, where their layers do not show it: `classes`, `sigmoid`, `sigmoids`,
+            `logits`, `embedding` or `map`; for several outputs by name. The file says it, and `verify` judges
+            each by it.
         size: side of the input in pixels, for a model that leaves it open.
         overwrite: replace an existing directory.
 
@@ -58,7 +63,7 @@ def to_saved_model(
         ExportError: writing failed.
     """
     target = get_target(SAVED_MODEL, "float32")
-    return _export(target, model, path, Options(), None, labels, size, overwrite)
+    return _export(target, model, path, Options(), None, labels, kinds, size, overwrite)
 
 
 def to_tflite(
@@ -67,7 +72,8 @@ def to_tflite(
     recipe: TFLiteRecipe = "float32",
     calibration: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: SaidLabels = None,
+    kinds: SaidKinds = None,
     size: int | None = None,
     min_agreement: float | None = None,
     input_type: InputType = "uint8",
@@ -75,7 +81,7 @@ def to_tflite(
     network: Any = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a TFLite file with the signature `serving_default`: `image` → `probabilities`.
+    """Write a TFLite file with the signature `serving_default`: `image` → `probabilities`, or several by name.
 
     The input is one picture `[1, H, W, C]` of RGB pixels 0–255; integer files take uint8
     pixels as they are and return uint8, probabilities as multiples of 1/256, other outputs with the scale
@@ -83,17 +89,18 @@ def to_tflite(
     graph as one partition, except in `int16x8`.
 
     Args:
-        model: a Keras model with one image input.
+        model: a Keras model with one image input; see `to_saved_model` for several outputs.
         path: file to create.
         recipe: `float32`, `float16`, `weight_int8`, `int8`, `int16x8`, `int8_qat`, `int8_pruned` or
             `int8_clustered`.
         calibration: for the integer recipes: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an
             iterable of such batches. A hundred are enough; labels are not needed. The others have no use
             for them.
-        labels: class names; default: the model's own, or ImageNet's.
+        labels, kinds: as in `to_saved_model`.
         size: side of the input in pixels, for a model that leaves it open.
-        min_agreement: for `int8`: top-1 agreement with the model, 0–1, that held-out calibration
-            photographs must show; the worst tensors are left in float until they do.
+        min_agreement: for `int8`: agreement with the model, 0–1, that held-out calibration photographs must
+            show, of each output that decides something (the best class, yes or no); the worst tensors are left
+            in float until they do. Embeddings and maps decide nothing.
         input_type: of integer files: `uint8` (a pixel is its own value) or `int8` (pixel - 128). `int16x8`
             has int16 at both ends.
         output_type: of integer files: `uint8`, which every client opens, `int8` (the same minus 128), which
@@ -115,7 +122,7 @@ def to_tflite(
         min_agreement=min_agreement, input_type=input_type, output_type=output_type, network=network
     )
     target = get_target(TFLITE, recipe)
-    return _export(target, model, path, options, calibration, labels, size, overwrite)
+    return _export(target, model, path, options, calibration, labels, kinds, size, overwrite)
 
 
 def to_onnx(
@@ -125,17 +132,18 @@ def to_onnx(
     calibration: Any = None,
     layout: Layout = "nchw",
     *,
-    labels: Sequence[str] | None = None,
+    labels: SaidLabels = None,
+    kinds: SaidKinds = None,
     size: int | None = None,
     min_agreement: float | None = None,
     batching: Batching = "whole",
     network: Any = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write an ONNX file with input `image` (float32 pixels 0–255) and output `probabilities`.
+    """Write an ONNX file with input `image` (float32 pixels 0–255) and output `probabilities`, or several by name.
 
     Args:
-        model: a Keras model with one image input.
+        model: a Keras model with one image input; see `to_saved_model` for several outputs.
         path: file to create.
         recipe: `float32`, `float16` (kernels stored as float16, arithmetic in float32), or `int8`
             (quantize/dequantize pairs, uint8 activations, int8 weights with a scale per channel; of
@@ -143,7 +151,8 @@ def to_onnx(
         calibration: for `int8`, as in `to_tflite`.
         layout: `nchw` for an input `[N, C, H, W]`, which servers compute fastest, or `nhwc` for
             `[N, H, W, C]`, which costs one Transpose at the start.
-        labels: class names; default: the model's own, or ImageNet's. A JSON list in the metadata.
+        labels: as in `to_saved_model`. A JSON list in the metadata, or an object of them by output.
+        kinds: as in `to_saved_model`.
         size: side of the input in pixels, for a model that leaves it open.
         min_agreement: for `int8`, as in `to_tflite`.
         batching: `whole` computes a batch layer by layer, as GPUs want it; `each` one picture after the
@@ -161,7 +170,7 @@ def to_onnx(
     """
     target = get_target(ONNX, recipe)
     options = Options(layout=layout, batching=batching, min_agreement=min_agreement, network=network)
-    return _export(target, model, path, options, calibration, labels, size, overwrite)
+    return _export(target, model, path, options, calibration, labels, kinds, size, overwrite)
 
 
 def _export(
@@ -170,11 +179,12 @@ def _export(
     path: str | os.PathLike[str],
     options: Options,
     calibration: Any,
-    labels: Sequence[str] | None,
+    labels: SaidLabels,
+    kinds: SaidKinds,
     size: int | None,
     overwrite: bool,
 ) -> Path:
     check_options([target], options)
     check_path(target, path)
-    facts = facts_of(model, size, labels)
+    facts = facts_of(model, size, labels, kinds)
     return write_artefact(target, facts, Path(path), options, calibration, overwrite=overwrite)

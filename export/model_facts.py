@@ -14,12 +14,12 @@ from keras_effnet.network.reader import flat_layers
 from keras_effnet.network.table import MIN_SIZE
 from keras_effnet.network.variants import Variant, identify
 from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
-from keras_effnet.pictures.labels import check_lines, known_labels
 
+from .outputs import PLAIN, Output, SaidKinds, SaidLabels, outputs_of
 from .precision import in_float32
+from .soundness import check_sound
 
 INPUT_NAME = "image"
-OUTPUT_NAME = "probabilities"
 NO_PREPROCESSING = "none inside the graph"
 
 
@@ -30,7 +30,7 @@ class ModelFacts:
     Attributes:
         model: the Keras model, all of it in float32.
         height, width, channels: of its input, in pixels; a size that the model leaves open is chosen here.
-        labels: class names in the order of the outputs; empty when nobody knows them.
+        outputs: names, kinds and class names of what leaves it.
         info: what the artefact says of itself; of a float32 one, unless `stored_as` another.
     """
 
@@ -38,8 +38,18 @@ class ModelFacts:
     height: int
     width: int
     channels: int
-    labels: tuple[str, ...]
+    outputs: tuple[Output, ...]
     info: ArtefactInfo
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """By which artefacts give the outputs, in the model's order."""
+        return tuple(output.name for output in self.outputs)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names of the only output; empty when nobody knows them, or where there are several."""
+        return only_labels(self.outputs)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,6 +72,8 @@ class ArtefactInfo:
         preprocessing: what the graph does to a pixel 0–255, in words.
         layout: order of the input's axes, `nhwc` or `nchw`.
         interpolation, crop_margin: how photographs are read for it, see `load_image`.
+        outputs: what leaves it; empty for the classifier that most are. The class names of a single output are
+            where the format has them.
     """
 
     name: str
@@ -71,6 +83,7 @@ class ArtefactInfo:
     layout: str = "nhwc"
     interpolation: str = "bicubic"
     crop_margin: int = CROP_MARGIN
+    outputs: tuple[Output, ...] = ()
 
     @property
     def usage(self) -> str:
@@ -85,7 +98,10 @@ class ArtefactInfo:
         return Framing(self.interpolation, self.crop_margin)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        told = asdict(self)
+        if not self.outputs:
+            del told["outputs"]
+        return json.dumps(told)
 
     @classmethod
     def from_json(cls, text: str) -> ArtefactInfo:
@@ -95,25 +111,33 @@ class ArtefactInfo:
             InvalidInputError: something else.
         """
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+            told = json.loads(text)
+            outputs = [
+                Output(**{**each, "labels": tuple(each["labels"])}) for each in told.pop("outputs", ())
+            ]
+            return cls(**told, outputs=tuple(outputs))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidInputError(
                 f"Expected the metadata that keras_effnet writes. Received: {text[:80]!r}. Export the model again."
             ) from error
 
 
-def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None = None) -> ModelFacts:
+def facts_of(
+    model: Any, size: int | None = None, labels: SaidLabels = None, kinds: SaidKinds = None
+) -> ModelFacts:
     """Collect what the exporters need.
 
     Args:
-        model: a built Keras model with one image input `[N, H, W, C]` and one output.
+        model: a built Keras model with one image input `[N, H, W, C]`.
         size: side of the input in pixels, for a model that leaves it open.
-        labels: class names in the order of the outputs; default: those the model carries, or
-            ImageNet's for its classifier. Two for a single sigmoid, the negative class first.
+        labels: class names in the order of the columns, of several outputs by name; default: those the model
+            carries, or ImageNet's for its classifier. Two for a single sigmoid, the negative class first.
+        kinds: what its outputs are, see `outputs_of`.
 
     Raises:
-        InvalidInputError: no single image input of known size, another `size` than the model has, or
-            labels that do not fit.
+        InvalidInputError: no single image input of known size, another `size` than the model has, outputs
+            without names, labels or kinds that do not fit, weights that are no numbers, or a model that answers
+            differently every time.
         ExportError: Keras runs on another backend than TensorFlow, or the model computes in half
             precision and cannot be cloned.
     """
@@ -129,15 +153,29 @@ def facts_of(model: Any, size: int | None = None, labels: Sequence[str] | None =
             f"Expected a model with a known input size. Received: input {shape}. "
             "Pass size=, or build the model with input_shape=(height, width, 3)."
         )
-    classes = model.output_shape[-1] if len(model.output_shape) == 2 else 0
+    outputs = outputs_of(model, kinds, labels)
+    check_sound(model, (height, width, shape[2]))
     return ModelFacts(
         model=in_float32(model),
         height=height,
         width=width,
         channels=shape[2],
-        labels=_labels(known_labels(model) if labels is None else labels, classes),
-        info=_told(model, variant),
+        outputs=outputs,
+        info=replace(_told(model, variant), outputs=worth_telling(outputs, kinds)),
     )
+
+
+def only_labels(outputs: Sequence[Output]) -> tuple[str, ...]:
+    """The class names of the only output; empty where there are several."""
+    return outputs[0].labels if len(outputs) == 1 else ()
+
+
+def worth_telling(outputs: tuple[Output, ...], kinds: SaidKinds = None) -> tuple[Output, ...]:
+    """What an artefact says of its outputs: nothing where it is what readers take it for anyway."""
+    if len(outputs) > 1:
+        return outputs
+    told = tuple(replace(output, labels=()) for output in outputs)
+    return () if told == PLAIN and kinds is None else told
 
 
 def info_of(model: Any) -> ArtefactInfo:
@@ -189,17 +227,6 @@ def _open_size(size: Any, sides: tuple[int | None, ...]) -> int | None:
             "Leave it out, or build the model with input_shape=(None, None, 3)."
         )
     return None
-
-
-def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
-    if labels is None:
-        return ()
-    names = check_lines(labels)
-    if len(names) != classes and (len(names), classes) != (2, 1):  # a single sigmoid decides between two
-        raise InvalidInputError(
-            f"Expected {classes} labels, one for each output. Received: {len(names)}. Pass one name per class."
-        )
-    return names
 
 
 def _preprocessing(model: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, unknown_operators
-from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, ModelFacts
 from .options import Options
+from .outputs import tensors_of
 from .quantization.fold import UnsupportedModelError
 from .quantization.graph import IntegerNetwork
 from .quantization.prepare import prepare
@@ -32,6 +33,7 @@ PASSES = (
     "remove_identity",
     "remove_back_to_back",
 )
+_END = "keras_effnet_output_"
 _PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"  # inside the loop
 CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # read by tf2onnx from the environment
 
@@ -62,7 +64,9 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
             network = prepare_int8(facts, calibration, options)
         except UnsupportedModelError as error:
             raise ExportError(f"{error} Use onnx:float32, or tflite:int8, which has a plain path.") from error
-    proto = integer_onnx(network, input_name=INPUT_NAME, output_name=OUTPUT_NAME, layout=facts.info.layout)
+    proto = integer_onnx(
+        network, input_name=INPUT_NAME, output_names=facts.output_names, layout=facts.info.layout
+    )
     _write(proto, path, facts, options)
 
 
@@ -99,7 +103,7 @@ def convert_float(facts: ModelFacts) -> Any:
     nchw = facts.info.layout == "nchw"
     with quiet_native(), converting(facts.info.name, "ONNX"), _without_copies():
         proto, _ = tf2onnx.convert.from_keras(
-            _functional(facts.model),
+            _functional(facts.model) if len(facts.outputs) == 1 else _numbered(facts.model),
             [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)],
             opset=OPSET,
             inputs_as_nchw=[INPUT_NAME] if nchw else None,
@@ -107,7 +111,7 @@ def convert_float(facts: ModelFacts) -> Any:
         )
         if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
             raise unknown_operators(facts.info.name, "ONNX", unknown)
-        _name_ends(proto)
+        _name_ends(proto, facts.output_names)
         # folds constants and drops the no-op reshapes around the squeeze-and-excite branches
         return onnxslim.slim(proto)
 
@@ -118,12 +122,29 @@ def _unknown_operators(proto: Any) -> set[str]:
 
 
 def _functional(model: Any) -> Any:
-    """A Sequential as a functional model: tf2onnx looks for its outputs by names that it does not have."""
+    """A Sequential, or a model of one output in a dictionary, as one that tf2onnx finds its output in by name."""
     import keras
 
-    if not isinstance(model, keras.Sequential):
+    if not isinstance(model, keras.Model):
+        return model
+    if not isinstance(model, keras.Sequential) and hasattr(model.output, "shape"):
         return model
     return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def _numbered(model: Any) -> Any:
+    """A model of several outputs as one that tf2onnx finds them in: layers of their own, called like their keys."""
+    if type(model).__module__.partition(".")[0] == "keras":
+        import keras
+    else:
+        keras = require("tf_keras", "qat")
+    ends = {f"{_END}{place}": tensor for place, tensor in enumerate(tensors_of(model))}
+    layer = keras.layers.Activation
+    return keras.Model(
+        model.inputs,
+        {name: layer("linear", name=name)(tensor) for name, tensor in ends.items()},
+        name=model.name,
+    )
 
 
 def _passes() -> dict[str, Any]:
@@ -150,11 +171,14 @@ def _without_copies() -> Iterator[None]:
             os.environ[CATCH_ERRORS] = before
 
 
-def _name_ends(proto: Any) -> None:
-    """One name for the batch axis, and a stable name for the output."""
+def _name_ends(proto: Any, names: Sequence[str]) -> None:
+    """One name for the batch axis, and stable names for the outputs."""
     graph = proto.graph
-    _rename(graph, {graph.output[0].name: OUTPUT_NAME})
-    graph.output[0].name = OUTPUT_NAME
+    numbered = {f"{_END}{place}": name for place, name in enumerate(names)}
+    renamed = numbered if len(names) > 1 else {graph.output[0].name: names[0]}
+    _rename(graph, renamed)
+    for output in graph.output:
+        output.name = renamed[output.name]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del graph.value_info[:]  # written for the old batch name; inferred again below
@@ -199,29 +223,30 @@ def _annotate(proto: Any, facts: ModelFacts) -> None:
         "preprocessing": facts.info.usage,
         "layout": facts.info.layout,
     }
-    if facts.labels:
-        properties[LABELS_KEY] = json.dumps(list(facts.labels))
+    if any(output.labels for output in facts.outputs):
+        named = {output.name: list(output.labels) for output in facts.outputs if output.labels}
+        properties[LABELS_KEY] = json.dumps(named if len(facts.outputs) > 1 else list(facts.labels))
     onnx.helper.set_model_props(proto, properties)
 
 
 def each_picture(proto: Any) -> Any:
-    """A model with one input and one output, both batched, as a loop over its batch.
+    """A model with one input and batched outputs as a loop over its batch.
 
     A runtime computes a batch layer by layer, so the maps of sixteen pictures travel through memory between
     any two layers. A `Scan` computes one picture to its end before the next, which is faster on CPUs; a GPU
     wants the whole batch at once.
 
     Args:
-        proto: `onnx.ModelProto`; input `[N, ...]`, output `[N, classes]`.
+        proto: `onnx.ModelProto`; input `[N, ...]`, outputs `[N, ...]`.
 
     Returns:
-        Another one with the same input and output. Weights lie inside the loop, where runtimes that
+        Another one with the same input and outputs. Weights lie inside the loop, where runtimes that
         rearrange them look for them.
     """
     onnx = require("onnx", "onnx")
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     outer = proto.graph
-    (given,), (taken,) = outer.input, outer.output
+    (given,), several = outer.input, len(outer.output) > 1
     body = onnx.GraphProto()
     body.name = "one_picture"
     body.initializer.extend(outer.initializer)
@@ -229,13 +254,16 @@ def each_picture(proto: Any) -> Any:
     # the ends keep their names, now those of a batch of one
     body.node.append(helper.make_node("Unsqueeze", [_PICTURE, _AXIS], [given.name]))
     body.node.extend(outer.node)
-    body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [_RESULT]))
     body.input.append(helper.make_tensor_value_info(_PICTURE, float32, _shape(given)[1:]))
-    body.output.append(helper.make_tensor_value_info(_RESULT, float32, _shape(taken)[1:]))
+    for place, taken in enumerate(outer.output):
+        result = f"{_RESULT}_{place}" if several else _RESULT
+        body.node.append(helper.make_node("Squeeze", [taken.name, _AXIS], [result]))
+        body.output.append(helper.make_tensor_value_info(result, float32, _shape(taken)[1:]))
+    names = [taken.name for taken in outer.output]
     # names of an inner graph must not hide those of the outer one
-    _rename(body, {given.name: f"{given.name}/one", taken.name: f"{taken.name}/one"})
-    loop = helper.make_node("Scan", [given.name], [taken.name], name="pictures", num_scan_inputs=1, body=body)
-    graph = helper.make_graph([loop], outer.name, [given], [taken])
+    _rename(body, {name: f"{name}/one" for name in (given.name, *names)})
+    loop = helper.make_node("Scan", [given.name], names, name="pictures", num_scan_inputs=1, body=body)
+    graph = helper.make_graph([loop], outer.name, [given], outer.output)
     return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 

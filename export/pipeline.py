@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.reports import page
 from keras_effnet.system.files import (
     check_writable,
     compressed_size_of,
@@ -27,10 +29,11 @@ from keras_effnet.system.resources import release
 from . import timing
 from .model_facts import ModelFacts, facts_of
 from .options import Options
+from .outputs import SaidKinds, SaidLabels, check_decides
 from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import Report, compare, reference_outputs
+from .verify import Report, affordable, compare, reference_outputs
 
 Held = tuple[tuple[str, ...], float | None]  # steps that stayed float, agreement on held-out photographs
 
@@ -49,6 +52,7 @@ class Artefact(Report):
         kept: whether it has its final name.
         lifted: steps of an integer file that stayed float to meet `min_agreement`.
         held_out_agreement: what the calibration photographs held out for that showed.
+        pictures: those that differ most, by their places, for the page: `src` of an image.
     """
 
     model: str
@@ -60,6 +64,12 @@ class Artefact(Report):
     kept: bool
     lifted: tuple[str, ...] = ()
     held_out_agreement: float | None = None
+    pictures: Mapping[int, str] = field(default_factory=dict, repr=False)
+
+    def row(self) -> dict[str, Any]:
+        told = super().row()
+        del told["pictures"]  # a program has the photographs
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,7 @@ class Job:
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for the model's own, or ImageNet's.
+        kinds: what its outputs are, see `to_saved_model`.
         size: side of the input in pixels, for a model that leaves it open.
         options: for the targets that follow them.
         overwrite: replace existing artefacts.
@@ -87,7 +98,8 @@ class Job:
     out: Path
     images: npt.NDArray[Any]
     calibration: npt.NDArray[Any] | None = None
-    labels: Sequence[str] | None = None
+    labels: SaidLabels = None
+    kinds: SaidKinds = None
     size: int | None = None
     options: Options = field(default_factory=Options)
     overwrite: bool = False
@@ -135,7 +147,10 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     check_options(job.targets, job.options)
     finals = [final_path(job.out, job.name, target) for target in job.targets]
     check_paths(finals, overwrite=job.overwrite)
-    facts = facts_of(job.model, job.size, job.labels)
+    facts = facts_of(job.model, job.size, job.labels, job.kinds)
+    if job.options.min_agreement is not None:
+        check_decides(facts.outputs)
+    job = replace(job, images=affordable(facts.model, job.images))
     with _workspace(job.out) as workspace:
         paths = [workspace / final.name for final in finals]
         held = _write_all(job, facts, paths, progress)
@@ -220,7 +235,9 @@ def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
         release()
         runner = load(path)
         asked = job.options.min_agreement if "min_agreement" in target.options else None
-        reports.append(compare(runner, reference, job.images, target.tolerance.at_least(asked)))
+        reports.append(
+            compare(runner, reference, job.images, target.tolerance.at_least(asked), facts.outputs)
+        )
         del runner
     release()
     return reports
@@ -240,7 +257,19 @@ def _artefact(
         kept=report.ok or job.keep_failed,
         lifted=held[0],
         held_out_agreement=held[1],
+        pictures=_worst_pictures(report, job.images),
     )
+
+
+def _worst_pictures(report: Report, images: npt.NDArray[Any]) -> dict[int, str]:
+    """The photographs on which some output differs most, small; none of other channels than people see."""
+    if images.shape[-1] not in (1, 3):
+        return {}
+    places = dict.fromkeys(place for output in report.outputs for place, _ in output.worst_pictures)
+    pixels = {place: np.clip(np.rint(images[place]), 0, 255).astype(np.uint8) for place in places}
+    return {
+        place: page.thumbnail(each[..., 0] if each.shape[-1] == 1 else each) for place, each in pixels.items()
+    }
 
 
 def sha256_of(path: Path) -> str:

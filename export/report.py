@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from keras_effnet.reports import page
 from keras_effnet.system.files import staged
 
+from .closeness import NOTICEABLE
 from .pipeline import Artefact
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
@@ -62,7 +63,8 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if html:
         with staged(out / HTML_NAME, overwrite=True) as temporary:
-            temporary.write_text(render(report), encoding="utf-8")
+            pictures = {artefact.file: artefact.pictures for artefact in artefacts}
+            temporary.write_text(render(report, pictures), encoding="utf-8")
     return report
 
 
@@ -100,8 +102,13 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def render(report: dict[str, Any]) -> str:
-    """The page as one self-contained HTML document."""
+def render(report: dict[str, Any], pictures: Mapping[str, Mapping[int, str]] | None = None) -> str:
+    """The page as one self-contained HTML document.
+
+    Args:
+        report: what `report.json` holds.
+        pictures: by file, those that differ most by their places; rows of earlier exports have none.
+    """
     rows = report["artifacts"]
     return page.render(
         Path(__file__).parent / "templates" / "report.html",
@@ -109,7 +116,8 @@ def render(report: dict[str, Any]) -> str:
         rows=rows,
         models=sorted({row["model"] for row in rows}),
         passed=sum(bool(row["ok"]) for row in rows),
-        plots=[_bars(rows, *drawn) for drawn in _DRAWN],
+        pictures=pictures or {},
+        plots=[*(_bars(rows, *drawn) for drawn in _DRAWN), *_spread(rows)],
     )
 
 
@@ -117,12 +125,14 @@ def render(report: dict[str, Any]) -> str:
 _DRAWN = (
     ("bytes", "Size on disk (MB)", 1e-6, "{:.1f}"),
     ("latency_ms", "Time for one picture (ms, median)", 1.0, "{:.1f}"),
-    ("top1_agreement", "Same best class as the model (%)", 100.0, "{:.1f}"),
+    ("agreement", "Same best class, or yes or no, as the model (%)", 100.0, "{:.1f}"),
     ("sqnr_db", "Closeness to the model (SQNR, dB)", 1.0, "{:.0f}"),
 )
 
 
 def _bars(rows: Sequence[dict[str, Any]], key: str, title: str, factor: float, form: str) -> Any:
+    if key == "agreement":  # earlier reports know top-1 alone; where nothing is decided, there is no bar
+        rows = [dict(row, agreement=_agreement(row)) for row in rows if _agreement(row) is not None]
     raw = [row[key] for row in rows]
     values = [0.0 if value is None else value * factor for value in raw]
     return page.bars(
@@ -138,3 +148,29 @@ def _bars(rows: Sequence[dict[str, Any]], key: str, title: str, factor: float, f
 
 def _target(row: dict[str, Any]) -> str:
     return "saved_model" if row["format"] == "saved_model" else f"{row['format']}:{row['recipe']}"
+
+
+def _agreement(row: dict[str, Any]) -> float | None:
+    """The share of decisions that are the same; rows of earlier reports have it as the top-1 agreement."""
+    found = row.get("agreement", row["top1_agreement"])
+    return None if found is None else float(found)
+
+
+def _spread(rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """The SQNR over the photographs, for each output in which a difference can be seen."""
+    drawn = [
+        (row, output)
+        for row in rows
+        for output in row.get("outputs", ())
+        if output["median_sqnr_db"] is not None and output["worst_sqnr_db"] < NOTICEABLE
+    ]
+    if not drawn:
+        return []
+    names = [
+        f"{row['model']}  {_target(row)}{'  ' + output['name'] if len(row['outputs']) > 1 else ''}"
+        for row, output in drawn
+    ]
+    spread = [[output[f"{what}_sqnr_db"] for what in ("worst", "low", "median")] for _, output in drawn]
+    colors = [page.GOOD if row["ok"] else page.BAD for row, _ in drawn]
+    title = "SQNR of a photograph (dB), worst to median"
+    return [page.spans(title, names, spread, colors)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,26 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.labels import known_labels
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .model_facts import ArtefactInfo, info_of
+from .model_facts import ArtefactInfo, info_of, only_labels, worth_telling
+from .outputs import LABELS_FILE, ONLY_OUTPUT, by_name, outputs_of
 
 Pixels = npt.NDArray[Any]
 Outputs = npt.NDArray[np.float32]
+Answers = dict[str, Outputs]  # by the name of the output
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """An artefact that is ready to classify.
+    """An artefact that is ready to run.
 
-    Call it with RGB pixels 0–255, uint8 or float `[N, H, W, C]`, whatever the artefact's own input
-    type and layout are; it returns float32 `[N, classes]`.
+    Call it with RGB pixels 0–255, uint8 or float `[N, H, W, C]`, whatever the artefact's own input type and
+    layout are; it returns float32 `[N, classes]`, or whatever else its output is, and of several outputs a
+    dictionary of such arrays by name.
 
     Attributes:
         path: the artefact.
@@ -40,7 +42,8 @@ class Runner:
         channels: of the input.
         dynamic_batch: whether the artefact itself takes several pictures at once.
         info: what the artefact says about itself, or None.
-        labels: class names, or empty.
+        names: of its outputs.
+        labels: class names of the only output, or empty; those of several are in `info`.
     """
 
     path: Path
@@ -49,8 +52,9 @@ class Runner:
     channels: int
     dynamic_batch: bool
     info: ArtefactInfo | None
+    names: tuple[str, ...]
     labels: tuple[str, ...]
-    run: Callable[[Pixels], Outputs] = field(repr=False)
+    run: Callable[[Pixels], Answers] = field(repr=False)
 
     @property
     def recipe(self) -> str:
@@ -62,16 +66,23 @@ class Runner:
         """How photographs are read for it; the reference's way for files that do not say."""
         return replace(self.info.framing if self.info else Framing(), channels=self.channels)
 
-    def __call__(self, images: Any) -> Outputs:
-        """Classify.
+    def __call__(self, images: Any) -> Any:
+        """What the artefact says: an array, or of several outputs a dictionary of them.
 
         Raises:
             InvalidInputError: pictures of another shape or type.
         """
         pixels = check_pixels(images, size=self.size, channels=self.channels)
+        answers = self.answers(pixels)
+        return answers if len(self.names) > 1 else answers[self.names[0]]
+
+    def answers(self, pixels: Pixels) -> Answers:
+        """The outputs by name, also a single one, for pictures that were checked."""
         if self.dynamic_batch:
-            return self.run(pixels)
-        return np.concatenate([self.run(pixels[index : index + 1]) for index in range(len(pixels))])
+            made = self.run(pixels)
+            return {name: made[name] for name in self.names}
+        each = [self.run(pixels[index : index + 1]) for index in range(len(pixels))]
+        return {name: np.concatenate([answers[name] for answers in each]) for name in self.names}
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
@@ -136,21 +147,22 @@ def _saved_model(path: Path, threads: int) -> Runner:
         )
     (input_name, spec), *_ = signatures["serving_default"].structured_input_signature[1].items()
 
-    def run(pixels: Pixels) -> Outputs:
+    def run(pixels: Pixels) -> Answers:
         raw = pixels.dtype == np.uint8 and "serve_uint8" in signatures
         signature = signatures["serve_uint8" if raw else "serving_default"]
         tensor = tf.constant(pixels if raw else pixels.astype(np.float32))
-        (output,) = signature(**{input_name: tensor}).values()
-        return np.asarray(output, dtype=np.float32)
+        return _float32(signature(**{input_name: tensor}))
 
-    info, labels = path / EXTRA_ASSETS / f"{METADATA_KEY}.json", path / EXTRA_ASSETS / "labels.txt"
+    info_path, labels = path / EXTRA_ASSETS / f"{METADATA_KEY}.json", path / EXTRA_ASSETS / LABELS_FILE
+    info = ArtefactInfo.from_json(info_path.read_text(encoding="utf-8")) if info_path.is_file() else None
     return Runner(
         path=path,
         format="saved_model",
         size=(spec.shape[1], spec.shape[2]),
         channels=spec.shape[3],
         dynamic_batch=spec.shape[0] is None,
-        info=ArtefactInfo.from_json(info.read_text(encoding="utf-8")) if info.is_file() else None,
+        info=info,
+        names=_told_order(info, signatures["serving_default"].structured_outputs),
         labels=tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.is_file() else (),
         run=run,
     )
@@ -163,14 +175,18 @@ def _tflite(path: Path, threads: int) -> Runner:
     with quiet_native():
         interpreter = interpreter_module.Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
-    entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    entry, outputs = interpreter.get_input_details()[0], _tflite_outputs(interpreter)
 
-    def run(pixels: Pixels) -> Outputs:
+    def run(pixels: Pixels) -> Answers:
         interpreter.set_tensor(entry["index"], _quantize(pixels, entry))
         interpreter.invoke()
-        return _dequantize(interpreter.get_tensor(output["index"]), output)
+        return {
+            name: _dequantize(interpreter.get_tensor(output["index"]), output)
+            for name, output in outputs.items()
+        }
 
-    info = tflite_file.read_info(path)
+    told = tflite_file.read_info(path)
+    info = ArtefactInfo.from_json(told) if told else None
     _, height, width, channels = (int(side) for side in entry["shape"])
     return Runner(
         path=path,
@@ -178,10 +194,32 @@ def _tflite(path: Path, threads: int) -> Runner:
         size=(height, width),
         channels=channels,
         dynamic_batch=False,  # resizing the input splits the delegate's partition
-        info=ArtefactInfo.from_json(info) if info else None,
+        info=info,
+        names=_told_order(info, outputs),
         labels=tflite_file.read_labels(path),
         run=run,
     )
+
+
+def _tflite_outputs(interpreter: Any) -> dict[str, dict[str, Any]]:
+    """What is known of the output tensors, by the names of the signature; without one, by those of the tensors."""
+    listed, signatures = interpreter.get_output_details(), interpreter.get_signature_list()
+    if len(listed) == 1:
+        named = next(iter(signatures.values()))["outputs"] if signatures else [ONLY_OUTPUT]
+        return {named[0]: listed[0]}
+    if not signatures:
+        return {details["name"]: details for details in listed}
+    return dict(interpreter.get_signature_runner(next(iter(signatures))).get_output_details())
+
+
+def _told_order(info: ArtefactInfo | None, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the outputs, in the order of the model where the artefact tells it."""
+    told = tuple(output.name for output in info.outputs) if info else ()
+    return told if set(told) == set(found) else tuple(found)
+
+
+def _float32(answers: Mapping[str, Any]) -> Answers:
+    return {name: np.asarray(value, dtype=np.float32) for name, value in answers.items()}
 
 
 def _quantize(values: npt.NDArray[Any], details: dict[str, Any]) -> npt.NDArray[Any]:
@@ -217,9 +255,14 @@ def _onnx(path: Path, threads: int) -> Runner:
     )
     dtype = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16}.get(entry.type, np.float32)
 
-    def run(pixels: Pixels) -> Outputs:
+    outputs = [output.name for output in session.get_outputs()]
+
+    def run(pixels: Pixels) -> Answers:
         values = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if nchw else pixels
-        return np.asarray(session.run(None, {entry.name: values.astype(dtype)})[0], dtype=np.float32)
+        made = session.run(outputs, {entry.name: values.astype(dtype)})
+        return _float32(dict(zip(outputs, made, strict=True)))
+
+    labels = json.loads(properties.get("labels", "[]"))
 
     return Runner(
         path=path,
@@ -228,7 +271,8 @@ def _onnx(path: Path, threads: int) -> Runner:
         channels=int(channels),
         dynamic_batch=not isinstance(entry.shape[0], int),
         info=info,
-        labels=tuple(json.loads(properties.get("labels", "[]"))),
+        names=_told_order(info, dict.fromkeys(outputs)),
+        labels=tuple(labels) if isinstance(labels, list) else (),
         run=run,
     )
 
@@ -243,13 +287,16 @@ def _keras(path: Path, threads: int) -> Runner:
     del threads
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     _, height, width, channels = model.input_shape
+    outputs = outputs_of(model)
+    names = tuple(output.name for output in outputs)
     return Runner(
         path=path,
         format="keras",
         size=(height, width),
         channels=channels,
         dynamic_batch=True,
-        info=info_of(model),
-        labels=known_labels(model) or (),
-        run=lambda pixels: np.asarray(model(pixels, training=False), dtype=np.float32),
+        info=replace(info_of(model), outputs=worth_telling(outputs)),
+        names=names,
+        labels=only_labels(outputs),
+        run=lambda pixels: _float32(by_name(names, model(pixels, training=False))),
     )

@@ -9,8 +9,9 @@ from typing import Any
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, write_out
-from .model_facts import INPUT_NAME, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, ModelFacts
 from .options import Options
+from .outputs import by_name, labels_file
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow's place for files that the graph does not read
 
@@ -23,8 +24,10 @@ def write(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> 
     extra = path / EXTRA_ASSETS
     extra.mkdir()
     (extra / f"{METADATA_KEY}.json").write_text(facts.info.to_json(), encoding="utf-8")
-    if facts.labels:
-        (extra / "labels.txt").write_text("\n".join(facts.labels) + "\n", encoding="utf-8")
+    for output in facts.outputs:
+        if output.labels:
+            text = "\n".join(output.labels) + "\n"
+            (extra / labels_file(output, facts.outputs)).write_text(text, encoding="utf-8")
 
 
 def write_archive(facts: ModelFacts, path: Path) -> None:
@@ -44,7 +47,8 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
     archive = keras.export.ExportArchive()
 
     def serve(image: Any) -> dict[str, Any]:
-        return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
+        made = by_name(facts.output_names, model(image, training=False))
+        return {name: tf.cast(value, tf.float32) for name, value in made.items()}
 
     def serve_uint8(image: Any) -> dict[str, Any]:
         return serve(tf.cast(image, tf.float32))
@@ -60,10 +64,17 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
             count = tf.shape(pixels)[0]
             # TensorFlow's batch normalization cannot take a batch of none: it gets a black picture, cut off again
             filled = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-            answers = serve(tf.ensure_shape(filled, shape))[OUTPUT_NAME][:count]
-            ok = tf.reshape(readable, [-1] + [1] * (answers.shape.rank - 1))
-            return {OUTPUT_NAME: tf.where(ok, answers, float("nan"))}
+            made = serve(tf.ensure_shape(filled, shape))
+            return {name: _readable_only(value[:count], readable) for name, value in made.items()}
 
         spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
         archive.add_endpoint("serve_bytes", serve_bytes, [spec])
     write_out(archive, path)
+
+
+def _readable_only(answers: Any, readable: Any) -> Any:
+    """An output for pictures of which some could not be read: NaN for those."""
+    import tensorflow as tf
+
+    ok = tf.reshape(readable, [-1] + [1] * (answers.shape.rank - 1))
+    return tf.where(ok, answers, float("nan"))

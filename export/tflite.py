@@ -99,7 +99,7 @@ def _write_network(network: IntegerNetwork, path: Path, facts: ModelFacts, optio
 
 
 def _float32(facts: ModelFacts) -> bytes:
-    return convert_float(facts.model, facts.shape)
+    return convert_float(facts.model, facts.shape, facts.output_names)
 
 
 def _photographs(facts: ModelFacts, calibration: Any) -> Any:

@@ -23,11 +23,11 @@ from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .failures import converting, write_out
-from .model_facts import INPUT_NAME, NO_PREPROCESSING, OUTPUT_NAME, ModelFacts
+from .model_facts import INPUT_NAME, NO_PREPROCESSING, ModelFacts
+from .outputs import LABELS_FILE, ONLY_OUTPUT, Output, by_name, labels_file
 
 SIGNATURE = "serving_default"
 METADATA_NAME = "TFLITE_METADATA"
-LABELS_FILE = "labels.txt"
 OLD_CODES = 127  # the largest that the old field, of one byte, can hold; it stands for all above, too
 
 _IMAGE_PROPERTIES, _NORMALIZATION = 2, 1  # members of the schema's unions
@@ -35,8 +35,11 @@ _RGB, _GRAYSCALE = 1, 2
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 
-def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
+def convert_float(model: Any, shape: tuple[int, int, int], names: Sequence[str] = (ONLY_OUTPUT,)) -> bytes:
     """The float32 file of a Keras model, with a batch of one picture of this (height, width, channels).
+
+    Args:
+        names: of its outputs, in their order.
 
     Raises:
         ExportError: the converter failed, or the folder for temporary files is full.
@@ -45,7 +48,8 @@ def convert_float(model: Any, shape: tuple[int, int, int]) -> bytes:
     import tensorflow as tf
 
     def serve(image: Any) -> dict[str, Any]:
-        return {OUTPUT_NAME: tf.cast(model(image, training=False), tf.float32)}
+        made = by_name(names, model(image, training=False))
+        return {name: tf.cast(value, tf.float32) for name, value in made.items()}
 
     with tempfile.TemporaryDirectory() as folder, converting(model.name, "TFLite"):
         archive = keras.export.ExportArchive()
@@ -71,7 +75,7 @@ def write(content: bytes, path: Path, facts: ModelFacts) -> None:
     _inline_buffers(model, content)
     model.description = b"keras_effnet"
     for name, data in (
-        (METADATA_NAME, _model_metadata(facts)),
+        (METADATA_NAME, _model_metadata(facts, _in_file_order(model, facts))),
         (METADATA_KEY, facts.info.to_json().encode()),
     ):
         buffer = schema.BufferT()
@@ -82,11 +86,21 @@ def write(content: bytes, path: Path, facts: ModelFacts) -> None:
         model.buffers.append(buffer)
         model.metadata = [*(model.metadata or []), entry]
     path.write_bytes(pack(model))
-    if facts.labels:
+    if labelled := [output for output in facts.outputs if output.labels]:
         with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
-            # a fixed time keeps the file the same for the same model
-            member = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
-            archive.writestr(member, "\n".join(facts.labels) + "\n")
+            for output in labelled:
+                # a fixed time keeps the file the same for the same model
+                member = zipfile.ZipInfo(labels_file(output, facts.outputs), date_time=(1980, 1, 1, 0, 0, 0))
+                archive.writestr(member, "\n".join(output.labels) + "\n")
+
+
+def _in_file_order(model: Any, facts: ModelFacts) -> list[Output]:
+    """The outputs in the order in which a file has their tensors, as its metadata must have them."""
+    if len(facts.outputs) == 1:
+        return list(facts.outputs)
+    by_tensor = {int(entry.tensorIndex): entry.name.decode() for entry in model.signatureDefs[0].outputs}
+    known = {output.name: output for output in facts.outputs}
+    return [known[by_tensor[int(index)]] for index in model.subgraphs[0].outputs]
 
 
 def _inline_buffers(model: Any, content: bytes) -> None:
@@ -122,7 +136,7 @@ def read_info(path: Path) -> str | None:
     return None
 
 
-def _model_metadata(facts: ModelFacts) -> bytes:
+def _model_metadata(facts: ModelFacts, outputs: Sequence[Output]) -> bytes:
     build = flatbuffers.Builder(1024)
     image = _tensor(
         build,
@@ -134,15 +148,8 @@ def _model_metadata(facts: ModelFacts) -> bytes:
         # nobody knows the range of pixels that were preprocessed outside
         stats=None if facts.info.preprocessing == NO_PREPROCESSING else _stats(build, 0.0, 255.0),
     )
-    files = [_associated_file(build)] if facts.labels else []
-    scores = _tensor(
-        build,
-        "probabilities",
-        "probability of each class",
-        stats=_stats(build, 0.0, 1.0),
-        files=_vector(build, files) if files else None,
-    )
-    subgraph = _table(build, 10, {2: _vector(build, [image]), 3: _vector(build, [scores])})
+    given = [_output(build, output, facts) for output in outputs]
+    subgraph = _table(build, 10, {2: _vector(build, [image]), 3: _vector(build, given)})
     root = _table(
         build,
         8,
@@ -155,6 +162,21 @@ def _model_metadata(facts: ModelFacts) -> bytes:
     )
     build.Finish(root, b"M001")
     return bytes(build.Output())
+
+
+def _output(build: Any, output: Output, facts: ModelFacts) -> int:
+    """What a client may know of an output: its values' range and their names only where it has them."""
+    kind = output.meaning
+    files = [_associated_file(build, labels_file(output, facts.outputs))] if output.labels else []
+    # the signature calls a single output of any kind by one name
+    name = kind.name if output.name == ONLY_OUTPUT and not kind.is_probability else output.name
+    return _tensor(
+        build,
+        name,
+        kind.words,
+        stats=_stats(build, 0.0, 1.0) if kind.is_probability else None,
+        files=_vector(build, files) if files else None,
+    )
 
 
 def _tensor(
@@ -199,8 +221,8 @@ def _stats(build: Any, low: float, high: float) -> int:
     return _table(build, 2, {0: _floats(build, [high]), 1: _floats(build, [low])})
 
 
-def _associated_file(build: Any) -> int:
-    fields = {0: build.CreateString(LABELS_FILE), 1: build.CreateString("class names, one per line")}
+def _associated_file(build: Any, name: str) -> int:
+    fields = {0: build.CreateString(name), 1: build.CreateString("class names, one per line")}
     return _table(build, 5, fields, lambda: build.PrependInt8Slot(2, _AXIS_LABELS, 0))
 
 

@@ -5,36 +5,37 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, VerificationError, counted
+from keras_effnet.errors import InvalidInputError, VerificationError, counted, warn
 from keras_effnet.pictures.reading import check_pixels
 
+from .closeness import Closeness, kind_by_values, measure, missed
+from .outputs import ONLY_OUTPUT, Output, SaidKinds, by_name, output_names, outputs_of, tensors_of
 from .precision import in_float32, plain_keras
-from .quantization.accuracy import sqnr_db
 from .runners import Runner, load
+from .soundness import check_same_answer
 from .targets import Tolerance, tolerance_of
 
 REFERENCE_BATCH = 8
-CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
-NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
+OUTPUT_BYTES = 1 << 30  # of a model's outputs for all pictures; an artefact's are as many
 SECOND_BATCH = 3  # differs from the first and from 1, so a batch that was baked in shows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How close an artefact is to its model.
+    """How close an artefact is to its model; of several outputs each figure is that of the worst one.
 
     Attributes:
         file: the artefact.
         recipe: its recipe.
         images: how many pictures were compared.
-        top1_agreement: share of pictures with the same best class, 0–1.
+        top1_agreement: share of pictures with the same best class, 0–1; None where no output has classes.
         sqnr_db: 10·log10(signal power / error power) of the outputs; inf when equal.
         max_abs_error: largest difference of any probability (for other outputs: relative to the
             largest output).
@@ -42,17 +43,22 @@ class Report:
         near_ties: on how many pictures the best class is another, but one that the model itself finds at least
             `NEAR_TIE` times as probable as its own. Where there are too few pictures to judge a share by, these
             are no failure.
+        agreement: share of the decisions that are the same, of classes and of a yes or no; None where nothing is
+            decided.
+        outputs: the same for each output, and its distribution over the pictures.
         failures: what was missed, in words; empty when good.
     """
 
     file: str
     recipe: str
     images: int
-    top1_agreement: float
+    top1_agreement: float | None
     sqnr_db: float
     max_abs_error: float
     mean_cosine: float
     near_ties: int = 0
+    agreement: float | None = None
+    outputs: tuple[Closeness, ...] = ()
     failures: tuple[str, ...]
 
     @property
@@ -62,8 +68,12 @@ class Report:
 
     def row(self) -> dict[str, Any]:
         """All of it for a program, with `ok`; an infinite SQNR becomes None."""
-        exact = not math.isfinite(self.sqnr_db)
-        return asdict(self) | {"ok": self.ok, "sqnr_db": None if exact else self.sqnr_db}
+        told = asdict(self) | {"ok": self.ok, "outputs": [asdict(each) for each in self.outputs]}
+        for figures in (told, *told["outputs"]):
+            for key, value in figures.items():
+                if key.endswith("sqnr_db") and not math.isfinite(value):
+                    figures[key] = None
+        return told
 
     def to_json(self) -> str:
         """`row` as a JSON object."""
@@ -88,18 +98,22 @@ def verify(
     path: str | os.PathLike[str],
     images: Any,
     *,
+    kinds: SaidKinds = None,
     tolerance: Tolerance | None = None,
     raise_on_failure: bool = True,
 ) -> Report:
-    """Compare an artefact with the Keras model it came from.
+    """Compare an artefact with the Keras model it came from, each output by what it is.
 
-    Where the artefact's batch is dynamic, a second batch size is tried too.
+    Classes and logits must keep the best class, sigmoids their yes or no, embeddings and maps their direction and
+    their nearest neighbours; see `targets` for how far. Where the artefact's batch is dynamic, a second batch size
+    is tried too.
 
     Args:
         model: the Keras model. One that computes in half precision is compared as it computes in float32.
         path: an artefact of any format.
         images: photographs, uint8 or float32 0–255 `[N, H, W, C]`; for integer artefacts other ones
             than those of the calibration.
+        kinds: what the outputs are, see `to_saved_model`; default: what the artefact says, or the model's layers.
         tolerance: default: the one of the artefact's target, see `targets`.
         raise_on_failure: False to get the failed report instead of the exception.
 
@@ -113,9 +127,13 @@ def verify(
     runner = load(path)
     pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
     _check_fits(model, pixels, runner)
+    outputs = _outputs(model, runner, kinds)
+    asked = tolerance or tolerance_of(runner.format, runner.recipe)
+    _check_tolerance(asked, outputs)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
+    pixels = affordable(exact, pixels)
     reference = reference_outputs(exact, pixels)
-    report = compare(runner, reference, pixels, tolerance or tolerance_of(runner.format, runner.recipe))
+    report = compare(runner, reference, pixels, asked, outputs)
     if raise_on_failure:
         report.raise_if_failed()
     return report
@@ -137,112 +155,158 @@ def _by(shape: Iterable[int | None]) -> str:
     return " × ".join("any" if side is None else str(side) for side in shape)
 
 
-def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """What the Keras model itself says, float32 `[N, classes]`."""
+def _outputs(model: Any, runner: Runner, kinds: SaidKinds) -> tuple[Output, ...]:
+    """The outputs of a model, with the kinds that its artefact tells where nobody says others."""
+    if kinds is None and runner.info is not None:
+        kinds = {output.name: output.kind for output in runner.info.outputs} or None
+    names = output_names(model)
+    if len(names) != len(runner.names) or (len(names) > 1 and set(names) != set(runner.names)):
+        raise InvalidInputError(
+            f"Expected {str(runner.path)!r} to have the outputs {', '.join(names)}, as the model has. Received: "
+            f"{', '.join(runner.names)}. Compare it with the model it was exported from."
+        )
+    if isinstance(kinds, Mapping) and len(names) == 1:  # a file that was not made here may call it otherwise
+        kinds = dict(zip(names, kinds.values(), strict=False))
+    return outputs_of(model, kinds)
+
+
+def _check_tolerance(tolerance: Tolerance, outputs: Sequence[Output]) -> None:
+    """Make sure that there is something to judge each output by."""
+    for output in outputs:
+        if tolerance.of_kind(output.meaning) == Tolerance():
+            raise InvalidInputError(
+                f"Expected a tolerance that says something of {output.name!r}, {output.kind} ({output.meaning.words})."
+                f" Received: {tolerance}. Ask for example for max_abs_error or mean_cosine."
+            )
+
+
+def affordable(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As many pictures, from all over the set, as the outputs of a model can be held of: maps are large."""
+    if all(len(tensor.shape) <= 2 for tensor in tensors_of(model)):
+        return pixels
+    made = by_name(output_names(model), model(pixels[:1], training=False)).values()
+    count = max(REFERENCE_BATCH, OUTPUT_BYTES // sum(4 * int(np.prod(tensor.shape)) for tensor in made))
+    if count >= len(pixels):
+        return pixels
+    warn(
+        f"Compares {count} of {len(pixels)} pictures: the outputs of {model.name!r} would exceed "
+        f"{OUTPUT_BYTES >> 30} GiB with more."
+    )
+    return pixels[np.linspace(0, len(pixels) - 1, count).astype(int)]
+
+
+def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+    """What the Keras model itself says, float32 `[N, ...]` by output.
+
+    Raises:
+        InvalidInputError: it says something else when it is asked again.
+    """
+    names = output_names(model)
+
+    def answers(pictures: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+        made = by_name(names, model.predict(pictures, batch_size=REFERENCE_BATCH, verbose=0))
+        return {name: np.asarray(values, np.float32) for name, values in made.items()}
+
     with plain_keras():
-        return np.asarray(model.predict(pixels, batch_size=REFERENCE_BATCH, verbose=0), dtype=np.float32)
+        reference, again = answers(pixels), answers(pixels[:REFERENCE_BATCH])
+    first = [values[:REFERENCE_BATCH] for values in reference.values()]
+    check_same_answer(model, first, list(again.values()))
+    return reference
 
 
 def compare(
-    runner: Runner, reference: npt.NDArray[np.float32], pixels: npt.NDArray[Any], tolerance: Tolerance
+    runner: Runner,
+    reference: Any,
+    pixels: npt.NDArray[Any],
+    tolerance: Tolerance,
+    outputs: Sequence[Output] = (),
 ) -> Report:
-    """Compare an open artefact with the model's own outputs for the same pictures."""
-    outputs = np.concatenate(
-        [runner(pixels[start : start + REFERENCE_BATCH]) for start in range(0, len(pixels), REFERENCE_BATCH)]
-    )
+    """Compare an open artefact with the model's own outputs for the same pictures.
+
+    Args:
+        runner: the artefact.
+        reference: of `reference_outputs`, or the array of the only output.
+        pixels: the pictures, `[N, H, W, C]`.
+        tolerance: what to ask of it.
+        outputs: what the outputs are; of what is not named here, the values decide.
+    """
+    batches = [
+        _named(runner(pixels[start : start + REFERENCE_BATCH]), reference)
+        for start in range(0, len(pixels), REFERENCE_BATCH)
+    ]
+    second = None
+    if getattr(runner, "dynamic_batch", False) and len(pixels) >= SECOND_BATCH:
+        second = _named(runner(pixels[:SECOND_BATCH]), reference)
+    known = {output.name: output for output in outputs}
     failures: list[str] = []
-    if outputs.shape != reference.shape:
-        raise InvalidInputError(
-            f"Expected {str(runner.path)!r} to have outputs {list(reference.shape)}, as the model has. "
-            f"Received: {list(outputs.shape)}. Compare it with the model it was exported from."
+    found: list[Closeness] = []
+    several = isinstance(reference, Mapping) and len(reference) > 1
+    for name, wanted in _named(reference, reference).items():
+        values = np.concatenate([batch[name] for batch in batches])
+        _check_shape(runner, name, wanted, values)
+        output = known.get(name) or Output(name=name, kind=kind_by_values(wanted).name)
+        figures, sentences = _judged(
+            output, wanted, values, None if second is None else second[name], tolerance
         )
-    if not np.isfinite(outputs).all():
-        failures.append("The outputs hold NaN or infinity.")
-        outputs = np.nan_to_num(outputs, posinf=0.0, neginf=0.0)
-    figures = _figures(reference, outputs)
-    if runner.dynamic_batch and len(pixels) >= SECOND_BATCH:
-        other = runner(pixels[:SECOND_BATCH])
-        second = _figures(reference[:SECOND_BATCH], other)
-        figures["max_abs_error"] = max(figures["max_abs_error"], second["max_abs_error"])
-    near_ties = _near_ties(reference, outputs)
-    failures += _missed(figures, tolerance, len(pixels), near_ties)
+        found.append(figures)
+        failures += [f"{name}: {sentence}" if several else sentence for sentence in sentences]
     return Report(
         file=runner.path.name,
         recipe=runner.recipe,
         images=len(pixels),
-        near_ties=near_ties,
         failures=tuple(failures),
-        **figures,
+        **_worst(found),
     )
 
 
-def _figures(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str, float]:
-    reference = reference.reshape(len(reference), -1).astype(np.float64)
-    outputs = outputs.reshape(len(outputs), -1).astype(np.float64)
-    error = outputs - reference
-    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(outputs, axis=1)
-    cosines = np.sum(reference * outputs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    probabilities = _are_probabilities(reference)
-    scale = 1.0 if probabilities else float(np.abs(reference).max(initial=0)) or 1.0
-    best, found = (_best(values, probabilities=probabilities) for values in (reference, outputs))
+def _judged(
+    output: Output,
+    wanted: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    second: npt.NDArray[Any] | None,
+    tolerance: Tolerance,
+) -> tuple[Closeness, list[str]]:
+    """The figures of one output and what it misses; `second` is what a batch of the first pictures alone gave."""
+    parts = [values] if second is None else [values, second]
+    sentences = (
+        [] if all(np.isfinite(part).all() for part in parts) else ["The outputs hold NaN or infinity."]
+    )
+    values, *others = (np.nan_to_num(part, posinf=0.0, neginf=0.0) for part in parts)
+    figures = measure(output, wanted, values)
+    for other in others:
+        error = measure(output, wanted[: len(other)], other).max_abs_error
+        figures = replace(figures, max_abs_error=max(figures.max_abs_error, error))
+    return figures, sentences + missed(figures, tolerance.of_kind(output.meaning))
+
+
+def _named(made: Any, reference: Any) -> dict[str, npt.NDArray[Any]]:
+    """What an artefact says, by the names that the reference has."""
+    names = list(reference) if isinstance(reference, Mapping) else [ONLY_OUTPUT]
+    return by_name(names, made)
+
+
+def _check_shape(runner: Runner, name: str, wanted: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+    if values.shape != wanted.shape:
+        of = "" if name == ONLY_OUTPUT else f" {name!r}"
+        raise InvalidInputError(
+            f"Expected {str(runner.path)!r} to have outputs{of} {list(wanted.shape)}, as the model has. "
+            f"Received: {list(values.shape)}. Compare it with the model it was exported from."
+        )
+
+
+def _worst(found: Sequence[Closeness]) -> dict[str, Any]:
+    """The figures of a report: of each the worst output."""
+    decided = [(each.agreement, each) for each in found if each.agreement is not None]
+    classes = [share for share, each in decided if each.has_classes]
     return {
-        "top1_agreement": float(np.mean(best == found)),
-        "sqnr_db": sqnr_db(reference, outputs),
-        "max_abs_error": float(np.abs(error).max(initial=0)) / scale,
-        "mean_cosine": float(cosines.mean()),
+        "top1_agreement": min(classes, default=None),
+        "agreement": min((share for share, _ in decided), default=None),
+        "near_ties": min(decided, key=lambda pair: pair[0])[1].near_ties if decided else 0,
+        "sqnr_db": min(each.sqnr_db for each in found),
+        "max_abs_error": max(each.max_abs_error for each in found),
+        "mean_cosine": min(each.mean_cosine for each in found),
+        "outputs": tuple(found),
     }
-
-
-def _best(outputs: npt.NDArray[Any], *, probabilities: bool) -> npt.NDArray[Any]:
-    """The class that each picture gets. A single output decides by its side of 0.5, or of 0 where it is a logit."""
-    if outputs.shape[1] == 1:
-        return np.asarray(outputs[:, 0] > (0.5 if probabilities else 0.0))
-    return np.asarray(outputs.argmax(axis=1))
-
-
-def _are_probabilities(outputs: npt.NDArray[Any]) -> bool:
-    if outputs.shape[1] == 1:  # of a single sigmoid
-        return bool(((outputs >= 0) & (outputs <= 1)).all())
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-2))
-
-
-def _near_ties(reference: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> int:
-    """See `Report`. What are no probabilities are taken for logits."""
-    reference, outputs = reference.reshape(len(reference), -1), outputs.reshape(len(outputs), -1)
-    own, chosen = (np.argmax(each, axis=1)[:, None] for each in (reference, outputs))
-    best, given = (np.take_along_axis(reference, each, axis=1) for each in (own, chosen))
-    probable = given >= NEAR_TIE * best
-    near = probable if _are_probabilities(reference) else given - best >= math.log(NEAR_TIE)
-    return int(np.sum(near & (own != chosen)))
-
-
-def _missed(figures: dict[str, float], tolerance: Tolerance, images: int, near_ties: int = 0) -> list[str]:
-    missed = []
-    error, agreement, sqnr = figures["max_abs_error"], figures["top1_agreement"], figures["sqnr_db"]
-    if tolerance.max_abs_error is not None and not error <= tolerance.max_abs_error:
-        missed.append(f"Largest error {error:.2g}, allowed {tolerance.max_abs_error:g}.")
-    required = tolerance.top1_agreement
-    if required is not None and agreement < required:
-        remark = _too_few(required, images)
-        if not remark or agreement + near_ties / images < required:
-            missed.append(f"Top-1 agreement {agreement:.3f}, required {required:g}.{remark}")
-    if tolerance.sqnr_db is not None and not sqnr >= tolerance.sqnr_db:
-        missed.append(f"SQNR {sqnr:.1f} dB, required {tolerance.sqnr_db:g} dB.")
-    return missed
-
-
-def shown_agreement(agreement: float, images: int) -> float:
-    """The top-1 agreement on all such pictures that these ones show, with 95 % confidence, 0–1.
-
-    The lower end of Wilson's interval (1927): 8 of 8 show 0.75, 52 of 52 or 99 of 100 show 0.95.
-
-    Args:
-        agreement: share of the pictures that agree, 0–1.
-        images: how many there are.
-    """
-    noise = CONFIDENT**2 / images
-    spread = CONFIDENT * math.sqrt(agreement * (1 - agreement) / images + noise / (4 * images))
-    return (agreement + noise / 2 - spread) / (1 + noise)
 
 
 def near_ties_of(report: Report) -> str:
@@ -253,17 +317,6 @@ def near_ties_of(report: Report) -> str:
         f"{report.near_ties} of the others {'is a near-tie' if report.near_ties == 1 else 'are near-ties'}"
     )
     return f"; {others}"
-
-
-def _too_few(required: float, images: int) -> str:
-    """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
-    if required >= 1:
-        return ""
-    enough = math.ceil(CONFIDENT**2 * required / (1 - required))
-    if images >= enough:
-        return ""
-    few = f"{counted(images, 'picture')} {'is' if images == 1 else 'are'} few"
-    return f" {few} to judge a share by: verify on {enough} or more."
 
 
 def _as_array(images: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec
 
 import keras
@@ -19,8 +19,10 @@ from keras_effnet.network.builder import (
     check_epsilon,
     check_input_shape,
     check_rate,
+    is_whole,
 )
 from keras_effnet.network.conventions import Preprocessing, rescaling_name
+from keras_effnet.network.table import Architecture
 from keras_effnet.network.variants import VARIANTS, Variant, architecture_of, get_variant
 from keras_effnet.weights import load_planned, plan_weights
 
@@ -45,6 +47,7 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     padding: str = "same",
     epsilon: float = 1e-3,
     prefix: str = "",
+    endpoints: Iterable[int] | None = None,
     namespace: Any = None,
 ) -> keras.Model:
     """Build an EfficientNet and load weights into it.
@@ -75,12 +78,18 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         epsilon: of batch normalization; torchvision's B0–B4 need 1e-5.
         prefix: what the names of all layers begin with, for example `"left_"`. Keras wants every name
             once: two networks on one `input_tensor` that shall become one model need different ones.
+        endpoints: without top: which feature maps to give instead of the last one, for detection and
+            segmentation: `(1, 2, 3, 4, 5)` for those of strides 2, 4, 8, 16 and 32. The model then gives a
+            dictionary `{"reduction_1": [N, H / 2, W / 2, C], …}` of the output of the last block of each stride,
+            in front of `top_conv`, as EfficientDet and timm's `features_only` take them: of B0
+            `block1a_project_bn`, `block2b_add`, `block3b_add`, `block5c_add` and `block7a_project_bn`. Blocks
+            that no map needs are left out.
         namespace: the Keras to build with: `keras` (default), or `tf_keras` for a legacy twin with
             the same layer names.
 
     Returns:
         A functional `keras.Model` from RGB pixels 0–255 `[N, H, W, C]`, uint8 or float, to
-        probabilities `[N, classes]` or features.
+        probabilities `[N, classes]` or features; with `endpoints` to a dictionary of maps.
 
     Raises:
         InvalidInputError: an argument that cannot be used.
@@ -92,6 +101,8 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     keras_ = namespace or keras
     _check(pooling, padding, drop_connect_rate, dropout_rate)
     check_epsilon(epsilon)
+    architecture = architecture_of(chosen, drop_connect_rate)
+    chosen_maps = _check_endpoints(endpoints, architecture, include_top=include_top, pooling=pooling)
     if include_top:
         classes = check_classes(classes)
         check_activation(classifier_activation, keras_)
@@ -112,6 +123,7 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         classes=classes,
         classifier_activation=classifier_activation,
         pooling=pooling,
+        endpoints=chosen_maps,
         preprocessing=convention if include_preprocessing else None,
         rescaling_name=rescaling_name(convention, usual),
         dropout_rate=chosen.dropout if dropout_rate is None else dropout_rate,
@@ -120,7 +132,6 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         name=name or chosen.title.lower(),
         prefix=prefix,
     )
-    architecture = architecture_of(chosen, drop_connect_rate)
     model = build_model(architecture, options, inputs, x, keras=keras_)
     load_planned(model, plan)
     return model
@@ -185,6 +196,33 @@ def _check(pooling: str | None, padding: str, drop_connect_rate: float, dropout_
     check_rate("drop_connect_rate", drop_connect_rate)
     if dropout_rate is not None:
         check_rate("dropout_rate", dropout_rate)
+
+
+def _check_endpoints(
+    endpoints: Any, architecture: Architecture, *, include_top: bool, pooling: str | None
+) -> tuple[int, ...]:
+    """Make sure that feature maps were asked for that there are; returns them as Python's integers.
+
+    Raises:
+        InvalidInputError: beside a classifier or pooling; no number from 1 on, or too large a one, or one twice; none at all.
+    """
+    if endpoints is None:
+        return ()
+    numbers = list(endpoints) if isinstance(endpoints, Iterable) and not isinstance(endpoints, str) else []
+    if include_top or pooling is not None:
+        given = "include_top=True" if include_top else f"pooling={pooling!r}"
+        raise InvalidInputError(
+            f"Expected endpoints with include_top=False and pooling=None, since they are maps. Received: {given} with "
+            f"endpoints={endpoints!r}. Pass include_top=False, or leave endpoints out."
+        )
+    most = 1 + architecture.baseline.stem_pool + sum(block.stride == 2 for block in architecture.blocks)
+    known = all(is_whole(number) and 1 <= number <= most for number in numbers)
+    if not numbers or not known or len(set(numbers)) < len(numbers):
+        raise InvalidInputError(
+            f"Expected endpoints as different numbers from 1 (stride 2) to {most} (stride {2**most}). "
+            f"Received: {endpoints!r}. Pass for example (3, 4, 5)."
+        )
+    return tuple(int(number) for number in numbers)
 
 
 P = ParamSpec("P")

@@ -17,6 +17,7 @@ def _report(agreeing: int, images: int, recipe: str = "int8", near_ties: int = 0
         recipe=recipe,
         images=images,
         top1_agreement=agreeing / images,
+        agreement=agreeing / images,
         sqnr_db=24.0,
         max_abs_error=0.01,
         mean_cosine=0.999,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from keras_effnet.errors import ExportError, require
 
+from ..kinds import CLASSES, Kind
 from .graph import Graph, IntegerNetwork, Quantized
 from .layerwise import rounded
 from .ops import step_of
@@ -29,8 +30,8 @@ class Sensitivity:
     """What integers do to a network, step by step.
 
     Attributes:
-        sqnr_db: by step: signal to noise of the logits, in dB, when that step alone computes in
-            integers. The lowest are the most sensitive.
+        sqnr_db: by step: signal to noise of the logits, in dB, when that step alone computes in integers; of
+            several outputs that of the one with the least. The lowest are the most sensitive.
     """
 
     sqnr_db: Mapping[str, float]
@@ -60,12 +61,13 @@ class Sensitivity:
 def sensitivity(network: IntegerNetwork) -> Sensitivity:
     """Measure each step of a network from `prepare` on its own: the signal to noise of the logits."""
     few = network.images[:: max(1, len(network.images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
-    goal = network.logits(few, integer=False)
+    goals = network.results(few, integer=False)
     found: dict[str, float] = {}
     steps = [step for step in network.reference if not isinstance(step, Input)]
     for step in tqdm(steps, desc="sensitivity", unit="step", disable=None, leave=False):
         alone = _alone(network.reference, step, network.quantized.ranges)
-        found[step.name] = sqnr_db(goal, replace(network, quantized=alone).logits(few))
+        results = replace(network, quantized=alone).results(few)
+        found[step.name] = min(map(sqnr_db, goals, results))
     return Sensitivity(sqnr_db=found)
 
 
@@ -84,17 +86,19 @@ def sqnr_db(goal: Array, values: Array) -> float:
     return 10 * math.log10(signal / noise) if noise and signal else math.inf
 
 
-def lift_until(network: IntegerNetwork, images: Array, wanted: float) -> IntegerNetwork:
+def lift_until(
+    network: IntegerNetwork, images: Array, wanted: float, kinds: Sequence[Kind] = (CLASSES,)
+) -> IntegerNetwork:
     """Lift the most sensitive steps to float until a network agrees with the float one.
 
-    The share `wanted` of the held-out photographs must have the float model's best class. The network's `lifted`
-    and `agreement` say what it took.
+    The share `wanted` of the held-out photographs must have the float model's decision, of each output that decides
+    something (see `kinds.Kind`). The network's `lifted` and `agreement` say what it took.
 
     Raises:
         ExportError: half of the steps in float is still not enough.
     """
-    goal = network.logits(images, integer=False)
-    reached = _agreement(goal, network.logits(images))
+    goals = network.results(images, integer=False)
+    reached = _agreement(kinds, goals, network.results(images))
     if reached >= wanted:
         return replace(network, agreement=reached)
     steps = network.reference.steps
@@ -107,7 +111,7 @@ def lift_until(network: IntegerNetwork, images: Array, wanted: float) -> Integer
         if len(lifted.lifted - network.floats) > limit:
             break
         network = replace(network, quantized=lifted)
-        now = _agreement(goal, network.logits(images))
+        now = _agreement(kinds, goals, network.results(images))
         reached = max(reached, now)
         if now >= wanted:
             return replace(network, agreement=now)
@@ -129,10 +133,13 @@ def _ends(graph: Graph) -> set[str]:
     first = {
         reader.name for step in graph if isinstance(step, Input) for reader in graph.consumers(step.name)
     }
-    return first | {graph.output}
+    return first.union(graph.outputs)
 
 
-def _agreement(goal: Array, values: Array) -> float:
-    if goal.shape[1] == 1:  # the logit of a single sigmoid
-        return float(np.mean((goal > 0) == (values > 0)))
-    return float(np.mean(goal.argmax(1) == values.argmax(1)))
+def _agreement(kinds: Sequence[Kind], goals: Sequence[Array], values: Sequence[Array]) -> float:
+    """The least agreement of the outputs that decide, all of them in front of their last activation."""
+    found = []
+    for kind, goal, made in zip(kinds, goals, values, strict=True):
+        logits = replace(kind, threshold=None if kind.threshold is None else 0.0)
+        found.append(logits.agreement(goal, made))
+    return min(share for share in found if share is not None)

@@ -121,9 +121,15 @@ def importance(graph: Graph, samples: Samples) -> dict[str, Array]:
             reader.error_behind(weights[reader.name], step.name, samples)
             for reader in graph.consumers(step.name)
         ]
-        channels = samples[step.name].shape[1]
-        weights[step.name] = np.sum(parts, axis=0) if parts else np.ones(channels)
+        parts += [_own_weight(graph, samples[step.name])] * graph.outputs.count(step.name)
+        weights[step.name] = np.sum(parts, axis=0)
     return {name: value / max(float(value.mean()), 1e-30) for name, value in weights.items()}
+
+
+def _own_weight(graph: Graph, values: Array) -> Array:
+    """How much an error in each channel of an output matters; of several, relative to the power of each output."""
+    power = float(np.mean(values.astype(np.float64) ** 2)) if len(graph.outputs) > 1 else 1.0
+    return np.full(values.shape[1], 1 / max(power, 1e-30))
 
 
 def absorb_preprocessing(graph: Graph) -> Graph:
@@ -137,6 +143,8 @@ def absorb_preprocessing(graph: Graph) -> Graph:
             continue
         readers = graph.consumers(step.name)
         if len(readers) != 1 or not isinstance(readers[0], Conv) or isinstance(readers[0], Depthwise):
+            continue
+        if step.name in graph.outputs:
             continue
         bias = (step.bias / step.kernel).astype(np.float32)
         rest = replace(step, kernel=None, bias=bias)
@@ -249,12 +257,12 @@ def _large_swishes(graph: Graph) -> list[str]:
 def _can_push(graph: Graph, name: str) -> bool:
     """Whether everything that reads a step can take factors for its channels, and something does.
 
-    What nobody reads leaves the network, and nothing would multiply the factors back. A depthwise
-    convolution takes them for nothing, as each of its channels has a scale of its own. Where channels
-    are mixed, one scale would have to hold a channel's large factor and the weights of all others.
+    Behind an output, nothing would multiply the factors back. A depthwise convolution takes them for
+    nothing, as each of its channels has a scale of its own. Where channels are mixed, one scale would have
+    to hold a channel's large factor and the weights of all others.
     """
     readers = graph.consumers(name)
-    return bool(readers) and all(
+    return name not in graph.outputs and all(
         isinstance(reader, Depthwise) or (reader.passes_factors and _can_push(graph, reader.name))
         for reader in readers
     )

@@ -11,6 +11,7 @@ from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.network.conventions import constants_of
 from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
 
+from ..outputs import places_of
 from .graph import Graph
 from .ops import ACTIVATIONS, Activation, Relu, Softmax
 from .ranges import Array
@@ -63,7 +64,7 @@ def fold(model: Any) -> Graph:
     """Read a functional Keras model.
 
     Args:
-        model: a Keras model with one input `[N, H, W, C]` and one output; models nested in it are unpacked.
+        model: a Keras model with one input `[N, H, W, C]`; models nested in it are unpacked.
 
     Returns:
         The network's steps. They compute what the model computes in inference. A layer that is no step is an
@@ -76,10 +77,9 @@ def fold(model: Any) -> Graph:
         read = read_graph(model)
     except InvalidInputError as error:
         raise UnsupportedModelError(str(error)) from error
-    if len(read.inputs) != 1 or len(read.outputs) != 1:
+    if len(read.inputs) != 1:
         raise UnsupportedModelError(
-            "Expected a functional model with one input and one output. "
-            f"Received: {model.name!r} with {len(read.inputs)} inputs and {len(read.outputs)} outputs."
+            f"Expected a functional model with one input. Received: {model.name!r} with {len(read.inputs)} inputs."
         )
     image = read.calls[read.inputs[0]].outputs[0]
     if type(image).__module__.partition(".")[0] != "keras":
@@ -88,12 +88,14 @@ def fold(model: Any) -> Graph:
             "with keras.saving.load_model."
         )
     folding = _Folding(read)
-    last = folding.read_all()
-    if last != next(reversed(folding.steps)):
+    made = folding.read_all()
+    last = next(reversed(folding.steps))
+    if any(isinstance(folding.steps[name], Input) for name in made):
         raise UnsupportedModelError(
-            f"Expected the output to be the last step. Received: {last!r} before others."
+            f"Expected outputs that something is computed for. Received: {model.name!r}, one of whose is its input."
         )
-    return simplify(Graph(steps=folding.steps, input_shape=tuple(image.shape[1:])))
+    results = () if made == [last] else tuple(made[place] for place in places_of(model))
+    return simplify(Graph(steps=folding.steps, input_shape=tuple(image.shape[1:]), results=results))
 
 
 class _UnknownError(Exception):
@@ -107,12 +109,12 @@ class _Folding:
         self.read = read
         self.steps: dict[str, Step] = {}
 
-    def read_all(self) -> str:
-        """Read all calls; the step that holds the output."""
+    def read_all(self) -> list[str]:
+        """Read all calls; the steps that hold the outputs."""
         names: list[str] = []  # by call: the step that holds its output
         for call in self.read.calls:
             names.append(self._take(call, [names[source.call] for source in call.inputs]))
-        return names[self.read.outputs[0].call]
+        return [names[output.call] for output in self.read.outputs]
 
     def add(self, step: Step) -> str:
         """Put a step behind the others; its name, with a number where a layer is called again."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..outputs import ONLY_OUTPUT
 from .ops import LINEAR, OUTPUT, PRE, Activation, Operator, in_float, key_of, step_of
 from .ranges import SIGMOID_STEPS, Array, Range
 from .steps import Input, Island, Step
@@ -19,15 +20,17 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Steps in the order of execution; the last one is the output.
+    """Steps in the order of execution.
 
     Attributes:
         steps: by name, in order.
         input_shape: of one picture, (height, width, channels); sides may be None.
+        results: names of the steps whose outputs leave the network, in the model's order; empty for the last one.
     """
 
     steps: dict[str, Step] = field(default_factory=dict)
     input_shape: tuple[int | None, ...]
+    results: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps.values())
@@ -37,7 +40,14 @@ class Graph:
 
     @property
     def output(self) -> str:
-        return next(reversed(self.steps))
+        """The step whose output leaves the network, where there is one."""
+        (name,) = self.outputs
+        return name
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The steps whose outputs leave the network, in the model's order."""
+        return self.results or (next(reversed(self.steps)),)
 
     @property
     def weighted(self) -> list[Weighted]:
@@ -73,12 +83,13 @@ class Graph:
     def without(self, step: Step) -> Graph:
         """The same graph, whose steps read what `step` reads instead of what it gives."""
         (source,) = step.inputs
+        results = tuple(source if name == step.name else name for name in self.results)
         readers = [
             replace(reader, inputs=tuple(source if name == step.name else name for name in reader.inputs))
             for reader in self.consumers(step.name)
         ]
         rest = {name: kept for name, kept in self.steps.items() if name != step.name}
-        return replace(self, steps=rest).updated(*readers)
+        return replace(self, steps=rest, results=results).updated(*readers)
 
     def walk(self, value_of: Callable[[Step, list[Value]], Value]) -> Iterator[tuple[Step, Value]]:
         """Compute a value for every step from those of the steps it reads, in order; they are forgotten after their last use."""
@@ -90,6 +101,11 @@ class Graph:
             for name in step.inputs:
                 if last_use[name] == step.name:
                     values.pop(name, None)
+
+    def results_of(self, value_of: Callable[[Step, list[Value]], Value]) -> list[Value]:
+        """`walk`, and what it gives for each of `outputs`."""
+        found = {step.name: value for step, value in self.walk(value_of) if step.name in self.outputs}
+        return [found[name] for name in self.outputs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +124,14 @@ class Quantized:
 
     @property
     def between(self) -> frozenset[str]:
-        """The lifted steps that only lifted ones read: what they pass on is float."""
+        """The lifted steps that only lifted ones read: what they pass on is float.
+
+        An island that leaves the network as well does so in integers, as all outputs.
+        """
+        ends = {name for name in self.graph.outputs if isinstance(self.graph[name], Island)}
         return frozenset(
             name
-            for name in self.lifted
+            for name in self.lifted - ends
             if (readers := self.graph.consumers(name)) and self.lifted.issuperset(r.name for r in readers)
         )
 
@@ -132,8 +152,9 @@ class IntegerNetwork:
         quantized: the integer network.
         height, width: of the input, in pixels.
         images: the calibration photographs.
+        output_names: what the file calls its outputs, in the order of the graphs'.
         floats: names of steps that compute in float because that is faster, see `prepare`.
-        agreement: top-1 agreement with the float network on held-out photographs, or None.
+        agreement: with the float network's decisions on held-out photographs, 0–1, or None.
     """
 
     reference: Graph
@@ -141,6 +162,7 @@ class IntegerNetwork:
     height: int
     width: int
     images: Array = field(repr=False)
+    output_names: tuple[str, ...] = (ONLY_OUTPUT,)
     floats: frozenset[str] = frozenset()
     agreement: float | None = None
 
@@ -156,13 +178,17 @@ class IntegerNetwork:
         return tuple(sorted(self.quantized.lifted - self.floats))
 
     def logits(self, images: Array, *, integer: bool = True) -> Array:
-        """Outputs in front of the last activation, `[N, classes]`, simulated."""
+        """The only output in front of its last activation, `[N, classes]`, simulated."""
+        (values,) = self.results(images, integer=integer)
+        return values
+
+    def results(self, images: Array, *, integer: bool = True) -> list[Array]:
+        """Each output in front of its last activation, unless that is read inside too; simulated."""
         graph = self.quantized.graph if integer else self.reference
-        last = graph[graph.output]
-        if isinstance(last, Weighted):
-            graph = graph.updated(replace(last, activation=LINEAR))
-        ranges = self.quantized.ranges if integer else None
-        return run(graph, images, ranges)[graph.output]
+        ends = [graph[name] for name in dict.fromkeys(graph.outputs) if not graph.consumers(name)]
+        graph = graph.updated(*(replace(end, activation=LINEAR) for end in ends if isinstance(end, Weighted)))
+        found = run(graph, images, self.quantized.ranges if integer else None)
+        return [found[name] for name in graph.outputs]
 
 
 class InIntegers:
@@ -237,12 +263,12 @@ def run(
     Args:
         ranges: None to compute in float, else the integer tensors' ranges.
         batch: pictures at a time.
-        keep: which tensors to return besides the output; default none.
+        keep: which tensors to return besides the outputs; default none.
     """
     collected: dict[str, list[Array]] = {}
     for start in range(0, len(images), batch):
         for step, value in _walk(graph, images[start : start + batch], ranges):
-            if step.name == graph.output or (keep is not None and keep(step.name)):
+            if step.name in graph.outputs or (keep is not None and keep(step.name)):
                 collected.setdefault(step.name, []).append(np.asarray(value))
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 

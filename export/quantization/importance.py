@@ -26,6 +26,8 @@ LEAST_ENERGY = 0.1
 TAPE_BYTES = 1 << 30
 KEPT = 8  # copies of an output that a tape holds, with its activation's
 
+_Part = tuple[Array, dict[str, Array]]  # of some photographs
+
 
 def by_photograph(graph: Graph, images: Array, sizes: dict[str, int]) -> dict[str, Array]:
     """How much an error in each channel of every step's output costs each photograph.
@@ -43,27 +45,27 @@ def by_photograph(graph: Graph, images: Array, sizes: dict[str, int]) -> dict[st
     """
     batch = int(np.clip(TAPE_BYTES // (4 * KEPT * sum(sizes.values())), 1, 4))
     rng = np.random.default_rng(0)
-    squares: dict[str, list[Array]] = {}
-    energies: list[Array] = []
+    parts: list[list[_Part]] = []
     starts = range(0, len(images), batch)
     for start in tqdm(starts, desc="measuring importance", unit="batch", disable=None, leave=False):
-        energy, parts = _slopes(graph, images[start : start + batch], rng)
-        energies.append(energy)
-        for name, part in parts.items():
-            squares.setdefault(name, []).append(part)
-    energy = np.concatenate(energies)
-    energy = np.maximum(energy, max(LEAST_ENERGY * float(np.median(energy)), 1e-30))[:, np.newaxis]
-    shares = {name: np.concatenate(parts) / energy for name, parts in squares.items()}
+        parts.append(_slopes(graph, images[start : start + batch], rng))
+    shares: dict[str, Array] = {}
+    for of_one_output in zip(*parts, strict=True):
+        energy = np.concatenate([energy for energy, _ in of_one_output])
+        energy = np.maximum(energy, max(LEAST_ENERGY * float(np.median(energy)), 1e-30))[:, np.newaxis]
+        for name in of_one_output[0][1]:
+            share = np.concatenate([squares[name] for _, squares in of_one_output]) / energy
+            shares[name] = shares.get(name, 0.0) + share
     return {name: value / max(float(value.mean()), 1e-30) for name, value in shares.items()}
 
 
-def _slopes(graph: Graph, images: Array, rng: np.random.Generator) -> tuple[Array, dict[str, Array]]:
-    """The energy of each picture's outputs, and the mean squared slopes by step `[pictures, channels]`."""
+def _slopes(graph: Graph, images: Array, rng: np.random.Generator) -> list[_Part]:
+    """Of each output: its energy for every picture, and its mean squared slopes by step `[pictures, channels]`."""
     import tensorflow as tf
 
-    last = graph[graph.output]
-    if isinstance(last, Weighted):
-        graph = graph.updated(replace(last, activation=LINEAR))
+    outputs = list(dict.fromkeys(graph.outputs))
+    ends = [graph[name] for name in outputs if not graph.consumers(name)]
+    graph = graph.updated(*(replace(end, activation=LINEAR) for end in ends if isinstance(end, Weighted)))
     seen: dict[str, Any] = {}
     with tf.GradientTape(persistent=True) as tape:
 
@@ -77,17 +79,25 @@ def _slopes(graph: Graph, images: Array, rng: np.random.Generator) -> tuple[Arra
 
             return tf.constant(images) if isinstance(step, Input) else step.compute(do, *sources)
 
-        *_, (_, output) = graph.walk(value_of)
-        flat = tf.reshape(output, (len(images), -1))
-        signs = [tf.constant(rng.choice([-1.0, 1.0], flat.shape), tf.float32) for _ in range(PROBES)]
-        sums = [tf.reduce_sum(flat * sign) for sign in signs]
-    found = {name: np.zeros((len(images), value.shape[-1])) for name, value in seen.items()}
-    for total in sums:
-        slopes = tape.gradient(total, list(seen.values()), unconnected_gradients="zero")
-        for name, slope in zip(seen, slopes, strict=True):
-            found[name] += (
-                np.square(np.asarray(tf.convert_to_tensor(slope)))
-                .reshape(len(images), -1, slope.shape[-1])
-                .mean(axis=1)
-            )
-    return np.asarray(tf.reduce_sum(flat**2, axis=1), np.float64), found
+        flat = {
+            step.name: tf.reshape(value, (len(images), -1))
+            for step, value in graph.walk(value_of)
+            if step.name in outputs
+        }
+        sums = {
+            name: [
+                tf.reduce_sum(flat[name] * tf.constant(rng.choice([-1.0, 1.0], flat[name].shape), tf.float32))
+                for _ in range(PROBES)
+            ]
+            for name in outputs
+        }
+    found: list[_Part] = []
+    for name in outputs:
+        squares = {step: np.zeros((len(images), value.shape[-1])) for step, value in seen.items()}
+        for total in sums[name]:
+            slopes = tape.gradient(total, list(seen.values()), unconnected_gradients="zero")
+            for step, slope in zip(seen, slopes, strict=True):
+                square = np.square(np.asarray(tf.convert_to_tensor(slope)))
+                squares[step] += square.reshape(len(images), -1, square.shape[-1]).mean(axis=1)
+        found.append((np.asarray(tf.reduce_sum(flat[name] ** 2, axis=1), np.float64), squares))
+    return found

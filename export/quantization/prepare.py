@@ -23,6 +23,7 @@ from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.resources import one_blas_thread, release
 
 from ..model_facts import ModelFacts, facts_of
+from ..outputs import check_decides
 from . import equalization
 from .accuracy import lift_until
 from .fold import UnsupportedModelError, fold
@@ -67,9 +68,9 @@ def prepare(
             hundred are enough; labels are not needed.
         target: the format it is made for, `"tflite"` or `"onnx"`: there a network with swishes has none
             of them equalized, and its stages before `ONNX_FIRST_INTEGER` in float.
-        min_agreement: share of photographs on which the best class must be the float model's, 0–1. A
-            quarter of them is then held out to measure it on, and the most sensitive steps are lifted to
-            float until it is reached.
+        min_agreement: share of photographs on which the best class (of a sigmoid: yes or no) must be the float
+            model's, 0–1, of each output that decides. A quarter of them is then held out to measure it on, and
+            the most sensitive steps are lifted to float until it is reached.
         equalize: share of the values that go through a swish, 0–1, that may be equalized; each costs
             one product at run time. Earlier layers come first: their errors pass through everything.
             None for what suits the target.
@@ -95,6 +96,9 @@ def prepare(
             f"Expected min_agreement as a share between 0 and 1. Received: {min_agreement}. Pass for example 0.98."
         )
     facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    kinds = [output.meaning for output in facts.outputs]
+    if min_agreement is not None:
+        check_decides(facts.outputs)
     # folded first: it may refuse, and a calibration that is an iterator can be read only once
     graph = fold(facts.model) if graph is None else graph
     _tell_islands(graph, target)
@@ -103,7 +107,7 @@ def prepare(
     warn_if_untrained(facts.model)
     with one_blas_thread():
         network = _quantized(graph, facts, images[~held_out], share, method)
-    return network if min_agreement is None else lift_until(network, images[held_out], min_agreement)
+    return network if min_agreement is None else lift_until(network, images[held_out], min_agreement, kinds)
 
 
 def _tell_islands(graph: Graph, target: str) -> None:
@@ -149,6 +153,7 @@ def _quantized(
         height=facts.height,
         width=facts.width,
         images=images,
+        output_names=facts.output_names,
     )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph
-from .ops import LINEAR, Activation, Linear
+from .ops import LINEAR, Activation, Linear, Softmax
 from .ranges import Array
 from .steps import Input, Island, Pad, Reshape, Step
-from .weighted import Affine, Conv, Depthwise, Weighted
+from .weighted import Affine, Conv, Dense, Depthwise, Weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def simplify(graph: Graph) -> Graph:
 
 def read_only(graph: Graph) -> Graph:
     """The graph without the steps that its output does not depend on."""
-    needed = {graph.output}
+    needed = set(graph.outputs)
     for step in reversed(list(graph)):
         needed.update(step.inputs if step.name in needed else ())
     return replace(graph, steps={name: step for name, step in graph.steps.items() if name in needed})
@@ -71,6 +71,8 @@ def _whole_islands(graph: Graph) -> Graph:
 def _is_inner(graph: Graph, name: str) -> bool:
     """Whether a step is an island that only one step reads, once."""
     readers = graph.consumers(name)
+    if name in graph.outputs:
+        return False
     return isinstance(graph[name], Island) and len(readers) == 1 and readers[0].inputs.count(name) == 1
 
 
@@ -100,11 +102,18 @@ def _join_source(graph: Graph, name: str) -> Graph:
     source = graph[step.inputs[0]]
     if isinstance(step, Conv) and isinstance(source, Pad) and step.padding == "valid":
         return read_only(graph.updated(replace(step, padding=source.padding, inputs=source.inputs)))
-    if len(graph.consumers(source.name)) > 1:
-        return graph
+    if len(graph.consumers(source.name)) > 1 or source.name in graph.outputs:
+        return _own_logits(graph, source, step)
     if isinstance(step, Affine):
         return _join_affine(graph, source, step)
     return _join_activation(graph, source, step) if isinstance(step, Alone) else graph
+
+
+def _own_logits(graph: Graph, source: Step, step: Step) -> Graph:
+    """A softmax whose logits somebody else reads too, or which are an output, with a matrix product of its own."""
+    if not (isinstance(step, Alone) and isinstance(step.activation, Softmax) and isinstance(source, Dense)):
+        return graph
+    return graph.updated(replace(source, name=step.name, activation=step.activation))
 
 
 def _join_affine(graph: Graph, source: Step, step: Affine) -> Graph:
@@ -129,7 +138,7 @@ def _join_reader(graph: Graph, name: str) -> Graph:
     if not isinstance(step, Affine) or _is_preprocessing(graph, step):
         return graph
     readers = graph.consumers(name)
-    if len(readers) != 1:
+    if len(readers) != 1 or name in graph.outputs:
         return graph
     (reader,) = readers
     if not isinstance(reader, Weighted):
@@ -210,7 +219,8 @@ def _pointwise(graph: Graph, step: Alone | Affine, activation: Activation = LINE
         else:
             inputs = tuple(back if name == step.name else name for name in each.inputs)
             steps[each.name] = replace(each, inputs=inputs)
-    return replace(graph, steps=steps)
+    results = tuple(back if name == step.name else name for name in graph.results)
+    return replace(graph, steps=steps, results=results)
 
 
 def _single(values: Array | None) -> Any:

@@ -19,7 +19,7 @@ AUTOMATIC = re.compile(r"(add|multiply|relu6|sigmoid)(_\d+)?")
 
 
 def to_keras(graph: Graph, *, height: int, width: int) -> Any:
-    """The network that a graph describes, from pixels 0–255 `[N, height, width, C]`, as integer kernels run it fastest."""
+    """The network that a graph describes, from pixels 0–255 `[N, height, width, C]` to its outputs, as integer kernels run it fastest."""
     import keras
 
     image = keras.Input(shape=(height, width, graph.input_shape[2]), name="image")
@@ -32,12 +32,12 @@ def to_keras(graph: Graph, *, height: int, width: int) -> Any:
 
         return image if isinstance(step, Input) else step.compute(do, *sources)
 
-    *_, (_, output) = graph.walk(built)
-    return keras.Model(image, output, name="quantizable")
+    made = graph.results_of(built)
+    return keras.Model(image, made if len(made) > 1 else made[0], name="quantizable")
 
 
 def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any], Any] | None = None) -> Any:
-    """The logits of a graph as a tf_keras model, which tfmot can train: only child processes call this.
+    """The outputs of a graph, logits for probabilities, as a tf_keras model, which tfmot can train: only child processes call this.
 
     `tensorflow_model_optimization` knows `tf_keras` only and turns a whole process over to it.
 
@@ -63,8 +63,8 @@ def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any],
 
         return image if isinstance(step, Input) else step.compute(do, *sources)
 
-    *_, (_, logits) = graph.walk(built)
-    model = tf_keras.Model(image, logits)
+    made = graph.results_of(built)
+    model = tf_keras.Model(image, made if len(made) > 1 else made[0])
     if finish is not None:
         model = finish(model)
     for step in graph.weighted:

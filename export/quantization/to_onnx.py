@@ -8,6 +8,7 @@ the same weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ OPSET = 17
 GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)
 
 
-def integer_onnx(network: IntegerNetwork, *, input_name: str, output_name: str, layout: str = "nchw") -> Any:
+def integer_onnx(
+    network: IntegerNetwork, *, input_name: str, output_names: Sequence[str], layout: str = "nchw"
+) -> Any:
     """The ONNX file of an integer network.
 
     Args:
         network: from `prepare`.
-        input_name, output_name: of the graph's ends. The input is float32 pixels 0–255, the output float32.
+        input_name, output_names: of the graph's ends. The input is float32 pixels 0–255, the outputs float32.
         layout: `"nchw"` or `"nhwc"`, of the input.
 
     Returns:
@@ -37,7 +40,7 @@ def integer_onnx(network: IntegerNetwork, *, input_name: str, output_name: str, 
     """
     channels = network.quantized.graph.input_shape[2]
     shape = (network.height, network.width, channels)
-    return _Writer(network.quantized).model(input_name, output_name, layout, shape)
+    return _Writer(network.quantized).model(input_name, output_names, layout, shape)
 
 
 class _Writer:
@@ -53,7 +56,9 @@ class _Writer:
         self.initializers: list[Any] = []
         self.scales: dict[str, float] = {}
 
-    def model(self, input_name: str, output_name: str, layout: str, shape: tuple[int, int, Any]) -> Any:
+    def model(
+        self, input_name: str, output_names: Sequence[str], layout: str, shape: tuple[int, int, Any]
+    ) -> Any:
         helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
         height, width, channels = shape
         dims = ["batch", channels, height, width] if layout == "nchw" else ["batch", height, width, channels]
@@ -64,13 +69,16 @@ class _Writer:
         def written(step: Step, sources: list[str]) -> str:
             return image if isinstance(step, Input) else str(step.compute(self._do(step), *sources))
 
-        *_, (last, value) = self.graph.walk(written)
-        out = self._end(last, value, output_name)
+        values = self.graph.results_of(written)
+        ends = [
+            helper.make_tensor_value_info(name, kind, self._end(self.graph[step], value, name))
+            for name, step, value in zip(output_names, self.graph.outputs, values, strict=True)
+        ]
         graph = helper.make_graph(
             self.nodes,
             "keras_effnet_int8",
             [helper.make_tensor_value_info(input_name, kind, dims)],
-            [helper.make_tensor_value_info(output_name, kind, out)],
+            ends,
             self.initializers,
         )
         # the newest runtime is not everybody's: the IR version of the operator set is enough
@@ -96,7 +104,8 @@ class _Writer:
             self.node("Transpose", [value], output_name, perm=[0, 2, 3, 1])
             return ["batch", None, None, None]
         if isinstance(last, Weighted) and isinstance(last.activation, Softmax):
-            flat = self.node("Flatten", [value], "logits")
+            only = len(self.graph.outputs) == 1
+            flat = self.node("Flatten", [value], "logits" if only else f"{output_name}/logits")
             self.node("Softmax", [flat], output_name, axis=-1)
         else:
             self.node("Flatten", [value], output_name)

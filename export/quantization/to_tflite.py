@@ -13,7 +13,7 @@ from keras_effnet.errors import ExportError, require
 
 from ..tflite_file import convert_float
 from . import litert
-from .ends import int8_output, with_ends
+from .ends import int8_output, with_ends, without_dequantize
 from .graph import Graph, IntegerNetwork, run
 from .ops import OUTPUT, Operator, key_of, step_of
 from .ranges import Array, Range
@@ -32,9 +32,15 @@ def integer_tflite(
     quantized = network.quantized
     rebuilt = to_keras(quantized.graph, height=network.height, width=network.width)
     channels = int(quantized.graph.input_shape[2] or 0)
-    content = convert_float(rebuilt, (network.height, network.width, channels))
+    content = convert_float(rebuilt, (network.height, network.width, channels), network.output_names)
     ranges = within_limits(quantized.graph, quantized.ranges)
     content = write(content, quantized.graph, ranges, quantized.lifted)
+    ends = dict(zip(network.output_names, quantized.graph.outputs, strict=True))
+    islands = {name: step for name, step in ends.items() if isinstance(quantized.graph[step], Island)}
+    if islands and len(ends) > len(islands):
+        content = without_dequantize(content)
+    for name, step in islands.items():
+        content = int8_output(content, name, ranges[step])
     return with_ends(content, input_type, output_type)
 
 
@@ -274,8 +280,7 @@ def write(content: bytes, graph: Graph, ranges: Mapping[str, Range], lifted: Col
                 algorithm_key=algorithms.NO_QUANTIZE,
             )
     found = {name: _statistics(ranges.get(key, Range(low=0.0, high=1.0))) for name, key in names.items()}
-    written = litert.finish(worker, found)
-    return int8_output(written, ranges[graph.output]) if isinstance(graph[graph.output], Island) else written
+    return litert.finish(worker, found)
 
 
 def _statistics(chosen: Range) -> dict[str, Any]:

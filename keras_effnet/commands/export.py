@@ -13,6 +13,7 @@ from typing import Any
 from keras_effnet.commands.flags import (
     add_images,
     add_json,
+    add_kinds,
     add_labels,
     add_quiet,
     add_size,
@@ -20,18 +21,20 @@ from keras_effnet.commands.flags import (
     check_directory,
     expanded_path,
     folder_path,
+    kinds_of,
     read_photographs,
     share,
 )
 from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.printing import table
-from keras_effnet.commands.verify import COMPARED_BY_NUMBERS
+from keras_effnet.commands.verify import COMPARED_BY_NUMBERS, spread
 from keras_effnet.errors import InvalidInputError, counted
+from keras_effnet.export.closeness import shown_agreement
 from keras_effnet.export.options import INPUT_TYPES, OUTPUT_TYPES, Options
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
 from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
-from keras_effnet.export.verify import near_ties_of, shown_agreement
+from keras_effnet.export.verify import near_ties_of
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress
@@ -67,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_images(parser, "every second one of --calibration, else eight built-in ones")
     add_labels(parser)
+    add_kinds(parser)
     add_size(parser)
     parser.add_argument(
         "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
@@ -81,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-agreement",
         type=share,
         metavar="SHARE",
-        help="int8: top-1 agreement, 0-1, to reach by leaving the worst tensors in float",
+        help="int8: agreement of the best class (of sigmoids: yes or no), 0-1, to reach by leaving the worst tensors in float",
     )
     parser.add_argument(
         "--input-type", choices=INPUT_TYPES, default=INPUT_TYPES[0], help="of integer TFLite files"
@@ -122,6 +126,7 @@ def check(arguments: argparse.Namespace) -> None:
     _check_photographs(arguments)
     if arguments.labels is not None:
         read_labels(arguments.labels)
+    kinds_of(arguments)
     check_options(arguments.targets, _options(arguments))
     check_installed(arguments.targets)
     if not arguments.no_html:
@@ -202,7 +207,10 @@ def _export(
         out=out,
         images=images,
         calibration=calibration,
-        labels=arguments.labels and read_labels(arguments.labels, model.output_shape[-1]),
+        # of several outputs the exporter finds the one that they fit
+        labels=arguments.labels
+        and read_labels(arguments.labels, model.output_shape[-1] if len(model.outputs) == 1 else None),
+        kinds=kinds_of(arguments),
         size=size if None in model.input_shape[1:3] else None,
         options=_options(arguments),
         overwrite=arguments.force,
@@ -237,18 +245,14 @@ def _show(
             artefact.file,
             f"{artefact.bytes / 1e6:.1f} MB",
             f"{artefact.latency_ms:.1f} ms",
-            f"{artefact.top1_agreement:.1%}",
+            "–" if artefact.agreement is None else f"{artefact.agreement:.1%}",
             "exact" if math.isinf(artefact.sqnr_db) else f"{artefact.sqnr_db:.0f} dB",
             f"{artefact.max_abs_error:.1e}",
             "✓" if artefact.ok else "✗",
         ]
         for artefact in artefacts
     ]
-    print(
-        table(
-            ["artefact", "size", "one picture", "top-1 agreement", "SQNR", "largest error", "verified"], rows
-        )
-    )
+    print(table(["artefact", "size", "one picture", "agreement", "SQNR", "largest error", "verified"], rows))
     for artefact in artefacts:
         if not artefact.ok:
             fate = "kept, as you asked" if artefact.kept else "not kept (--keep-failed keeps it)"
@@ -260,16 +264,22 @@ def _show(
                 f"in float: {steps}"
             )
         if artefact.near_ties:
-            print(f"{artefact.file}: {artefact.top1_agreement:.1%} the same class{near_ties_of(artefact)}")
+            print(f"{artefact.file}: {artefact.agreement:.1%} the same class{near_ties_of(artefact)}")
+        for line in spread(artefact):
+            print(f"{artefact.file}: {line}")
     *fewer, most = sorted({artefact.images for artefact in artefacts})
     print(f"verified on {', '.join([*map(str, fewer), counted(most, 'photograph')])}")
-    judged = [artefact for artefact in artefacts if artefact.recipe not in COMPARED_BY_NUMBERS]
+    judged = [
+        shown_agreement(artefact.agreement, artefact.images)
+        for artefact in artefacts
+        if artefact.recipe not in COMPARED_BY_NUMBERS and artefact.agreement is not None
+    ]
     if judged:
-        shown = min(shown_agreement(artefact.top1_agreement, artefact.images) for artefact in judged)
+        shown = min(judged)
         print(
-            f"so few show a top-1 agreement of integer files of at least {shown:.0%} on others like them (95 % "
+            f"so few show an agreement of integer files of at least {shown:.0%} on others like them (95 % "
             "confidence); more --images show more"
             if shown < (INTEGER.top1_agreement or 0)
-            else f"which shows a top-1 agreement of integer files of at least {shown:.0%} (95 % confidence)"
+            else f"which shows an agreement of integer files of at least {shown:.0%} (95 % confidence)"
         )
     print(f"report: {out / ('report.json' if arguments.no_html else 'report.html')}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.conventions import CONVENTIONS
 from keras_effnet.pictures.decoding import check_header
 from keras_effnet.pictures.folders import list_images, sample_paths
@@ -73,6 +74,37 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="class names, one on each line (default: those in the model, labels.txt beside it, ImageNet's for its classifier)",
     )
+
+
+def add_kinds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kind",
+        dest="kinds",
+        nargs="+",
+        default=[],
+        metavar="[OUTPUT=]KIND",
+        help="what an output is, where its layers do not show it: classes, sigmoid, sigmoids, logits, embedding or map",
+    )
+
+
+def kinds_of(arguments: argparse.Namespace) -> str | dict[str, str] | None:
+    """The `kinds=` that `--kind` means.
+
+    Raises:
+        InvalidInputError: an output named twice, kinds with and without a name, or one that there is not.
+    """
+    from keras_effnet.export.kinds import KINDS  # for the commands that export, no others
+
+    named = dict(text.rpartition("=")[::2] for text in arguments.kinds)
+    if len(named) < len(arguments.kinds) or ("" in named and len(named) > 1):
+        raise InvalidInputError(
+            f"Expected --kind OUTPUT=KIND once for each output, or one --kind for the only one. Received: "
+            f"{' '.join(arguments.kinds)}. Name each output once."
+        )
+    for kind in named.values():
+        if kind not in KINDS:
+            raise unknown_name("--kind", kind, KINDS)
+    return named.get("", named) or None
 
 
 def add_size(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,8 @@ from keras_effnet.commands.models import (
 )
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import load
+from keras_effnet.export.kinds import EMBEDDING, MAP
+from keras_effnet.export.outputs import outputs_of
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import both_sides, classes_of, known_labels, labels_of, numbered_labels
@@ -133,17 +135,34 @@ class _Classifier:
 def _classifier(choice: Choice, arguments: argparse.Namespace) -> _Classifier:
     if choice.format in (VARIANT, KERAS):
         model = choice.model(arguments)
+        _check_classifies(choice, [(output.name, output.kind) for output in outputs_of(model)])
         size = choice.side_for(model, model.input_shape[1:3], arguments.size)
         classes, carried = classes_of(model), labels_of(model)
         labels = choice.labels_for(arguments.labels, classes, carried=carried, known=known_labels(model))
         return _Classifier(lambda pixels: model.predict(pixels, verbose=0), size, framing_of(model), labels)
     runner = load(str(choice.path))
+    told = {output.name: output.kind for output in runner.info.outputs} if runner.info else {}
+    _check_classifies(choice, [(name, told.get(name, "")) for name in runner.names])
     size = side_of(choice.text, runner.size, arguments.size, runner.info.variant if runner.info else None)
     classes = len(runner.labels) or int(
         runner(np.zeros((1, size, size, runner.channels), np.uint8)).shape[-1]
     )
     given = arguments.labels and read_labels(arguments.labels, classes)
     return _Classifier(runner, size, runner.framing, given or runner.labels or numbered_labels(classes))
+
+
+def _check_classifies(choice: Choice, outputs: Sequence[tuple[str, str]]) -> None:
+    """Make sure that there is one output, and that it says something of classes."""
+    if len(outputs) > 1:
+        received = f"{choice.text!r} with {len(outputs)}: {', '.join(name for name, _ in outputs)}"
+    elif outputs[0][1] in (EMBEDDING.name, MAP.name):
+        received = f"{choice.text!r}, which gives an {outputs[0][1]}".replace("an map", "a map")
+    else:
+        return
+    raise InvalidInputError(
+        f"Expected a model with one output of classes. Received: {received}. In Python, "
+        "keras_effnet.export.load(path)(pixels) gives what it says, several outputs by name."
+    )
 
 
 def _paths(named: Sequence[str]) -> Iterator[Path]:

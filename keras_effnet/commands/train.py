@@ -264,5 +264,5 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         kept = "" if row["ok"] else ", failed verification" + ("" if row["kept"] else " and was not kept")
         print(
             f"export: {outcome.folder.path / 'export' / row['file']}: the model's class for "
-            f"{row['top1_agreement']:.1%} of {counted(row['images'], f'{judged} photograph')}{kept}"
+            f"{row['agreement']:.1%} of {counted(row['images'], f'{judged} photograph')}{kept}"
         )

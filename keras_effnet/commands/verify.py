@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
-
-import numpy as np
 
 from keras_effnet.commands.flags import (
     add_images,
     add_json,
+    add_kinds,
     add_size,
     add_weights,
     check_directory,
+    kinds_of,
     read_photographs,
     weights_of,
 )
@@ -28,8 +29,9 @@ from keras_effnet.commands.models import (
 )
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
+from keras_effnet.export.closeness import shown_agreement
 from keras_effnet.export.runners import Runner
-from keras_effnet.export.verify import near_ties_of, shown_agreement
+from keras_effnet.export.verify import near_ties_of
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
@@ -45,7 +47,8 @@ not. For float files eight photographs are enough: the numbers themselves are co
 picks the same class in 95 % of all photographs only many can show: with 8 that all agree it may still be three
 quarters on others, with 52 that all agree, or 100 of which 99 do, it is 95 % (with 95 % confidence). With fewer
 than 52, another class is no failure where it is a near-tie: the model itself finds it at least three quarters as
-probable as its own."""
+probable as its own. Sigmoids are judged by their yes or no, embeddings and maps by cosine, SQNR of each photograph and
+nearest neighbours; --kind says what an output is where its layers do not show it."""
 
 COMPARED_BY_NUMBERS = ("float32", "float16")  # recipes whose outputs themselves are judged
 
@@ -59,11 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_weights(parser)
     add_images(parser, "eight built-in ones, enough for float files only")
+    add_kinds(parser)
     add_size(parser)
     add_json(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
+    kinds_of(arguments)
     for text in arguments.artefacts:
         choose(text, ARTEFACTS, flag="ARTEFACT")
     arguments.choice = None
@@ -87,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)
         images = read_photographs(arguments.images, size, framing_of(model), limit=arguments.max_images)
-        reports.append(verify(model, str(artefact.path), images, raise_on_failure=False))
+        kinds = kinds_of(arguments)
+        reports.append(verify(model, str(artefact.path), images, kinds=kinds, raise_on_failure=False))
     show(reports, as_json=arguments.json)
     return 0 if all(report.ok for report in reports) else 1
 
@@ -121,7 +127,10 @@ def _sides(runner: Runner, model: Any) -> tuple[int | None, int | None]:
 
 
 def show(reports: list[Report], *, as_json: bool) -> None:
-    shown = [shown_agreement(report.top1_agreement, report.images) for report in reports]
+    shown = [
+        None if report.agreement is None else shown_agreement(report.agreement, report.images)
+        for report in reports
+    ]
     if as_json:
         rows = [
             json.loads(report.to_json()) | {"shown_agreement": share}
@@ -130,15 +139,52 @@ def show(reports: list[Report], *, as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     for report, share in zip(reports, shown, strict=True):
-        agreeing = round(report.top1_agreement * report.images)
-        sqnr = "exact" if np.isinf(report.sqnr_db) else f"SQNR {report.sqnr_db:.0f} dB"
         print(
-            f"{'✓' if report.ok else '✗'} {report.file} ({report.recipe}): same class in {agreeing} of "
-            f"{counted(report.images, 'photograph')} ({report.top1_agreement:.1%}{near_ties_of(report)}), {sqnr}, largest error "
-            f"{report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
+            f"{'✓' if report.ok else '✗'} {report.file} ({report.recipe}): {agreed(report)}{decibels(report.sqnr_db)}, "
+            f"largest error {report.max_abs_error:.1e}. {' '.join(report.failures)}".rstrip()
         )
-        if report.recipe not in COMPARED_BY_NUMBERS:
+        for line in spread(report):
+            print(f"  {line}")
+        if share is not None and report.recipe not in COMPARED_BY_NUMBERS:
+            agreeing = round((report.agreement or 0.0) * report.images)
             print(
                 f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
                 "(95 % confidence); --images DIR with more photographs shows more."
             )
+
+
+def agreed(report: Report) -> str:
+    """On how many photographs an artefact decides as its model does; empty where nothing is decided."""
+    if report.agreement is None:
+        return ""
+    what = "same class" if report.top1_agreement is not None else "same decision"
+    agreeing = round(report.agreement * report.images)
+    return (
+        f"{what} in {agreeing} of {counted(report.images, 'photograph')} "
+        f"({report.agreement:.1%}{near_ties_of(report)}), "
+    )
+
+
+def decibels(value: float) -> str:
+    return "exact" if math.isinf(value) else f"SQNR {value:.0f} dB"
+
+
+def spread(report: Report) -> list[str]:
+    """How an artefact does over the photographs, a line for each output that says more than a best class."""
+    if report.recipe in COMPARED_BY_NUMBERS:
+        return []
+    lines = []
+    for output in report.outputs:
+        if output.agreement is not None and len(report.outputs) == 1:
+            continue
+        decided = "" if output.agreement is None else f"{output.agreement:.1%} the same decision, "
+        near = (
+            ""
+            if output.same_neighbour is None
+            else f"nearest neighbour {output.same_neighbour:.1%} the same, "
+        )
+        lines.append(
+            f"{output.name}, {output.kind}: {decided}{near}SQNR of a photograph: median "
+            f"{output.median_sqnr_db:.0f} dB, 5th percentile {output.low_sqnr_db:.0f}, worst {output.worst_sqnr_db:.0f}"
+        )
+    return lines

@@ -43,6 +43,7 @@ class BuildOptions:
         classes: outputs of the classifier.
         classifier_activation: its activation; None for logits.
         pooling: without top: None for the feature map, `"avg"` or `"max"`.
+        endpoints: without top: how often halved the maps are that leave the network, instead of the last one.
     """
 
     preprocessing: Convention | None
@@ -56,6 +57,7 @@ class BuildOptions:
     classes: int = 1000
     classifier_activation: Any = "softmax"
     pooling: str | None = None
+    endpoints: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, variant: Variant, **changed: Any) -> BuildOptions:
@@ -76,7 +78,8 @@ def build_model(architecture: Architecture, options: BuildOptions, inputs: Any, 
 
     Args:
         x: the tensor to start from, usually `inputs` itself.
-        keras: the Keras namespace to build with, `keras` or `tf_keras`; the model is of that one.
+        keras: the Keras namespace to build with, `keras` or `tf_keras`; the model is of that one. With endpoints it
+            gives a dictionary of maps, `"reduction_1"` ….
     """
     baseline = architecture.baseline
     make = Layers(keras, options, architecture)
@@ -85,8 +88,15 @@ def build_model(architecture: Architecture, options: BuildOptions, inputs: Any, 
     x = make.conv(x, "stem", architecture.stem_filters, baseline.stem_kernel, stride=2)
     if baseline.stem_pool:
         x = make.halve(x, "stem_pool")
+    halved = 1 + baseline.stem_pool
+    maps = {halved: x}
     for block in architecture.blocks:
         x = _BUILDERS[block.kind](make, x, block)
+        halved += block.stride == 2
+        maps[halved] = x  # the last one of its size stays
+    if options.endpoints:
+        ends = {f"reduction_{number}": maps[number] for number in options.endpoints}
+        return keras.Model(inputs, ends, name=options.name)
     if architecture.top_filters:
         x = make.conv(x, "top", architecture.top_filters, 1)
     return keras.Model(inputs, _head(make, x), name=options.name)

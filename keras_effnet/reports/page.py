@@ -6,6 +6,7 @@ Drawings are a good 400 pixels wide, so that they shrink little on a phone; a co
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ GOOD, BAD, SOFT = "#2f7d6d", "#c0504d", "#7a8b90"  # as in page.html
 WIDTH = 4.4  # inches of a drawing
 PIXELS_PER_INCH = 96
 SHRUNK = 0.7  # of its width, at which letters of 9 points can still be read; further, it can be scrolled
+THUMB = 224  # pixels
 GROWN = 1.25  # of its width; in a wide tile the letters of a small drawing would be larger than the page's
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -111,4 +113,26 @@ def curves(
         made.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     made.set_xlabel(label, fontsize=9)
     made.legend(frameon=False, fontsize=9)
+    return drawing(made)
+
+
+def thumbnail(pixels: Any) -> str:
+    """A small picture for the `src` of an image, from uint8 `[H, W, 3]` or `[H, W]`."""
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMB, THUMB))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def spans(title: str, names: Sequence[str], spread: Sequence[Sequence[float]], colors: Sequence[str]) -> Any:
+    """A line for each name from its smallest to its largest value, the first on top, with a mark at each value."""
+    made = axes(title, height=0.9 + 0.32 * len(names))
+    for place, (values, color) in enumerate(zip(spread, colors, strict=True)):
+        made.plot(values, [place] * len(values), "o-", color=color, markersize=4)
+    made.set_yticks(range(len(names)), names)
+    made.set_ylim(len(names) - 0.5, -0.5)
+    made.tick_params(axis="y", length=0)
     return drawing(made)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,6 @@ from keras_effnet.system.files import shown, write_text
 from keras_effnet.train.folder import RunFolder
 
 MISTAKES = 12
-THUMB = 224  # pixels
 _TICKS = 40  # classes, up to which the confusion matrix names them
 _CELL = 0.3  # inches of one of its cells
 
@@ -188,7 +185,7 @@ def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
         index, guess = int(indices[row]), int(guesses[row])
         pixels = outcome.framing.read(listing.path(index), outcome.metrics["model"]["image_size"])
         try:
-            heat = _data_url(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
+            heat = page.thumbnail(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
         except InvalidInputError:
             heat = None  # pictures so small that the last feature map has a single position
         found.append(
@@ -197,18 +194,8 @@ def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
                 "truth": listing.classes[listing.labels[index]],
                 "guess": listing.classes[guess],
                 "probability": float(sure[row]),
-                "picture": _data_url(pixels),
+                "picture": page.thumbnail(pixels),
                 "heat": heat,
             }
         )
     return found
-
-
-def _data_url(pixels: npt.NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMB, THUMB))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from keras_effnet.weights.readers import open_checkpoint
 from keras_effnet.weights.sources import WeightPlan, check_source, find_set, obtain
 
 RGB = 3
+TOP_CONV = "top_conv"
+_BLOCK = re.compile(r"block(\d+)([a-z]+)_")
+_AT_START = (0, 0, "")
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -193,7 +198,7 @@ def _text(shapes: Mapping[str, Any]) -> str:
 def fitted_to(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes, LayerArrays]:
     """The shapes to fill and the arrays to fill them with, fitted to each other where there is one meaningful way.
 
-    - A model without classifier leaves the file's out.
+    - A model without classifier leaves the file's out, and one of feature maps what lies behind its last block.
     - A model with other than 1000 classes keeps its fresh head when the file has ImageNet's 1000;
       that is a UserWarning.
     - One input channel: the RGB kernel is summed, so gray gives what three equal channels gave. N
@@ -202,6 +207,8 @@ def fitted_to(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes,
     wanted, fitted = dict(wanted), dict(layers)
     if TOP_LAYER not in wanted:
         fitted.pop(TOP_LAYER, None)
+        if TOP_CONV in fitted and TOP_CONV not in wanted:
+            fitted = _without_end(fitted, wanted)
     elif TOP_LAYER in fitted and _is_fresh_head(wanted[TOP_LAYER], fitted[TOP_LAYER]):
         classes = wanted.pop(TOP_LAYER)["bias"][-1]
         del fitted[TOP_LAYER]
@@ -215,6 +222,19 @@ def fitted_to(wanted: Shapes, layers: LayerArrays, source: str) -> tuple[Shapes,
         kernel = fit_channels(stem["kernel"], wanted[STEM_LAYER]["kernel"])
         fitted[STEM_LAYER] = {**stem, "kernel": kernel}
     return wanted, fitted
+
+
+def _without_end(layers: LayerArrays, wanted: Shapes) -> dict[str, Any]:
+    """A file's arrays without the layers behind the last block of a model that ends in a block."""
+    last = max(map(_place, wanted), default=_AT_START)
+    return {name: arrays for name, arrays in layers.items() if _place(name) <= last}
+
+
+def _place(layer: str) -> tuple[int, int, str]:
+    """Where a layer stands in the order of the blocks: the stem first, `top_conv` last."""
+    if found := _BLOCK.match(layer):
+        return int(found[1]), len(found[2]), found[2]
+    return (sys.maxsize, 0, "") if layer.startswith("top_") else _AT_START
 
 
 def _is_fresh_head(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]) -> bool:

@@ -150,7 +150,7 @@ def test_onnx_file_computes_what_was_simulated(network: Any, held_out: Any) -> N
     onnxruntime = pytest.importorskip("onnxruntime")
     results = []
     for layout, images in (("nhwc", held_out), ("nchw", np.transpose(held_out, (0, 3, 1, 2)))):
-        proto = integer_onnx(network, input_name="image", output_name="probabilities", layout=layout)
+        proto = integer_onnx(network, input_name="image", output_names=["probabilities"], layout=layout)
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         results.append(session.run(None, {"image": np.rint(images)})[0])
     assert np.array_equal(*results)
@@ -373,9 +373,9 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     asked: list[float | None] = []
     compare = pipeline.compare
 
-    def watched(runner: Any, reference: Any, images: Any, tolerance: Any) -> Any:
+    def watched(runner: Any, reference: Any, images: Any, tolerance: Any, outputs: Any) -> Any:
         asked.append(tolerance.top1_agreement)
-        return compare(runner, reference, images, tolerance)
+        return compare(runner, reference, images, tolerance, outputs)
 
     monkeypatch.setattr(pipeline, "compare", watched)
     met = replace(network, quantized=network.quantized.lift("stem_conv"), agreement=0.98)

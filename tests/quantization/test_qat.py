@@ -54,3 +54,27 @@ def test_killed_child_is_reported_and_leaves_nothing(
     with pytest.raises(ExportError, match="ended with code -9"):
         qat.train(tiny_swish, calibration)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def two_ends() -> Any:
+    """Classes, and the map that they are made of, which the network reads on."""
+    import keras
+    from material import build_nano
+
+    base = build_nano()
+    return keras.Model(base.input, {"classes": base.output, "map": base.get_layer("stem_activation").output})
+
+
+def test_network_of_several_outputs_trains_all_of_them(two_ends: Any, pixels32: Any) -> None:
+    trained = qat.train(two_ends, pixels32, training=qat.Training(steps=2, batch=4))
+    goals, found = (trained.results(pixels32.astype(np.float32), integer=whole) for whole in (False, True))
+    assert min(map(accuracy.sqnr_db, goals, found)) > 25
+    assert b"map" in integer_tflite(trained)
+
+
+def test_labels_are_refused_where_there_are_several_outputs(two_ends: Any, pixels32: Any) -> None:
+    with pytest.raises(
+        ExportError, match=r"one output for quantization-aware training with labels.*2 outputs"
+    ):
+        qat.train(two_ends, pixels32, np.zeros(16, int))

@@ -50,10 +50,12 @@ def fit(
     @tf.function  # type: ignore[untyped-decorator]
     def update(pictures: Any, goal: Any, classes: Any) -> Any:
         with tf.GradientTape() as tape:
-            logits = student(pictures, training=True)
-            loss = tf.reduce_sum(tf.square(logits - goal)) / tf.reduce_sum(tf.square(goal))
+            made = tf.nest.flatten(student(pictures, training=True))
+            loss = tf.add_n(
+                [_noise(one, other) for one, other in zip(tf.nest.flatten(goal), made, strict=True)]
+            )
             if labels is not None:
-                entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+                entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, made[0])
                 loss += training["label_weight"] * tf.reduce_mean(entropy)
         variables = student.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
@@ -73,6 +75,13 @@ def fit(
     judge.restore_best()
 
 
+def _noise(goal: Any, values: Any) -> Any:
+    """The power of the error of an output, as a share of its own."""
+    import tensorflow as tf
+
+    return tf.reduce_sum(tf.square(values - goal)) / tf.reduce_sum(tf.square(goal))
+
+
 class _Judge:
     """Keeps the weights with the least noise on held-out pictures."""
 
@@ -83,12 +92,16 @@ class _Judge:
         self.start = self._noise()
         self.best, self.least = student.get_weights(), self.start if start_counts else np.inf
 
-    def _logits(self, model: Any) -> Array:
+    def _logits(self, model: Any) -> list[Array]:
+        import tensorflow as tf
+
         parts = [self.images[at : at + 4].astype(np.float32) for at in range(0, len(self.images), 4)]
-        return np.concatenate([np.asarray(model(part, training=False)) for part in parts])
+        made = [tf.nest.flatten(model(part, training=False)) for part in parts]
+        return [np.concatenate(each) for each in zip(*made, strict=True)]
 
     def _noise(self) -> float:
-        return float(np.sum((self._logits(self.student) - self.goal) ** 2) / np.sum(self.goal**2))
+        made = zip(self.goal, self._logits(self.student), strict=True)
+        return sum(float(np.sum((values - goal) ** 2) / np.sum(goal**2)) for goal, values in made)
 
     def look(self) -> float:
         """Noise now, relative to the signal."""

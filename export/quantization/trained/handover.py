@@ -51,6 +51,11 @@ def train(task: Task, module: str, *, title: str) -> Graph:
         raise ExportError(
             f"Expected layers that {title} is known for. Received: {islands[0].what}. Use the recipe int8."
         )
+    if task.labels is not None and len(task.student.outputs) > 1:
+        raise ExportError(
+            f"Expected a network of one output for {title} with labels. Received: {len(task.student.outputs)} outputs. "
+            "Leave the labels out: every output then learns from the float network."
+        )
     with tempfile.TemporaryDirectory(prefix="keras_effnet_train_") as folder:
         with (Path(folder) / "task.pickle").open("wb") as file:
             pickle.dump(task, file)
