@@ -146,7 +146,7 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
 def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qat: bool) -> Iterator[Row]:
     from keras_effnet.export.quantization import accuracy
     from keras_effnet.export.quantization.layerwise import Method
-    from keras_effnet.export.quantization.prepare import prepare
+    from keras_effnet.export.quantization.prepare import EQUALIZED_SHARE, prepare
     from keras_effnet.export.quantization.to_tflite import integer_tflite
     from keras_effnet.export.tflite_file import convert_float
 
@@ -170,14 +170,14 @@ def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qa
         yield timed("+ refitted weights", ours(0.0, Method(rounding="nearest")))
         yield timed("+ compensated rounding", ours(0.0))
         yield timed("+ equalized, 10 %", ours(0.1))
-        yield timed("+ equalized, 25 % (int8)", ours(0.25))
-        yield timed("+ equalized, 50 %", ours(0.5))
+        yield timed("+ equalized, 25 %", ours(0.25))
+        yield timed(f"+ equalized, {EQUALIZED_SHARE:.0%} (int8)", ours(EQUALIZED_SHARE))
         yield timed("+ equalized, 100 %", ours(1.0))
         return
     if stock:
         yield timed("TFLite converter, int8", lambda: (stock_converter(model, images), None))
         yield timed("LiteRT quantizer, int8", lambda: (stock_quantizer(content, images), None))
-    yield timed("keras_effnet int8", ours(0.25))
+    yield timed("keras_effnet int8", ours(EQUALIZED_SHARE))
     if qat:
         yield timed("keras_effnet int8_qat", lambda: quantization_aware(model, images, held_out))
 

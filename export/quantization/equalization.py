@@ -242,24 +242,28 @@ def swishes(graph: Graph) -> list[str]:
     Squeeze-and-excite's are a single pixel and not worth it. A sum behind a swish, which only networks
     far narrower than B0 have, would need the same factors on its other side.
     """
+    return [name for name in _large_swishes(graph) if _can_push(graph, name)]
+
+
+def _large_swishes(graph: Graph) -> list[str]:
     pooled = {step.name for step in graph if isinstance(step, Mean)}
     return [
         step.name
         for step in graph.weighted
-        if isinstance(step.activation, Swish)
-        and not pooled.intersection(step.inputs)
-        and _can_push(graph, step.name)
+        if isinstance(step.activation, Swish) and not pooled.intersection(step.inputs)
     ]
 
 
 def _can_push(graph: Graph, name: str) -> bool:
     """Whether everything that reads a step can take factors for its channels, and something does.
 
-    Behind an output, nothing would multiply the factors back.
+    Behind an output, nothing would multiply the factors back. A depthwise convolution takes them for
+    nothing, as each of its channels has a scale of its own. Where channels are mixed, one scale would have
+    to hold a channel's large factor and the weights of all others.
     """
     readers = graph.consumers(name)
     return name not in graph.outputs and all(
-        isinstance(reader, Weighted) or (reader.passes_factors and _can_push(graph, reader.name))
+        isinstance(reader, Depthwise) or (reader.passes_factors and _can_push(graph, reader.name))
         for reader in readers
     )
 
@@ -272,10 +276,9 @@ def affordable(graph: Graph, sizes: Mapping[str, int], share: float) -> list[str
         sizes: values in each step's output, for one picture.
         share: of all values that go through a swish, 0–1.
     """
-    names = swishes(graph)
-    left = share * sum(sizes[name] for name in names)
+    left = share * sum(sizes[name] for name in _large_swishes(graph))
     chosen = []
-    for name in names:
+    for name in swishes(graph):
         if sizes[name] <= left:
             chosen.append(name)
             left -= sizes[name]

@@ -63,7 +63,7 @@ def quantize(
     Args:
         graph: the float network, equalized or not.
         images: calibration photographs, float32 `[N, H, W, C]`, 0–255.
-        importance: of the channels, by step.
+        importance: of errors in each channel for each photograph, by step (see `importance`).
         method: what to do.
 
     Returns:
@@ -142,10 +142,8 @@ class _Walk:
         copies = self._computed(step, step, sources)
         if not self._is_rounded(step.name):
             return copies
-        exact, integer = (value.reshape(-1, value.shape[-1]) for value in (copies.exact, copies.integer))
-        keep = max(1, min(len(exact), SEARCH_ELEMENTS // exact.shape[1]))
-        rows = np.linspace(0, len(exact) - 1, keep).astype(int)
-        self.ranges[step.name] = self._output_range(step, integer[rows], exact[rows])
+        exact, integer = (self._sampled(value) for value in (copies.exact, copies.integer))
+        self.ranges[step.name] = self._output_range(step, integer, exact)
         self._lift_floats()
         chosen = self.ranges.get(step.name)
         return copies if chosen is None else replace(copies, integer=chosen.round(copies.integer))
@@ -186,13 +184,15 @@ class _Walk:
         if not self._is_rounded(step.name):
             return
         copies = [source.integer for source in sources], [source.exact for source in sources]
-        result, target = (np.asarray(evaluate(step, _some(values), None)) for values in copies)
+        # the mean of some places spreads far more than that of all
+        taken = copies if isinstance(step, Mean) else [_some(values) for values in copies]
+        result, target = (np.asarray(evaluate(step, values, None)) for values in taken)
         self.ranges[step.name] = self._output_range(step, result, target)
 
     def _fit(self, step: Weighted, source: _Copies) -> Weighted:
         """New weights, then the ranges of the step's tensors."""
         fit = self._regression(step, source)
-        weights = self._weights(fit)
+        weights = self._weights(fit, one_place=source.exact.shape[1:3] == (1, 1))
         bias = reconstruction.best_bias(fit, weights) if self.method.weights != "keep" else fit.bias
         step = replace(step.with_grouped(weights), bias=bias.reshape(-1).astype(np.float32))
         self._activation_ranges(step, _flat(fit.inputs @ weights + bias), _flat(fit.targets))
@@ -213,10 +213,21 @@ class _Walk:
             bias=bias,
             least=reconstruction.least_scales(bias, _input_scale(self.ranges, step)),
             relevance=relevance,
+            weight=self._photograph_weights(step, inputs.shape[1]),
         )
 
-    def _weights(self, fit: reconstruction.Fit) -> Array:
-        weights = reconstruction.refit(fit) if self.method.weights == "refit" else fit.weights
+    def _photograph_weights(self, step: Weighted, samples: int) -> Array:
+        """How much each sample counts: as much as its photograph does on average over the step's channels."""
+        importance = self.importance[step.name]
+        share = np.mean(importance / np.maximum(importance.mean(axis=0), 1e-30), axis=1)
+        mean = float(share.mean())
+        weights = share / mean if mean > 0 else np.ones_like(share)
+        return np.repeat(weights, samples // len(weights)).astype(np.float32)
+
+    def _weights(self, fit: reconstruction.Fit, *, one_place: bool) -> Array:
+        # a map of one place, as squeeze-and-excite has, is one sample of each photograph: too few to learn from
+        learns = self.method.weights == "refit" and not one_place
+        weights = reconstruction.refit(fit) if learns else fit.weights
         if self.method.rounding == "none":
             return weights
         if self.method.rounding == "compensated":
@@ -237,9 +248,7 @@ class _Walk:
 
     def _activation_ranges(self, step: Weighted, u: Array, target: Array) -> None:
         """Ranges of a weighted step's tensors, from samples of what enters its activation."""
-        keep = max(1, min(len(u), SEARCH_ELEMENTS // u.shape[1]))
-        rows = np.linspace(0, len(u) - 1, keep).astype(int)
-        u, target = u[rows], target[rows]
+        u, target = self._sampled(u), self._sampled(target)
         goal = np.asarray(step.activation.compute(in_float, target))
         if step.activation.entry != PRE:
             result = np.asarray(step.activation.compute(in_float, u))
@@ -275,10 +284,18 @@ class _Walk:
             values, lambda candidate: self._error(step, candidate.round(values), goal), symmetric=symmetric
         )
 
+    def _sampled(self, values: Array) -> Array:
+        """Enough samples to choose a range by: `[samples, channels]`, as many of each photograph, in their order."""
+        channels, photographs = values.shape[-1], len(self.images)
+        places = values.reshape(photographs, -1, channels)
+        keep = max(1, min(places.shape[1], SEARCH_ELEMENTS // (channels * photographs)))
+        chosen = np.linspace(0, places.shape[1] - 1, keep).astype(int)
+        return places[:, chosen].reshape(-1, channels)
+
     def _error(self, step: Step, values: Array, goal: Array) -> float:
-        squares = np.square(values - goal)
-        axes = tuple(range(squares.ndim - 1))
-        return float(squares.mean(axis=axes) @ self.importance[step.name])
+        importance = self.importance[step.name]
+        squares = np.square(values - goal).reshape(len(importance), -1, importance.shape[1])
+        return float(np.sum(squares.mean(axis=1) * importance, dtype=np.float64))
 
 
 def steps_before(graph: Graph, first: str) -> frozenset[str]:

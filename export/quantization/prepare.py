@@ -29,13 +29,15 @@ from . import equalization
 from .accuracy import lift_until
 from .fold import fold
 from .graph import Graph, IntegerNetwork, map_sizes, run
+from .importance import by_photograph
 from .layerwise import Method, quantize
 from .placement import Placement, place
 from .ranges import PIXELS, Array
 from .runtimes import get_runtime
 
 TARGETS = ("tflite", "onnx")
-EQUALIZED_SHARE = 0.25  # of the values that go through a swish: gives most of the accuracy (docs/int8.md)
+# of the values that go through a swish; more takes a B0 file beyond .6 of float32's time
+EQUALIZED_SHARE = 0.35
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 3 << 30
 SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
@@ -161,15 +163,13 @@ def _quantized(
     graph = equalization.absorb_preprocessing(graph)
     sizes = map_sizes(graph, images.shape[1:])
     images = _affordable(images, max(sizes.values()))
-    samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
-    weights = equalization.importance(graph, samples)
     if names := equalization.affordable(graph, sizes, equalize):
+        samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
+        weights = equalization.importance(graph, samples)
         graph = equalization.equalize_swishes(graph, samples, weights, names)
-        few = _some(images, SAMPLED_IMAGES // 2)
-        weights = equalization.importance(graph, equalization.sample(graph, few, per_channel=500))
-    del samples  # a gigabyte that the walk can use
-    release()
-    quantized = quantize(graph, images, weights, method)
+        del samples, weights  # a gigabyte that the walk can use
+        release()
+    quantized = quantize(graph, images, by_photograph(graph, images, sizes), method)
     return IntegerNetwork(
         reference=graph,
         quantized=quantized,

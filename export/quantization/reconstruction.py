@@ -40,6 +40,7 @@ class Fit:
         least: the smallest scale that each output's weights may have, `[groups, outputs]`.
         relevance: how much an error of each target matters, 0–1, like `targets`; None for 1. Without
             it, values far below a swish, which it sends to 0 anyway, would decide the fit.
+        weight: how much each sample counts, `[samples]`, mean 1; None for all the same.
     """
 
     inputs: Array
@@ -48,18 +49,19 @@ class Fit:
     bias: Array
     least: Array | float = 0.0
     relevance: Array | None = None
+    weight: Array | None = None
 
     def part(self, samples: slice) -> Fit:
         """The same layer on some of the samples."""
         relevance = None if self.relevance is None else self.relevance[:, samples]
-        return replace(
-            self, inputs=self.inputs[:, samples], targets=self.targets[:, samples], relevance=relevance
-        )
+        weight = None if self.weight is None else self.weight[samples]
+        taken = {"inputs": self.inputs[:, samples], "targets": self.targets[:, samples]}
+        return replace(self, **taken, relevance=relevance, weight=weight)
 
     @cached_property
     def centred(self) -> Array:
-        """Inputs minus their means, `[groups, fan_in, samples]`."""
-        return centred(self.inputs)
+        """Inputs minus their means, times the roots of their weights, `[groups, fan_in, samples]`."""
+        return centred(self.inputs, self.weight)
 
     @cached_property
     def gram(self) -> Array:
@@ -71,8 +73,9 @@ class Fit:
         return self.targets - self.inputs @ weights - bias
 
     def weighted(self, error: Array) -> Array:
-        """Errors times their relevance."""
-        return error if self.relevance is None else error * self.relevance
+        """Errors times their relevance and their sample's weight."""
+        relevant = error if self.relevance is None else error * self.relevance
+        return relevant if self.weight is None else relevant * self.weight[:, np.newaxis]
 
     def loss(self, weights: Array, bias: Array) -> float:
         """Mean squared error, weighted by relevance."""
@@ -87,9 +90,7 @@ def best_bias(fit: Fit, weights: Array) -> Array:
 
 def _offset(fit: Fit, error: Array) -> Array:
     """The summand that brings an error's weighted mean to 0."""
-    if fit.relevance is None:
-        return error.mean(axis=1, keepdims=True)
-    total = fit.relevance.sum(axis=1, keepdims=True)
+    total = fit.weighted(np.ones_like(error)).sum(axis=1, keepdims=True)
     mean = fit.weighted(error).sum(axis=1, keepdims=True) / np.maximum(total, 1e-12)
     # a channel that nowhere matters has nothing to be fitted to
     return np.where(total > 1e-6 * error.shape[1], mean, fit.bias).astype(np.float32)
@@ -126,6 +127,8 @@ def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
     for _ in range(1 if fit.relevance is None else iterations):
         error = fit.error(weights, np.zeros(1, np.float32))
         error = fit.weighted(error - _offset(fit, error))
+        if fit.weight is not None:  # of which the centred inputs have the other root
+            error = error / np.sqrt(np.maximum(fit.weight, 1e-12))[:, np.newaxis]
         weights = weights + inverse @ (_product(fit.centred, error) - drawn * (weights - fit.weights))
     return weights
 
@@ -167,9 +170,16 @@ def _signs(weights: Array, places: Array) -> Array:
     return np.where(np.take_along_axis(weights, places, axis=1) < 0, -1, 1)
 
 
-def centred(inputs: Array) -> Array:
-    """Inputs `[groups, samples, fan_in]` minus their means, as `[groups, fan_in, samples]`."""
-    return np.ascontiguousarray(np.swapaxes(inputs - inputs.mean(axis=1, keepdims=True), 1, 2))
+def centred(inputs: Array, weight: Array | None = None) -> Array:
+    """Inputs `[groups, samples, fan_in]` minus their means, as `[groups, fan_in, samples]`.
+
+    With weights, `[samples]`, minus their weighted means and times the weights' roots.
+    """
+    if weight is None:
+        return np.ascontiguousarray(np.swapaxes(inputs - inputs.mean(axis=1, keepdims=True), 1, 2))
+    shares = weight[:, np.newaxis]
+    mean = (inputs * shares).sum(axis=1, keepdims=True) / shares.sum()
+    return np.ascontiguousarray(np.swapaxes((inputs - mean) * np.sqrt(shares), 1, 2))
 
 
 def gram_of(centred: Array) -> Array:

@@ -115,7 +115,7 @@ def test_embedding_keeps_the_calibrated_scale_as_uint8(
     assert taken["dtype"] == np.uint8
     assert taken["quantization"] == (pytest.approx(chosen.scale, rel=1e-5), chosen.zero_point + 128)
     expected = prepared.logits(held_out[:8])
-    assert np.abs(load(path)(held_out[:8]) - expected).max() < 8 * chosen.scale
+    assert np.abs(load(path)(held_out[:8]) - expected).max() < 0.07 * chosen.high
     assert partitions(path.read_bytes()) == 1
 
 

@@ -15,6 +15,7 @@ from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.graph import Graph, run
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.quantization.to_keras import to_keras
+from keras_effnet.export.quantization.weighted import Depthwise
 
 
 def outputs(graph: Graph, images: Any) -> Any:
@@ -52,6 +53,12 @@ def test_equalized_network_equals_the_original(
     )
     assert np.abs(outputs(equalized, held_out) - outputs(graph, held_out)).max() < 1e-4
     assert all(equalized[name].activation.gain is not None for name in names[:1])
+
+
+def test_factors_go_only_where_every_channel_has_a_scale_of_its_own(graph: Any) -> None:
+    names = equalization.swishes(graph)
+    assert {"stem_conv", "block2a_expand_conv"} <= set(names)
+    assert all(isinstance(reader, Depthwise) for name in names for reader in graph.consumers(name))
 
 
 def test_gains_bring_channels_to_one_range() -> None:

@@ -117,3 +117,17 @@ def test_rounded_weights_give_their_own_scales_back(layer: Any) -> None:
     assert np.allclose(scales, reconstruction.weight_scales(weights), rtol=1e-5)
     levels = rounded / scales[:, np.newaxis]
     assert np.allclose(levels, np.rint(levels), atol=1e-3)
+
+
+def test_fit_follows_the_samples_that_count(layer: Any) -> None:
+    inputs, weights = layer
+    first = np.arange(inputs.shape[1]) < 1000
+    other = weights + np.random.default_rng(2).normal(size=weights.shape).astype(np.float32)
+    targets = np.where(first[:, np.newaxis], inputs @ weights, inputs @ other)
+    weight = np.where(first, 1.999, 0.001).astype(np.float32)
+    bias = np.zeros((1, 1, 6), np.float32)
+    fit = Fit(inputs=inputs, targets=targets, weights=other, bias=bias, weight=weight)
+    order = np.random.default_rng(0).permutation(inputs.shape[1])
+    new = reconstruction.refit(fit.part(order))
+    missed = np.square(inputs @ (new - weights)).mean()
+    assert missed < 0.01 * np.square(inputs @ (other - weights)).mean()

@@ -1,0 +1,66 @@
+"""What the walk decides, on networks small enough to see why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_effnet.export.quantization import importance, layerwise
+from keras_effnet.export.quantization.graph import Graph, map_sizes
+from keras_effnet.export.quantization.steps import Input, Mean
+from keras_effnet.export.quantization.weighted import Conv
+
+
+def test_range_of_a_mean_holds_means_of_whole_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layerwise, "SEARCH_ELEMENTS", 100)
+    pixels = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype(np.float32)
+    steps = [Input(name="image"), Mean(name="mean", inputs=("image",), keepdims=False)]
+    graph = Graph(steps={step.name: step for step in steps}, input_shape=(16, 16, 3))
+    chosen = layerwise.quantize(graph, pixels, {"mean": np.ones((8, 3))}).ranges["mean"]
+    assert 130 < chosen.high < 150
+
+
+def test_layer_of_one_place_keeps_its_weights_when_photographs_are_few() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(1, 1, 40, 6)).astype(np.float32)
+    steps = [
+        Input(name="image"),
+        Mean(name="mean", inputs=("image",)),
+        Conv(name="reduce", inputs=("mean",), kernel=weights, bias=np.zeros(6, np.float32)),
+    ]
+    graph = Graph(steps={step.name: step for step in steps}, input_shape=(4, 4, 40))
+    maps = rng.uniform(0, 255, (20, 4, 4, 40)).astype(np.float32)
+    weights_of_errors = {"mean": np.ones((20, 40)), "reduce": np.ones((20, 6))}
+    found = layerwise.quantize(graph, maps, weights_of_errors, layerwise.Method(rounding="none"))
+    assert np.array_equal(found.graph["reduce"].kernel, weights)
+
+
+def test_importance_counts_a_photograph_by_its_own_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "PROBES", 50)
+    graph = _head()
+    bright = np.random.default_rng(1).uniform(0, 255, (6, 4, 4, 3)).astype(np.float32)
+    dim = bright / 2
+    sizes = map_sizes(graph, bright.shape[1:])
+    found = importance.by_photograph(graph, np.concatenate([bright, dim]), sizes)["mean"]
+    assert found.mean() == pytest.approx(1.0)
+    assert found[6:].mean() == pytest.approx(4 * found[:6].mean(), rel=0.15)
+
+
+def test_importance_of_a_photograph_without_energy_is_bounded() -> None:
+    graph = _head()
+    pixels = np.random.default_rng(1).uniform(0, 255, (6, 4, 4, 3)).astype(np.float32)
+    pixels[0] = 0
+    found = importance.by_photograph(graph, pixels, map_sizes(graph, pixels.shape[1:]))["mean"]
+    assert np.isfinite(found).all()
+    assert found[0].mean() < 20 * found[1:].mean()
+
+
+def _head() -> Graph:
+    """The mean of a picture's places, and a layer behind it."""
+    weights = np.random.default_rng(0).normal(size=(1, 1, 3, 64)).astype(np.float32)
+    steps = [
+        Input(name="image"),
+        Mean(name="mean", inputs=("image",)),
+        Conv(name="head", inputs=("mean",), kernel=weights, bias=np.zeros(64, np.float32)),
+    ]
+    return Graph(steps={step.name: step for step in steps}, input_shape=(4, 4, 3))
