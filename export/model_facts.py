@@ -143,7 +143,7 @@ def facts_of(
             precision and cannot be cloned, or Keras 3 cannot read a model of tf_keras.
     """
     _require_tensorflow_backend()
-    model = in_keras_3(model)
+    given, model = model, in_keras_3(model)
     shape = _input_shape(model)
     if size is not None:
         size = _open_size(size, shape[:2])
@@ -156,7 +156,7 @@ def facts_of(
             "Pass size=, or build the model with input_shape=(height, width, 3)."
         )
     outputs = outputs_of(model, kinds, labels)
-    check_sound(model, (height, width, shape[2]))
+    check_sound(given, (height, width, shape[2]))
     return ModelFacts(
         model=in_float32(model),
         height=height,

@@ -19,6 +19,8 @@ from .ranges import Array
 from .steps import Input, Island, Step
 from .weighted import Affine, Conv, Dense, Depthwise, Weighted
 
+DISTINCT = 1e-6  # TensorFlow's converter makes one product of two that are equal, and one range with it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alone(Step):
@@ -114,7 +116,8 @@ def _own_logits(graph: Graph, source: Step, step: Step) -> Graph:
     """A softmax whose logits somebody else reads too, or which are an output, with a matrix product of its own."""
     if not (isinstance(step, Alone) and isinstance(step.activation, Softmax) and isinstance(source, Dense)):
         return graph
-    return graph.updated(replace(source, name=step.name, activation=step.activation))
+    kernel = source.kernel * np.float32(1 + DISTINCT)
+    return graph.updated(replace(source, name=step.name, activation=step.activation, kernel=kernel))
 
 
 def _join_affine(graph: Graph, source: Step, step: Affine) -> Graph:
