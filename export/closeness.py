@@ -18,7 +18,7 @@ from .targets import Tolerance
 
 Array = npt.NDArray[Any]
 
-CONFIDENT = 1.6449  # standard deviations that 95 % of a normal distribution lie above
+CONFIDENCE = 0.95  # of what photographs show of others like them
 NEAR_TIE = 0.75  # probability of the other class as a share of its own; another crop changes more
 LOW = 5.0  # percentile of the photographs below which a tail is judged
 SHOWN_WORST = 3  # pictures that reports show
@@ -207,22 +207,36 @@ _AGREEMENT = {
 def shown_agreement(agreement: float, images: int) -> float:
     """The agreement on all such pictures that these ones show, with 95 % confidence, 0–1.
 
-    The lower end of Wilson's interval (1927): 8 of 8 show 0.75, 52 of 52 or 99 of 100 show 0.95.
+    The exact bound of Clopper and Pearson (1934), one-sided: the share with which so many or more would agree
+    in one of twenty tries. 8 of 8 show 0.69, 59 of 59 or 99 of 100 show 0.95.
 
     Args:
-        agreement: share of the pictures that agree, 0–1.
+        agreement: share of the pictures that agree, 0–1; of several decisions each, the part of a picture
+            that is left over counts as another answer.
         images: how many there are.
     """
-    noise = CONFIDENT**2 / images
-    spread = CONFIDENT * math.sqrt(agreement * (1 - agreement) / images + noise / (4 * images))
-    return (agreement + noise / 2 - spread) / (1 + noise)
+    agreeing = math.floor(agreement * images + 1e-6)  # 0.29 × 100 is less than 29
+    if agreeing == 0:
+        return 0.0
+    differing = np.arange(images - agreeing + 1)
+    steps = np.log((images - differing[:-1]) / differing[1:])
+    ways = np.concatenate([[0.0], np.cumsum(steps)])  # logarithms of the binomial coefficients
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        chances = ways + (images - differing) * math.log(share) + differing * math.log1p(-share)
+        if np.exp(chances).sum() < 1 - CONFIDENCE:
+            low = share
+        else:
+            high = share
+    return low
 
 
 def _too_few(required: float, cases: int, what: str) -> str:
     """A remark where even an agreement on all pictures would not show what is required of all such pictures."""
     if required >= 1:
         return ""
-    enough = math.ceil(CONFIDENT**2 * required / (1 - required))
+    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(required))
     if cases >= enough:
         return ""
     few = f"{counted(cases, what)} {'is' if cases == 1 else 'are'} few"

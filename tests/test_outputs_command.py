@@ -50,7 +50,7 @@ def test_verify_prints_a_line_for_each_output(exported: Path, capsys: Any) -> No
     assert main(["verify", artefact, "--model", model, "--kind", "projection=logits", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert [output["kind"] for output in row["outputs"]] == ["classes", "logits"]
-    assert row["shown_agreement"] == pytest.approx(0.747, abs=1e-3)
+    assert row["shown_agreement"] == pytest.approx(0.688, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["heads.keras", "out/heads_float32.onnx", "out/heads_weight_int8.tflite"])

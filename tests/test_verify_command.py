@@ -27,7 +27,7 @@ def _report(agreeing: int, images: int, recipe: str = "int8", near_ties: int = 0
 
 
 @pytest.mark.parametrize(
-    ("agreeing", "images", "shown"), [(8, 8, "75%"), (52, 52, "95%"), (99, 100, "96%"), (200, 200, "99%")]
+    ("agreeing", "images", "shown"), [(8, 8, "69%"), (59, 59, "95%"), (99, 100, "95%"), (200, 200, "99%")]
 )
 def test_verify_says_what_its_photographs_show_of_an_integer_file(
     agreeing: int, images: int, shown: str, capsys: Any
@@ -59,4 +59,4 @@ def test_verify_compares_float_files_by_their_numbers(capsys: Any) -> None:
 def test_verify_tells_programs_what_its_photographs_show(capsys: Any) -> None:
     show([_report(8, 8)], as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["ok"] and row["shown_agreement"] == pytest.approx(0.747, abs=1e-3)
+    assert row["ok"] and row["shown_agreement"] == pytest.approx(0.688, abs=1e-3)

@@ -44,9 +44,9 @@ EXAMPLES = """\
 
 Exit code 0 says that on these photographs every figure was within its tolerance, and no more; 1 that one was
 not. For float files eight photographs are enough: the numbers themselves are compared. Whether an integer file
-picks the same class in 95 % of all photographs only many can show: with 8 that all agree it may still be three
-quarters on others, with 52 that all agree, or 100 of which 99 do, it is 95 % (with 95 % confidence). With fewer
-than 52, another class is no failure where it is a near-tie: the model itself finds it at least three quarters as
+picks the same class in 95 % of all photographs only many can show: with 8 that all agree it may still be 69 %
+on others, with 59 that all agree, or 100 of which 99 do, it is 95 % (with 95 % confidence). With fewer
+than 59, another class is no failure where it is a near-tie: the model itself finds it at least three quarters as
 probable as its own. Sigmoids are judged by their yes or no, embeddings and maps by cosine, SQNR of each photograph and
 nearest neighbours; --kind says what an output is where its layers do not show it."""
 
