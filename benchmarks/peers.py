@@ -3,7 +3,7 @@
     python benchmarks/peers.py [--quick] [--only onnx,tflite,fit,predict,import,export] [--rounds 30]
                                [--json FILE] [--torch-python PATH] [--work DIR [--reuse]]
 
-Needs `pip install 'keras-effnet[all]'` and, for the rows with timm, a Python with torch and timm (see
+Needs `pip install '.[all]'` and, for the rows with timm, a Python with torch and timm (see
 README.md). A full run takes about 45 minutes on two idle cores, `--quick` about 6.
 """
 

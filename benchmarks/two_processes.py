@@ -1,6 +1,6 @@
 """Two processes on loopback train as one does: the loss curves side by side.
 
-    pip install 'keras-effnet[report]' jax
+    pip install '.[report]' jax
     python benchmarks/two_processes.py                          # a small network on photographs of the package
     python benchmarks/two_processes.py --data DIR --model lite0 --size 96 --epochs 3 --plot curves.png
 

@@ -112,8 +112,13 @@ def require_installed(module: str, extra: str) -> None:
 def _missing(module: str, extra: str) -> MissingExtraError:
     return MissingExtraError(
         f"Expected the package {module!r} to be installed; it is not. "
-        f"Install it with: pip install 'keras-effnet[{extra}]'"
+        f"Install it with: {how_to_install(extra)}"
     )
+
+
+def how_to_install(extra: str) -> str:
+    """What messages advise where an extra is missing. No release is on PyPI yet."""
+    return f"pip install '.[{extra}]' in a clone of keras-effnet"
 
 
 def counted(number: int, noun: str) -> str:

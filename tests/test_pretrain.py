@@ -140,7 +140,7 @@ def test_pretrain_learns_from_folders(folders: Path, small: Any, tmp_path: Path)
         "recipe.json",
     ]
     rows = list(csv.DictReader((out / "history.csv").open()))
-    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     losses = [float(row["loss"]) for row in rows]
     assert min(losses[1:]) < losses[0], losses  # so few steps of so small batches do not fall steadily
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
@@ -358,10 +358,11 @@ def test_resume_goes_on_after_the_last_whole_epoch(
     model = pretrain(small, found, out=out, recipe=recipe, resume=True, verbose=0)
     assert int(model.optimizer.iterations) == 6  # both epochs, three steps each
     assert seeds == [0, 0, 1]  # the second epoch does not repeat the first one's order
-    assert [int(row["epoch"]) for row in csv.DictReader((out / "history.csv").open())] == [0, 1]
+    assert [int(row["epoch"]) for row in csv.DictReader((out / "history.csv").open())] == [1, 2]
     assert (out / "model.keras").exists() and not (out / ".state").exists()
-    with pytest.raises(InvalidInputError, match="one that is complete"):
-        pretrain(small, found, out=out, recipe=recipe, resume=True, verbose=0)
+    for again in (True, False):  # neither advises the other
+        with pytest.raises(InvalidInputError, match=r"which holds a finished run\. Choose another folder\."):
+            pretrain(small, found, out=out, recipe=recipe, resume=again, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +466,10 @@ def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) 
         (["DATA", "--hosts", "2", "--coordinator", "here"], "host:port of process 0"),
         (["DATA", "--hosts", "2", "--process-id", "2", "--coordinator", "a:1"], "process id between 0 and 1"),
         (["DATA", "--hosts", "2", "--coordinator", "a:1"], "JAX backend"),
-        (["none-*", "--format", "tfrecords"], "Expected TFRecord files at 'none-*'"),
+        (
+            ["none-*", "--format", "tfrecords"],
+            "none. Check the path; in a shell, quote the pattern: '/data/train-*'",
+        ),
         (["absent", "--format", "tfds", "--data-dir", "EMPTY"], "the prepared data set 'absent'"),
     ],
 )
@@ -492,7 +496,7 @@ def test_wrong_use_ends_with_two_and_one_line(
 
 def test_missing_tfds_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"keras-effnet\[pretrain\]"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[pretrain\]'"):
         examples.from_tfds("mnist", "train")
 
 

@@ -39,7 +39,7 @@ def test_missing_package_is_told_with_its_pip_line(
         check_installed([TARGETS["saved_model"], TARGETS[target]])
     assert str(caught.value) == (
         f"Expected the package {module!r} to be installed; it is not. "
-        f"Install it with: pip install 'keras-effnet[{extra}]'"
+        f"Install it with: pip install '.[{extra}]' in a clone of keras-effnet"
     )
 
 
@@ -76,7 +76,7 @@ def test_command_tells_a_missing_package_before_it_builds_anything(
     places = {"OUT": str(tmp_path / "out"), "PHOTOS": str(sample_paths()[0].parent)}
     assert main([places.get(word, word) for word in command]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'keras-effnet[onnx]'" in error and error.count("\n") == 1
+    assert "pip install '.[onnx]'" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

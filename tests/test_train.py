@@ -384,6 +384,13 @@ def test_photographs_that_cannot_be_read_are_listed_when_too_few_remain(
     assert "Expected at least two classes" in capsys.readouterr().err
 
 
+def test_run_folder_takes_its_path_as_text(tmp_path: Path) -> None:
+    from keras_effnet.train import RunFolder, Settings
+
+    made = RunFolder.create(str(tmp_path / "run"), Settings(data="photographs"))
+    assert made == RunFolder.resume(str(tmp_path / "run")) and made.model == tmp_path / "run" / "model.keras"
+
+
 def test_resume_removes_what_a_killed_writer_left(finished: Path, tmp_path: Path) -> None:
     from keras_effnet.system.files import staged
     from keras_effnet.train import RunFolder
@@ -458,5 +465,5 @@ def test_train_without_its_extra_names_it(tmp_path: Path, data: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert result.returncode == 2
-    assert "pip install 'keras-effnet[train]'" in result.stderr
+    assert "pip install '.[train]'" in result.stderr
     assert not (tmp_path / "run").exists()

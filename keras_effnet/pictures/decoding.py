@@ -195,7 +195,13 @@ def _load_forgiving(stream: BinaryIO, max_pixels: int, at_least: int | None) -> 
         missing = 1.0 if opened is None else _missing_rows(opened, content)
         if missing > 1 - ENOUGH_ROWS:
             raise
-        return opened, [f"lacks its last bytes; {missing:.0%} of its rows are gray", *remarks]
+        return opened, [f"lacks its last bytes; {_gray_rows(missing)}", *remarks]
+
+
+def _gray_rows(missing: float) -> str:
+    if not missing:
+        return "no row of it is gray"
+    return f"{f'{missing:.0%}' if missing >= 0.005 else 'less than 1%'} of its rows are gray"
 
 
 def _load(stream: BinaryIO, max_pixels: int, at_least: int | None) -> tuple[Any, list[str]]:
@@ -225,8 +231,9 @@ def _accepted(stream: BinaryIO, max_pixels: int) -> Any:
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it.",
         ) from error
     if opened.width * opened.height > max_pixels:
+        limit = f"{max_pixels / 1e6:.3g} million" if max_pixels >= 1e6 else f"{max_pixels:,}"
         raise _UnusablePictureError(
-            f"{opened.width} × {opened.height} pixels, more than the limit of {max_pixels / 1e6:.0f} million",
+            f"{opened.width} × {opened.height} pixels, more than the limit of {limit}",
             "Shrink it, or raise max_pixels of load_image if you trust it.",
         )
     if opened.format == "EPS":  # Pillow would run Ghostscript

@@ -92,7 +92,8 @@ def check_records(pattern: str) -> None:
 
 def _no_records(pattern: str) -> InvalidInputError:
     return InvalidInputError(
-        f"Expected TFRecord files at {pattern!r}. Received: none. Quote the pattern: '/data/train-*'."
+        f"Expected TFRecord files at {pattern!r}. Received: none. Check the path; in a shell, quote the "
+        "pattern: '/data/train-*'."
     )
 
 

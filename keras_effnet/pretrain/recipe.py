@@ -18,7 +18,7 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError, check_values
 from keras_effnet.system.files import check_writable
-from keras_effnet.train.folder import RECIPE
+from keras_effnet.train.folder import MODEL, RECIPE
 
 RATE_BATCH = 256  # the number of pictures in a step that `learning_rate` is given for
 
@@ -111,8 +111,15 @@ def check_free(folder: Path) -> None:
         InvalidInputError: there is something in it already, or it cannot be written to.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if (folder / MODEL).is_file():
+            what = "which holds a finished run. Choose another folder."
+        elif (folder / RECIPE).is_file():
+            what = (
+                "which holds a run. Choose another folder, or pass resume=True (--resume) to go on with it."
+            )
+        else:
+            what = "which holds something else. Choose another folder."
         raise InvalidInputError(
-            f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}. "
-            "Choose another one, or pass resume=True (--resume) to go on with the run in it."
+            f"Expected a folder that does not exist yet, or is empty. Received: {str(folder)!r}, {what}"
         )
     check_writable(folder / RECIPE)

@@ -174,10 +174,17 @@ def _build(variant: Variant, recipe: Recipe, side: int, classes: int) -> keras.M
     )
 
 
+class _History(keras.callbacks.CSVLogger):  # type: ignore[misc]
+    """Epochs from 1, as the terminal counts them."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch + 1, logs)
+
+
 def _callbacks(folder: Path, recipe: Recipe, share: Share, *, validated: bool) -> list[Any]:
     made: list[Any] = [keras.callbacks.TerminateOnNaN()]
     if share.writes:
-        made.append(keras.callbacks.CSVLogger(str(folder / HISTORY), append=True))
+        made.append(_History(str(folder / HISTORY), append=True))
     if recipe.ema and validated and share.count == 1:
         # across hosts each swap would compare every weight between them; there the raw ones are validated
         made.append(keras.callbacks.SwapEMAWeights())
@@ -196,11 +203,15 @@ def _begin(folder: Path, settings: dict[str, Any], share: Share) -> None:
 def _resumed(folder: Path, settings: dict[str, Any], share: Share) -> EpochCheckpoint:
     """Check that the run in the folder can go on; returns where it stands, before the first epoch perhaps."""
     if share.writes:
-        begun = (folder / RECIPE).is_file()
-        if not begun or (folder / MODEL).exists():
+        if not (folder / RECIPE).is_file():
             raise InvalidInputError(
-                f"Expected an interrupted run in {str(folder)!r}. Received: "
-                f"{'one that is complete' if begun else f'no {RECIPE} there'}. Start without resume."
+                f"Expected an interrupted run in {str(folder)!r}. Received a folder without {RECIPE}. "
+                "Leave resume (--resume) out to begin one."
+            )
+        if (folder / MODEL).exists():
+            raise InvalidInputError(
+                f"Expected an interrupted run. Received: {str(folder)!r}, which holds a finished run. "
+                "Choose another folder."
             )
         saved = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         for name, value in settings.items():

