@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from material import assert_refused
 from PIL import Image
 
 from keras_effnet.cli import COMMANDS, main, parser
+from keras_effnet.pictures.labels import labels_layer_name
 
 # every kind of mistake in the arguments of every command, and what is said
 MISTAKES = [
@@ -57,6 +59,12 @@ MISTAKES = [
     ("explain x.png --model model.onnx", "Exported files have lost the layers"),
     ("explain x.png --weights imagnet", "Did you mean 'imagenet'"),
     ("explain x.png --labels nosuch.txt", "class names in 'nosuch.txt'"),
+    (
+        "explain x.png --class 'egyptian cab'",
+        "a number 0–999. Received: 'egyptian cab'. Closest: Egyptian cat",
+    ),
+    ("explain x.png --labels two.txt --class 2", "a number 0–1. Received: '2'. The classes: a, b."),
+    ("explain x.png --model named.keras --class tshirt", "Received: 'tshirt'. Closest: t-shirt, shirt."),
     ("convert nosuch.h5 x.h5", "ends in .weights.h5 or .safetensors"),
     ("convert nosuch.h5 x.weights.h5", "no such file"),
     ("convert imagenet x.weights.h5 --model b99", "Expected variant to be one of"),
@@ -130,8 +138,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "pictures" / part).mkdir(parents=True)
     (place / "saved" / "saved_model.pb").write_bytes(b"")
     (place / "unfinished" / "run.json").write_text("{}")
+    (place / "two.txt").write_text("a\nb\n")
     inputs = keras.Input((32, 32, 3))
     outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Lambda(lambda x: x / 255)(inputs))
+    named = keras.layers.Identity(name=labels_layer_name(["dress", "t-shirt", "shirt"]))(inputs)
+    keras.Model(inputs, named).save(place / "named.keras")
     model = keras.Model(inputs, outputs)
     model.save(place / "lambda.keras")
     model.save(place / "lambda.h5")
@@ -190,6 +201,21 @@ def test_help_has_examples_that_parse(module: Any, capsys: Any) -> None:
         program, *arguments = shlex.split(line)
         assert program == "keras-effnet"
         assert parser().parse_args(arguments).command in {command.NAME for command in COMMANDS}
+
+
+@pytest.mark.parametrize("action", ["tables", "at", "fit", "search", "architecture", "figures"])
+def test_help_of_each_scale_action_describes_it_and_has_examples_that_parse(action: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["scale", action, "--help"])
+    described, _, examples = capsys.readouterr().out.partition("examples:\n")
+    lines = examples.splitlines()
+    assert lines
+    for line in lines:
+        assert parser().parse_args(shlex.split(line)[1:]).action == action
+    before, _, options = described.partition("\noptions:\n")
+    assert before.split("\n\n")[1].strip()  # below the usage
+    for option in options.strip().split("\n  -"):
+        assert len(re.split(r"\s{2,}|\n", option.strip())) > 1, option  # no help
 
 
 def test_version_names_the_package_and_its_libraries() -> None:

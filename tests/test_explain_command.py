@@ -104,8 +104,11 @@ def test_explain_asks_which_output_and_names_its_classes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([CUP, "--model", "SAVED", "--class", "shoes"], "Did you mean 'shoe'"),
-        ([CUP, "--model", "SAVED", "--class", "7"], "a label or 0–6"),
+        ([CUP, "--model", "SAVED", "--class", "shoes"], "Closest: shoe."),
+        (
+            [CUP, "--model", "SAVED", "--class", "7"],
+            "a label or a number 0–6. Received: '7'. The classes: bag, cup, hat",
+        ),
         ([CUP, "--model", "SAVED", "--labels", "two.txt"], "Expected 7 class names in 'two.txt'"),
         ([CUP, "--model", "SAVED", "--labels", "absent.txt"], "cannot be read"),
         ([CUP, "--model", "SAVED", "--size", "96"], "Expected --size 64"),

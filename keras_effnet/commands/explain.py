@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_effnet.commands.flags import add_json, add_labels, add_size, add_weights
 from keras_effnet.commands.models import NETWORKS, choose_network, read_labels
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.pictures.labels import known_labels
 from keras_effnet.system.files import check_new, check_writable, staged
@@ -23,6 +23,7 @@ EXAMPLES = """\
   keras-effnet explain cat.jpg
   keras-effnet explain cat.jpg --class "Egyptian cat" --method grad-cam --out why.png
   keras-effnet explain rose.jpg --model runs/flowers"""
+FEW_CLASSES = 12  # that a message lists
 MARGIN, LINE = 8, 22  # of the picture, in pixels
 
 
@@ -69,6 +70,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.labels is not None:
         read_labels(arguments.labels)
     arguments.choice = choose_network(arguments, NETWORKS)
+    if arguments.wanted is not None and (labels := arguments.choice.labels_told(arguments)) is not None:
+        _class_index(arguments.wanted, labels)
     check_backend()
 
 
@@ -113,10 +116,17 @@ def _class_index(wanted: str, labels: tuple[str, ...]) -> int:
     if wanted.isdecimal() and int(wanted) < len(labels):
         return int(wanted)
     lowered = [label.lower() for label in labels]
-    if wanted.lower() not in lowered:
-        shown = get_close_matches(wanted.lower(), lowered, n=5) or [*lowered[:3], "…"]
-        raise unknown_name(f"--class (a label or 0–{len(labels) - 1})", wanted, shown)
-    return lowered.index(wanted.lower())
+    if wanted.lower() in lowered:
+        return lowered.index(wanted.lower())
+    if near := get_close_matches(wanted.lower(), lowered, n=5):
+        advice = f"Closest: {', '.join(labels[lowered.index(label)] for label in near)}."
+    elif len(labels) <= FEW_CLASSES:
+        advice = f"The classes: {', '.join(labels)}."
+    else:
+        advice = f"The first classes: {', '.join(labels[:3])}."
+    raise InvalidInputError(
+        f"Expected --class as a label or a number 0–{len(labels) - 1}. Received: {wanted!r}. {advice}"
+    )
 
 
 def _picture(panels: Sequence[Any], title: str) -> Any:

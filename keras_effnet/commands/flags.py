@@ -20,6 +20,14 @@ from keras_effnet.pictures.framing import Framing
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 
 
+def add_action(actions: Any, name: str, told: str, examples: str) -> argparse.ArgumentParser:
+    """The parser of an action of a command, with a help like a command's; `examples` are lines."""
+    added: argparse.ArgumentParser = actions.add_parser(
+        name, help=told, description=told, epilog=f"examples:\n{examples}"
+    )
+    return added
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.export.targets import ONNX, SAVED_MODEL, TFLITE
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
-from keras_effnet.pictures.labels import IMAGENET_CLASSES, numbered_labels
+from keras_effnet.pictures.labels import IMAGENET_CLASSES, imagenet_labels, labels_in_name, numbered_labels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
 from keras_effnet.train.folder import LABELS, trained_model
@@ -103,6 +103,19 @@ class Choice:
         if carried is None and self.labels is not None:
             return read_labels(self.labels, classes)
         return carried or known or numbered_labels(classes)
+
+    def labels_told(self, arguments: argparse.Namespace) -> tuple[str, ...] | None:
+        """The class names that `labels_for` will give, where they are known before Keras is imported; else None."""
+        if arguments.labels is not None:
+            return read_labels(arguments.labels)
+        if self.variant is not None:
+            return imagenet_labels() if weights_of(arguments) in SET_NAMES else None
+        if arguments.output is not None or self.path is None:
+            return None  # which output's is to be seen in the network
+        carried = set(filter(None, map(labels_in_name, _identities(_description(self.path)))))
+        if len(carried) == 1:
+            return carried.pop()
+        return read_labels(self.labels) if not carried and self.labels is not None else None
 
 
 def choose(text: str, takes: Sequence[str], *, flag: str = "--model") -> Choice:
@@ -231,6 +244,17 @@ def _holds_code(description: Any) -> bool:
             return True
         return any(map(_holds_code, description.values()))
     return isinstance(description, list) and any(map(_holds_code, description))
+
+
+def _identities(description: Any) -> Iterator[str]:
+    """The names of the `Identity` layers in a network's description."""
+    if isinstance(description, dict):
+        if description.get("class_name") == "Identity":
+            yield str(description["config"]["name"])
+        description = list(description.values())
+    if isinstance(description, list):
+        for part in description:
+            yield from _identities(part)
 
 
 def load_keras(path: str | Path) -> Any:

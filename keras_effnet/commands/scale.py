@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_effnet.baselines import get_baseline
 from keras_effnet.commands import searches
-from keras_effnet.commands.flags import add_json, amount, folder_path, whole_number
+from keras_effnet.commands.flags import add_action, add_json, amount, folder_path, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import latency
@@ -36,15 +36,31 @@ TIMED = ("keras", "saved_model", "tflite:float32", "tflite:float16", "onnx:float
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    tables = actions.add_parser("tables", help="Tables 2, 3 and 7 of the paper beside our counts")
+    tables = add_action(
+        actions,
+        "tables",
+        "Tables 2, 3 and 7 of the paper beside our counts",
+        "  keras-effnet scale tables\n  keras-effnet scale tables --json",
+    )
     add_json(tables)
-    at = actions.add_parser("at", help="members at given values of phi")
+    at = add_action(
+        actions,
+        "at",
+        "members at given values of phi",
+        "  keras-effnet scale at 0 0.5 1.5\n  keras-effnet scale at 1 2 --baseline mobilenet_v2 --alpha 1.3",
+    )
     at.add_argument(
         "phi", nargs="+", type=float, help="from -12 to 12; 0 is the baseline, negative is smaller"
     )
     _add_rule(at)
     add_json(at)
-    fit = actions.add_parser("fit", help="the largest network within a budget")
+    fit = add_action(
+        actions,
+        "fit",
+        "the largest network within a budget",
+        "  keras-effnet scale fit --max-macs 800M --max-params 8M\n"
+        "  keras-effnet scale fit --max-latency 20 --latency-of tflite:float32 --threads 4",
+    )
     fit.add_argument("--max-macs", type=amount, metavar="N", help="multiply-adds, for example 800M")
     fit.add_argument("--max-params", type=amount, metavar="N", help="trained weights, for example 8M")
     fit.add_argument("--max-memory", type=amount, metavar="BYTES", help="activations alive at once, float32")
@@ -56,13 +72,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=whole_number(1), metavar="N", help="for the latency of tflite and onnx (default: 1)"
     )
     fit.add_argument("--dimension", default="compound", help="compound, or depth, width, resolution alone")
-    fit.add_argument("--classes", type=whole_number(1), default=1000)
+    fit.add_argument(
+        "--classes",
+        type=whole_number(1),
+        default=1000,
+        metavar="N",
+        help="that the network tells apart (default: 1000)",
+    )
     _add_rule(fit)
     add_json(fit)
     searches.add_search(actions)
     searches.add_architecture(actions)
-    figures = actions.add_parser("figures", help="the paper's figures as PNG files")
-    figures.add_argument("--out", default="figures", type=folder_path, metavar="DIR")
+    figures = add_action(
+        actions,
+        "figures",
+        "the paper's figures as PNG files (extra 'report')",
+        "  keras-effnet scale figures --out figures",
+    )
+    figures.add_argument(
+        "--out", default="figures", type=folder_path, metavar="DIR", help="folder for them (default: figures)"
+    )
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:

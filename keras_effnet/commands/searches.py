@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import Baseline, cost_of, get_baseline
-from keras_effnet.commands.flags import add_json, add_quiet, amount, whole_number
+from keras_effnet.commands.flags import add_action, add_json, add_quiet, amount, whole_number
 from keras_effnet.commands.printing import table
 from keras_effnet.scaling import SEARCH_BASELINE, TrainOnFolder, search_architecture
 from keras_effnet.scaling import search as grid_search
@@ -20,8 +20,12 @@ from keras_effnet.system.quiet import import_keras
 
 def add_search(actions: Any) -> None:
     """The parser of the grid search."""
-    search = actions.add_parser(
-        "search", help="step 1 of the method: grid search for alpha, beta, gamma (extra 'search')"
+    search = add_action(
+        actions,
+        "search",
+        "step 1 of the method: grid search for alpha, beta, gamma (extra 'search')",
+        "  keras-effnet scale search pictures --epochs 5 --storage search.journal\n"
+        "  keras-effnet scale search pictures --baseline mobilenet_v2 --workers 2",
     )
     _add_training(search)
     search.add_argument("--step", type=float, help="distance of the grid's points (default: 0.1)")
@@ -43,8 +47,12 @@ def add_search(actions: Any) -> None:
 
 def add_architecture(actions: Any) -> None:
     """The parser of the search over the stage table."""
-    search = actions.add_parser(
-        "architecture", help="a small re-enactment of how B0 was found (Optuna, extra 'search')"
+    search = add_action(
+        actions,
+        "architecture",
+        "a small re-enactment of how B0 was found (Optuna, extra 'search')",
+        "  keras-effnet scale architecture pictures --trials 30 --storage architecture.journal\n"
+        "  keras-effnet scale architecture pictures --target-macs 5M --epochs 5",
     )
     _add_training(search)
     search.add_argument("--trials", type=whole_number(1), default=20, help="networks in all (default: 20)")
@@ -64,7 +72,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "directory", metavar="DIR", help="pictures: train/ and validation/, a folder per class"
     )
     parser.add_argument("--epochs", type=whole_number(1), default=15, help="for each network (default: 15)")
-    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="of everything random (default: 0)"
+    )
     add_quiet(parser)
     add_json(parser)
 

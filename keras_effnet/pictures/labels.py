@@ -111,9 +111,16 @@ def labels_of(model: Any) -> tuple[str, ...] | None:
 def labels_in(layers: Iterable[Any]) -> tuple[str, ...] | None:
     """The class names that the first of these layers with names spells."""
     for layer in layers:
-        if layer.name.startswith(_PREFIX) and type(layer).__name__ == "Identity":
-            return tuple(_unquote(text) for text in layer.name[len(_PREFIX) :].split("."))
+        if type(layer).__name__ == "Identity" and (names := labels_in_name(layer.name)) is not None:
+            return names
     return None
+
+
+def labels_in_name(layer: str) -> tuple[str, ...] | None:
+    """The class names that the name of a layer spells; None if it spells none."""
+    if not layer.startswith(_PREFIX):
+        return None
+    return tuple(_unquote(text) for text in layer[len(_PREFIX) :].split("."))
 
 
 def known_labels(model: Any) -> tuple[str, ...] | None:
