@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +76,7 @@ def _earlier(out: Path) -> list[dict[str, Any]]:
 
 
 def _machine() -> dict[str, Any]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "packages": versions,
-    }
+    return {"processor": _processor(), "cores": os.cpu_count(), **page.software(_PACKAGES)}
 
 
 def _processor() -> str:
@@ -113,6 +100,8 @@ def render(report: dict[str, Any], pictures: Mapping[str, Mapping[int, str]] | N
     return page.render(
         Path(__file__).parent / "templates" / "report.html",
         report=report,
+        created=f"{datetime.fromisoformat(report['created']).astimezone(UTC):%Y-%m-%d, %H:%M} UTC",
+        software=report["machine"],
         rows=rows,
         models=sorted({row["model"] for row in rows}),
         passed=sum(bool(row["ok"]) for row in rows),

@@ -8,9 +8,19 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from material import ROOT
+
+from keras_effnet.costs import cost_of_variant
+from keras_effnet.explain import Explanation
+from keras_effnet.network.variants import get_variant
+from keras_effnet.scaling.budget import Fit
+from keras_effnet.train.folder import RunFolder
+from keras_effnet.train.results import Outcome
+from keras_effnet.train.settings import Settings
 
 HEAVY = (
     "tf2onnx",
@@ -131,3 +141,31 @@ def test_installed_wheel_classifies_and_exports(wheel: Path, tmp_path: Path) -> 
     )
     origin, ok = result.stdout.split()[-2:]
     assert origin.startswith(str(site)) and ok == "True"
+
+
+def test_results_print_as_one_short_line() -> None:
+    cost = cost_of_variant("lite0")
+    fit = Fit(
+        phi=0.0,
+        dimension="compound",
+        member=get_variant("lite0"),
+        cost=cost,
+        latency_ms=None,
+        next_phi=0.01,
+        exceeded=("max_macs",),
+    )
+    rest: Any = None
+    run = RunFolder(path=Path("run"), settings=Settings(data="photographs"))
+    metrics = {"test": {"accuracy": 0.9}}
+    outcome = Outcome(
+        folder=run, model=rest, listing=rest, metrics=metrics, probabilities=rest, judged="test", framing=rest
+    )
+    heat = np.zeros((7, 7), np.float32)
+    found = Explanation(heat=heat, evidence=heat, class_index=3, score=8.5, bias=None, output=0.5)
+    assert [repr(each) for each in (cost, fit, outcome, found)] == [
+        "Cost(input_shape=(224, 224, 3), batch=1, params=4652008, macs=385187552, "
+        "peak_activation_bytes=9633792, file_bytes=18776096)",
+        "<Fit 'lite0' of dimension 'compound': 4,652,008 parameters, 385,187,552 multiply-adds>",
+        "<Outcome in 'run': test accuracy 0.900>",
+        "Explanation(class_index=3, score=8.5, bias=None, output=0.5)",
+    ]

@@ -161,9 +161,12 @@ def test_trained_model_agrees_with_its_metrics(finished: Path, data: Path) -> No
 
 
 def test_report_stands_alone(finished: Path) -> None:
+    import keras
+
     page = (finished / "report.html").read_text()
     assert page.count("<svg") == 5  # two curves for each phase, and the confusion matrix
     assert not re.search(r"""(src|href)=["'](?!data:|#|export/)""", page.replace("xlink:href", "href"))
+    assert f"keras {keras.__version__} · scikit-learn " in page
     assert "red/broken \N{REPLACEMENT CHARACTER}.jpg" in page
     mistakes = json.loads((finished / "metrics.json").read_text())["test"]
     wrong = round(mistakes["photographs"] * (1 - mistakes["accuracy"]))
@@ -338,6 +341,8 @@ def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_ch
             path.parent.mkdir(exist_ok=True)
             shutil.copy(data / "red" / "01.png", path)
         assert main([*arguments[:-1], "--export", "onnx:float32"]) == 0
+        assert '<a href="export/report.html">' in (finished / "report.html").read_text()
+        assert (finished / "export" / "report.html").is_file()
     finally:
         for path in added:
             path.unlink()

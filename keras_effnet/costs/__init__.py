@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_effnet.costs.dry_run import DryRun
@@ -76,16 +76,16 @@ class Cost:
     """
 
     input_shape: Shape
-    input_shapes: tuple[Shape, ...]
+    input_shapes: tuple[Shape, ...] = field(repr=False)
     batch: int
     params: int
-    statistics: int
+    statistics: int = field(repr=False)
     macs: int
-    normalized_values: int
-    activation_bytes: int
+    normalized_values: int = field(repr=False)
+    activation_bytes: int = field(repr=False)
     peak_activation_bytes: int
     file_bytes: int
-    per_layer: tuple[LayerCost, ...]
+    per_layer: tuple[LayerCost, ...] = field(repr=False)
 
     def per_block(self) -> tuple[LayerCost, ...]:
         """The layers added up by block: `input`, `stem`, `block1a`, …, `top`, `predictions`.

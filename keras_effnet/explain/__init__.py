@@ -6,7 +6,7 @@ to more relevant regions with more detail (arXiv:1905.11946, Figure 7).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,8 @@ class Explanation:
         output: what the model itself says for the class; a probability after a softmax.
     """
 
-    heat: FloatArray
-    evidence: FloatArray
+    heat: FloatArray = field(repr=False)
+    evidence: FloatArray = field(repr=False)
     class_index: int
     score: float
     bias: float | None

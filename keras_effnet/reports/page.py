@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
+import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,17 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
     )
     return str(environment.get_template(template.name).render(**values))
+
+
+def software(packages: Sequence[str]) -> dict[str, Any]:
+    """The system, Python and those of the packages that are installed, for the foot of a page (`software=`)."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"system": platform.system(), "python": platform.python_version(), "packages": versions}
 
 
 def axes(title: str, width: float = WIDTH, height: float = 2.6) -> Any:

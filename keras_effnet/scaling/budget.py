@@ -48,6 +48,13 @@ class Fit:
     next_phi: float
     exceeded: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Short: a member and a cost say much of themselves."""
+        return (
+            f"<Fit {self.member.name!r} of dimension {self.dimension!r}: {self.cost.params:,} parameters, "
+            f"{self.cost.macs:,} multiply-adds>"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -18,6 +18,7 @@ from keras_effnet.system.files import shown, write_text
 from keras_effnet.train.folder import RunFolder
 
 MISTAKES = 12
+_PACKAGES = ("keras-effnet", "tensorflow", "keras", "scikit-learn")
 _TICKS = 40  # classes, up to which the confusion matrix names them
 _CELL = 0.3  # inches of one of its cells
 
@@ -43,6 +44,11 @@ class Outcome:
     probabilities: npt.NDArray[np.float32]
     judged: str
     framing: Framing
+
+    def __repr__(self) -> str:
+        """Short: the listing alone may be thousands of names."""
+        accuracy = self.metrics[self.judged]["accuracy"]
+        return f"<Outcome in {str(self.folder.path)!r}: {self.judged} accuracy {accuracy:.3f}>"
 
 
 def measure(
@@ -126,6 +132,7 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
         mistakes=_mistakes(outcome),
         wrong=round(figures["photographs"] * (1 - figures["accuracy"])),
         artefacts=artefacts,
+        software=page.software(_PACKAGES),
     )
     path = outcome.folder.path / "report.html"
     write_text(path, shown(text))  # names of photographs may be any bytes

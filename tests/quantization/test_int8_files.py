@@ -476,7 +476,11 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
         ratios,
     )
     assert second.runtime is second.first_integer is None
-    page = report.render({"created": "", "machine": report._machine(), "artifacts": [first.row()]})
+    page = report.render(
+        {"created": "2026-01-31T23:59:01+00:00", "machine": report._machine(), "artifacts": [first.row()]}
+    )
+    assert '<span class="whole">2026-01-31, 23:59 UTC</span>' in page
+    assert f'<span class="whole">{first.agreement:.1%}'.replace("%", " % of ") in page
     assert "in integers from block3 on" in page and "all 1.20 and 0.80, block3 0.90 and 0.70." in page
     (path,) = tmp_path.glob("*.tflite")
     assert float_operators(path.read_bytes()) == []
