@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from keras_effnet.errors import ExportError, InvalidInputError
+from keras_effnet.errors import ExportError
 from keras_effnet.network.reader import flat_layers
 
 FLOATS = ("float16", "bfloat16", "float64")  # what a layer may compute in instead
@@ -39,23 +37,6 @@ def in_float32(model: Any) -> Any:
             "its weights."
         ) from error
     return twin
-
-
-def check_finite(model: Any) -> None:
-    """Make sure that a model is worth exporting.
-
-    Raises:
-        InvalidInputError: a weight is infinite or not a number.
-    """
-    for layer in flat_layers(model):
-        for weight in layer.weights:
-            values = np.asarray(weight)
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                count = int(values.size - np.isfinite(values).sum())
-                raise InvalidInputError(
-                    f"Expected finite weights. Received: {count} of {values.size} values of {layer.name!r} that are "
-                    "not numbers or infinite. Load a checkpoint from before the training diverged."
-                )
 
 
 def _compute_dtype(layer: Any) -> str:

@@ -6,6 +6,7 @@ between two affine functions, and a leaky ReLU a sum: u + (1 - slope) · relu(-u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -126,20 +127,6 @@ RAMPS = {
     "hard_tanh": Ramp(scale=3.0, offset=3.0, factor=1 / 3, summand=-1.0),
 }
 LEAKY_SLOPE = 0.2  # of `activation="leaky_relu"`
-# what functions leave behind in a graph that are called on symbolic tensors, and the names of the functions
-OPERATION_NAMES = {
-    "Gelu": "gelu",
-    "HardSigmoid": "hard_sigmoid",
-    "HardSilu": "hard_silu",
-    "HardTanh": "hard_tanh",
-    "LeakyRelu": "leaky_relu",
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Sigmoid": "sigmoid",
-    "Silu": "silu",
-    "Softmax": "softmax",
-    "Tanh": "tanh",
-}
 
 
 class UnknownFormError(Exception):
@@ -159,7 +146,7 @@ def form_of(function: Any, shape: tuple[int | None, ...]) -> Form:
     kind = type(function).__name__
     if kind == "Activation":
         return form_of(function.activation, shape)
-    name = OPERATION_NAMES.get(kind) or str(getattr(function, "__name__", kind))
+    name = str(getattr(function, "__name__", _function_name(kind)))
     if str(getattr(function, "__module__", "")).partition(".")[0] not in ("keras", "tf_keras"):
         raise UnknownFormError(repr(name))  # a function of one's own may have the name of another
     if kind in _WITH_OPTIONS:
@@ -167,6 +154,16 @@ def form_of(function: Any, shape: tuple[int | None, ...]) -> Form:
     if name not in _NAMED or (name == "softmax" and not _is_over_channels(function, shape)):
         raise UnknownFormError(repr(name))
     return _NAMED[name]
+
+
+def is_activation(kind: str) -> bool:
+    """Whether that is what an activation's function leaves behind in a graph when it is called on a symbolic tensor."""
+    return _function_name(kind) in _NAMED
+
+
+def _function_name(kind: str) -> str:
+    """`LeakyRelu` is left behind by `leaky_relu`."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
 
 
 def _relu(layer: Any) -> Form:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_effnet.network.conventions import constants_of
 from keras_effnet.network.reader import Call
 
-from .activations import OPERATION_NAMES, Form, Ramp, UnknownFormError, form_of
+from .activations import Form, Ramp, UnknownFormError, form_of, is_activation
 from .convolutions import Grouped, Transposed
 from .maps import Crop, GlobalMax, Pad, Pool, Reshape, Resize
 from .ops import Activation, Linear, Relu
@@ -44,7 +44,7 @@ class KnownLayers:
         What `keras.ops` leaves behind is no layer and may be named like one.
         """
         if not hasattr(call.layer, "weights"):
-            if call.kind in OPERATION_NAMES:
+            if is_activation(call.kind):
                 return lambda call, source: self._applied(call, source, call.layer)
             if call.kind not in OPERATIONS:
                 return None

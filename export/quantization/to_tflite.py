@@ -23,6 +23,7 @@ from .xnnpack import within_limits
 
 PASSING = ("PAD", "RESHAPE", "CAST")
 SAME_VALUE = 1e-3  # of the largest: two ways of computing the same in float32
+SAME_KERNEL = 1.0  # what the converter's own arithmetic moves, see `_distance`
 
 
 def integer_tflite(
@@ -140,7 +141,9 @@ class _FileReader:
         if constant:
             fitting = [operator for operator in fitting if self._has_constant(_reads(operator))]
         if len(fitting) > 1 and kernel is not None:
-            fitting = [operator for operator in fitting if self._same(_reads(operator)[1], kernel)] or fitting
+            apart = [self._distance(_reads(operator)[1], kernel) for operator in fitting]
+            nearest = [o for o, distance in zip(fitting, apart, strict=True) if distance == min(apart)]
+            fitting = nearest if min(apart) < SAME_KERNEL else fitting
         if len(fitting) > 1 and value is not None:
             goal = self._values[value]
             fitting = [o for o in fitting if self._holds(int(o.outputs[0]), goal)] or fitting
@@ -246,12 +249,13 @@ class _FileReader:
             for index in range(len(self.subgraph.tensors))
         ]
 
-    def _same(self, index: int, kernel: Array) -> bool:
+    def _distance(self, index: int, kernel: Array) -> float:
+        """The largest difference of a tensor's values from a kernel's, as a share of what may be rounding."""
         stored = self.model.buffers[self.subgraph.tensors[index].buffer].data
         if stored is None or 4 * kernel.size != len(stored):
-            return False
+            return np.inf
         found = np.frombuffer(np.asarray(stored, np.uint8).tobytes(), np.float32)
-        return bool(np.allclose(found, kernel.reshape(-1), atol=1e-6))
+        return float(np.max(np.abs(found - kernel.reshape(-1)) / (1e-6 + 1e-5 * np.abs(found))))
 
     def _has_constant(self, tensors: list[int]) -> bool:
         buffers = self.model.buffers

@@ -297,8 +297,9 @@ def test_other_models_take_the_plain_path_and_say_so(calibration: Any, tmp_path:
 
     keras.utils.set_random_seed(0)
     image = keras.Input((64, 64, 3))
-    x = keras.ops.cast(keras.ops.cast(image, "int32"), "float32")
-    x = keras.layers.MaxPooling2D(4)(keras.layers.Rescaling(1 / 255, name="to_unit")(x))
+    whole = keras.ops.cast(image, "int32")
+    x = keras.layers.Add()([keras.ops.cast(whole, "float32"), keras.ops.cast(whole, "float32")])
+    x = keras.layers.MaxPooling2D(4)(keras.layers.Rescaling(1 / 510, name="to_unit")(x))
     x = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
     model = keras.Model(image, x)
     with pytest.warns(UserWarning, match="'cast', a Cast, which gives int32.*plain path"):
