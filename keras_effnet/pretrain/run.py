@@ -174,7 +174,7 @@ def _build(variant: Variant, recipe: Recipe, side: int, classes: int) -> keras.M
     )
 
 
-class _History(keras.callbacks.CSVLogger):  # type: ignore[misc]
+class _History(keras.callbacks.CSVLogger):
     """Epochs from 1, as the terminal counts them."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -127,7 +127,7 @@ class RunFolder:
         Raises:
             InvalidInputError: no run there, or one with other settings than those given now.
         """
-        path = Path(path)
+        path, given = Path(path), given or {}
         file = path / SETTINGS
         if not file.is_file():
             raise InvalidInputError(
@@ -139,7 +139,7 @@ class RunFolder:
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"Expected the settings of a run in {str(file)!r}. {error}") from error
         stored = settings.to_dict()
-        other = sorted(name for name, value in (given or {}).items() if stored[name] != value)
+        other = sorted(name for name, value in given.items() if stored[name] != value)
         if other:
             told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
             raise InvalidInputError(
