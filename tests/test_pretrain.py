@@ -384,11 +384,11 @@ def test_stopped_pretrain_says_how_to_go_on(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("not handled"))
     try:
-        assert main(["pretrain", str(folders), "--out", str(out), "--epochs", "2", "--quiet"]) == code
+        assert main(["pretrain", str(folders), "--out", str(out), "--batch-size", "4", "--epochs", "2", "--quiet"]) == code
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
-    line = f"pretrain --resume {folders} --out '{out}' --epochs 2 --quiet"
+    line = f"pretrain --resume {folders} --out '{out}' --batch-size 4 --epochs 2 --quiet"
     told = f"go on with: keras-effnet {line}" if begun else "nothing was written yet"
     assert capsys.readouterr().err == f"keras-effnet: interrupted; {told}\n"
 

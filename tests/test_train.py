@@ -366,7 +366,7 @@ def test_data_that_cannot_be_used_give_the_folder_back(
     weights: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    arguments = ["--weights", str(weights), "--out", str(out)]
+    arguments = ["--weights", str(weights), "--preprocessing", "0.4,0.2", "--out", str(out)]
     assert main(["train", str(data / "red"), *arguments]) == 2
     assert "Expected at least two classes" in capsys.readouterr().err
     assert not out.exists()
@@ -378,7 +378,7 @@ def test_photographs_that_cannot_be_read_are_listed_when_too_few_remain(
     """A CSV with another base folder: every name is wrong."""
     out, table = tmp_path / "run", tmp_path / "list.csv"
     table.write_text("file,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
-    arguments = ["--weights", str(weights), "--out", str(out), "--quiet"]
+    arguments = ["--weights", str(weights), "--preprocessing", "0.4,0.2", "--out", str(out), "--quiet"]
     assert main(["train", str(table), *arguments]) == 2
     error = capsys.readouterr().err
     assert "Received: a (0), b (0)" in error and error.count("\n") == 1
