@@ -384,7 +384,12 @@ def test_stopped_pretrain_says_how_to_go_on(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("not handled"))
     try:
-        assert main(["pretrain", str(folders), "--out", str(out), "--batch-size", "4", "--epochs", "2", "--quiet"]) == code
+        assert (
+            main(
+                ["pretrain", str(folders), "--out", str(out), "--batch-size", "4", "--epochs", "2", "--quiet"]
+            )
+            == code
+        )
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
