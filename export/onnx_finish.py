@@ -35,11 +35,12 @@ def finished(proto: Any, facts: ModelFacts, options: Options) -> Any:
 
 def _state_widths(proto: Any, facts: ModelFacts) -> None:
     """The sizes of the outputs, all but that of the batch, which converters leave open."""
-    shapes = [tensor.shape for tensor in tensors_of(facts.model)]
-    if len(shapes) == 1 and not isinstance(facts.model.output, Mapping | list | tuple):
-        shapes = [
-            facts.model.compute_output_shape((1, *facts.shape))
-        ]  # also of a model that leaves its size open
+    if len(facts.outputs) > 1:
+        shapes = [tensor.shape for tensor in tensors_of(facts.model)]
+    else:  # also of a model that leaves its size open
+        found = facts.model.compute_output_shape((1, *facts.shape))
+        shapes = [*found.values()] if isinstance(found, Mapping) else [found]
+        shapes = [*shapes[0]] if isinstance(shapes[0][-1], tuple | list) else shapes
     for output, shape in zip(proto.graph.output, shapes, strict=True):
         for dim, size in zip(output.type.tensor_type.shape.dim[1:], shape[1:], strict=True):
             if size is not None:
