@@ -147,7 +147,7 @@ def test_export_without_photographs_keeps_a_good_integer_file_whose_near_ties_fa
     assert (tmp_path / "lite0_weight_int8.tflite").exists()
     said = capsys.readouterr().out
     assert "75.0% the same class; 2 of the others are near-ties" in said
-    assert "so few show an agreement of integer files of at least 46%" in said
+    assert "so few show an agreement of integer files of at least 40%" in said
 
 
 def test_failed_artefact_is_not_left_unless_kept(
