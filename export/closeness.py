@@ -23,9 +23,7 @@ NEAR_TIE = 0.75  # probability of the other class as a share of its own; another
 LOW = 5.0  # percentile of the photographs below which a tail is judged
 SHOWN_WORST = 3  # pictures that reports show
 NOTICEABLE = 60.0  # dB: a thousandth of the signal; what is closer differs by the order of additions
-FEWEST_NEIGHBOURS = (
-    8  # pictures among which a nearest one says something: by chance it is right in one of seven
-)
+FEWEST_NEIGHBOURS = 8  # pictures among which a nearest one says something: chance is right in one of seven
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,9 +35,8 @@ from .runners import load
 from .targets import Target, check_options, write_artefact
 from .verify import Report, affordable, compare, reference_outputs
 
-Told = dict[
-    str, Any
-]  # fields of an `Artefact` that its integer network knows, which itself is not kept: it is large
+# fields of an `Artefact` that its integer network knows, which itself is not kept: it is large
+Told = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,11 @@ class Graph:
         """The steps that read `name`, in order."""
         return [step for step in self if name in step.inputs]
 
+    def before_last_activations(self) -> Graph:
+        """The same graph with outputs in front of their activations, but for those that are read inside too."""
+        ends = [self[name] for name in dict.fromkeys(self.outputs) if not self.consumers(name)]
+        return self.updated(*(replace(end, activation=LINEAR) for end in ends if isinstance(end, Weighted)))
+
     def takes_shift(self, name: str) -> bool:
         """Whether all that read `name` can take a shift of its values into their biases."""
         readers = self.consumers(name)
@@ -212,9 +217,7 @@ class IntegerNetwork:
     def results(self, images: Array, *, integer: bool = True) -> list[Array]:
         """Each output in front of its last activation, unless that is read inside too; simulated."""
         graph = self.quantized.graph if integer else self.reference
-        ends = [graph[name] for name in dict.fromkeys(graph.outputs) if not graph.consumers(name)]
-        graph = graph.updated(*(replace(end, activation=LINEAR) for end in ends if isinstance(end, Weighted)))
-        found = run(graph, images, self.quantized.ranges if integer else None)
+        found = run(graph.before_last_activations(), images, self.quantized.ranges if integer else None)
         return [found[name] for name in graph.outputs]
 
 

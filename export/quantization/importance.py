@@ -8,17 +8,15 @@ another's, whose errors a total would not show.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from .graph import Graph
-from .ops import LINEAR, OUTPUT, Operator
+from .ops import OUTPUT, Operator
 from .ranges import Array
 from .steps import Input, Step
-from .weighted import Weighted
 
 PROBES = 2  # random signs on the outputs; the mean over places evens out what is random in them
 # of the energy that half of the photographs exceed: a logit may be 0, and its photograph is not all that counts
@@ -64,8 +62,7 @@ def _slopes(graph: Graph, images: Array, rng: np.random.Generator) -> list[_Part
     import tensorflow as tf
 
     outputs = list(dict.fromkeys(graph.outputs))
-    ends = [graph[name] for name in outputs if not graph.consumers(name)]
-    graph = graph.updated(*(replace(end, activation=LINEAR) for end in ends if isinstance(end, Weighted)))
+    graph = graph.before_last_activations()
     seen: dict[str, Any] = {}
     with tf.GradientTape(persistent=True) as tape:
 
