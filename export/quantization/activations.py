@@ -13,20 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .ops import ACTIVATIONS, Activation, Loss, Relu, in_float
+from .ops import ACTIVATIONS, Activation, Loss, Relu
 from .ranges import Array, Range, best_range
 
 
-class _Smooth(Activation):
-    """One operator whose slope nobody wrote down."""
-
-    def slope(self, values: Array) -> Array:
-        u = values.astype(np.float32)
-        ends = [np.asarray(self.compute(in_float, u + side), np.float64) for side in (1e-2, -1e-2)]
-        return np.asarray(np.mean(((ends[0] - ends[1]) / 2e-2) ** 2, axis=0) + 1e-12)
-
-
-class Tanh(_Smooth):
+class Tanh(Activation):
     """The hyperbolic tangent; its integer output is a multiple of 1/128."""
 
     output_range = Range(low=-1.0, high=127 / 128)
@@ -54,7 +45,7 @@ class Tanh(_Smooth):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gelu(_Smooth):
+class Gelu(Activation):
     """u times the normal distribution up to u.
 
     Attributes:

@@ -158,13 +158,13 @@ def _quantized(
     graph = equalization.absorb_preprocessing(graph)
     sizes = map_sizes(graph, images.shape[1:])
     images = _affordable(images, max(sizes.values()))
+    importance = by_photograph(graph, images, sizes)
     if names := equalization.affordable(graph, sizes, equalize):
         samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
-        weights = equalization.importance(graph, samples)
-        graph = equalization.equalize_swishes(graph, samples, weights, names)
-        del samples, weights  # a gigabyte that the walk can use
+        graph, importance = equalization.equalize_swishes(graph, samples, importance, names)
+        del samples  # a gigabyte that the walk can use
         release()
-    quantized = quantize(graph, images, by_photograph(graph, images, sizes), method)
+    quantized = quantize(graph, images, importance, method)
     return IntegerNetwork(
         reference=graph,
         quantized=quantized,
