@@ -14,6 +14,7 @@ from keras_effnet.reports import page
 from keras_effnet.system.files import staged
 
 from .closeness import NOTICEABLE
+from .kinds import KINDS
 from .pipeline import Artefact
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
@@ -106,6 +107,7 @@ def render(report: dict[str, Any], pictures: Mapping[str, Mapping[int, str]] | N
         models=sorted({row["model"] for row in rows}),
         passed=sum(bool(row["ok"]) for row in rows),
         pictures=pictures or {},
+        words={kind.name: kind.words for kind in KINDS.values()},
         plots=[*(_bars(rows, *drawn) for drawn in _DRAWN), *_spread(rows)],
     )
 
@@ -161,5 +163,5 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[Any]:
     ]
     spread = [[output[f"{what}_sqnr_db"] for what in ("worst", "low", "median")] for _, output in drawn]
     colors = [page.GOOD if row["ok"] else page.BAD for row, _ in drawn]
-    title = "SQNR of a photograph (dB), worst to median"
-    return [page.spans(title, names, spread, colors)]
+    title = "Closeness of a photograph (SQNR, dB)"
+    return [page.spans(title, "worst, 5th percentile, median; higher is closer", names, spread, colors)]

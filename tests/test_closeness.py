@@ -263,7 +263,7 @@ def test_report_files_show_every_output_and_the_worst_pictures(pixels32: Any, tm
     assert [output["name"] for output in quantized["outputs"]] == ["classes", "features"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') == 6 and page.count("src=") == 6
-    assert "<b>features</b>: embedding" in page and "5th percentile" in page
+    assert "<b>features</b>: embedding (features of the picture)." in page and "5th percentile" in page
     assert page.count("<svg") == 5
     old = {key: value for key, value in quantized.items() if key not in ("outputs", "agreement")}
     assert "<svg" in render(report | {"artifacts": [old]})  # a row of an earlier version
