@@ -457,7 +457,9 @@ def test_batches_are_made_when_they_are_asked_for_by_no_thread_of_the_pipeline(
     asked = []
     answer = prefetching._Following.__call__
     monkeypatch.setattr(
-        prefetching._Following, "__call__", lambda self, number: (asked.append(number), answer(self, number))[1]
+        prefetching._Following,
+        "__call__",
+        lambda self, number: (asked.append(number), answer(self, number))[1],
     )
     if kind == "training":
         augment = augmentation(Settings(data="x"), 32, None, 0)
