@@ -152,6 +152,6 @@ def spans(
         made.plot(values, [place] * len(values), "o-", color=color, markersize=4)
     made.set_yticks(range(len(names)), names)
     made.set_ylim(len(names) - 0.5, -0.5)
-    made.set_xlabel(label, fontsize=9)
+    made.figure.supxlabel(label, x=0.02, ha="left", fontsize=9)  # the axes are narrower where names are long
     made.tick_params(axis="y", length=0)
     return drawing(made)
