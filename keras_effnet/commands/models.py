@@ -17,7 +17,8 @@ from typing import Any
 
 from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
-from keras_effnet.export.formats import KERAS, ONNX, SAVED_MODEL, TFLITE, format_of
+from keras_effnet.export import formats
+from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, imagenet_labels, labels_in_name, numbered_labels
 from keras_effnet.system.files import reachable
@@ -28,7 +29,7 @@ from keras_effnet.weights.checkpoint import TOP_LAYER
 from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
 from keras_effnet.weights.sources import check_variant, fitting_set, plan_weights, variant_of_file
 
-VARIANT = "variant"  # beside the formats of files
+VARIANT, KERAS = "variant", formats.KERAS  # beside the formats of exported files
 NETWORKS = (VARIANT, KERAS)  # what has layers
 ARTEFACTS = (KERAS, SAVED_MODEL, TFLITE, ONNX)
 ALL = (VARIANT, *ARTEFACTS)
