@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.reports import page
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import write_text
 
 from .closeness import NOTICEABLE
 from .kinds import KINDS
 from .pipeline import Artefact
+from .targets import target_name
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 _PACKAGES = (
@@ -59,12 +60,10 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
         "machine": _machine(),
     }
     report["artifacts"] = [*kept, *rows]
-    with staged(out / JSON_NAME, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     if html:
-        with staged(out / HTML_NAME, overwrite=True) as temporary:
-            pictures = {artefact.file: artefact.pictures for artefact in artefacts}
-            temporary.write_text(render(report, pictures), encoding="utf-8")
+        pictures = {artefact.file: artefact.pictures for artefact in artefacts}
+        write_text(out / HTML_NAME, render(report, pictures))
     return report
 
 
@@ -138,7 +137,7 @@ def _bars(rows: Sequence[dict[str, Any]], key: str, title: str, factor: float, f
 
 
 def _target(row: dict[str, Any]) -> str:
-    return "saved_model" if row["format"] == "saved_model" else f"{row['format']}:{row['recipe']}"
+    return target_name(row["format"], row["recipe"])
 
 
 def _agreement(row: dict[str, Any]) -> float | None:
