@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .ops import OUTPUT, Do, Operator, key_of
+from .ops import OUTPUT, Do, Multiplied, Operator, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +152,11 @@ class _Join(Step):
         return str(file.node(self.onnx_name, [*tensors], f"{name}/float"))
 
 
-class Product(_Join):
+class Product(Multiplied, _Join):
     """The product of two tensors: squeeze-and-excite."""
 
     passes_factors = True
-    tflite_name, onnx_name = "MUL", "Mul"
-
-    def tensorflow(self, *values: Any) -> Any:
-        return values[0] * values[1]
+    onnx_name = "Mul"
 
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Multiply(name=name)
