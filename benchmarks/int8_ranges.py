@@ -17,8 +17,6 @@ def main() -> None:
 
     from keras_effnet.export.quantization import equalization
     from keras_effnet.export.quantization.fold import fold
-    from keras_effnet.export.quantization.graph import map_sizes
-    from keras_effnet.export.quantization.importance import by_photograph
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="docs/int8_ranges.png")
@@ -28,8 +26,7 @@ def main() -> None:
     graph = equalization.absorb_preprocessing(fold(trained_b0()))
     samples = equalization.sample(graph, images)
     names = equalization.swishes(graph)[:3]
-    importance = by_photograph(graph, images, map_sizes(graph, images.shape[1:]))
-    equal, _ = equalization.equalize_swishes(graph, samples, importance, names)
+    equal = equalization.equalize_swishes(graph, samples, equalization.importance(graph, samples), names)
     after = equalization.sample(equal, images)
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)

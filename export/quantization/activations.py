@@ -14,11 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from .ops import ACTIVATIONS, Activation, Loss, Relu
+from .ops import ACTIVATIONS, SIGMOID, Activation, Do, Gain, GateProduct, Loss, Relu, Sigmoid, Swish, in_float
 from .ranges import Array, Range, best_range
 
 
-class Tanh(Activation):
+class _Smooth(Activation):
+    """One operator whose slope nobody wrote down."""
+
+    def slope(self, values: Array) -> Array:
+        u = values.astype(np.float32)
+        ends = [np.asarray(self.compute(in_float, u + side), np.float64) for side in (1e-2, -1e-2)]
+        return np.asarray(np.mean(((ends[0] - ends[1]) / 2e-2) ** 2, axis=0) + 1e-12)
+
+
+class Tanh(_Smooth):
     """The hyperbolic tangent; its integer output is a multiple of 1/128."""
 
     output_range = Range(low=-1.0, high=127 / 128)
@@ -46,7 +55,7 @@ class Tanh(Activation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gelu(Activation):
+class Gelu(_Smooth):
     """u times the normal distribution up to u.
 
     Attributes:
@@ -127,6 +136,11 @@ class HardSwish(Activation):
             return str(file.node("HardSwish", [*tensors], f"{name}/hard_swish"))
         gate = file.node("HardSigmoid", [*tensors], f"{name}/hard_sigmoid", alpha=1 / 6, beta=0.5)
         return str(file.node("Mul", [*tensors, gate], f"{name}/hard_swish"))
+
+    def slope(self, values: Array) -> Array:
+        u = values.astype(np.float64)
+        inside = np.where(u < -3, 0.0, (2 * u + 3) / 6)
+        return np.asarray(np.mean(np.where(u > 3, 1.0, inside) ** 2, axis=0) + 1e-12)
 
 
 KNOWN: dict[str, Activation] = {
@@ -241,3 +255,28 @@ _WITH_OPTIONS: dict[str, Callable[[Any], Form]] = {
     "ReLU": _relu,
 }
 _NAMED: dict[str, Form] = {**KNOWN, **RAMPS, "leaky_relu": Leaky(slopes=np.array(LEAKY_SLOPE))}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DividedSwish(Swish):
+    """swish(u) / divisor: the same numbers as an equalized swish, where nothing in front of them is rounded.
+
+    Runtimes that fuse a swish with the convolution before it know it in this form, and take the product along.
+
+    Attributes:
+        divisor: one factor per channel.
+    """
+
+    divisor: Array
+
+    def compute(self, do: Do, u: Any) -> Any:
+        gate = do(Sigmoid(suffix="gate"), u, tensor=SIGMOID)
+        return do(Divided(1 / self.divisor), do(GateProduct(), u, gate, tensor=None))
+
+
+class Divided(Gain):
+    """The factors behind a swish that are multiplied back later: a product, whatever is around it."""
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        factor = file.constant(f"{name}/gain", self.factors.reshape(1, -1, 1, 1))
+        return str(file.node("Mul", [*tensors, factor], f"{name}/divided"))

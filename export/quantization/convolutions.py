@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .ranges import Array
+from .steps import Samples
 from .weighted import Conv, Weighted
 
 
@@ -59,6 +60,11 @@ class Grouped(Conv):
     def _by_group(self, pairs: Array) -> Array:
         """`[in of a group, out]` as `[groups, in of a group, out of a group]`."""
         return np.moveaxis(pairs.reshape(len(pairs), self.groups, -1), 1, 0)
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        squares = self._by_group((np.asarray(self.kernel, np.float64) ** 2).sum(axis=(0, 1)))
+        behind = (weights * self.slope(samples)).reshape(self.groups, -1)
+        return np.asarray(np.einsum("gio,go->gi", squares, behind).reshape(-1))
 
     def times_input(self, factors: Array) -> Weighted:
         inside = self.kernel.shape[2]

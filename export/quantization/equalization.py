@@ -18,10 +18,8 @@ from tqdm.auto import tqdm
 from .graph import Graph
 from .ops import OUTPUT, PRE, Operator, Swish
 from .ranges import LEVELS, Array, Range, integer_sigmoid, sigmoid
-from .steps import Input, Mean, Step
+from .steps import Input, Mean, Samples, Step
 from .weighted import Affine, Conv, Depthwise, Weighted
-
-Samples = Mapping[str, Array]  # `[values, channels]` by key
 
 SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of them
 SAMPLE_BYTES = 1 << 30  # of all samples together: B7 has half a million channels
@@ -107,6 +105,32 @@ def _all_channels(graph: Graph) -> int:
     return total
 
 
+def importance(graph: Graph, samples: Samples) -> dict[str, Array]:
+    """How strongly an error in each channel of each step's output reaches the network's output.
+
+    To first order and as if the errors of channels were independent: squared weights, summed along
+    every path, slopes of activations averaged over the samples.
+
+    Returns:
+        By step name, one weight per channel, mean 1.
+    """
+    weights: dict[str, Array] = {}
+    for step in reversed(list(graph)):
+        parts = [
+            reader.error_behind(weights[reader.name], step.name, samples)
+            for reader in graph.consumers(step.name)
+        ]
+        parts += [_own_weight(graph, samples[step.name])] * graph.outputs.count(step.name)
+        weights[step.name] = np.sum(parts, axis=0)
+    return {name: value / max(float(value.mean()), 1e-30) for name, value in weights.items()}
+
+
+def _own_weight(graph: Graph, values: Array) -> Array:
+    """How much an error in each channel of an output matters; of several, relative to the power of each output."""
+    power = float(np.mean(values.astype(np.float64) ** 2)) if len(graph.outputs) > 1 else 1.0
+    return np.full(values.shape[1], 1 / max(power, 1e-30))
+
+
 def absorb_preprocessing(graph: Graph) -> Graph:
     """Move the factors of `affine` steps into the convolution behind: x·a + b = (x + b/a)·a.
 
@@ -123,36 +147,33 @@ def absorb_preprocessing(graph: Graph) -> Graph:
             continue
         bias = (step.bias / step.kernel).astype(np.float32)
         rest = replace(step, kernel=None, bias=bias)
-        graph, _ = _push(graph.updated(rest), step.name, step.kernel)
+        graph = _push(graph.updated(rest), step.name, step.kernel)
         if not bias.any():
             graph = graph.without(rest)
     return graph
 
 
 def equalize_swishes(
-    graph: Graph, samples: Samples, importance: Mapping[str, Array], names: Iterable[str]
-) -> tuple[Graph, dict[str, Array]]:
+    graph: Graph, samples: Samples, weights: Mapping[str, Array], names: Iterable[str]
+) -> Graph:
     """Balance the channels around the given swishes.
 
     Args:
         graph: the network.
         samples: of its tensors.
-        importance: of errors in each channel for each photograph, by step, `[N, channels]`.
+        weights: importance of channels.
         names: steps with a swish.
 
     Returns:
-        A graph that computes the same, with `gain` set on those steps, and the importance of errors there.
+        A graph that computes the same, with `gain` set on those steps.
     """
-    importance = dict(importance)
     for name in names:
         step = graph[name]
         assert isinstance(step, Weighted)
-        gains = choose_gains(samples[step.key(PRE)], importance[name].mean(axis=0))
+        gains = choose_gains(samples[step.key(PRE)], weights[name])
         graph = graph.updated(replace(divide_output(step, gains), activation=Swish(gain=gains)))
-        graph, divided = _push(graph, name, gains)
-        for each in divided:
-            importance[each] = importance[each] * gains.astype(np.float64) ** 2
-    return graph, importance
+        graph = _push(graph, name, gains)
+    return graph
 
 
 def choose_gains(u: Array, weights: Array) -> Array:
@@ -202,18 +223,16 @@ def divide_output(step: Weighted, factors: Array) -> Weighted:
     )
 
 
-def _push(graph: Graph, name: str, factors: Array) -> tuple[Graph, list[str]]:
-    """Multiply by `factors` what the consumers of `name` do with its channels; also the steps that give it divided."""
-    divided = [name]
+def _push(graph: Graph, name: str, factors: Array) -> Graph:
+    """Multiply by `factors` what the consumers of `name` do with its channels."""
     for reader in graph.consumers(name):
         if isinstance(reader, Weighted):
             graph = graph.updated(reader.times_input(factors))
         elif reader.passes_factors:
-            graph, more = _push(graph, reader.name, factors)
-            divided += more
+            graph = _push(graph, reader.name, factors)
         else:
             raise ValueError(f"A {type(reader).__name__} cannot take the factors of {name!r}.")
-    return graph, divided
+    return graph
 
 
 def swishes(graph: Graph) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .steps import Step
+from .ranges import Array
+from .steps import Samples, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,12 @@ class Reshape(Step):
         shaped = file.node("Reshape", [ordered, sides], f"{name}/shaped")
         return str(file.node("Transpose", [shaped], f"{name}/reshaped", perm=[0, 3, 1, 2]))
 
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        channels = samples[source].shape[1]
+        if len(weights) % channels:  # every channel is in many
+            return np.full(channels, weights.mean())
+        return np.asarray(weights.reshape(-1, channels).sum(axis=0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pad(Step):
@@ -85,6 +92,9 @@ class Pad(Step):
         (top, bottom), (left, right) = self.padding
         pads = file.constant(f"{name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
         return str(file.node("Pad", [*tensors, pads], f"{name}/padded"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +135,9 @@ class Pool(Step):
             file.node("AveragePool" if self.mean else "MaxPool", [*tensors], f"{name}/float", **options)
         )
 
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights / np.prod(self.size) if self.mean else weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class Crop(Step):
@@ -159,6 +172,9 @@ class Crop(Step):
         ]
         return str(file.node("Slice", [*tensors, *given], f"{name}/cropped"))
 
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights
+
 
 class GlobalMax(Step):
     """The largest value of each channel, as a map of one pixel."""
@@ -184,6 +200,9 @@ class GlobalMax(Step):
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return str(file.node("GlobalMaxPool", [*tensors], f"{name}/float"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +263,6 @@ class Resize(Step):
                 "Resize", inputs, f"{name}/resized", coordinate_transformation_mode="half_pixel", **options
             )
         )
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights * (self.factors[0] * self.factors[1])

@@ -96,6 +96,13 @@ class Activation(Operator):
         """The program; see the module."""
         return do(self, u)
 
+    def slope(self, values: Array) -> Array:
+        """Mean squared derivative per channel, over samples `[values, channels]` of what it reads.
+
+        Of an activation that is a part of the kernel in front: over samples of what it returns.
+        """
+        raise NotImplementedError
+
     @property
     def sharpness(self) -> Any:
         """By how much, per channel, it is narrower along u than it would be by itself."""
@@ -123,6 +130,9 @@ class Linear(Activation):
 
     def compute(self, do: Do, u: Any) -> Any:
         return u
+
+    def slope(self, values: Array) -> Array:
+        return np.ones(values.shape[1])
 
 
 LINEAR = Linear()
@@ -163,6 +173,10 @@ class Relu(Activation):
         limits = [file.constant(f"{name}/{value:g}", np.float32(value)) for value in (0.0, self.top)]
         return str(file.node("Clip", [*tensors, *limits], f"{name}/relu6"))
 
+    def slope(self, values: Array) -> Array:
+        top = np.inf if self.top is None else self.top
+        return np.asarray(np.mean((values > 0) & (values < top), axis=0) + 1e-6)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(Activation):
@@ -197,6 +211,10 @@ class Sigmoid(Activation):
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return str(file.node("Sigmoid", [*tensors], f"{name}/sigmoid_float"))
 
+    def slope(self, values: Array) -> Array:
+        gate = np.asarray(sigmoid(values.astype(np.float64)))
+        return np.asarray(np.mean((gate * (1 - gate)) ** 2, axis=0) + 1e-12)
+
 
 class Softmax(Activation):
     """Probabilities from logits, at the end of a classifier."""
@@ -220,6 +238,9 @@ class Softmax(Activation):
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return tensors[0]  # it stands behind the Flatten at the end of the file
+
+    def slope(self, values: Array) -> Array:
+        return np.ones(values.shape[1])
 
     def choose(self, tensor: str, values: Array, loss: Loss) -> Range:
         return covering(values)  # a logit that is cut off is another class
@@ -254,6 +275,11 @@ class Swish(Activation):
     def compute(self, do: Do, u: Any) -> Any:
         gated = u if self.gain is None else do(Gain(self.gain), u, tensor=GATE)
         return do(GateProduct(), u, do(Sigmoid(suffix="gate"), gated, tensor=SIGMOID))
+
+    def slope(self, values: Array) -> Array:
+        u = values.astype(np.float64) * (1.0 if self.gain is None else self.gain)
+        gate = np.asarray(sigmoid(u))
+        return np.asarray(np.mean((gate + u * gate * (1 - gate)) ** 2, axis=0) + 1e-12)
 
     def choose(self, tensor: str, values: Array, loss: Loss) -> Range:
         return min(self.GATE_RANGES, key=loss) if tensor == GATE else best_range(values, loss)

@@ -1,8 +1,8 @@
 """The steps of a network, one class for each kind: what quantization decides about at once.
 
 A convolution with batch normalization folded into it and the activation behind it, a mean, a product, a
-sum. Each is an operator (see `ops`) and says besides what the method asks of it: what becomes of factors on
-the channels it reads, its regression.
+sum. Each is an operator (see `ops`) and says besides what the method asks of it: how errors pass through
+it, what becomes of factors on the channels it reads, its regression.
 
 Tensors are `[N, H, W, C]` (`[N, C]` behind a mean without kept dimensions). Kernels are as Keras stores
 them: `Conv` `[h, w, in, out]`, `Depthwise` `[h, w, channels, 1]`, `Dense` `[in, out]`.
@@ -10,11 +10,16 @@ them: `Conv` `[h, w, in, out]`, `Depthwise` `[h, w, channels, 1]`, `Dense` `[in,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from .ops import OUTPUT, Do, Multiplied, Operator, key_of
+from .ranges import Array
+
+Samples = Mapping[str, Array]  # `[values, channels]` by key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,18 @@ class Step(Operator):
         """Channels of its output, given those of its inputs."""
         return sources[0]
 
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        """How much errors in the channels of `source` matter, given how much those of the output do.
+
+        To first order, and as if the errors of channels were independent.
+
+        Args:
+            weights: of the output's channels.
+            source: name of the input.
+            samples: of the network's tensors.
+        """
+        raise NotImplementedError
+
 
 class Input(Step):
     """The picture, RGB pixels 0–255."""
@@ -78,6 +95,10 @@ class Mean(Step):
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return str(file.node("GlobalAveragePool", [*tensors], f"{name}/mean"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        # independent errors average out; what is left over a map of n places is 1/n
+        return weights * 1e-2 if self.keepdims else weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,6 +153,9 @@ class Island(Step):
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return str(file.island(self, *tensors))
 
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return np.full(samples[source].shape[1], weights.mean())
+
 
 class _Join(Step):
     """A step that makes one tensor of several."""
@@ -161,6 +185,11 @@ class Product(Multiplied, _Join):
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Multiply(name=name)
 
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        other = next((name for name in self.inputs if name != source), source)
+        behind = weights * np.mean(samples[other].astype(np.float64) ** 2, axis=0)
+        return _for_channels(behind, samples[source].shape[1])
+
 
 class Sum(_Join):
     """The sum of two tensors: a residual connection."""
@@ -172,6 +201,9 @@ class Sum(_Join):
 
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Add(name=name)
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return _for_channels(weights, samples[source].shape[1])
 
 
 class Difference(Sum):
@@ -200,6 +232,11 @@ class Larger(Sum):
         return layers.Maximum(name=name)
 
 
+def _for_channels(weights: Array, channels: int) -> Array:
+    """Weights of an output's channels for an input whose one channel may meet all of them."""
+    return weights if channels == len(weights) else np.full(channels, weights.sum())
+
+
 class Concatenate(_Join):
     """The channels of several tensors, one after the other."""
 
@@ -218,3 +255,8 @@ class Concatenate(_Join):
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return str(file.node(self.onnx_name, [*tensors], f"{name}/float", axis=1))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        ends = np.cumsum([samples[name].shape[1] for name in self.inputs])[:-1]
+        parts = zip(self.inputs, np.split(weights, ends), strict=True)
+        return np.sum([part for name, part in parts if name == source], axis=0)

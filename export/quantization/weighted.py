@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .ops import LINEAR, Activation, Do, row_of
+from .ops import LINEAR, OUTPUT, Activation, Do, row_of
 from .ranges import Array
-from .steps import Step
+from .steps import Samples, Step
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -56,6 +56,9 @@ class Affine(Step):
             x = file.node("Mul", [x, factor], f"{name}/scaled")
         summand = file.constant(f"{name}/summand", self.bias.reshape(1, -1, 1, 1))
         return str(file.node("Add", [x, summand], f"{name}/float"))
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        return weights if self.kernel is None else weights * self.kernel.astype(np.float64) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,15 @@ class Weighted(Step):
     def onnx_options(self) -> dict[str, Any]:
         """The attributes of ONNX' convolution."""
         raise NotImplementedError
+
+    def slope(self, samples: Samples) -> Array:
+        """Mean squared derivative of its activation, per channel."""
+        return self.activation.slope(samples[self.key(self.activation.entry or OUTPUT)])
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        squares = np.asarray(self.kernel, np.float64) ** 2
+        behind = weights * self.slope(samples)
+        return np.asarray(squares.reshape(-1, *squares.shape[-2:]).sum(0) @ behind)
 
     def times_input(self, factors: Array) -> Weighted:
         """The step for an input whose channels were divided by `factors`."""
@@ -291,6 +303,10 @@ class Depthwise(Conv):
 
     def kernel_ohwi(self) -> Array:
         return self.kernel
+
+    def error_behind(self, weights: Array, source: str, samples: Samples) -> Array:
+        squares = np.asarray(self.kernel, np.float64) ** 2
+        return np.asarray(squares.sum(axis=(0, 1, 3)) * weights * self.slope(samples))
 
     def of_constant(self, values: Array) -> Array:
         return np.asarray(values * self.kernel.astype(np.float64).sum(axis=(0, 1, 3)))

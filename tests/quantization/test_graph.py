@@ -12,8 +12,7 @@ from material import randomize
 from keras_effnet.export.quantization import equalization
 from keras_effnet.export.quantization.accuracy import sqnr_db
 from keras_effnet.export.quantization.fold import fold
-from keras_effnet.export.quantization.graph import Graph, map_sizes, run
-from keras_effnet.export.quantization.importance import by_photograph
+from keras_effnet.export.quantization.graph import Graph, run
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.quantization.to_keras import to_keras
 from keras_effnet.export.quantization.weighted import Depthwise
@@ -21,12 +20,6 @@ from keras_effnet.export.quantization.weighted import Depthwise
 
 def outputs(graph: Graph, images: Any) -> Any:
     return run(graph, images)[graph.output]
-
-
-def _equalized(graph: Graph, images: Any, names: list[str]) -> Graph:
-    importance = by_photograph(graph, images, map_sizes(graph, images.shape[1:]))
-    equalized, _ = equalization.equalize_swishes(graph, equalization.sample(graph, images), importance, names)
-    return equalized
 
 
 def test_folded_graph_equals_model(tiny_swish: Any, graph: Any, held_out: Any) -> None:
@@ -52,8 +45,12 @@ def test_equalized_network_equals_the_original(
     choice: str, graph: Any, calibration: Any, held_out: Any
 ) -> None:
     absorbed = equalization.absorb_preprocessing(graph)
+    samples = equalization.sample(absorbed, calibration)
+    weights = equalization.importance(absorbed, samples)
     names = equalization.swishes(absorbed)
-    equalized = _equalized(absorbed, calibration, names if choice == "all" else names[:1])
+    equalized = equalization.equalize_swishes(
+        absorbed, samples, weights, names if choice == "all" else names[:1]
+    )
     assert np.abs(outputs(equalized, held_out) - outputs(graph, held_out)).max() < 1e-4
     assert all(equalized[name].activation.gain is not None for name in names[:1])
 
@@ -84,22 +81,11 @@ def test_absorbed_preprocessing_leaves_one_sum_in_pixel_values(graph: Any) -> No
     assert np.allclose(step.bias, -255 * np.array([0.485, 0.456, 0.406]), atol=1e-3)
 
 
-def test_importance_follows_the_factors(graph: Any, calibration: Any) -> None:
-    """As if it had been measured anew behind them."""
-    few = calibration[:2]
-    sizes = map_sizes(graph, few.shape[1:])
-    before = by_photograph(graph, few, sizes)
-    names = equalization.swishes(graph)[:1]
-    equalized, followed = equalization.equalize_swishes(
-        graph, equalization.sample(graph, few, per_channel=50), before, names
-    )
-    anew = by_photograph(equalized, few, sizes)
-    for name, found in followed.items():
-        assert found / found.mean() == pytest.approx(anew[name], rel=1e-2, abs=1e-4)
-
-
 def test_rebuilt_model_equals_the_graph(graph: Any, calibration: Any, held_out: Any) -> None:
-    equalized = _equalized(graph, calibration, equalization.swishes(graph))
+    samples = equalization.sample(graph, calibration)
+    equalized = equalization.equalize_swishes(
+        graph, samples, equalization.importance(graph, samples), equalization.swishes(graph)
+    )
     model = to_keras(equalized, height=64, width=64)
     assert np.abs(model.predict(held_out, verbose=0) - outputs(equalized, held_out)).max() < 1e-4
 
@@ -110,8 +96,9 @@ def test_importance_ignores_channels_that_nobody_reads(graph: Any, calibration: 
     kernel = dense.kernel.copy()
     kernel[0] = 0
     silent = graph.updated(replace(dense, kernel=kernel))
-    found = by_photograph(silent, calibration[:4], map_sizes(silent, calibration.shape[1:]))[step.name]
-    assert np.all(found[:, 0] == 0) and found[:, 1:].max() > 0
+    weights = equalization.importance(silent, equalization.sample(silent, calibration[:4], per_channel=50))
+    assert weights[step.name][0] == 0
+    assert weights[step.name][1:].min() > 0
 
 
 def test_fold_reads_a_model_whose_layers_were_called_elsewhere(tiny_swish: Any, graph: Graph) -> None:

@@ -69,8 +69,8 @@ def test_onnx_keeps_the_answers_and_has_the_operator(
 
 
 @pytest.mark.parametrize("name", list(KNOWN))
-def test_activation_agrees_with_keras(name: str) -> None:
-    """Of every activation: the float arithmetic, and the one for samples."""
+def test_activation_agrees_with_keras_and_its_slope_with_differences(name: str) -> None:
+    """Of every activation: the float arithmetic, the one for samples, and the derivative."""
     import keras
 
     from keras_effnet.export.quantization.graph import activate_samples
@@ -83,6 +83,8 @@ def test_activation_agrees_with_keras(name: str) -> None:
     if name != "softmax":
         # the sigmoid inside is a multiple of 1/256, 255/256 at most
         assert activate_samples(activation, "step", u, {}) == pytest.approx(exact, abs=7 / 256)
+        difference = np.diff(exact.astype(np.float64), axis=0) / np.diff(u, axis=0)
+        assert activation.slope(u) == pytest.approx(np.mean(difference**2, axis=0), rel=2e-3)
 
 
 def test_hard_swish_is_written_in_one_file() -> None:
