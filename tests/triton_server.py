@@ -77,6 +77,7 @@ def serving(repository: Path, folder: Path, *, options: tuple[str, ...] = ()) ->
         f"--model-repository={repository}",
         f"--backend-directory={folder / 'backends'}",
         *(f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)),
+        "--exit-timeout-secs=3",
         "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",
