@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,6 +150,7 @@ class Scores:
 
     def _answers(self, runs: Iterator[Run], *, ordered: bool) -> Iterator[tuple[int, Answers]]:
         """The answers for each run; what is to be said of its photographs is said."""
+        answered: Generator[tuple[int, Answers], None, None]
         if self.workers:
             answered = Crew(self._maker(), self.workers, self.question).answers(runs, ordered=ordered)
         else:
