@@ -18,6 +18,7 @@ from keras_effnet.pictures.labels import check_lines, numbered_labels
 from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
 
+from ..formats import KERAS, SAVED_MODEL
 from ..kinds import CLASSES, EMBEDDING, KINDS, MAP, SIGMOID
 from ..runners import Runner, load
 from .parts import Parts, Plan, digest_of, opened
@@ -28,7 +29,7 @@ from .workers import Crew, LocalProcess, Run, Worker
 SHOWN = 20  # errors that are listed; all are in the file
 RUN = 32  # photographs that a worker gets at once, and that a part holds
 ENGINES = ("processes", "ray")
-_ALONE = ("keras", "saved_model")  # TensorFlow has threads of its own, takes seconds to load and much memory
+_ALONE = (KERAS, SAVED_MODEL)  # TensorFlow has threads of its own, takes seconds to load and much memory
 
 __all__ = ["ENGINES", "Scores", "score"]
 
