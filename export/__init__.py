@@ -6,6 +6,7 @@ Importing this package loads no converter and no runtime; they are imported when
 from __future__ import annotations
 
 from .exporters import to_onnx, to_saved_model, to_tflite
+from .legacy import from_saved_model
 from .runners import Runner, load
 from .targets import Tolerance
 from .timing import latency
@@ -15,6 +16,7 @@ __all__ = [
     "Report",
     "Runner",
     "Tolerance",
+    "from_saved_model",
     "latency",
     "load",
     "to_onnx",
