@@ -23,6 +23,7 @@ TEST = [
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
     "build",
+    "ethos-u-vela>=5",
     "import-linter>=2.5",
     "mypy>=1.15",
     "ruff>=0.11",

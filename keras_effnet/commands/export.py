@@ -29,7 +29,7 @@ from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import COMPARED_BY_NUMBERS, spread
 from keras_effnet.errors import InvalidInputError, counted
-from keras_effnet.export.closeness import shown_agreement
+from keras_effnet.export.closeness import shown_by
 from keras_effnet.export.options import (
     INPUT_TYPES,
     NEWEST_OPSET,
@@ -313,9 +313,9 @@ def _show(
     *fewer, most = sorted({artefact.images for artefact in artefacts})
     print(f"verified on {', '.join([*map(str, fewer), counted(most, 'photograph')])}")
     judged = [
-        shown_agreement(artefact.agreement, artefact.images)
+        share
         for artefact in artefacts
-        if artefact.recipe not in COMPARED_BY_NUMBERS and artefact.agreement is not None
+        if artefact.recipe not in COMPARED_BY_NUMBERS and (share := shown_by(artefact.outputs)) is not None
     ]
     if judged:
         shown = min(judged)
