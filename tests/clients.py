@@ -56,22 +56,27 @@ def openvino(path: Path, pictures: Any) -> Any:
 
 
 def mediapipe(path: Path, pictures: Any) -> Any:
-    """MediaPipe Tasks, which finds scores by the labels in the file; pictures have the input's size."""
+    """MediaPipe Tasks, which finds scores by the labels in the file."""
+    from keras_effnet.export import load
+
+    pytest.importorskip("mediapipe")
+    labels = load(path).labels
+    found = [next(iter(classified(path, picture).values())) for picture in pictures]
+    return np.array([[scores[label] for label in labels] for scores in found])
+
+
+def classified(path: Path, picture: Any) -> dict[str, dict[str, float]]:
+    """What MediaPipe Tasks says of one picture, which has the input's size: by output, the score of each label."""
     module = pytest.importorskip("mediapipe")
     from mediapipe.tasks.python import BaseOptions, vision
 
-    from keras_effnet.export import load
-
-    labels = load(path).labels
+    image = module.Image(image_format=module.ImageFormat.SRGB, data=picture)
     options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
-    found = []
     with vision.ImageClassifier.create_from_options(options) as classifier:
-        for picture in pictures:
-            image = module.Image(image_format=module.ImageFormat.SRGB, data=picture)
-            categories = classifier.classify(image).classifications[0].categories
-            scores = {category.category_name: category.score for category in categories}
-            found.append([scores[label] for label in labels])
-    return np.array(found)
+        return {
+            head.head_name: {each.category_name: each.score for each in head.categories}
+            for head in classifier.classify(image).classifications
+        }
 
 
 CLIENTS: dict[str, Callable[[Path, Any], Any]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import CLIENTS, openvino, operators_in_vela
+from clients import CLIENTS, classified, openvino, operators_in_vela
 
 from keras_effnet.export import load, to_onnx, to_tflite
 from keras_effnet.export.quantization.runtimes import RUNTIMES
@@ -36,6 +36,7 @@ def files(nano: Any, pictures: Any, tmp_path_factory: pytest.TempPathFactory) ->
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("recipe", TFLITE)
 def test_tflite_file_says_the_same_in_every_client(
@@ -55,6 +56,21 @@ def test_labels_and_scores_of_mediapipe_are_those_of_predict(
     expected = nano.predict(pictures[:4], verbose=0)
     assert CLIENTS["MediaPipe Tasks"](files["float32"], pictures[:4]) == pytest.approx(expected, abs=1e-5)
     assert CLIENTS["MediaPipe Tasks"](files["int8"], pictures[:4]) == pytest.approx(expected, abs=0.03)
+
+
+def test_mediapipe_gives_the_scores_of_several_outputs_by_name(
+    nano: Any, pictures: Any, tmp_path: Path
+) -> None:
+    import keras
+
+    colours = keras.layers.Dense(2, "softmax", name="colours")(nano.get_layer("avg_pool").output)
+    model = keras.Model(nano.input, {"kinds": nano.output, "colours": colours})
+    labels = {"kinds": LABELS, "colours": ["red", "blue"]}
+    path = to_tflite(model, tmp_path / "heads.tflite", "int8", pictures, labels=labels)
+    expected = load(path)(pictures[:2])
+    for picture, *wanted in zip(pictures[:2], expected["kinds"], expected["colours"], strict=True):
+        for (head, scores), values in zip(classified(path, picture).items(), wanted, strict=True):
+            assert [scores[label] for label in labels[head]] == pytest.approx(values, abs=1e-6)
 
 
 @pytest.mark.parametrize("recipe", ["int8", "int16x8"])

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "variants",
         nargs="+",
         metavar="VARIANT|FILE",
-        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, a Keras file, or the folder of a training run",
+        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, a Keras file, a SavedModel of Keras 2, or the folder of a training run",
     )
     add_weights(parser)
     parser.add_argument(

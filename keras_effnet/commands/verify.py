@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="VARIANT|FILE",
-        help="variant, Keras file or folder of a training run (default: the variant that the artefact names)",
+        help="variant, Keras file, SavedModel of Keras 2 or folder of a training run (default: the variant that the artefact names)",
     )
     add_weights(parser)
     add_images(parser, "eight built-in ones, enough for float files only")
