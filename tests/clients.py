@@ -92,9 +92,7 @@ def operators_in_vela(path: Path, folder: Path) -> dict[str, int]:
     """How many operators Arm's compiler places on the CPU and on the NPU."""
     pytest.importorskip("ethosu.vela")
     command = [sys.executable, "-m", "ethosu.vela", str(path), "--output-dir", str(folder)]
-    done = subprocess.run(
-        [*command, "--accelerator-config", NPU], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*command, "--accelerator-config", NPU], capture_output=True, text=True, check=True)
     return {kind: int(count) for kind, count in re.findall(r"(CPU|NPU) operators = (\d+)", done.stdout)}
 
 

@@ -53,7 +53,10 @@ def test_network_equals_keras_applications_layer_by_layer_and_in_the_output_of_i
     found = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in ours.layers if layer.weights}
     assert found == wanted
     lacking = {layer.name for layer in peer.layers} - {layer.name for layer in ours.layers}
-    assert all(re.fullmatch(r"(input_layer|normalization|rescaling_).*|.+(_pad|_se_reshape)", each) for each in lacking)
+    assert all(
+        re.fullmatch(r"(input_layer|normalization|rescaling_).*|.+(_pad|_se_reshape)", each)
+        for each in lacking
+    )
     assert _parameters(ours.trainable_weights) == TRAINABLE[name]
 
     keras_effnet.load_weights(ours, save(peer, tmp_path / f"{name}.weights-only.h5"))

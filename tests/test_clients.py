@@ -80,9 +80,7 @@ def test_npu_takes_all_of_an_integer_file(recipe: str, files: dict[str, Path], t
 
 
 @pytest.mark.parametrize("name", ONNX)
-def test_onnx_file_says_the_same_in_openvino(
-    name: str, nano: Any, pictures: Any, tmp_path: Path
-) -> None:
+def test_onnx_file_says_the_same_in_openvino(name: str, nano: Any, pictures: Any, tmp_path: Path) -> None:
     recipe, _, runtime = name.partition(" for ")
     options: dict[str, Any] = {"runtime": runtime, "calibration": pictures} if runtime else {}
     path = to_onnx(nano, tmp_path / "x.onnx", recipe, **options)

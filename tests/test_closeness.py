@@ -231,7 +231,11 @@ def test_min_agreement_counts_every_output_that_decides(pixels32: Any) -> None:
 @pytest.mark.parametrize(
     ("kinds", "columns", "said"),
     [
-        ((SIGMOID,), 1, r"110.0% agreement of yes and no, 18 of 16 held-out photographs. Reached \d.*of them,"),
+        (
+            (SIGMOID,),
+            1,
+            r"110.0% agreement of yes and no, 18 of 16 held-out photographs. Reached \d.*of them,",
+        ),
         ((SIGMOIDS,), 3, r"110.0% agreement of yes and no\. Reached \d+.\d% with"),
         ((SCORES,), 3, "110.0% top-1 agreement, 18 of 16"),
         ((SCORES, SIGMOID), 1, "110.0% agreement of yes and no, 18 of 16"),

@@ -129,7 +129,13 @@ def test_cost_counts_a_model_of_endpoints(tiny_variant: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "endpoints", "found"),
-    [("b0", (1, 2), "b0"), ("b0", (4,), "b0"), ("lite2", (3,), "lite2"), ("b1", (3,), "b1"), ("b1", (1,), None)],
+    [
+        ("b0", (1, 2), "b0"),
+        ("b0", (4,), "b0"),
+        ("lite2", (3,), "lite2"),
+        ("b1", (3,), "b1"),
+        ("b1", (1,), None),
+    ],
 )
 def test_model_of_some_maps_is_its_variant_where_its_blocks_are_no_others(
     name: str, endpoints: tuple[int, ...], found: str | None

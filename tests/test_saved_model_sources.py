@@ -76,7 +76,9 @@ def test_layers_that_keras_3_does_not_have_are_told(tmp_path: Path) -> None:
     import tensorflow as tf
 
     folder, _ = saved_by_keras_2(tmp_path, lambda layers, x: layers.Flatten()(tf.nn.relu(x)))
-    with pytest.raises(ExportError, match=r"a model of tf_keras that Keras 3 can read. Received: 'legacy'") as told:
+    with pytest.raises(
+        ExportError, match=r"a model of tf_keras that Keras 3 can read. Received: 'legacy'"
+    ) as told:
         from_saved_model(folder)
     assert "\n" not in str(told.value)
 
@@ -121,7 +123,9 @@ def test_what_is_no_folder_of_a_network_is_refused(tmp_path: Path, functions: An
     assert "\n" not in str(told.value)
 
 
-def test_functions_alone_are_no_model_for_the_command_line(functions: Any, capsys: Any, tmp_path: Path) -> None:
+def test_functions_alone_are_no_model_for_the_command_line(
+    functions: Any, capsys: Any, tmp_path: Path
+) -> None:
     command = ["export", str(functions[0]), "--to", "tflite:float32", "--out", str(tmp_path / "out")]
     assert_refused(command, "Exported files have lost the layers", capsys)
 

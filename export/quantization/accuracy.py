@@ -88,7 +88,9 @@ def island_costs(network: IntegerNetwork) -> tuple[dict[str, Any], ...]:
     goals = network.results(few, integer=False)
     told = []
     for island in graph.islands:
-        ends = {name: r for name, r in network.quantized.ranges.items() if name in (island.name, *island.inputs)}
+        ends = {
+            name: r for name, r in network.quantized.ranges.items() if name in (island.name, *island.inputs)
+        }
         results = replace(network, quantized=Quantized(graph=graph, ranges=ends)).results(few)
         closeness = min(map(sqnr_db, goals, results))
         told.append(
@@ -149,7 +151,9 @@ def lift_until(
         reached = max(reached, now)
         if now >= wanted:
             return replace(network, agreement=now)
-    counts = all(kind.has_one_decision for kind in kinds if kind.decides)  # others decide more than once a photograph
+    counts = all(
+        kind.has_one_decision for kind in kinds if kind.decides
+    )  # others decide more than once a photograph
     raise ExportError(
         f"Expected {wanted:.1%} {_called(kinds, goals)}"
         + (f", {math.ceil(wanted * len(images))} of {len(images)} held-out photographs. " if counts else ". ")
@@ -161,7 +165,9 @@ def lift_until(
 
 def _called(kinds: Sequence[Kind], goals: Sequence[Array]) -> str:
     """What the agreement of the outputs that decide is called."""
-    best = [kind.has_best_class(goal.shape[1]) for kind, goal in zip(kinds, goals, strict=True) if kind.decides]
+    best = [
+        kind.has_best_class(goal.shape[1]) for kind, goal in zip(kinds, goals, strict=True) if kind.decides
+    ]
     if all(best):
         return "top-1 agreement"
     return "agreement of the decisions" if any(best) else "agreement of yes and no"

@@ -285,23 +285,6 @@ class Swish(Activation):
         return min(self.GATE_RANGES, key=loss) if tensor == GATE else best_range(values, loss)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DividedSwish(Swish):
-    """swish(u) / divisor: the same numbers as an equalized swish, where nothing in front of them is rounded.
-
-    Runtimes that fuse a swish with the convolution before it know it in this form, and take the product along.
-
-    Attributes:
-        divisor: one factor per channel.
-    """
-
-    divisor: Array
-
-    def compute(self, do: Do, u: Any) -> Any:
-        gate = do(Sigmoid(suffix="gate"), u, tensor=SIGMOID)
-        return do(Divided(1 / self.divisor), do(GateProduct(), u, gate, tensor=None))
-
-
 def hard_swish(u: Any) -> Any:
     """For TensorFlow; a layer of `tf_keras` remembers it by its name, see `FUNCTIONS`."""
     import tensorflow as tf
@@ -381,14 +364,6 @@ class Gain(Operator):
         kernel = file.dequantized(f"{name}/gain", ones, self.factors / LARGEST)
         options = {"kernel_shape": [1, 1], "group": channels}
         return str(file.node("Conv", [*tensors, kernel], f"{name}/scaled", **options))
-
-
-class Divided(Gain):
-    """The factors behind a swish that are multiplied back later: a product, whatever is around it."""
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        factor = file.constant(f"{name}/gain", self.factors.reshape(1, -1, 1, 1))
-        return str(file.node("Mul", [*tensors, factor], f"{name}/divided"))
 
 
 class GateProduct(Operator):

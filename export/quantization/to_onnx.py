@@ -17,9 +17,10 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, require
 
 from ..options import OPSET
+from .activations import DividedSwish
 from .graph import Graph, IntegerNetwork, Quantized, shapes_of
 from .onnx_islands import write_island
-from .ops import LARGEST, OUTPUT, PRE, DividedSwish, Operator, Softmax, Swish, key_of
+from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, Swish, key_of
 from .ranges import SIGMOID_STEPS, Array, Range
 from .runtimes import ONNX_RUNTIME, OnnxRuntime
 from .steps import Input, Island, Step

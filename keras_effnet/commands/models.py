@@ -36,7 +36,10 @@ ALL = (VARIANT, *ARTEFACTS)
 DEFAULT = "lite0"  # where neither --model nor a weight file says another
 _WORDS = {  # what may be passed, and what somebody passed
     VARIANT: ("a variant", "the name of a variant"),
-    KERAS: ("a Keras file (.keras, .h5), a SavedModel of Keras 2 or the folder of a training run", "a Keras file"),
+    KERAS: (
+        "a Keras file (.keras, .h5), a SavedModel of Keras 2 or the folder of a training run",
+        "a Keras file",
+    ),
     SAVED_MODEL: ("a SavedModel folder", "a SavedModel"),
     TFLITE: ("a .tflite file", "a TFLite file"),
     ONNX: ("an .onnx file", "an ONNX file"),

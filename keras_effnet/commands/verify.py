@@ -152,7 +152,8 @@ def show(reports: list[Report], *, as_json: bool) -> None:
 def _cases(report: Report) -> str:
     """What the agreement of the worst output rests on: `8 of 8`."""
     worst = min(
-        (each for each in report.outputs if each.agreement is not None), key=lambda each: each.agreement or 0.0
+        (each for each in report.outputs if each.agreement is not None),
+        key=lambda each: each.agreement or 0.0,
     )
     return f"{math.floor((worst.agreement or 0.0) * worst.judged_by + 1e-6)} of {worst.judged_by}"
 

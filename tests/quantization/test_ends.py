@@ -248,7 +248,9 @@ def test_odd_size_goes_through_what_is_trained(recipe: str, tmp_path: Path) -> N
     """Through a child process and a twin in another Keras; the file opens wherever files do."""
     pytest.importorskip("tensorflow_model_optimization")
     model, images = small(33, 47), pixels(33, 47)
-    path = to_tflite(model, tmp_path / "x.tflite", recipe, images, labels=[f"class {place}" for place in range(7)])
+    path = to_tflite(
+        model, tmp_path / "x.tflite", recipe, images, labels=[f"class {place}" for place in range(7)]
+    )
     assert partitions(path.read_bytes()) == 1
     some = images[:2].astype(np.uint8)
     for client in CLIENTS.values():

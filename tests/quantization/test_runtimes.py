@@ -216,7 +216,9 @@ def test_tensorrt_file_shifts_what_only_kernels_without_padding_read(
     ]
 
 
-@pytest.mark.parametrize(("name", "equalized"), [("onnxruntime", False), ("openvino", True), ("tensorrt", True)])
+@pytest.mark.parametrize(
+    ("name", "equalized"), [("onnxruntime", False), ("openvino", True), ("tensorrt", True)]
+)
 def test_channels_are_balanced_where_the_product_behind_a_swish_is_fused(
     networks: dict[str, Any], files: dict[str, Path], name: str, equalized: bool
 ) -> None:
