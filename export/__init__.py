@@ -6,7 +6,9 @@ Importing this package loads no converter and no runtime; they are imported when
 from __future__ import annotations
 
 from .exporters import to_onnx, to_saved_model, to_tflite
+from .legacy import from_saved_model
 from .runners import Runner, load
+from .scoring import Scores, score
 from .targets import Tolerance
 from .timing import latency
 from .verify import Report, verify
@@ -14,9 +16,12 @@ from .verify import Report, verify
 __all__ = [
     "Report",
     "Runner",
+    "Scores",
     "Tolerance",
+    "from_saved_model",
     "latency",
     "load",
+    "score",
     "to_onnx",
     "to_saved_model",
     "to_tflite",

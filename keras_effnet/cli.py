@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, benchmark, convert, cost, scale, explain, train, pretrain.
+"""`keras-effnet`: list, predict, export, verify, bundle, benchmark, convert, cost, scale, explain, train, pretrain.
 
 Whatever is wrong with the arguments is told by a command's `check`, within half a second and before TensorFlow
 is loaded; its `run` does the work.
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from keras_effnet.commands import (
     benchmark,
+    bundle,
     convert,
     cost,
     explain,
@@ -41,6 +42,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     predict,
     export,
     verify,
+    bundle,
     benchmark,
     convert,
     cost,
