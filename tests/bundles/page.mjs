@@ -14,7 +14,7 @@ const task = JSON.parse(readFileSync(0, "utf8"));
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-dev-shm-usage", ...(task.flags ?? [])],
-  protocolTimeout: 600000,
+  protocolTimeout: 120000,
 });
 try {
   const page = await browser.newPage();

@@ -14,7 +14,7 @@ const FILTERS = {
   },
 };
 const BITS = 22; // Pillow's weights are integers of so many bits behind the point
-const BAND = 256; // rows that are drawn at a time: phones limit the area of a canvas to 16.7 million pixels
+const BAND = 256; // rows or columns that are drawn at a time: phones limit the area of a canvas to 16.7 million pixels
 
 /**
  * Decodes a file as the browser does: upright, its color profile ignored as Pillow ignores it.
@@ -46,33 +46,48 @@ export function squareOf(picture, framing) {
   const { left, top, length } = centralSquare(picture, framing);
   const across = weights(picture.width, left, left + length, side, FILTERS[interpolation]);
   const down = weights(picture.height, top, top + length, side, FILTERS[interpolation]);
-  const firstColumn = across[0].first;
-  const firstRow = down[0].first;
-  const end = (all) => all.at(-1).first + all.at(-1).values.length;
-  const rows = end(down) - firstRow;
-  const canvas = document.createElement("canvas");
-  canvas.width = end(across) - firstColumn;
-  canvas.height = Math.min(BAND, rows);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.imageSmoothingEnabled = false;
-  const narrow = new Uint8ClampedArray(rows * side * channels);
-  for (let row = 0; row < rows; row += BAND) {
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(picture, -firstColumn, -firstRow - row);
-    const height = Math.min(BAND, rows - row);
-    const { data } = context.getImageData(0, 0, canvas.width, height);
-    if (channels === 1) toGray(data);
-    for (let y = 0; y < height; y++) {
-      resample(data, 4 * y * canvas.width - 4 * firstColumn, 4, across, channels, narrow, (row + y) * side * channels, channels);
-    }
-  }
-  const square = new Uint8ClampedArray(side * side * channels);
+  // as Pillow does from version 13 on, where the height shrinks more than twice as much as the width
+  const upright = picture.height > side && picture.height - side > 2 * (picture.width - side);
+  const [along, over] = upright ? [down, across] : [across, down];
   const stride = side * channels;
-  for (let x = 0; x < side; x++) {
-    resample(narrow, x * channels - firstRow * stride, stride, down, channels, square, x * channels, stride);
+  const narrow = shrinkAlong(picture, along, over, upright, channels);
+  const square = new Uint8ClampedArray(side * stride);
+  for (let place = 0; place < side; place++) {
+    const [outStart, outStep] = upright ? [place * stride, channels] : [place * channels, stride];
+    resample(narrow, place * channels - over[0].first * stride, stride, over, channels, square, outStart, outStep);
   }
   return new Uint8Array(square.buffer);
+}
+
+/** The first of the two passes: each row, or of an upright picture each column, that the second one reads. */
+function shrinkAlong(picture, along, over, upright, channels) {
+  const size = extent(along);
+  const lines = extent(over);
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = upright ? [Math.min(BAND, lines), size] : [size, Math.min(BAND, lines)];
+  const [step, lineStep] = upright ? [4 * canvas.width, 4] : [4, 4 * canvas.width];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = false;
+  context.fillStyle = "#fff";
+  const stride = along.length * channels;
+  const narrow = new Uint8ClampedArray(lines * stride);
+  for (let line = 0; line < lines; line += BAND) {
+    const [x, y] = upright ? [over[0].first + line, along[0].first] : [along[0].first, over[0].first + line];
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(picture, -x, -y);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    if (channels === 1) toGray(data);
+    for (let index = 0; index < Math.min(BAND, lines - line); index++) {
+      const start = index * lineStep - along[0].first * step;
+      resample(data, start, step, along, channels, narrow, (line + index) * stride, channels);
+    }
+  }
+  return narrow;
+}
+
+/** How many pixels of the picture these weights reach. */
+function extent(all) {
+  return all.at(-1).first + all.at(-1).values.length - all[0].first;
 }
 
 /** One line of pixels, resampled: `step` apart in the source from `start` on, `outStep` apart in the target. */
