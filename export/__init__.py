@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .exporters import to_onnx, to_saved_model, to_tflite
 from .runners import Runner, load
+from .scoring import Scores, score
 from .targets import Tolerance
 from .timing import latency
 from .verify import Report, verify
@@ -14,9 +15,11 @@ from .verify import Report, verify
 __all__ = [
     "Report",
     "Runner",
+    "Scores",
     "Tolerance",
     "latency",
     "load",
+    "score",
     "to_onnx",
     "to_saved_model",
     "to_tflite",

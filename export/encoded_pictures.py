@@ -14,11 +14,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_effnet.pictures.decoding import ENOUGH_ROWS, GRAY_DEPTHS, MAX_PIXELS
-from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.framing import SPARE, Framing
 
 KERNEL_TYPES = {"bicubic": "keyscubic", "bilinear": "triangle"}  # the resizing operator's names
 MAX_SEGMENTS = 200  # of a JPEG before its pixels; cameras write about ten
 MAX_STEPS = 20_000  # of a walk through a file's blocks; a GIF's first picture of 5 MB
+RATIOS = (1, 2, 4, 8)  # by which the decoder of JPEGs shrinks
 _LUMA = (19595, 38470, 7471)  # of 65536: Pillow's weights of red, green and blue in gray
 
 
@@ -30,6 +31,7 @@ def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], 
         each could be decoded. The pixels of one that could not are zeros). N may be 0.
     """
     shape = (height, width, framing.channels)
+    needed = SPARE * (max(height, width) + framing.margin)  # as `Framing.decode` asks for
 
     def nothing() -> Any:  # made where it is used, so that no graph holds what belongs to another
         return tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
@@ -37,7 +39,7 @@ def batch_decoder(height: int, width: int, framing: Framing) -> Callable[[Any], 
     plainly = tf.autograph.experimental.do_not_convert  # no Python to be translated, which would take long
 
     def decode(encoded: Any) -> tuple[Any, Any]:
-        pixels = _square(_upright(encoded, framing.channels), height, width, framing)
+        pixels = _square(_upright(encoded, framing.channels, needed), height, width, framing)
         return tf.ensure_shape(pixels, shape), True
 
     def one(encoded: Any) -> Any:
@@ -102,11 +104,11 @@ class _Bytes:
         return tf.cond(tf.size(places) > 0, lambda: places, lambda: tf.constant([-1], tf.int64))
 
 
-def _upright(encoded: Any, channels: int) -> Any:
-    """One encoded picture as uint8 `[H, W, channels]`, upright and over white."""
+def _upright(encoded: Any, channels: int, needed: int) -> Any:
+    """One encoded picture as uint8 `[H, W, channels]`, upright and over white; a JPEG may come smaller."""
     file = _Bytes(encoded)
     kinds = [
-        (file.have(0, b"\xff\xd8\xff"), _jpeg),
+        (file.have(0, b"\xff\xd8\xff"), partial(_jpeg, needed=needed)),
         (file.have(0, b"\x89PNG\r\n\x1a\n"), _png),
         (file.have(0, b"GIF8"), _gif),
         (file.have(0, b"BM"), _bmp),
@@ -134,14 +136,20 @@ def _if_small(width: Any, height: Any, value: Any) -> Any:
     return _if_true(small, value, f"at most {MAX_PIXELS} pixels")
 
 
-def _jpeg(encoded: Any, file: _Bytes) -> tuple[Any, Any]:
+def _jpeg(encoded: Any, file: _Bytes, needed: int) -> tuple[Any, Any]:
+    """At a half, a quarter or an eighth of its size where both sides keep as many pixels as are needed."""
     sides = tf.io.extract_jpeg_shape(encoded, output_type=tf.int64)
     encoded = _if_small(sides[1], sides[0], encoded)
     exif, progressive = _jpeg_segments(file)
     scan = file.last(b"\xff\xda")
     cut = file.last(b"\xff\xd9") < scan
     encoded = tf.where(cut, tf.strings.join([encoded, b"\xff\xd9"]), encoded)
-    picture = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's way
+    spare = tf.where(
+        cut, 1, tf.cast(tf.reduce_min(sides[:2]), tf.int32) // needed
+    )  # the missing rows are counted at full size
+    decode = partial(tf.io.decode_jpeg, encoded, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's way
+    shrunk = tf.reduce_sum(tf.cast(spare >= RATIOS[1:], tf.int32))
+    picture = tf.switch_case(shrunk, [partial(decode, ratio=ratio) for ratio in RATIOS])
     # the same rule as for `load_image`
     components = file.big(scan + 4, 1)
     refines = file.big(scan + 7 + 2 * components, 1) >= 16

@@ -286,6 +286,11 @@ def _keras(path: Path, threads: int) -> Runner:
 
     del threads
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    return runner_of(model, path)
+
+
+def runner_of(model: Any, path: Path) -> Runner:
+    """A Keras model as a runner; `path` is what messages call it."""
     _, height, width, channels = model.input_shape
     outputs = outputs_of(model)
     names = tuple(output.name for output in outputs)
@@ -298,5 +303,5 @@ def _keras(path: Path, threads: int) -> Runner:
         info=replace(info_of(model), outputs=worth_telling(outputs)),
         names=names,
         labels=only_labels(outputs),
-        run=lambda pixels: _float32(by_name(names, model(pixels, training=False))),
+        run=lambda pixels: _float32(by_name(names, model.predict(pixels, verbose=0))),
     )

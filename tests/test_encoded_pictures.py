@@ -118,6 +118,17 @@ def test_serve_bytes_resizes_pictures_of_any_shape_as_load_image_does(
     assert np.abs(serve([content])[0] - load_image(content, 224)).mean() < 0.5
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": exif(6)}])
+def test_serve_bytes_shrinks_a_large_jpeg_while_decoding_as_load_image_does(
+    serve: Serve, options: dict[str, Any]
+) -> None:
+    """At half, and at a quarter, of sides that two and four do not divide; 1,023 pixels are not enough to halve."""
+    noise = np.random.default_rng(0).integers(0, 256, (2051, 2302, 3), dtype=np.uint8)
+    for height, width in ((1023, 1150), (1025, 1150), (2051, 2302)):
+        content = encoded(Image.fromarray(noise[:height, :width]), "JPEG", quality=90, **options)
+        assert np.abs(serve([content])[0] - load_image(content, 224)).mean() < 0.5
+
+
 def test_serve_bytes_answers_a_picture_that_it_cannot_read_with_nan_alone(
     serve: Serve, photograph: Any
 ) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from keras_effnet import decode_predictions, export, load_image, transfer
 from keras_effnet.cli import main
+from keras_effnet.pictures.decoding import decode_picture
 from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import Framing, framing_of
 
@@ -54,6 +55,26 @@ def test_margin_survives_saving(whole: Any, tmp_path: Path) -> None:
     loaded = keras.saving.load_model(tmp_path / "a.keras", compile=False)
     assert framing_of(loaded).margin == 0
     assert transfer.labels_of(loaded) == tuple(LABELS)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("shape", "decoded"), [((383, 500), (500, 383)), ((384, 500), (250, 192)), ((800, 1000), (250, 200))]
+)
+def test_large_jpeg_is_decoded_no_larger_than_twice_what_is_seen(
+    shape: tuple[int, int], decoded: tuple[int, int], orientation: int
+) -> None:
+    """64 pixels and a margin of 32 ask for 192 of the shorter side."""
+    corners = np.random.default_rng(3).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(corners).resize(shape[::-1], Image.Resampling.BICUBIC)
+    options = {"quality": 95, "subsampling": 0, "exif": exif(orientation)}
+    content = encoded(as_stored(picture, orientation), "JPEG", **options)
+    assert Framing().decode(content, 64).picture.size == decoded
+    whole = Framing().square(decode_picture(content).picture, 64)
+    difference = np.abs(Framing().read(content, 64).astype(int) - whole)
+    assert difference.mean() < 0.6 and difference.max() <= 4
+    png = encoded(as_stored(picture, orientation), "PNG", exif=exif(orientation))
+    assert Framing().decode(png, 64).picture.size == picture.size
 
 
 @pytest.mark.parametrize(("variant", "interpolation"), [("b0", "bicubic"), ("lite0", "bilinear")])

@@ -56,7 +56,9 @@ def test_verify_prints_a_line_for_each_output(exported: Path, capsys: Any) -> No
 @pytest.mark.parametrize("name", ["heads.keras", "out/heads_float32.onnx", "out/heads_weight_int8.tflite"])
 def test_predict_of_several_outputs_is_one_clear_line(exported: Path, name: str, capsys: Any) -> None:
     path = str(exported / name)
-    assert_refused(["predict", PHOTOGRAPH, "--model", path], "with 2: class, projection. In Python", capsys)
+    assert_refused(
+        ["predict", PHOTOGRAPH, "--model", path], "with 2: class, projection. Name the one", capsys
+    )
 
 
 def test_predict_of_features_is_one_clear_line(tmp_path: Path, capsys: Any) -> None:

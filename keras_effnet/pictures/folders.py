@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
@@ -40,6 +41,52 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
             f"Expected a directory of photographs ({KINDS}). Received: {str(root)!r}, which holds none{others}."
         )
     return found
+
+
+def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The files that are named, those in CSV files with a column `file`, and the pictures in folders; each once.
+
+    The names in a CSV file are relative to its folder.
+
+    Raises:
+        InvalidInputError: a folder without pictures or one that may not be read; a CSV file that is no such list.
+    """
+    found: dict[str, None] = {}
+    for name in named:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found.update(dict.fromkeys(map(str, list_images(path))))
+        elif suffix_of(path.name) == ".csv":
+            found.update(dict.fromkeys(_listed(path)))
+        else:
+            found[str(path)] = None
+    return list(found)
+
+
+def _listed(path: Path) -> Iterator[str]:
+    """The files in the column `file` of a CSV file."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.DictReader(stream, skipinitialspace=True)
+            if "file" not in (rows.fieldnames or ()):
+                raise InvalidInputError(
+                    f"Expected the column file in {str(path)!r}. Received: "
+                    f"{', '.join(rows.fieldnames or ()) or 'nothing'}. Name the columns in the first line."
+                )
+            for row in rows:
+                if not row["file"]:
+                    raise InvalidInputError(
+                        f"Expected a file in line {rows.line_num} of {str(path)!r}. Received: none."
+                    )
+                yield os.path.join(path.parent, row["file"])  # noqa: PTH118 - a Path per picture is slow
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInputError(
+            f"Expected a CSV file of text with a column file at {str(path)!r}. Received: {error}."
+        ) from error
+    except OSError as error:
+        raise InvalidInputError(
+            f"Expected a CSV file that can be read. Received: {str(path)!r} ({system_said(error)})."
+        ) from error
 
 
 def walk_pictures(root: Path, folder: str = "", *, left_out: list[LeftOut]) -> Iterator[str]:

@@ -90,7 +90,8 @@ def load_image(
 
     The picture is turned upright (EXIF), converted to 8-bit RGB (gray, palette, CMYK and 16-bit pictures
     included, transparent pixels over white), cropped to the central square of `size / (size + margin)` of its
-    shorter side, and resized.
+    shorter side, and resized. A large JPEG is decoded at a half, a quarter or an eighth of its size, never below
+    twice the result's.
 
         load_image("cat.jpg", model)    # size, channels, interpolation and crop from the model
         load_image("cat.jpg", 224)      # bicubic, a margin of 32: B0 and most others

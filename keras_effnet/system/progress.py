@@ -26,13 +26,17 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def bar(self, name: str, total: int, unit: str = "photo") -> Iterator[Callable[[int], None]]:
-        """A bar, on a terminal; yields the function that moves it."""
+    def bar(
+        self, name: str, total: int, unit: str = "photo", done: int = 0
+    ) -> Iterator[Callable[[int], None]]:
+        """A bar, on a terminal, of which some was done before; yields the function that moves it."""
         from tqdm import tqdm
 
         # disable=None: silent where the error output is no terminal
         disable = True if self.quiet else None
-        with tqdm(total=total, desc=name, unit=unit, disable=disable, leave=False, file=sys.stderr) as bar:
+        with tqdm(
+            total=total, desc=name, unit=unit, initial=done, disable=disable, leave=False, file=sys.stderr
+        ) as bar:
             yield bar.update
 
     @contextmanager
