@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = ROOT / "build" / "node_modules"
 DRIVER = Path(__file__).with_name("web_page.mjs")
 BATCH = 25  # photographs in one run of the browser
+# WebGPU without a GPU: the same arithmetic, and no time worth reading
+SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -71,15 +73,16 @@ def open_page(site: Path, *, timeout: float = 300, query: str = "", **task: Any)
 
 def scores_of(site: Path, photos: list[Path], **task: Any) -> dict[str, Any]:
     """All scores, pixels and times of photographs in a page, a batch at a time."""
-    found: dict[str, Any] = {"scores": [], "pixels": [], "read": [], "computed": []}
+    found: dict[str, Any] = {key: [] for key in ("scores", "pixels", "read", "computed")}
+    processor = ""
     for start in range(0, len(photos), BATCH):
         batch = [str(path) for path in photos[start : start + BATCH]]
         said = open_page(site, photographs=batch, **task)
         for key, values in found.items():
             values.extend(said[key])
-        found["processor"] = said["processor"]
-    found["pixels"] = [np.frombuffer(base64.b64decode(text), np.uint8) for text in found["pixels"]]
-    return found
+        processor = said["processor"]
+    pixels = [np.frombuffer(base64.b64decode(text), np.uint8) for text in found["pixels"]]
+    return found | {"pixels": pixels, "processor": processor}
 
 
 def row(site: Path, photos: list[Path], processor: str) -> list[str]:
@@ -89,7 +92,7 @@ def row(site: Path, photos: list[Path], processor: str) -> list[str]:
     runner = load(site / "model.tflite")
     pictures = [runner.framing.read(path, int(runner.size[0] or 0)) for path in photos]
     expected = runner(np.stack(pictures))
-    said = scores_of(site, photos, processor=processor)
+    said = scores_of(site, photos, processor=processor, flags=SOFTWARE_GPU if processor == "webgpu" else ())
     found = np.array(said["scores"])
     same = np.mean(
         [np.array_equal(made, wanted.ravel()) for made, wanted in zip(said["pixels"], pictures, strict=True)]
