@@ -24,10 +24,22 @@ from pathlib import Path
 import numpy as np
 
 PYTHON = "3.11"  # of Debian 12
-PACKAGES = (
-    "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libexpat1 zlib1g libssl3 libffi8 "
-    "libbz2-1.0 liblzma5 libstdc++6 libgcc-s1 libuuid1 libcrypt1"
-).split()
+PACKAGES = [
+    "python3.11-minimal",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libc6",
+    "libexpat1",
+    "zlib1g",
+    "libssl3",
+    "libffi8",
+    "libbz2-1.0",
+    "liblzma5",
+    "libstdc++6",
+    "libgcc-s1",
+    "libuuid1",
+    "libcrypt1",
+]
 GLIBC = ("manylinux2014", "manylinux_2_27", "manylinux_2_28")  # that wheels may ask for
 
 
@@ -53,9 +65,14 @@ def main() -> None:
         prepare(folder)
         return
     photos = sorted(path for path in arguments.photos.rglob("*") if path.suffix in (".jpg", ".png"))
-    print("| file | same best class | largest difference of a score | s for each picture |\n|---|---|---|---|")
+    print(
+        "| file | same best class | largest difference of a score | s for each picture |\n|---|---|---|---|"
+    )
     for file in arguments.files:
-        print(f"| {file.name} | {compare(folder, file, photos[: arguments.limit], arguments.emulator)} |", flush=True)
+        print(
+            f"| {file.name} | {compare(folder, file, photos[: arguments.limit], arguments.emulator)} |",
+            flush=True,
+        )
 
 
 def prepare(folder: Path) -> None:

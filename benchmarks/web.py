@@ -122,10 +122,14 @@ def in_mediapipe(site: Path, photos: list[Path]) -> list[list[str]]:
         found, times = [], []
         for start in range(0, len(photos), BATCH):
             batch = [str(path) for path in photos[start : start + BATCH]]
-            said = open_page(site, mediapipe=str(MODULES / "@mediapipe" / "tasks-vision"), crop=crop, whole=batch)
+            said = open_page(
+                site, mediapipe=str(MODULES / "@mediapipe" / "tasks-vision"), crop=crop, whole=batch
+            )
             found += said["best"]
             times += said["computed"]
-        rows.append([name, f"{np.mean(np.array(found) == expected.argmax(1)):.1%}", f"{np.median(times):.0f}"])
+        rows.append(
+            [name, f"{np.mean(np.array(found) == expected.argmax(1)):.1%}", f"{np.median(times):.0f}"]
+        )
     return rows
 
 
@@ -142,14 +146,16 @@ def main() -> None:
     arguments = parser.parse_args()
     photos = sorted(path for path in arguments.photos.rglob("*") if path.suffix in (".jpg", ".png"))
     photos = photos[: arguments.limit]
-    print("| recipe | processor | same pixels | same class | largest difference | network, ms | reading, ms |")
+    print(
+        "| recipe | processor | same pixels | same class | largest difference | network, ms | reading, ms |"
+    )
     print("|---|---|---|---|---|---|---|")
     for site in arguments.sites:
         print("| " + " | ".join(row(site, photos, arguments.processor)) + " |", flush=True)
         if arguments.screenshots is not None:
-            views = {f"{site.name}_390.png": (390, 844), f"{site.name}_1280.png": (1280, 800)}
-            shots = {str(arguments.screenshots.absolute() / name): view for name, view in views.items()}
-            open_page(site, chosen=[str(photos[0])], screenshots=shots)
+            for phone, view in ((True, (390, 844)), (False, (1280, 800))):
+                shot = arguments.screenshots.absolute() / f"{site.name}_{view[0]}.png"
+                open_page(site, phone=phone, chosen=[str(photos[0])], screenshots={str(shot): view})
     if arguments.mediapipe:
         for cells in in_mediapipe(arguments.sites[0], photos):
             print(f"| MediaPipe, {cells[0]} | same class {cells[1]} | {cells[2]} ms |")

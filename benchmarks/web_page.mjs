@@ -2,9 +2,10 @@
 //
 //   node web_page.mjs NODE_MODULES CHROMIUM < task.json
 //
-// A task: url; chosen: files to choose one after the other, as a visitor does; photographs: files to score, with
-// processor; screenshots: {file: [width, height]}; cdn: {prefix: folder}, files that answer for another host; tabs: how
-// often the Tab key is pressed; mediapipe: folder of its web task, with whole: files and crop: share of the shorter side.
+// A task: url; chosen: files to choose one after the other, as a visitor does; dropped: files to drop after them;
+// photographs: files to score, with processor; phone: whether it is one; screenshots: {file: [width, height]};
+// cdn: {prefix: folder}, files that answer for another host; tabs: how often the Tab key is pressed; flags of Chromium;
+// mediapipe: folder of its web task, with whole: files and crop: share of the shorter side.
 // The answer: loaded, shown (status, names, time and label after each choice), scores, pixels, read and computed (ms),
 // processor, focused, best, requests, errors.
 
@@ -22,7 +23,8 @@ try {
   const page = await browser.newPage();
   const said = { requests: [], errors: [] };
   await watch(page, said);
-  await page.setViewport({ width: task.width ?? 390, height: task.height ?? 844 });
+  const phone = { isMobile: task.phone ?? false, hasTouch: task.phone ?? false };
+  await page.setViewport({ width: 390, height: 844, ...phone });
   await page.goto(task.url);
   await page.waitForFunction(
     () => !document.getElementById("status").textContent.startsWith("Loading"),
@@ -32,8 +34,9 @@ try {
   if (task.tabs) said.focused = await focused(page, task.tabs);
   said.shown = [];
   for (const file of task.chosen ?? []) said.shown.push(await choose(page, file));
+  for (const file of task.dropped ?? []) said.shown.push(await drop(page, file));
   for (const [file, [width, height]] of Object.entries(task.screenshots ?? {})) {
-    await page.setViewport({ width, height });
+    await page.setViewport({ width, height, ...phone });
     await page.screenshot({ path: file, fullPage: true });
   }
   if (task.photographs) Object.assign(said, await scores(page, task.photographs, task.processor ?? "wasm"));
@@ -68,10 +71,25 @@ function status(page) {
   return page.$eval("#status", (element) => element.textContent);
 }
 
-/** What a visitor sees and hears after choosing a photograph. */
 async function choose(page, file) {
   await page.$eval("#status", (element) => (element.textContent = "Looking …"));
   await (await page.$("#choose")).uploadFile(file);
+  return shown(page);
+}
+
+async function drop(page, file) {
+  await page.$eval("#status", (element) => (element.textContent = "Looking …"));
+  await page.evaluate((text, name) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([bytes], name));
+    document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  }, readFileSync(file).toString("base64"), file.split("/").pop());
+  return shown(page);
+}
+
+/** What a visitor sees and hears once the page has looked. */
+async function shown(page) {
   await page.waitForFunction(() => document.getElementById("status").textContent !== "Looking …");
   return {
     status: await status(page),

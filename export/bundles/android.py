@@ -48,7 +48,9 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
 
 def next_step(out: Path) -> str:
     """How to build it."""
-    return f"Open {out} in Android Studio and press Run; its README.md says which file is for which processor."
+    return (
+        f"Open {out} in Android Studio and press Run; its README.md says which file is for which processor."
+    )
 
 
 def _words(classifier: Classifier) -> dict[str, str]:

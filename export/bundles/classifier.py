@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.labels import numbered_labels
 
 from ..model_facts import NO_PREPROCESSING
@@ -108,7 +109,7 @@ def read_classifier(path: Path) -> Classifier:
     columns = int(made["shape"][-1])
     return Classifier(
         path=path,
-        name=runner.info.name if runner.info else path.stem,
+        name=_name(runner),
         recipe=runner.info.recipe if runner.info else "",
         side=height,
         channels=runner.channels,
@@ -130,11 +131,18 @@ def integrity_of(path: Path) -> str:
     return f"sha384-{base64.b64encode(digest).decode()}"
 
 
+def _name(runner: Runner) -> str:
+    """What people call the model: the published variant's title, else its own name or the file's."""
+    if runner.info is None:
+        return runner.path.stem
+    return get_variant(runner.info.variant).title if runner.info.variant else runner.info.name
+
+
 def _kind(runner: Runner) -> str:
     """The kind of the only output, which must decide something."""
     outputs = (runner.info.outputs if runner.info else ()) or PLAIN
     if len(runner.names) > 1 or not outputs[0].meaning.decides:
-        told = ", ".join(f"{name}" for name in runner.names) if len(runner.names) > 1 else outputs[0].kind
+        told = ", ".join(runner.names) if len(runner.names) > 1 else outputs[0].meaning.words
         raise InvalidInputError(
             f"Expected a classifier with one output. Received: {str(runner.path)!r} with {told}. "
             "Export a model that ends in its classes."

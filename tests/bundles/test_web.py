@@ -129,7 +129,8 @@ def test_page_scores_as_load_does_and_names_what_it_sees(
     said = open_page(
         site,
         cdn={f"{CDN}/@litertjs/{name}@{VERSION}/": f"{MODULES}/@litertjs/{name}/" for name in PACKAGES},
-        chosen=[str(photographs[0]), str(broken)],
+        chosen=[str(photographs[0])],
+        dropped=[str(photographs[1]), str(broken)],
         tabs=1,
         photographs=[str(path) for path in photographs],
     )
@@ -138,14 +139,14 @@ def test_page_scores_as_load_does_and_names_what_it_sees(
     pictures = np.stack([runner.framing.read(path, 32) for path in photographs])
     expected = runner(pictures)
     assert np.abs(np.array(said["scores"]) - expected).max() < 1e-3
-    best = int(expected[0].argmax())
-    seen, refused = said["shown"]
-    assert seen["status"] == f"{NAMES[best]}, {100 * expected[0, best]:.1f} %"
+    seen, dropped, refused = said["shown"]
+    for shown, scores in ((seen, expected[0]), (dropped, expected[1])):
+        assert shown["status"] == f"{NAMES[scores.argmax()]}, {100 * scores.max():.1f} %"
     assert [name for name, *_ in seen["names"]] == [NAMES[index] for index in expected[0].argsort()[::-1]]
     assert "ms in the network on the processor (WebAssembly)" in seen["time"]
     assert seen["label"] == "The middle of wide.jpg, which the network looks at"
     assert refused["status"].startswith("broken.jpg cannot be read as a photograph.")
-    assert refused["names"] == []
+    assert refused["names"] == [] and refused["label"] == "No photograph yet"
     assert said["focused"] == ["choose"]  # the camera's button is there on phones only
     assert said["errors"] == []
     assert {request.split()[0] for request in said["requests"]} == {"GET"}

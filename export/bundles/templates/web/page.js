@@ -80,6 +80,10 @@ async function show(file) {
 }
 
 function clear() {
+  const canvas = byId("preview");
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  canvas.setAttribute("aria-label", "No photograph yet");
+  byId("hint").hidden = false;
   byId("names").replaceChildren();
   byId("time").textContent = "";
 }
