@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.errors import InvalidInputError, require, warn
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.labels import numbered_labels
 
@@ -147,7 +147,12 @@ def _kind(runner: Runner) -> str:
             f"Expected a classifier with one output. Received: {str(runner.path)!r} with {told}. "
             "Export a model that ends in its classes."
         )
-    if runner.info and runner.info.preprocessing == NO_PREPROCESSING:
+    if runner.info is None:
+        warn(
+            f"Expected a file that says what it does to pixels. Received: {str(runner.path)!r}, which does not. It will "
+            "get RGB pixels 0-255 of the reference's crop; export it with keras-effnet to be sure."
+        )
+    elif runner.info.preprocessing == NO_PREPROCESSING:
         raise InvalidInputError(
             f"Expected a file that takes RGB pixels 0-255. Received: {str(runner.path)!r}, whose preprocessing is "
             "outside of it. Put a Rescaling layer in front of the model and export it again."

@@ -15,6 +15,7 @@ from PIL import Image
 from keras_effnet.cli import main
 from keras_effnet.export import load, to_tflite
 from keras_effnet.export.bundles.web import CDN, VERSION
+from keras_effnet.export.tflite_file import convert_float
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 try:
@@ -116,6 +117,17 @@ def test_bundle_refuses_an_embedding_and_signed_bytes_and_leaves_nothing(
     ):
         assert_refused(["bundle", "web", str(path), "--out", str(tmp_path / "site")], message, capsys)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".tflite"]
+
+
+def test_bundle_warns_of_a_file_that_does_not_say_what_it_does_to_pixels(
+    nano: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.tflite"
+    bare.write_bytes(convert_float(nano, (32, 32, 3)))
+    assert main(["bundle", "web", str(bare), "--out", str(tmp_path / "site")]) == 0
+    assert "which does not. It will get RGB pixels 0-255" in capsys.readouterr().err
+    names = (tmp_path / "site" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert names == ["class 0", "class 1", "class 2"]
 
 
 @needs_browser
