@@ -23,6 +23,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
+    "tritonclient[grpc,http]>=2.50",
     "build",
     "import-linter>=2.5",
     "mypy>=1.15",

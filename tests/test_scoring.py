@@ -34,29 +34,6 @@ BROKEN = {7: b"no picture", 33: b""}
 
 
 @pytest.fixture(scope="module")
-def brightness(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file of three operators that tells bright pictures from dark ones, by the mean of their pixels."""
-    helper, kinds = onnx.helper, onnx.TensorProto
-    kernel = np.array([[-1, 1]] * 3, np.float32) / (3 * 255)
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
-            helper.make_node("MatMul", ["mean", "kernel"], ["logits"]),
-            helper.make_node("Softmax", ["logits"], ["probabilities"]),
-        ],
-        "brightness",
-        [helper.make_tensor_value_info("image", kinds.FLOAT, ["N", 3, 32, 32])],
-        [helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["N", 2])],
-        [onnx.numpy_helper.from_array(kernel, "kernel")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {"labels": json.dumps(["dark", "bright"])})
-    path = tmp_path_factory.mktemp("model") / "brightness.onnx"
-    onnx.save(model, path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty small pictures, each brighter than the one before; two of them are none."""
     folder = tmp_path_factory.mktemp("pictures")
