@@ -26,7 +26,7 @@ EXAMPLES = """\
 
 VERSION = "2.5.3"
 CDN = "https://cdn.jsdelivr.net/npm"
-# sha384 of the files of @litertjs/core and @litertjs/wasm-utils 2.5.3 on npm: (package, path, role in model.json)
+# role in model.json: package of @litertjs on npm, path in it, and the SHA-384 of that file in version 2.5.3
 RUNTIME: dict[str, tuple[str, str, str]] = {
     "module": (
         "core",
