@@ -145,7 +145,7 @@ def plot(curves: dict[str, list[dict[str, float]]], path: str) -> None:
     styles = {"one process": "-", "two processes": "o", "another seed": ":"}
     for name, rows in curves.items():
         axes.plot(range(1, len(rows) + 1), [row["loss"] for row in rows], styles[name], label=name)
-    axes.set(xlabel="epoch", ylabel="training loss")
+    axes.set(xlabel="epoch", ylabel="training loss", xticks=range(1, len(curves["one process"]) + 1))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 

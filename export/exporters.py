@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .formats import ONNX, SAVED_MODEL, TFLITE
 from .model_facts import facts_of
 from .options import (
     OPSET,
@@ -19,16 +20,7 @@ from .options import (
     TFLiteRecipe,
 )
 from .outputs import SaidKinds, SaidLabels
-from .targets import (
-    ONNX,
-    SAVED_MODEL,
-    TFLITE,
-    Target,
-    check_options,
-    check_path,
-    get_target,
-    write_artefact,
-)
+from .targets import Target, check_options, check_path, get_target, write_artefact
 
 
 def to_saved_model(

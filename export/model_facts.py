@@ -167,6 +167,11 @@ def facts_of(
     )
 
 
+def as_facts(model: Any, size: int | None = None) -> ModelFacts:
+    """`facts_of` a model; of what was collected already, that itself."""
+    return model if isinstance(model, ModelFacts) else facts_of(model, size)
+
+
 def only_labels(outputs: Sequence[Output]) -> tuple[str, ...]:
     """The class names of the only output; empty where there are several."""
     return outputs[0].labels if len(outputs) == 1 else ()

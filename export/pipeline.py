@@ -33,7 +33,7 @@ from .outputs import SaidKinds, SaidLabels, check_decides
 from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import Report, affordable, compare, reference_outputs
+from .verify import Report, compare, held_in_memory, reference_outputs
 
 # fields of an `Artefact` that its integer network knows, which itself is not kept: it is large
 Told = dict[str, Any]
@@ -161,7 +161,7 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
     facts = facts_of(job.model, job.size, job.labels, job.kinds)
     if job.options.min_agreement is not None:
         check_decides(facts.outputs)
-    job = replace(job, images=affordable(facts.model, job.images))
+    job = replace(job, images=held_in_memory(facts.model, job.images))
     with _workspace(job.out) as workspace:
         paths = [workspace / final.name for final in finals]
         held = _write_all(job, facts, paths, progress)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.reports import page
-from keras_effnet.system.files import staged
+from keras_effnet.system.files import write_text
 
 from .closeness import NOTICEABLE
+from .kinds import KINDS
 from .pipeline import Artefact
+from .targets import target_name
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 _PACKAGES = (
@@ -58,12 +60,10 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
         "machine": _machine(),
     }
     report["artifacts"] = [*kept, *rows]
-    with staged(out / JSON_NAME, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     if html:
-        with staged(out / HTML_NAME, overwrite=True) as temporary:
-            pictures = {artefact.file: artefact.pictures for artefact in artefacts}
-            temporary.write_text(render(report, pictures), encoding="utf-8")
+        pictures = {artefact.file: artefact.pictures for artefact in artefacts}
+        write_text(out / HTML_NAME, render(report, pictures))
     return report
 
 
@@ -106,6 +106,7 @@ def render(report: dict[str, Any], pictures: Mapping[str, Mapping[int, str]] | N
         models=sorted({row["model"] for row in rows}),
         passed=sum(bool(row["ok"]) for row in rows),
         pictures=pictures or {},
+        words={kind.name: kind.words for kind in KINDS.values()},
         plots=[*(_bars(rows, *drawn) for drawn in _DRAWN), *_spread(rows)],
     )
 
@@ -136,7 +137,7 @@ def _bars(rows: Sequence[dict[str, Any]], key: str, title: str, factor: float, f
 
 
 def _target(row: dict[str, Any]) -> str:
-    return "saved_model" if row["format"] == "saved_model" else f"{row['format']}:{row['recipe']}"
+    return target_name(row["format"], row["recipe"])
 
 
 def _agreement(row: dict[str, Any]) -> float | None:
@@ -161,5 +162,5 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[Any]:
     ]
     spread = [[output[f"{what}_sqnr_db"] for what in ("worst", "low", "median")] for _, output in drawn]
     colors = [page.GOOD if row["ok"] else page.BAD for row, _ in drawn]
-    title = "SQNR of a photograph (dB), worst to median"
-    return [page.spans(title, names, spread, colors)]
+    title = "Closeness of a photograph (SQNR, dB)"
+    return [page.spans(title, "worst, 5th percentile, median; higher is closer", names, spread, colors)]

@@ -19,6 +19,7 @@ from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
+from .formats import KERAS, ONNX, SAVED_MODEL, TFLITE, format_of
 from .model_facts import ArtefactInfo, info_of, only_labels, worth_telling
 from .outputs import LABELS_FILE, ONLY_OUTPUT, by_name, outputs_of
 
@@ -114,20 +115,10 @@ def _opener(path: Path) -> Callable[[Path, int], Runner]:
     advice = "Pass a SavedModel directory, or a .tflite, .onnx, .keras or whole .h5 file."
     if not path.exists():
         raise InvalidInputError(f"Expected an artefact at {str(path)!r}. Received: no such file. {advice}")
+    if (found := format_of(path)) is not None:
+        return _OPENERS[found]
     if path.is_dir():
-        if (path / "saved_model.pb").is_file():
-            return _saved_model
         raise InvalidInputError(f"Expected an artefact. Received: the directory {str(path)!r}. {advice}")
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[4:8] == b"TFL3":
-        return _tflite
-    if path.suffix == ".onnx":
-        return _onnx
-    if (head[:2] == b"PK" and path.suffix == ".keras") or (
-        head[:4] == b"\x89HDF" and path.suffix in (".h5", ".hdf5")
-    ):
-        return _keras
     raise InvalidInputError(f"Expected an artefact. Received: {str(path)!r} of unknown format. {advice}")
 
 
@@ -157,7 +148,7 @@ def _saved_model(path: Path, threads: int) -> Runner:
     info = ArtefactInfo.from_json(info_path.read_text(encoding="utf-8")) if info_path.is_file() else None
     return Runner(
         path=path,
-        format="saved_model",
+        format=SAVED_MODEL,
         size=(spec.shape[1], spec.shape[2]),
         channels=spec.shape[3],
         dynamic_batch=spec.shape[0] is None,
@@ -190,7 +181,7 @@ def _tflite(path: Path, threads: int) -> Runner:
     _, height, width, channels = (int(side) for side in entry["shape"])
     return Runner(
         path=path,
-        format="tflite",
+        format=TFLITE,
         size=(height, width),
         channels=channels,
         dynamic_batch=False,  # resizing the input splits the delegate's partition
@@ -266,7 +257,7 @@ def _onnx(path: Path, threads: int) -> Runner:
 
     return Runner(
         path=path,
-        format="onnx",
+        format=ONNX,
         size=(_static(height), _static(width)),
         channels=int(channels),
         dynamic_batch=not isinstance(entry.shape[0], int),
@@ -296,7 +287,7 @@ def runner_of(model: Any, path: Path) -> Runner:
     names = tuple(output.name for output in outputs)
     return Runner(
         path=path,
-        format="keras",
+        format=KERAS,
         size=(height, width),
         channels=channels,
         dynamic_batch=True,
@@ -305,3 +296,6 @@ def runner_of(model: Any, path: Path) -> Runner:
         labels=only_labels(outputs),
         run=lambda pixels: _float32(by_name(names, model.predict(pixels, verbose=0))),
     )
+
+
+_OPENERS = {SAVED_MODEL: _saved_model, TFLITE: _tflite, ONNX: _onnx, KERAS: _keras}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.reader import flat_layers
 
 KERAS = ("keras", "tf_keras")  # their own layers answer alike at inference, unless they were told to train
 # of the largest value of an answer: far above what the order of additions moves, far below what a dropout does
@@ -78,7 +78,7 @@ def _check_weights(model: Any) -> None:
 
 def _in_training(model: Any) -> str | None:
     """The first layer that may answer differently each time, in words: a foreign one, or one told to train."""
-    for layer in _all_layers(model):
+    for layer in flat_layers(model, nested=True):
         if type(layer).__module__.partition(".")[0] not in KERAS:
             return f"{layer.name!r}, a {type(layer).__name__} of its own"
         for node in getattr(layer, "_inbound_nodes", ()):
@@ -86,16 +86,6 @@ def _in_training(model: Any) -> str | None:
             if kwargs.get("training") is True:
                 return f"{layer.name!r}, a {type(layer).__name__} called with training=True"
     return None
-
-
-def _all_layers(model: Any) -> Iterator[Any]:
-    """The layers of a model and of those inside it, and these themselves."""
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield layer
-            yield from _all_layers(layer)
-        else:
-            yield layer
 
 
 def _flat(made: Any) -> list[npt.NDArray[Any]]:

@@ -16,13 +16,12 @@ from keras_effnet.errors import InvalidInputError, require_installed, unknown_na
 from keras_effnet.system.files import staged
 
 from . import onnx_model, saved_model, tflite
+from .formats import ENDINGS, ONNX, SAVED_MODEL, TFLITE
 from .kinds import Kind
 from .model_facts import ModelFacts
 from .options import Options
 from .precision import plain_keras
 from .quantization.runtimes import get_runtime
-
-SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 
 Writer = Callable[[ModelFacts, Path, Options, Any], None]
 Prepare = Callable[[ModelFacts, Any, Options], Any]
@@ -88,6 +87,11 @@ _ONNX = tuple((module, "onnx") for module in ("onnx", "tf2onnx", "onnxslim", "on
 _ONNX_INTEGER = (*_ONNX, ("threadpoolctl", "onnx"))
 
 
+def target_name(format_: str, recipe: str) -> str:
+    """What a target is called; a SavedModel has one recipe only."""
+    return format_ if format_ == SAVED_MODEL else f"{format_}:{recipe}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """One way to store a network in one format.
@@ -119,7 +123,7 @@ class Target:
     @property
     def name(self) -> str:
         """What the command line calls it: `tflite:int8`."""
-        return self.format if self.format == SAVED_MODEL else f"{self.format}:{self.recipe}"
+        return target_name(self.format, self.recipe)
 
     def takes_any_network(self, options: Options) -> bool:
         """Whether an integer network that is the best for most formats is the best for this one too."""
@@ -186,16 +190,6 @@ _ABOUT = {
     "input_type": ({TFLITE}, True, f"input_type {_AT_ENDS}"),
     "output_type": ({TFLITE}, True, f"output_type {_AT_ENDS}"),
 }
-# endings by which readers know a format: another one under them would not be found again
-_ENDINGS = {
-    ".tflite": TFLITE,
-    ".lite": TFLITE,
-    ".onnx": ONNX,
-    ".keras": "keras",
-    ".h5": "keras",
-    ".hdf5": "keras",
-    ".pb": "frozen graph",
-}
 
 
 def get_target(format_: str, recipe: str) -> Target:
@@ -231,6 +225,11 @@ def tolerance_of(format_: str, recipe: str) -> Tolerance:
     return next((row.tolerance for row in (*exact, *alike)), INTEGER)
 
 
+def compares_values(recipe: str) -> bool:
+    """Whether the outputs of a recipe are judged by their values, as those of floats are, not by what they decide."""
+    return tolerance_of("", recipe).max_abs_error is not None
+
+
 def check_options(targets: Sequence[Target], options: Options) -> None:
     """Make sure that what was asked for is followed by every target that it is about, and by one at least.
 
@@ -257,7 +256,7 @@ def check_options(targets: Sequence[Target], options: Options) -> None:
 def check_path(target: Target, path: str | os.PathLike[str]) -> None:
     """Make sure that the ending of a path does not promise another format."""
     ending = Path(path).suffix.lower()
-    promised = _ENDINGS.get(ending, target.format)
+    promised = ENDINGS.get(ending, target.format)
     if promised != target.format:
         wanted = f"a path that ends in {target.suffix}" if target.suffix else "the name of a folder"
         raise InvalidInputError(

@@ -17,7 +17,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from keras_effnet.errors import ExportError
+from keras_effnet.errors import ExportError, require
 from keras_effnet.system.files import system_said
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
@@ -69,10 +69,8 @@ def convert_float(model: Any, shape: tuple[int, int, int], names: Sequence[str] 
 def write(content: bytes, path: Path, facts: ModelFacts) -> None:
     """Write a bare TFLite model with its metadata and labels."""
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
-    _inline_buffers(model, content)
+    model = unpack(content)
     model.description = b"keras_effnet"
     for name, data in (
         (METADATA_NAME, _model_metadata(facts, _in_file_order(model, facts))),
@@ -101,17 +99,6 @@ def _in_file_order(model: Any, facts: ModelFacts) -> list[Output]:
     by_tensor = {int(entry.tensorIndex): entry.name.decode() for entry in model.signatureDefs[0].outputs}
     known = {output.name: output for output in facts.outputs}
     return [known[by_tensor[int(index)]] for index in model.subgraphs[0].outputs]
-
-
-def _inline_buffers(model: Any, content: bytes) -> None:
-    """Take buffers back into the flatbuffer that the quantizer had put behind it.
-
-    They are addressed by their place in the file, which moves when the metadata is added.
-    """
-    for buffer in model.buffers:
-        if buffer.offset > 1:  # 0 and 1 mark buffers that are inside already
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-            buffer.offset = buffer.size = 0
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -270,6 +257,21 @@ class _SharingBuilder(flatbuffers.Builder):  # the names are those of flatbuffer
         if key not in self._written:
             self._written[key] = int(super().CreateNumpyVector(array))
         return self._written[key]
+
+
+def unpack(content: bytes) -> Any:
+    """A file as a `ModelT` of the schema's object API, to be read, or changed and packed again.
+
+    Buffers that the quantizer had put behind the flatbuffer are taken inside: they are addressed by their place in
+    the file, which moves. They are arrays, which `pack` writes at once and not byte by byte.
+    """
+    utils = require("ai_edge_litert.tools.flatbuffer_utils", "tflite")
+    model = utils.convert_bytearray_to_object(bytearray(content))
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 mark buffers that are inside already
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def pack(model: Any) -> bytes:

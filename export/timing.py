@@ -1,10 +1,10 @@
-"""How long artefacts take, measured fairly on a noisy machine."""
+"""How long artefacts take."""
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.stopwatch import medians
 
 from .model_facts import facts_of
 from .options import Options
@@ -57,18 +58,9 @@ def latency(
 def median_latencies_ms(
     runners: Sequence[Runner], images: npt.NDArray[Any], *, rounds: int = ROUNDS
 ) -> list[float]:
-    """Median time of one call with `images`, in milliseconds, for each artefact; each is timed `rounds` times.
-
-    The artefacts take turns, so a machine that slows down slows all of them.
-    """
-    times: list[list[float]] = [[] for _ in runners]
-    for turn in range(WARM_UP + rounds):
-        for runner, spent in zip(runners, times, strict=True):
-            start = time.perf_counter()
-            runner(images)
-            if turn >= WARM_UP:
-                spent.append((time.perf_counter() - start) * 1e3)
-    return [float(np.median(spent)) for spent in times]
+    """Median time of one call with `images`, in milliseconds, for each artefact; each is timed `rounds` times, in turn."""
+    calls = [partial(runner, images) for runner in runners]
+    return [seconds * 1e3 for seconds in medians(calls, rounds=rounds, warm_up=WARM_UP)]
 
 
 def example_pixels(runner: Runner, batch: int = 1, *, size: int | None = None) -> npt.NDArray[np.uint8]:

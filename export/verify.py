@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, VerificationError, counted, warn
-from keras_effnet.pictures.reading import check_pixels
+from keras_effnet.pictures.reading import at_most, check_batches
 
 from .closeness import Closeness, kind_by_values, measure, missed
 from .outputs import ONLY_OUTPUT, Output, SaidKinds, by_name, output_names, outputs_of, tensors_of
@@ -125,13 +125,13 @@ def verify(
         InvalidInputError: pictures or a path that cannot be used.
     """
     runner = load(path)
-    pixels = check_pixels(_as_array(images), size=runner.size, channels=runner.channels)
+    pixels = check_batches(images, size=runner.size, channels=runner.channels)
     _check_fits(model, pixels, runner)
     outputs = _outputs(model, runner, kinds)
     asked = tolerance or tolerance_of(runner.format, runner.recipe)
     _check_tolerance(asked, outputs)
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
-    pixels = affordable(exact, pixels)
+    pixels = held_in_memory(exact, pixels)
     reference = reference_outputs(exact, pixels)
     report = compare(runner, reference, pixels, asked, outputs)
     if raise_on_failure:
@@ -180,7 +180,7 @@ def _check_tolerance(tolerance: Tolerance, outputs: Sequence[Output]) -> None:
             )
 
 
-def affordable(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def held_in_memory(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """As many pictures, from all over the set, as the outputs of a model can be held of: maps are large."""
     if all(len(tensor.shape) <= 2 for tensor in tensors_of(model)):
         return pixels
@@ -192,7 +192,7 @@ def affordable(model: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         f"Compares {count} of {len(pixels)} pictures: the outputs of {model.name!r} would exceed "
         f"{OUTPUT_BYTES >> 30} GiB with more."
     )
-    return pixels[np.linspace(0, len(pixels) - 1, count).astype(int)]
+    return at_most(pixels, count)
 
 
 def reference_outputs(model: Any, pixels: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -317,16 +317,3 @@ def near_ties_of(report: Report) -> str:
         f"{report.near_ties} of the others {'is a near-tie' if report.near_ties == 1 else 'are near-ties'}"
     )
     return f"; {others}"
-
-
-def _as_array(images: Any) -> Any:
-    """An array, or an iterable of batches, as one array."""
-    if hasattr(images, "shape"):
-        return images
-    if isinstance(images, str) or not isinstance(images, Iterable):
-        raise InvalidInputError(
-            f"Expected photographs to verify on, [N, H, W, C] or an iterable of such batches. Received: {images!r}. "
-            "Read them with keras_effnet.load_image and stack them."
-        )
-    batches = [np.asarray(batch) for batch in images]
-    return np.concatenate(batches) if batches and batches[0].ndim == 4 else np.asarray(batches)

@@ -26,6 +26,16 @@ def slim_variant() -> Any:
     return Variant(name="slim", title="Slim", baseline=baseline, **scale)
 
 
+def exported(model: Any, out: Path, pictures: Any, *targets: str) -> list[Any]:
+    """The artefacts of one job, also those that fail, calibrated and verified on the same pictures."""
+    from keras_effnet.export.pipeline import Job, export_job
+    from keras_effnet.export.targets import parse_target
+
+    wanted = [parse_target(target) for target in targets]
+    given: dict[str, Any] = {"images": pictures, "calibration": pictures, "keep_failed": True, "rounds": 1}
+    return export_job(Job(model=model, name=model.name, targets=wanted, out=out, **given))
+
+
 def outputs(model: Any, pixels: Any) -> Any:
     """What a Keras or tf_keras model gives for a batch, without compiling it: that would cost far more."""
     return model(pixels, training=False).numpy()

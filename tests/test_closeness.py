@@ -8,16 +8,15 @@ from typing import Any, cast
 import keras
 import numpy as np
 import pytest
-from material import build_nano, randomize
+from material import build_nano, exported, randomize
 
 from keras_effnet import export
 from keras_effnet.errors import ExportError, InvalidInputError, VerificationError
 from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.outputs import Output
-from keras_effnet.export.pipeline import Job, export_job
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.report import render, write_reports
-from keras_effnet.export.targets import FEATURES, FLOAT32, INTEGER, ONE_SIGMOID, Tolerance, parse_target
+from keras_effnet.export.targets import FEATURES, FLOAT32, INTEGER, ONE_SIGMOID, Tolerance
 from keras_effnet.export.verify import Report, compare
 
 COUNT = 60
@@ -246,24 +245,15 @@ def test_verify_names_the_outputs_of_another_model(features: Any, pixels32: Any,
 def test_report_files_show_every_output_and_the_worst_pictures(pixels32: Any, tmp_path: Path) -> None:
     base = build_nano()
     made = {"classes": base.output, "features": base.get_layer("avg_pool").output}
-    job = Job(
-        model=keras.Model(base.input, made),
-        name="both",
-        targets=[parse_target("tflite:int8"), parse_target("saved_model")],
-        out=tmp_path,
-        images=pixels32,
-        calibration=pixels32,
-        keep_failed=True,
-        rounds=1,
-    )
-    artefacts = export_job(job)
+    both = keras.Model(base.input, made, name="both")
+    artefacts = exported(both, tmp_path, pixels32, "tflite:int8", "saved_model")
     report = write_reports(artefacts, tmp_path)
     quantized, saved = report["artifacts"]
     assert "pictures" not in quantized and saved["outputs"][0]["worst_sqnr_db"] is None
     assert [output["name"] for output in quantized["outputs"]] == ["classes", "features"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') == 6 and page.count("src=") == 6
-    assert "<b>features</b>: embedding" in page and "5th percentile" in page
+    assert "<b>features</b>: embedding (features of the picture)." in page and "5th percentile" in page
     assert page.count("<svg") == 5
     old = {key: value for key, value in quantized.items() if key not in ("outputs", "agreement")}
     assert "<svg" in render(report | {"artifacts": [old]})  # a row of an earlier version

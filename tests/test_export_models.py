@@ -11,13 +11,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from material import build_nano, randomize, slim_variant
+from material import build_nano, exported, randomize, slim_variant
 
 from keras_effnet import EfficientNet, export, load_weights
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.model_facts import facts_of, info_of
 from keras_effnet.export.options import Options
-from keras_effnet.export.pipeline import Job, export_job
 from keras_effnet.export.precision import in_float32
 from keras_effnet.export.targets import parse_target, write_artefact
 from keras_effnet.network.reader import flat_layers
@@ -305,16 +304,6 @@ def test_model_is_described_once_for_all_its_files(
 ) -> None:
     identified = []
     monkeypatch.setattr("keras_effnet.export.model_facts.identify", identified.append)
-    job = Job(
-        model=nano,
-        name="nano",
-        targets=[parse_target(name) for name in ("onnx:float32", "tflite:int8")],
-        out=tmp_path,
-        images=pixels32,
-        calibration=pixels32,
-        keep_failed=True,
-        rounds=1,
-    )
-    artefacts = export_job(job)
+    artefacts = exported(nano, tmp_path, pixels32, "onnx:float32", "tflite:int8")
     assert identified == [nano]
     assert [artefact.file for artefact in artefacts] == ["nano_float32.onnx", "nano_int8.tflite"]

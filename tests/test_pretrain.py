@@ -26,7 +26,7 @@ from keras_effnet.errors import EffNetWarning, InvalidInputError
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import read_listing
 from keras_effnet.pretrain import examples, pretrain
-from keras_effnet.pretrain.batches import training_batches, validation_batches
+from keras_effnet.pretrain.batches import Equalization, training_batches, validation_batches
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share
@@ -301,6 +301,13 @@ def test_slices_of_several_processes_are_the_batch_of_one(folders: Path) -> None
     other = next(iter(training_batches(found, recipe, 32, seed=4)))[0]
     np.testing.assert_array_equal(again, first)
     assert np.abs(again - other).max() > 20
+
+
+def test_equalization_is_that_of_keras() -> None:
+    gray = np.random.default_rng(0).normal(90, 30, (32, 32, 3)).clip(0, 255).round().astype(np.float32)
+    wanted = np.asarray(keras.layers.Equalization(value_range=(0, 255))(gray))
+    assert np.abs(wanted - gray).mean() > 5
+    np.testing.assert_array_equal(np.asarray(Equalization(value_range=(0, 255))(gray)), wanted)
 
 
 def test_randaugment_changes_the_pictures_within_their_range(folders: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from material import ROOT
 
 from keras_effnet.reports import page
 from keras_effnet.system.progress import Progress
@@ -38,6 +39,20 @@ def test_page_escapes_texts_and_not_drawings(tmp_path: Path) -> None:
     )
     text = page.render(tmp_path / "x.html", name="<b>", plot=page.drawing(page.axes("x")))
     assert "&lt;b&gt;" in text and "<svg" in text and "width=device-width" in text
+
+
+TEMPLATES = {
+    "export": ("SQNR", "Recipe", "Near-tie", "5th percentile", "Embedding", "cosine", "Calibration", "top-1"),
+    "keras_effnet/train": ("Accuracy", "validation", "Head", "fine-tuning", "Epoch", "Refit", "Loss", "activation map"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("folder", "words"), TEMPLATES.items(), ids=TEMPLATES)
+def test_report_says_what_its_words_mean_before_the_figures(folder: str, words: tuple[str, ...]) -> None:
+    page = (ROOT / folder / "templates" / "report.html").read_text(encoding="utf-8")
+    begin, end = page.index("<summary>What the words mean"), page.index("</details>")
+    assert [word for word in words if word not in page[begin:end]] == []
+    assert end < page.index("<table") and end < page.index("plots %}\n<figure") and "<abbr" not in page
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from keras_effnet import export
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.system.stopwatch import medians
 
 
 def network(*shape: int | None) -> Any:
@@ -48,3 +49,13 @@ def test_benchmark_refuses_a_size_that_the_file_does_not_take(tmp_path: Path, ca
     assert main(["benchmark", str(path), "--rounds", "1"]) == 0
     assert main(["benchmark", str(path), "--rounds", "1", "--size", "40"]) == 2
     assert "takes 32 × 48 pixels. Received: 40. Leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(float("inf"), 6), (0.0, 4)])
+def test_timed_calls_take_turns_and_end_early_when_they_take_too_long(seconds: float, turns: int) -> None:
+    made: list[str] = []
+    found = medians(
+        [lambda: made.append("a"), lambda: made.append("b")], rounds=5, warm_up=1, seconds=seconds
+    )
+    assert "".join(made) == "ab" * turns
+    assert len(found) == 2 and all(0 <= each < 1 for each in found)

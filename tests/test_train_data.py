@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from material import ROOT, as_stored, encoded, exif
 from PIL import Image
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures import prefetching
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import SPLITS, read_listing
 from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
@@ -443,6 +445,45 @@ def test_batches_that_are_dropped_in_the_middle_or_fail_never_hang() -> None:
         [sys.executable, "-c", DROPPED], capture_output=True, text=True, check=False, timeout=240, cwd=ROOT
     )
     assert result.stdout.split() == ["ended"], result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_batches_are_made_when_they_are_asked_for_by_no_thread_of_the_pipeline(
+    kind: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Threads of tf.data that call Python ahead waited for ever when their iterator was dropped, as by an error."""
+    listing = read_listing(_folders(tmp_path, {"a": 4, "b": 4}))
+    indices, framing = np.arange(8), Framing("bilinear", 0)
+    asked = []
+    answer = prefetching._Following.__call__
+    monkeypatch.setattr(
+        prefetching._Following,
+        "__call__",
+        lambda self, number: (asked.append(number), answer(self, number))[1],
+    )
+    if kind == "training":
+        augment = augmentation(Settings(data="x"), 32, None, 0)
+        batches = training_batches(
+            listing, indices, augment, 32, framing, batch_size=1, seed=0, epochs=range(1)
+        )
+    else:
+        batches = evaluation_batches(listing, indices, 32, framing, batch_size=1)
+    batches = iter(batches.map(lambda pixels, labels: (pixels, 1 - labels)))  # what is built upon it
+    for count in (1, 2, 3):
+        next(batches)
+        time.sleep(0.1)  # in which a thread that works ahead would ask
+        assert len(asked) == count
+
+
+def test_one_place_lets_tensorflow_call_python() -> None:
+    calls = re.compile(r"\b(py_function|numpy_function|from_generator|py_func)\(")
+    found = {
+        path.name
+        for folder in ("keras_effnet", "export")
+        for path in (ROOT / folder).rglob("*.py")
+        if calls.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"prefetching.py"}
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_head_is_trained_in_batches_when_solving_would_take_long(monkeypatch: py
     (rows, labels), validation = (features(3, 90, seed, noise=0.5) for seed in (0, 1))
     lesson = Lesson(views=[rows], labels=labels, validation=validation)
     many = Lesson(views=[np.broadcast_to(np.float32(0), (10**6, 1280))], labels=labels, validation=validation)
-    assert lesson.affordable(3) and not many.affordable(10)
+    assert lesson.is_solved_in_seconds(3) and not many.is_solved_in_seconds(10)
     image = keras.Input((24,))
     model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="predictions")(image))
     solved = head.train_head(model, lesson, epochs=40, seed=0)

@@ -41,24 +41,24 @@ def test_lite0_keeps_its_accuracy_in_every_float_artefact(
     pixels, classes = photos
     path = write(lite0, tmp_path, target)
     assert export.verify(lite0, path, pixels[:16]).ok
-    assert _top1(export.load(path)(pixels), classes) >= 0.86
+    assert _top1(export.load(path)(pixels[::3]), classes[::3]) >= 0.86
 
 
 def test_lite0_int8_agrees_on_photographs_it_was_not_calibrated_with(
     lite0: Any, photos: Any, tmp_path: Path
 ) -> None:
     pixels, classes = photos
-    path = export.to_tflite(lite0, tmp_path / "lite0.tflite", "int8", pixels[::2])
+    path = export.to_tflite(lite0, tmp_path / "lite0.tflite", "int8", pixels[::4])
     report = export.verify(lite0, path, pixels[1::2])
     assert report.top1_agreement >= 0.97
-    assert _top1(export.load(path)(pixels), classes) >= 0.85
+    assert _top1(export.load(path)(pixels[1::2]), classes[1::2]) >= 0.85
     assert path.stat().st_size < 0.3 * 4 * lite0.count_params()
 
 
 def test_trained_b0_keeps_its_accuracy_in_int8(trained_b0: Any, photos: Any, tmp_path: Path) -> None:
     pixels, classes = photos
-    network = prepare(trained_b0, pixels[::2])
-    unseen = pixels[1::2].astype(np.float32)
+    network = prepare(trained_b0, pixels[::4])
+    unseen = pixels[1::4].astype(np.float32)
     assert accuracy.sqnr_db(network.logits(unseen, integer=False), network.logits(unseen)) >= 18
     path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", network=network)
     report = export.verify(trained_b0, path, pixels[1::2])
@@ -71,7 +71,7 @@ def test_full_ranges_destroy_b0_and_verification_says_so(
 ) -> None:
     pixels, _ = photos
     path = tmp_path / "b0.tflite"
-    path.write_bytes(litert.int8(convert_float(trained_b0, (224, 224, 3)), pixels[:64:2].astype(np.float32)))
+    path.write_bytes(litert.int8(convert_float(trained_b0, (224, 224, 3)), pixels[:32:2].astype(np.float32)))
     with pytest.raises(VerificationError, match=r"Top-1 agreement.*required 0.95.*SQNR"):
-        export.verify(trained_b0, path, pixels[1:64:2], tolerance=tolerance_of("tflite", "int8"))
+        export.verify(trained_b0, path, pixels[1:32:2], tolerance=tolerance_of("tflite", "int8"))
     assert np.isfinite(export.load(path)(pixels[:1])).all()

@@ -1,5 +1,6 @@
 """Activations that EfficientNets do not have: how each is made of operators that integers are known for.
 
+A new one is a class here, with its arithmetic and what it is in every file (see `ops`), and its names in `KNOWN`.
 Some are operators of their own. Others are exact sums of what there is: a ramp with two corners is a ReLU6
 between two affine functions, and a leaky ReLU a sum: u + (1 - slope) · relu(-u).
 """
@@ -100,7 +101,53 @@ class Gelu(_Smooth):
         return node("Mul", node("Mul", u, node("Add", bent, 1.0, "raised"), "product"), 0.5, "gelu")
 
 
-KNOWN: dict[str, Activation] = {**ACTIVATIONS, "tanh": Tanh(), "gelu": Gelu()}
+def hard_swish(u: Any) -> Any:
+    """For TensorFlow; a layer of `tf_keras` remembers it by its name, see `FUNCTIONS`."""
+    import tensorflow as tf
+
+    return u * tf.nn.relu6(u + 3.0) * np.float32(1 / 6)
+
+
+class HardSwish(Activation):
+    """u · relu6(u + 3) / 6: a swish of straight lines (MobileNetV3), one operator in TFLite and ONNX."""
+
+    keras_names = ("hard_silu", "hard_swish")
+    weighs_samples = True
+    slow_in_onnxruntime = True  # it has no integer kernel there and passes through float
+
+    def tensorflow(self, *values: Any) -> Any:
+        return hard_swish(values[0])
+
+    def numpy(self, *values: Array) -> Array:
+        return np.asarray(values[0] * np.clip(values[0] + np.float32(3), 0, 6) * np.float32(1 / 6))
+
+    def layer(self, layers: Any, name: str) -> Any:
+        return layers.Activation(hard_swish, name=f"{name}_activation")
+
+    def keras(self, keras: Any, name: str, *values: Any) -> Any:
+        # written out, so that the converter finds its HARD_SWISH in it
+        return values[0] * keras.ops.relu6(values[0] + 3.0) * (1 / 6)
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.after("HARD_SWISH", *tensors))
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        if file.opset >= 14:
+            return str(file.node("HardSwish", [*tensors], f"{name}/hard_swish"))
+        gate = file.node("HardSigmoid", [*tensors], f"{name}/hard_sigmoid", alpha=1 / 6, beta=0.5)
+        return str(file.node("Mul", [*tensors, gate], f"{name}/hard_swish"))
+
+    def slope(self, values: Array) -> Array:
+        u = values.astype(np.float64)
+        inside = np.where(u < -3, 0.0, (2 * u + 3) / 6)
+        return np.asarray(np.mean(np.where(u > 3, 1.0, inside) ** 2, axis=0) + 1e-12)
+
+
+KNOWN: dict[str, Activation] = {
+    **ACTIVATIONS,
+    **{name: activation for activation in (HardSwish(), Tanh(), Gelu()) for name in activation.keras_names},
+}
+FUNCTIONS = {"hard_swish": hard_swish}  # what layers of `tf_keras` refer to, to copy them by
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_effnet.errors import require
 
-from ..tflite_file import pack
+from ..tflite_file import pack, unpack
 from .ranges import Range
 
 UNSIGNED = 128  # lies between the integers of int8 and those of uint8 that mean the same
@@ -195,8 +195,7 @@ def _float_like(other: Any, schema: Any) -> Any:
 
 
 def _read(content: bytes) -> tuple[Any, Any]:
-    utils = require("litert_quantizer.utils.tfl_flatbuffer_utils", "tflite")
-    return utils.read_model(bytearray(content)), require("ai_edge_litert.schema_py_generated", "tflite")
+    return unpack(content), require("ai_edge_litert.schema_py_generated", "tflite")
 
 
 def _tensor_like(other: Any, schema: Any, kind: int) -> Any:

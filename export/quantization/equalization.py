@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .graph import Graph
 from .ops import OUTPUT, PRE, Operator, Swish
-from .ranges import Array, Range, integer_sigmoid, sigmoid
+from .ranges import LEVELS, Array, Range, integer_sigmoid, sigmoid
 from .steps import Input, Mean, Samples, Step
 from .weighted import Affine, Conv, Depthwise, Weighted
 
@@ -25,7 +25,6 @@ SAMPLES = 2000  # values per channel; a percentile of 99.9 then rests on two of 
 SAMPLE_BYTES = 1 << 30  # of all samples together: B7 has half a million channels
 SAMPLED = (OUTPUT, PRE)
 SATURATION = 8.0  # sigmoid(-8) is 0.0003: below it, swish is 0 to within an eighth of an int8 sigmoid's step
-LEVELS = 255  # of an int8 constant whose smallest value is 0
 PERCENTILES = (100.0, 99.95, 99.9, 99.5, 99.0)
 SEARCH_ROWS = 600
 

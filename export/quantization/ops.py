@@ -2,7 +2,7 @@
 
 An operator is one class with all its forms: arithmetic for whole tensors (TensorFlow) and for samples
 (NumPy), a Keras layer, the operator of a TFLite file, the node of an ONNX file. The steps of a network
-(see `steps`) are operators too. A new activation is one class here, and its name in `ACTIVATIONS`.
+(see `steps`) are operators too. Activations that EfficientNets do not have are in `activations`.
 
 A step *computes* itself as a short program of operators, `do(operator, *values, tensor=...)`. Whoever
 runs the program gives it his `do`: float arithmetic, integer arithmetic, a Keras model to be built, a
@@ -285,55 +285,12 @@ class Swish(Activation):
         return min(self.GATE_RANGES, key=loss) if tensor == GATE else best_range(values, loss)
 
 
-def hard_swish(u: Any) -> Any:
-    """For TensorFlow; a layer of `tf_keras` remembers it by its name, see `FUNCTIONS`."""
-    import tensorflow as tf
-
-    return u * tf.nn.relu6(u + 3.0) * np.float32(1 / 6)
-
-
-class HardSwish(Activation):
-    """u · relu6(u + 3) / 6: a swish of straight lines (MobileNetV3), one operator in TFLite and ONNX."""
-
-    keras_names = ("hard_silu", "hard_swish")
-    weighs_samples = True
-    slow_in_onnxruntime = True  # it has no integer kernel there and passes through float
-
-    def tensorflow(self, *values: Any) -> Any:
-        return hard_swish(values[0])
-
-    def numpy(self, *values: Array) -> Array:
-        return np.asarray(values[0] * np.clip(values[0] + np.float32(3), 0, 6) * np.float32(1 / 6))
-
-    def layer(self, layers: Any, name: str) -> Any:
-        return layers.Activation(hard_swish, name=f"{name}_activation")
-
-    def keras(self, keras: Any, name: str, *values: Any) -> Any:
-        # written out, so that the converter finds its HARD_SWISH in it
-        return values[0] * keras.ops.relu6(values[0] + 3.0) * (1 / 6)
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.after("HARD_SWISH", *tensors))
-
-    def onnx(self, file: Any, name: str, *tensors: str) -> str:
-        if file.opset >= 14:
-            return str(file.node("HardSwish", [*tensors], f"{name}/hard_swish"))
-        gate = file.node("HardSigmoid", [*tensors], f"{name}/hard_sigmoid", alpha=1 / 6, beta=0.5)
-        return str(file.node("Mul", [*tensors, gate], f"{name}/hard_swish"))
-
-    def slope(self, values: Array) -> Array:
-        u = values.astype(np.float64)
-        inside = np.where(u < -3, 0.0, (2 * u + 3) / 6)
-        return np.asarray(np.mean(np.where(u > 3, 1.0, inside) ** 2, axis=0) + 1e-12)
-
-
 ACTIVATIONS: dict[str, Activation] = {
     name: activation
-    for activation in (LINEAR, Relu(), Swish(), HardSwish(), Sigmoid(), Softmax())
+    for activation in (LINEAR, Relu(), Swish(), Sigmoid(), Softmax())
     for name in activation.keras_names
 }
 ACTIVATIONS["relu6"] = Relu(top=6.0)
-FUNCTIONS = {"hard_swish": hard_swish}  # what layers of `tf_keras` refer to, to copy them by
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,20 +323,24 @@ class Gain(Operator):
         return str(file.node("Conv", [*tensors, kernel], f"{name}/scaled", **options))
 
 
-class GateProduct(Operator):
-    """The product of a swish."""
+class Multiplied(Operator):
+    """The product of two tensors."""
 
     def tensorflow(self, *values: Any) -> Any:
         return values[0] * values[1]
+
+    def tflite(self, file: Any, name: str, *tensors: int) -> int:
+        return int(file.after("MUL", *tensors))
+
+
+class GateProduct(Multiplied):
+    """The product of a swish."""
 
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Multiply(name=f"{name}_swish")
 
     def keras(self, keras: Any, name: str, *values: Any) -> Any:
-        return values[0] * values[1]
-
-    def tflite(self, file: Any, name: str, *tensors: int) -> int:
-        return int(file.after("MUL", *tensors))
+        return self.tensorflow(*values)
 
     def onnx(self, file: Any, name: str, *tensors: str) -> str:
         return str(file.node("Mul", [*tensors], f"{name}/swish"))

@@ -8,15 +8,16 @@ its time whatever the numbers are: files with made-up ranges say which is fastes
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.system.quiet import quiet_native
+from keras_effnet.system.stopwatch import medians
 
 from .equalization import absorb_preprocessing
 from .graph import Graph, Quantized
@@ -36,7 +37,6 @@ WORTH = (
     0.1  # of the time; less does not pay for the accuracy that integers in early stages cost (docs/onnx.md)
 )
 ROUNDS, SECONDS = 15, 6.0  # per batch size: so many turns, fewer if they would take longer, but three
-FEWEST_ROUNDS = 3
 SOME_RANGE = Range(low=-4.0, high=4.0)
 
 
@@ -114,7 +114,9 @@ def measured(
     columns = []
     for batch in BATCHES:
         pixels = np.resize(images, (min(batch, most), height, width, channels)).transpose(0, 3, 1, 2)
-        times = medians(runs, np.ascontiguousarray(pixels, np.float32))
+        given = np.ascontiguousarray(pixels, np.float32)
+        calls = [partial(run, given) for run in runs]
+        times = medians(calls, rounds=ROUNDS, warm_up=1, seconds=SECONDS)
         columns.append([each / times[0] for each in times[1:]])
     return dict(zip(places, zip(*columns, strict=True), strict=True))
 
@@ -134,18 +136,3 @@ def _session(proto: Any) -> Callable[[Array], Any]:
         )
     name = session.get_inputs()[0].name
     return lambda pixels: session.run(None, {name: pixels})
-
-
-def medians(runs: list[Callable[[Array], Any]], pixels: Array) -> list[float]:
-    """Median seconds of each; they take turns, so that a machine that slows down slows all of them."""
-    times: list[list[float]] = [[] for _ in runs]
-    began = time.perf_counter()
-    for turn in range(1 + ROUNDS):
-        if turn > FEWEST_ROUNDS and time.perf_counter() - began > SECONDS:
-            break
-        for run, spent in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run(pixels)
-            if turn > 0:
-                spent.append(time.perf_counter() - start)
-    return [float(np.median(spent)) for spent in times]

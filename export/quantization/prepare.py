@@ -4,14 +4,23 @@
     to_tflite(model, path, "int8", network=network)      … for TFLite
     to_onnx(model, path, "int8", network=network)        … and for ONNX
 
-The way there: fold → preprocessing into the stem → equalize (where asked for) → one walk, layer by layer,
-that chooses ranges by output error, refits weights and biases to what the integer layers before them
-deliver, and rounds weights with compensation.
+The way there, and the module that decides each part of it:
+
+    fold            the model's layers become steps (`known_layers`), and `simplify` joins what belongs together
+    ops             what a step computes, in float, in integers and in every file: a program of operators
+                    (`activations`; the steps themselves: `steps`, `maps`, `weighted`, `convolutions`)
+    equalization    preprocessing goes into the stem, the channels around swishes are balanced (where asked for)
+    layerwise       one walk, layer by layer: ranges by output error (`ranges`, weighed by `importance`), weights
+                    and biases refitted to what the integer layers before them deliver, and rounded with
+                    compensation (`reconstruction`)
+    accuracy        steps lifted to float for a promised accuracy
+    to_tflite       the file, with scales that its delegate takes (`xnnpack`) and the `ends` that clients open
+    to_onnx         the file, for one of the `runtimes`, in integers from the place where that is fastest (`placement`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +28,11 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name, warn
 from keras_effnet.network.reader import flat_layers
-from keras_effnet.pictures.reading import check_pixels
+from keras_effnet.pictures.reading import at_most, check_batches
 from keras_effnet.system.resources import one_blas_thread, release
 
 from ..failures import converting
-from ..model_facts import ModelFacts, facts_of
+from ..model_facts import ModelFacts, as_facts
 from ..outputs import check_decides
 from . import equalization
 from .accuracy import lift_until
@@ -35,16 +44,36 @@ from .placement import Placement, place
 from .ranges import PIXELS, Array
 from .runtimes import get_runtime
 
-TARGETS = ("tflite", "onnx")
 # of the values that go through a swish; more takes a B0 file beyond .6 of float32's time
 EQUALIZED_SHARE = 0.35
+
 # of activations held during a walk: each map twice (float and integer), with the one it came from
 WALK_BYTES = 3 << 30
+FEWEST_IMAGES = 8
 SAMPLED_IMAGES = 32  # for the statistics; the walk uses all it can hold
 HELD_OUT = 4  # one of so many calibration photographs checks a promised accuracy
 FEWEST_HELD_OUT = 8
 ENOUGH_IMAGES = 16  # fewer photographs leave many channels at ranges they exceed in use
 OVERSHOOT = 64.0  # bicubic resizing in float leaves 0–255 by up to a quarter
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Suits:
+    """What suits a format.
+
+    Attributes:
+        equalize: share of the values that go through a swish, 0–1, that are equalized.
+        placed: whether a runtime's row says where the integers begin, see `runtimes`.
+    """
+
+    equalize: float
+    placed: bool
+
+
+TARGETS = {
+    "tflite": _Suits(equalize=EQUALIZED_SHARE, placed=False),
+    "onnx": _Suits(equalize=0.0, placed=True),
+}
 
 
 def prepare(
@@ -89,7 +118,8 @@ def prepare(
     """
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
-    share = (EQUALIZED_SHARE if target == "tflite" else 0.0) if equalize is None else equalize
+    suits = TARGETS[target]
+    share = suits.equalize if equalize is None else equalize
     row = get_runtime(runtime)
     if not 0.0 <= share <= 1.0:
         raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {share}.")
@@ -97,7 +127,7 @@ def prepare(
         raise InvalidInputError(
             f"Expected min_agreement as a share between 0 and 1. Received: {min_agreement}. Pass for example 0.98."
         )
-    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    facts = as_facts(model, size)
     kinds = [output.meaning for output in facts.outputs]
     if min_agreement is not None:
         check_decides(facts.outputs)
@@ -109,7 +139,7 @@ def prepare(
     held_out = np.zeros(len(images), bool) if min_agreement is None else _held_out(len(images))
     warn_if_untrained(facts.model)
     placement: Placement | None = None
-    if method is None and target == "onnx":
+    if method is None and suits.placed:
         placement = place(graph, images, row, first_integer)
         method = row.method(placement.first_integer)
     with one_blas_thread():
@@ -157,9 +187,9 @@ def _quantized(
 ) -> IntegerNetwork:
     graph = equalization.absorb_preprocessing(graph)
     sizes = map_sizes(graph, images.shape[1:])
-    images = _affordable(images, max(sizes.values()))
+    images = _held_in_memory(images, max(sizes.values()))
     if names := equalization.affordable(graph, sizes, equalize):
-        samples = equalization.sample(graph, _some(images, SAMPLED_IMAGES))
+        samples = equalization.sample(graph, at_most(images, SAMPLED_IMAGES))
         weights = equalization.importance(graph, samples)
         graph = equalization.equalize_swishes(graph, samples, weights, names)
         del samples, weights  # a gigabyte that the walk can use
@@ -178,9 +208,9 @@ def _quantized(
     )
 
 
-def _affordable(images: Array, largest: int) -> Array:
+def _held_in_memory(images: Array, largest: int) -> Array:
     """As many photographs as the walk can hold of a network whose largest map has `largest` values."""
-    few = _some(images, WALK_BYTES // (4 * 4 * largest))
+    few = at_most(images, max(FEWEST_IMAGES, WALK_BYTES // (4 * 4 * largest)))
     if len(few) < ENOUGH_IMAGES < len(images):
         warn(
             f"Uses {len(few)} of {len(images)} calibration photographs: the maps of a network this large would "
@@ -206,23 +236,12 @@ def calibration_images(calibration: Any, facts: ModelFacts) -> npt.NDArray[np.fl
         raise InvalidInputError(
             "Expected photographs as calibration. Received: an integer network. Pass it as network=."
         )
-    size, channels = (facts.height, facts.width), facts.channels
-    is_array = hasattr(calibration, "shape")
-    if not is_array and (isinstance(calibration, str) or not isinstance(calibration, Iterable)):
-        raise InvalidInputError(
-            f"Expected calibration photographs as an array [N, {size[0]}, {size[1]}, {channels}] or an iterable of "
-            f"such batches. Received: {calibration!r}. Read them with keras_effnet.load_image and stack them."
-        )
-    batches: Iterable[Any] = [calibration] if is_array else calibration
-    checked = [
-        check_pixels(batch, size=size, channels=channels, what="calibration photographs").astype(np.float32)
-        for batch in batches
-    ]
-    if not checked:
-        check_pixels(
-            np.zeros((0, *size, channels)), size=size, channels=channels, what="calibration photographs"
-        )
-    images = np.concatenate(checked)
+    images = check_batches(
+        calibration,
+        size=(facts.height, facts.width),
+        channels=facts.channels,
+        what="calibration photographs",
+    ).astype(np.float32, copy=False)
     if float(np.ptp(images)) == 0:
         raise InvalidInputError(
             f"Expected calibration photographs. Received pictures in which every pixel is {images.flat[0]:g}. "
@@ -258,9 +277,3 @@ def warn_if_untrained(model: Any) -> None:
             "Expected a trained model. Received one whose batch normalizations are as they were "
             "initialized: random weights quantize, but what that gives says nothing. Load weights first.",
         )
-
-
-def _some(images: Array, count: int) -> Array:
-    """At most `count` photographs, but eight, from all over the set."""
-    count = max(8, int(count))
-    return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]

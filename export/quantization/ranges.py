@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+LEVELS = 255  # steps from the smallest to the largest integer of 8 bits
 SIGMOID_STEPS = 256  # LOGISTIC and SOFTMAX have a fixed scale of 1/256 in TFLite's int8 kernels
 # candidate limits as shares of the largest value seen; every choice among them is by measured error
 SHARES = tuple(np.geomspace(1.0, 0.1, 15).tolist())
@@ -38,7 +39,7 @@ class Range:
     @property
     def scale(self) -> float:
         """Distance of neighbouring values."""
-        return max(self.high - self.low, 1e-9) / 255
+        return max(self.high - self.low, 1e-9) / LEVELS
 
     @property
     def zero_point(self) -> int:
@@ -57,6 +58,7 @@ class Range:
 
 
 PIXELS = Range(low=0.0, high=255.0)
+SIGMOID_RANGE = Range(low=0.0, high=LEVELS / SIGMOID_STEPS)
 
 
 def covering(values: Array, *, symmetric: bool = False) -> Range:

@@ -147,20 +147,13 @@ def _join_reader(graph: Graph, name: str) -> Graph:
     (reader,) = readers
     if not isinstance(reader, Weighted):
         return graph
-    if isinstance(reader, Conv) and _pads(reader) and np.any(step.bias):
+    if isinstance(reader, Conv) and reader.sees_zeros and np.any(step.bias):
         return graph  # the zeros of a border would become something else
     return graph.updated(_fed(reader, step)).without(step)
 
 
 def _is_preprocessing(graph: Graph, step: Step) -> bool:
     return isinstance(graph[step.inputs[0]], Input)
-
-
-def _pads(step: Conv) -> bool:
-    """Whether a convolution reads zeros beyond the border."""
-    if isinstance(step.padding, str):
-        return step.padding == "same" and (step.kernel.shape[:2] != (1, 1))
-    return any(side for pair in step.padding for side in pair)
 
 
 def _composed(first: Affine, second: Affine) -> Affine:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .ops import OUTPUT, Do, Operator, key_of
+from .ops import OUTPUT, Do, Multiplied, Operator, key_of
 from .ranges import Array
 
 Samples = Mapping[str, Array]  # `[values, channels]` by key
@@ -176,14 +176,11 @@ class _Join(Step):
         return str(file.node(self.onnx_name, [*tensors], f"{name}/float"))
 
 
-class Product(_Join):
+class Product(Multiplied, _Join):
     """The product of two tensors: squeeze-and-excite."""
 
     passes_factors = True
-    tflite_name, onnx_name = "MUL", "Mul"
-
-    def tensorflow(self, *values: Any) -> Any:
-        return values[0] * values[1]
+    onnx_name = "Mul"
 
     def layer(self, layers: Any, name: str) -> Any:
         return layers.Multiply(name=name)

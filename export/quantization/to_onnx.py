@@ -19,12 +19,10 @@ from ..options import OPSET
 from .graph import Graph, IntegerNetwork, Quantized, shapes_of
 from .onnx_islands import write_island
 from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, key_of
-from .ranges import SIGMOID_STEPS, Array, Range
+from .ranges import SIGMOID_RANGE, Array, Range
 from .runtimes import ONNX_RUNTIME, OnnxRuntime
 from .steps import Input, Island, Step
 from .weighted import Weighted
-
-GATE = Range(low=0.0, high=255 / SIGMOID_STEPS)
 
 
 def integer_onnx(
@@ -133,7 +131,7 @@ class _Writer:
                 in_float = tensor != OUTPUT or step.name in self.between
             else:
                 in_float = key_of(step.name, PRE) not in self.ranges
-            return value if in_float else self._held(value, key_of(step.name, tensor), GATE)
+            return value if in_float else self._held(value, key_of(step.name, tensor), SIGMOID_RANGE)
 
         return do
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_effnet.errors import ExportError, require
 
-from ..tflite_file import convert_float
+from ..tflite_file import convert_float, unpack
 from . import litert
 from .ends import int8_output, with_ends, without_dequantize
 from .graph import Graph, IntegerNetwork, run
@@ -62,9 +62,8 @@ class _FileReader:
     def __init__(self, content: bytes, graph: Graph) -> None:
         self.content = content
         self.graph = graph
-        utils = require("litert_quantizer.utils.tfl_flatbuffer_utils", "tflite")
         schema = require("ai_edge_litert.schema_py_generated", "tflite")
-        self.model = utils.read_model(bytearray(content))
+        self.model = unpack(content)
         self.subgraph = self.model.subgraphs[0]
         codes = {
             value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .graph import Graph
-from .ops import LARGEST, OUTPUT, Gain, GateProduct, Operator, key_of
-from .ranges import SIGMOID_STEPS, Range
-from .steps import Input, Product, Step, Sum
+from .ops import LARGEST, OUTPUT, Gain, Multiplied, Operator, key_of
+from .ranges import LEVELS, SIGMOID_RANGE, Range
+from .steps import Input, Step, Sum
 from .weighted import Weighted
-
-LEVELS = 255
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class _Scales:
     """The ranges so far; a tensor's value in the walk is its key, None for float."""
 
     def __init__(self, ranges: Mapping[str, Range]) -> None:
-        self.ranges = {**ranges, _FIXED: Range(low=0.0, high=LEVELS / SIGMOID_STEPS)}
+        self.ranges = {**ranges, _FIXED: SIGMOID_RANGE}
 
     def take(self, step: Step, sources: list[str | None]) -> str | None:
         def do(operator: Operator, *values: str | None, tensor: str | None = OUTPUT) -> str | None:
@@ -76,7 +74,7 @@ class _Scales:
             self._at_least(found, scales[0] * largest / CONVOLUTION.most)
         elif isinstance(operator, Gain):
             self._product(scales[0] * float(np.ptp([0.0, *operator.factors])) / LEVELS, found)
-        elif isinstance(operator, Product | GateProduct):
+        elif isinstance(operator, Multiplied):
             self._product(scales[0] * scales[1], found)
         elif isinstance(operator, Sum):
             self._at_least(found, max(scales) / ADD.most)

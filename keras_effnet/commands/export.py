@@ -27,11 +27,14 @@ from keras_effnet.commands.flags import (
 )
 from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose, read_labels
 from keras_effnet.commands.printing import table
-from keras_effnet.commands.verify import COMPARED_BY_NUMBERS, spread
+from keras_effnet.commands.verify import spread
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export.closeness import shown_agreement
+from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE
 from keras_effnet.export.options import (
+    BATCHINGS,
     INPUT_TYPES,
+    LAYOUTS,
     NEWEST_OPSET,
     OLDEST_OPSET,
     ONNX_RUNTIMES,
@@ -41,7 +44,14 @@ from keras_effnet.export.options import (
 )
 from keras_effnet.export.pipeline import Artefact, Job, check_paths, export_job, final_path
 from keras_effnet.export.report import require_html, write_reports
-from keras_effnet.export.targets import INTEGER, check_installed, check_options, parse_target
+from keras_effnet.export.targets import (
+    INTEGER,
+    TARGETS,
+    check_installed,
+    check_options,
+    compares_values,
+    parse_target,
+)
 from keras_effnet.export.verify import near_ties_of
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.framing import Framing, framing_of
@@ -71,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["saved_model", "tflite:float32", "onnx:float32"],
         metavar="TARGET",
-        help="saved_model, tflite:{float32,float16,weight_int8,int8,int16x8,int8_qat,int8_pruned,int8_clustered}, onnx:{float32,float16,float16_gpu,int8}",
+        help=f"{SAVED_MODEL}, {_recipes_of(TFLITE)}, {_recipes_of(ONNX)}",
     )
     parser.add_argument(
         "--calibration", type=expanded_path, metavar="DIR", help="photographs to choose integer ranges from"
@@ -80,13 +90,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     add_kinds(parser)
     add_size(parser)
+    _add_onnx(parser)
+    _add_integers(parser)
     parser.add_argument(
-        "--layout", choices=["nchw", "nhwc"], default="nchw", help="input layout of ONNX files"
+        "--out",
+        required=True,
+        type=folder_path,
+        metavar="DIR",
+        help="folder for the artefacts and the report",
     )
+    parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
+    parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
+    parser.add_argument("--no-html", action="store_true", help="write report.json only")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def _recipes_of(format_: str) -> str:
+    """The targets of a format: `onnx:{float32,int8}`."""
+    return f"{format_}:{{{','.join(row.recipe for row in TARGETS.values() if row.format == format_)}}}"
+
+
+def _add_onnx(parser: argparse.ArgumentParser) -> None:
+    """How ONNX files are written."""
+    parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="input layout of ONNX files")
     parser.add_argument(
         "--onnx-batching",
-        choices=["whole", "each"],
-        default="whole",
+        choices=BATCHINGS,
+        default=BATCHINGS[0],
         help="compute a batch at once (GPUs) or one picture after the other (faster on CPUs)",
     )
     parser.add_argument(
@@ -110,6 +141,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--onnx-input-name", metavar="NAME", help="of ONNX files (default: image)")
     parser.add_argument("--onnx-output-name", metavar="NAME", help="of ONNX files (default: probabilities)")
+
+
+def _add_integers(parser: argparse.ArgumentParser) -> None:
+    """How integer files are written."""
     parser.add_argument(
         "--min-agreement",
         type=share,
@@ -125,18 +160,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=OUTPUT_TYPES[0],
         help="of integer TFLite files; few clients open int8 (default: uint8)",
     )
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=folder_path,
-        metavar="DIR",
-        help="folder for the artefacts and the report",
-    )
-    parser.add_argument("--force", action="store_true", help="replace artefacts that exist")
-    parser.add_argument("--keep-failed", action="store_true", help="keep files that failed verification")
-    parser.add_argument("--no-html", action="store_true", help="write report.json only")
-    add_quiet(parser)
-    add_json(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -315,7 +338,7 @@ def _show(
     judged = [
         shown_agreement(artefact.agreement, artefact.images)
         for artefact in artefacts
-        if artefact.recipe not in COMPARED_BY_NUMBERS and artefact.agreement is not None
+        if not compares_values(artefact.recipe) and artefact.agreement is not None
     ]
     if judged:
         shown = min(judged)

@@ -17,7 +17,8 @@ from typing import Any
 
 from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
-from keras_effnet.export.targets import ONNX, SAVED_MODEL, TFLITE
+from keras_effnet.export import formats
+from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, imagenet_labels, labels_in_name, numbered_labels
 from keras_effnet.system.files import reachable
@@ -28,7 +29,7 @@ from keras_effnet.weights.checkpoint import TOP_LAYER
 from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
 from keras_effnet.weights.sources import check_variant, fitting_set, plan_weights, variant_of_file
 
-VARIANT, KERAS = "variant", "keras"  # beside the formats of exported files
+VARIANT, KERAS = "variant", formats.KERAS  # beside the formats of exported files
 NETWORKS = (VARIANT, KERAS)  # what has layers
 ARTEFACTS = (KERAS, SAVED_MODEL, TFLITE, ONNX)
 ALL = (VARIANT, *ARTEFACTS)
@@ -160,9 +161,10 @@ def _choice(text: str, takes: Sequence[str], flag: str) -> Choice:
 
 def _choice_of_path(text: str, path: Path, takes: Sequence[str], flag: str) -> Choice:
     """What the content of a file or folder says."""
+    format_ = format_of(path)
     if path.is_dir():
-        if (path / "saved_model.pb").is_file():
-            return Choice(text=text, name=path.name, format=SAVED_MODEL, path=path)
+        if format_ is not None:
+            return Choice(text=text, name=path.name, format=format_, path=path)
         if (found := trained_model(path)) is not None:
             _check_description(found[0])
             return Choice(
@@ -172,16 +174,12 @@ def _choice_of_path(text: str, path: Path, takes: Sequence[str], flag: str) -> C
             f"Expected {_expected(takes, flag)}. Received: {text!r}, a folder with neither saved_model.pb nor a "
             "trained model.keras in it. Pass the model's own folder or file."
         )
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[4:8] == b"TFL3":
-        return Choice(text=text, name=path.stem, format=TFLITE, path=path)
-    if path.suffix == ".onnx":
-        return Choice(text=text, name=path.stem, format=ONNX, path=path)
-    if path.suffix in (".keras", ".h5", ".hdf5"):
-        _check_description(path)
-        beside = _there(path.with_name(LABELS))
-        return Choice(text=text, name=path.stem, format=KERAS, path=path, labels=beside)
+    if format_ is not None:
+        labels = None
+        if format_ == KERAS:
+            _check_description(path)
+            labels = _there(path.with_name(LABELS))
+        return Choice(text=text, name=path.stem, format=format_, path=path, labels=labels)
     if any(reader.matches(path) for reader in READERS):
         raise _weights_only(path)
     raise InvalidInputError(

@@ -31,6 +31,7 @@ from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.closeness import shown_agreement
 from keras_effnet.export.runners import Runner
+from keras_effnet.export.targets import compares_values
 from keras_effnet.export.verify import near_ties_of
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
@@ -49,8 +50,6 @@ on others, with 59 that all agree, or 100 of which 99 do, it is 95 % (with 95 % 
 than 59, another class is no failure where it is a near-tie: the model itself finds it at least three quarters as
 probable as its own. Sigmoids are judged by their yes or no, embeddings and maps by cosine, SQNR of each photograph and
 nearest neighbours; --kind says what an output is where its layers do not show it."""
-
-COMPARED_BY_NUMBERS = ("float32", "float16", "float16_gpu")  # recipes whose outputs themselves are judged
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +144,7 @@ def show(reports: list[Report], *, as_json: bool) -> None:
         )
         for line in spread(report):
             print(f"  {line}")
-        if share is not None and report.recipe not in COMPARED_BY_NUMBERS:
+        if share is not None and not compares_values(report.recipe):
             agreeing = round((report.agreement or 0.0) * report.images)
             print(
                 f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
@@ -171,7 +170,7 @@ def decibels(value: float) -> str:
 
 def spread(report: Report) -> list[str]:
     """How an artefact does over the photographs, a line for each output that says more than a best class."""
-    if report.recipe in COMPARED_BY_NUMBERS:
+    if compares_values(report.recipe):
         return []
     lines = []
     for output in report.outputs:

@@ -233,10 +233,14 @@ def _check_functional(model: Any) -> None:
         )
 
 
-def flat_layers(model: Any) -> Iterator[Any]:
-    """All layers of a Keras (or tf_keras) model in its order, those of models inside it too.
+def flat_layers(model: Any, *, nested: bool = False) -> Iterator[Any]:
+    """All layers of a Keras (or tf_keras) model in its order, those of models inside it too; `nested`: and these models.
 
     Needs no graph: subclassed models that keep track of their layers are read as well.
     """
     for layer in model.layers:
-        yield from flat_layers(layer) if hasattr(layer, "layers") else (layer,)
+        is_model = hasattr(layer, "layers")
+        if nested or not is_model:
+            yield layer
+        if is_model:
+            yield from flat_layers(layer, nested=nested)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from string import ascii_lowercase
 
 from keras_effnet.errors import InvalidInputError, unknown_name
@@ -332,16 +333,9 @@ EFFICIENTNET_LITE0 = replace(
 def _rows(block: str, first: int, ratio: int, *rows: tuple[int, int, int]) -> tuple[Stage, ...]:
     """3×3 stages from (repeats, stride, filters); the first one takes `first` filters."""
     coming = (first, *(filters for _, _, filters in rows))
+    row = partial(Stage, kernel_size=3, expand_ratio=ratio, block=block)
     return tuple(
-        Stage(
-            repeats=repeats,
-            kernel_size=3,
-            stride=stride,
-            expand_ratio=ratio,
-            filters_in=filters_in,
-            filters_out=filters_out,
-            block=block,
-        )
+        row(repeats=repeats, stride=stride, filters_in=filters_in, filters_out=filters_out)
         for filters_in, (repeats, stride, filters_out) in zip(coming, rows, strict=False)
     )
 

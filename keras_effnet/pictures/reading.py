@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -60,6 +61,32 @@ def check_pixels(
         )
     warn_if_unit_range(pixels, what=what)
     return pixels
+
+
+def check_batches(
+    images: Any, *, size: tuple[int | None, int | None], channels: int, what: str = "images"
+) -> npt.NDArray[Any]:
+    """As `check_pixels`, also of an iterable of batches: all of them as one array.
+
+    Raises:
+        InvalidInputError: as there, or neither an array nor an iterable.
+    """
+    if hasattr(images, "shape"):
+        return check_pixels(images, size=size, channels=channels, what=what)
+    if isinstance(images, str) or not isinstance(images, Iterable):
+        raise InvalidInputError(
+            f"Expected {what} as an array [N, {size[0] or 'H'}, {size[1] or 'W'}, {channels}] or an iterable of such "
+            f"batches. Received: {images!r}. Read them with keras_effnet.load_image and stack them."
+        )
+    batches = [np.asarray(batch) for batch in images]
+    if all(batch.ndim == 3 for batch in batches):  # a list of pictures
+        batches = [np.asarray(batches) if batches else np.zeros((0, *(side or 1 for side in size), channels))]
+    return np.concatenate([check_pixels(batch, size=size, channels=channels, what=what) for batch in batches])
+
+
+def at_most(images: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """At most `count` pictures, from all over the set."""
+    return images if count >= len(images) else images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
 def warn_if_unit_range(pixels: npt.NDArray[Any], *, what: str = "images") -> None:

@@ -140,12 +140,18 @@ def thumbnail(pixels: Any) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def spans(title: str, names: Sequence[str], spread: Sequence[Sequence[float]], colors: Sequence[str]) -> Any:
-    """A line for each name from its smallest to its largest value, the first on top, with a mark at each value."""
-    made = axes(title, height=0.9 + 0.32 * len(names))
+def spans(
+    title: str, label: str, names: Sequence[str], spread: Sequence[Sequence[float]], colors: Sequence[str]
+) -> Any:
+    """A line for each name from its smallest to its largest value, the first on top, with a mark at each value.
+
+    `label` stands below and says what the marks are.
+    """
+    made = axes(title, height=1.1 + 0.32 * len(names))
     for place, (values, color) in enumerate(zip(spread, colors, strict=True)):
         made.plot(values, [place] * len(values), "o-", color=color, markersize=4)
     made.set_yticks(range(len(names)), names)
     made.set_ylim(len(names) - 0.5, -0.5)
+    made.figure.supxlabel(label, x=0.02, ha="left", fontsize=9)  # the axes are narrower where names are long
     made.tick_params(axis="y", length=0)
     return drawing(made)

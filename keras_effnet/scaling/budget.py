@@ -9,7 +9,6 @@ built, with its rounded filters, repeats and resolution, not on the formula.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -19,6 +18,7 @@ from keras_effnet.costs import Cost, cost, cost_of_variant
 from keras_effnet.errors import EffNetError, InvalidInputError
 from keras_effnet.network.table import MAX_BLOCKS, blocks_of_stages
 from keras_effnet.network.variants import Variant
+from keras_effnet.system.stopwatch import medians
 
 Measure = Callable[[Any], float]
 """From a Keras model to milliseconds."""
@@ -138,13 +138,9 @@ def call_latency_ms(model: Any, *, rounds: int = 10) -> float:
     import numpy as np
 
     picture = np.zeros((1, *model.input_shape[1:]), "float32")
-    spent = []
-    for turn in range(rounds + 2):  # the first two compile
-        start = time.perf_counter()
-        model.predict_on_batch(picture)
-        if turn >= 2:
-            spent.append((time.perf_counter() - start) * 1e3)
-    return float(np.median(spent))
+    # the first two compile
+    (seconds,) = medians([lambda: model.predict_on_batch(picture)], rounds=rounds, warm_up=2)
+    return seconds * 1e3
 
 
 class _Trial:

@@ -242,7 +242,7 @@ def cam_figure(models: Mapping[str, Any], images: Sequence[Any], *, class_index:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from keras_effnet.explain import class_activation_map
+    from keras_effnet.explain import class_activation_map, overlay
 
     figure = Figure(figsize=(2.0 * (len(models) + 1), 2.1 * len(images)), layout="constrained")
     grid = figure.subplots(len(images), len(models) + 1, squeeze=False)
@@ -251,8 +251,7 @@ def cam_figure(models: Mapping[str, Any], images: Sequence[Any], *, class_index:
         for axes, (label, model) in zip(row[1:], models.items(), strict=True):
             side = int(model.input_shape[1])
             resized = np.asarray(keras.ops.image.resize(np.asarray(image, "float32"), (side, side)))
-            axes.imshow(resized.clip(0, 255).astype("uint8"))
-            axes.imshow(class_activation_map(model, resized, class_index), cmap="inferno", alpha=0.55)
+            axes.imshow(overlay(resized, class_activation_map(model, resized, class_index)))
             axes.set_title(label, fontsize=8)
         for axes in row:
             axes.set_axis_off()

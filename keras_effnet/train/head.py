@@ -102,7 +102,7 @@ class Lesson:
     validation: tuple[FloatArray, npt.NDArray[np.int32]]
     class_weights: FloatArray | None = None
 
-    def affordable(self, classes: int) -> bool:
+    def is_solved_in_seconds(self, classes: int) -> bool:
         """Whether solving takes seconds rather than minutes."""
         return sum(view.size for view in self.views) * classes <= AFFORDABLE
 
@@ -121,7 +121,7 @@ def train_head(
         `fit`'s history, or what `solve_head` tried.
     """
     last = model.get_layer("predictions")
-    if lesson.affordable(last.units):
+    if lesson.is_solved_in_seconds(last.units):
         kernel, bias, tried = solve_head(lesson, last.units)
         last.set_weights([kernel, bias])
         return tried

@@ -12,9 +12,9 @@ from test_int8_files import interpreter
 
 from keras_effnet.export import load, to_onnx, to_tflite
 from keras_effnet.export.quantization.accuracy import sqnr_db
+from keras_effnet.export.quantization.activations import KNOWN
 from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.graph import run
-from keras_effnet.export.quantization.ops import ACTIVATIONS
 
 pytest.importorskip("litert_quantizer")
 
@@ -68,7 +68,7 @@ def test_onnx_keeps_the_answers_and_has_the_operator(
     assert nodes.count("HardSwish") == 3 and nodes.count("QuantizeLinear") > 8
 
 
-@pytest.mark.parametrize("name", list(ACTIVATIONS))
+@pytest.mark.parametrize("name", list(KNOWN))
 def test_activation_agrees_with_keras_and_its_slope_with_differences(name: str) -> None:
     """Of every activation: the float arithmetic, the one for samples, and the derivative."""
     import keras
@@ -76,7 +76,7 @@ def test_activation_agrees_with_keras_and_its_slope_with_differences(name: str) 
     from keras_effnet.export.quantization.graph import activate_samples
     from keras_effnet.export.quantization.ops import in_float
 
-    activation = ACTIVATIONS[name]
+    activation = KNOWN[name]
     u = np.linspace(-7, 7, 14001, dtype=np.float32)[:, np.newaxis] * np.ones(2, np.float32)
     exact = np.asarray(keras.activations.get(name)(u))
     assert np.asarray(activation.compute(in_float, u)) == pytest.approx(exact, abs=1e-6)
@@ -92,7 +92,9 @@ def test_hard_swish_is_written_in_one_file() -> None:
 
     folder = Path(quantization.__file__).parent
     words = re.compile(r"hard_?(swish|silu)", re.IGNORECASE)
-    assert [path.name for path in folder.rglob("*.py") if words.search(path.read_text("utf-8"))] == ["ops.py"]
+    assert [path.name for path in folder.rglob("*.py") if words.search(path.read_text("utf-8"))] == [
+        "activations.py"
+    ]
 
 
 def test_hard_swish_trains_in_integers(model: Any, calibration: Any, held_out: Any) -> None:

@@ -244,16 +244,18 @@ def test_labels_of_the_accuracy_figure_lie_on_nothing_else(against: str) -> None
     assert [name for name, box in boxes.items() for point in points if box.contains(*point)] == []
 
 
-def test_activation_maps_stand_side_by_side(tiny: Any, pixels64: Any) -> None:
+def test_activation_maps_stand_side_by_side_in_the_colours_of_explain(tiny: Any, pixels64: Any) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("keras_effnet.explain")
     from keras_effnet.errors import InvalidInputError
+    from keras_effnet.explain import class_activation_map, overlay
     from keras_effnet.scaling.figures import cam_figure
 
     figure = cam_figure({"one": tiny, "two": tiny}, list(pixels64[:2]))
     assert [axes.get_title() for axes in figure.axes] == ["", "one", "two"] * 2
-    heat = figure.axes[1].images[1].get_array()
-    assert heat.shape == (64, 64) and heat.max() == 1
+    (shown,) = figure.axes[1].images
+    wanted = overlay(pixels64[0], class_activation_map(tiny, pixels64[0]))
+    np.testing.assert_array_equal(shown.get_array(), wanted)
     with pytest.raises(InvalidInputError, match="at least one model and one picture"):
         cam_figure({}, pixels64)
     with pytest.raises(InvalidInputError, match=r"models as label → model.*Received: a list"):

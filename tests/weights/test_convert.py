@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_raw_variables_are_converted_on_request(tmp_path: Path) -> None:
     with open_checkpoint(convert(source, tmp_path / "raw.safetensors", ema=False)) as checkpoint:
         shifted = checkpoint.layers["top_conv"]["kernel"].read()
     assert np.array_equal(shifted, layers["top_conv"]["kernel"] + np.float32(1))
+
+
+def test_tensorflow_checkpoint_is_converted_without_remarks_of_tensorflow(tmp_path: Path) -> None:
+    source = foreign.write(tmp_path, "lite0", foreign.random_layers("lite0", top=False), "tensorflow")
+    command = [sys.executable, "-m", "keras_effnet", "convert", str(source), str(tmp_path / "x.safetensors")]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("TF_CPP_")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_target_of_another_ending_is_refused(tmp_path: Path) -> None:

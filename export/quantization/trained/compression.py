@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
 
-from ...model_facts import ModelFacts, facts_of
+from ...model_facts import as_facts
 from ..fold import fold
 from ..graph import Graph, IntegerNetwork
 from ..layerwise import Method
@@ -81,7 +81,7 @@ def compress(
         ExportError: training failed; what it printed stands above.
     """
     require("tf_keras", "qat")  # tfmot itself would turn this process over to tf_keras
-    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    facts = as_facts(model, size)
     pixels = calibration_images(images, facts)
     float_graph = fold(facts.model)
     title = "pruning" if compression.sparsity else "weight clustering"

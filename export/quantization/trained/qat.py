@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require
 
-from ...model_facts import ModelFacts, facts_of
+from ...model_facts import as_facts
 from ..fold import fold
 from ..graph import IntegerNetwork
 from ..layerwise import rounded
@@ -63,7 +63,7 @@ def train(
         ExportError: training failed; what it printed stands above.
     """
     require("tf_keras", "qat")
-    facts = model if isinstance(model, ModelFacts) else facts_of(model, size)
+    facts = as_facts(model, size)
     pixels = calibration_images(images, facts)
     if labels is not None and len(labels) != len(pixels):
         raise InvalidInputError(

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_effnet.errors import require
 
-from ..ops import FUNCTIONS
+from ..activations import FUNCTIONS
 from ..to_keras import to_trainable, trained_weights
 from . import distillation, handover
 

@@ -11,10 +11,11 @@ import gzip
 import io
 import math
 import re
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from keras_effnet.errors import WeightsError
 from keras_effnet.system.files import reachable
+from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import (
     BFLOAT16,
     CHUNK_BYTES,
@@ -96,25 +98,30 @@ def read_variables(prefix: Path) -> dict[str, LazyArray]:
         return {name.decode(): _variable(entry, prefix, shards) for name, entry in entries.items()}
 
 
+def _messages() -> Any:
+    """The descriptions of an index; TensorFlow, which has them, says nothing while it is imported."""
+    with nullcontext() if "tensorflow" in sys.modules else quiet_native():
+        from tensorflow.core.protobuf import tensor_bundle_pb2
+    return tensor_bundle_pb2
+
+
 def _shard_count(header: bytes, index: Path) -> int:
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleHeaderProto
 
     try:
-        parsed = BundleHeaderProto.FromString(header)
+        parsed = _messages().BundleHeaderProto.FromString(header)
     except DecodeError as error:
         raise damaged(index, FORMAT, "its header cannot be read") from error
-    if not 1 <= parsed.num_shards <= MAX_SHARDS or parsed.endianness != BundleHeaderProto.LITTLE:
+    if not 1 <= parsed.num_shards <= MAX_SHARDS or parsed.endianness != parsed.LITTLE:
         raise damaged(index, FORMAT, f"{parsed.num_shards} shards, or numbers that are not little-endian")
     return int(parsed.num_shards)
 
 
 def _variable(entry: bytes, prefix: Path, shards: int) -> LazyArray:
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
     try:
-        parsed = BundleEntryProto.FromString(entry)
+        parsed = _messages().BundleEntryProto.FromString(entry)
     except DecodeError as error:
         raise damaged(prefix, FORMAT, "an entry of its index cannot be read") from error
     shape = tuple(int(dim.size) for dim in parsed.shape.dim)

@@ -1,0 +1,32 @@
+"""The formats, and how a file or a folder shows which one it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SAVED_MODEL, TFLITE, ONNX, KERAS = "saved_model", "tflite", "onnx", "keras"
+# endings by which readers know a format: another one under them would not be found again
+ENDINGS = {
+    ".tflite": TFLITE,
+    ".lite": TFLITE,
+    ".onnx": ONNX,
+    ".keras": KERAS,
+    ".h5": KERAS,
+    ".hdf5": KERAS,
+    ".pb": "frozen graph",
+}
+
+
+def format_of(path: Path) -> str | None:
+    """What is there: TFLite by its signature, the others, which have none of their own, by name; None for neither.
+
+    Args:
+        path: a file or folder that exists. Only its first bytes are read.
+    """
+    if path.is_dir():
+        return SAVED_MODEL if (path / "saved_model.pb").is_file() else None
+    with path.open("rb") as file:
+        if file.read(8)[4:] == b"TFL3":
+            return TFLITE
+    named = ENDINGS.get(path.suffix)
+    return named if named in (ONNX, KERAS) else None
