@@ -12,6 +12,7 @@ from keras_effnet.errors import InvalidInputError, require, warn
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.labels import numbered_labels
 
+from ..formats import TFLITE, format_of
 from ..model_facts import NO_PREPROCESSING
 from ..outputs import PLAIN
 from ..runners import Runner, load
@@ -80,9 +81,7 @@ def check_single(files: list[Path]) -> None:
         raise InvalidInputError(
             f"Expected one TFLite file. Received: {len(files)}. Bundle each into a folder of its own."
         )
-    with files[0].open("rb") as stream:
-        head = stream.read(8)
-    if head[4:8] != b"TFL3":
+    if format_of(files[0]) != TFLITE:
         raise InvalidInputError(
             f"Expected a TFLite file. Received: {str(files[0])!r}, which is none. "
             "Make one with keras-effnet export --to tflite:float32."
