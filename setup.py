@@ -26,6 +26,7 @@ TEST = [
     "hypothesis>=6.100",
     "tritonclient[grpc,http]>=2.50",
     "build",
+    "ethos-u-vela>=5",
     "import-linter>=2.5",
     "mypy>=1.15",
     "ruff>=0.11",

@@ -92,6 +92,7 @@ def network(name: str, images: Any) -> Any:
 def row(name: str, calibration: Any, judged: Any, *, converter: bool) -> str:
     """The ONNX file is that of the TFLite file's network: one calibration serves both."""
     from keras_effnet.export import load, to_onnx, to_tflite
+    from keras_effnet.export.quantization.accuracy import island_costs
     from keras_effnet.export.quantization.prepare import prepare
     from keras_effnet.export.tflite_file import convert_float
 
@@ -109,16 +110,18 @@ def row(name: str, calibration: Any, judged: Any, *, converter: bool) -> str:
     if converter:
         found.append(answers(stock_converter(model, calibration), judged))
     cells = [closeness(expected, each) for each in found] + ([] if converter else ["not run"])
-    return f"| {name} | {told(prepared.islands)} | {seconds:.0f} | {' | '.join(cells)} |"
+    return f"| {name} | {told(island_costs(prepared))} | {seconds:.0f} | {' | '.join(cells)} |"
 
 
 def told(islands: Any) -> str:
-    """How many layers of which kind stay float, and their share of all values."""
+    """How many layers of which kind stay float, their share of all values, and the worst of them in dB."""
     if not islands:
         return "–"
     kinds = Counter(kind for island in islands for kind in re.findall(r"', an? (\w+)", island["layer"]))
     share = sum(island["share_of_values"] for island in islands)
-    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}: {share:.1%} of all values"
+    worst = min((island["sqnr_db"] for island in islands if island["sqnr_db"] is not None), default=None)
+    kept = "" if worst is None else f", each alone at least {worst:.0f} dB"
+    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}: {share:.1%} of all values{kept}"
 
 
 def answers(content: bytes, images: Any) -> Any:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 BATCHES = (1, 16)
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 WARM_UP = 2
 FLOAT32, CALIBRATION, NNCF = "float32.onnx", "calibration.npy", "nncf.xml"
 Runner = Callable[[Any], Any]
@@ -87,11 +88,8 @@ def files_of(model: Any, calibration: Any, arguments: Any, folder: Path) -> Iter
     float32 = to_onnx(model, folder / FLOAT32)
     yield "ONNX Runtime", "float32", float32
     for begin in arguments.first_integer or [None]:
-        for runtime, where in (
-            ("onnxruntime", "ONNX Runtime"),
-            ("openvino", "OpenVINO"),
-            ("tensorrt", "ONNX Runtime"),
-        ):
+        for runtime in arguments.runtimes:
+            where = "OpenVINO" if runtime == "openvino" else "ONNX Runtime"
             name = f"int8 for {runtime}" + (f" from {begin} on" if begin else "")
             path = folder / f"{name}.onnx"
             to_onnx(model, path, "int8", calibration, runtime=runtime, first_integer=begin)
@@ -170,6 +168,7 @@ def main() -> None:
     parser.add_argument("network")
     parser.add_argument("--photographs", type=Path, help="calibrate and judge by these")
     parser.add_argument("--first-integer", nargs="+", default=[], metavar="LAYER")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES, help="our files to make")
     parser.add_argument("--nncf", metavar="PYTHON", help="interpreter that has NNCF; default: this one")
     parser.add_argument("--threads", type=int, default=0, help="one: CPU time is measured; default: all")
     parser.add_argument("--images", type=int, help="at most so many calibrate and judge; default: all")
@@ -183,32 +182,36 @@ def main() -> None:
 
 
 def show(arguments: Any) -> None:
+    """Accuracy as soon as a file is there, then the times of all."""
     from int8_real import figures
 
     model, calibration, judged = subject(arguments)
     goal, pixels = np.asarray(model.predict(judged.astype(np.float32), verbose=0)), planes(judged)
     opened = {"ONNX Runtime": onnx_runtime, "OpenVINO": openvino}
+    names, runners, sizes = [], [], []
+    print(f"{len(calibration)} photographs calibrate, {len(judged)} judge\n")
+    print("| runtime | file | median dB | 5th percentile | worst | same nearest | same best | size |")
+    print("|---" * 8 + "|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = list(files_of(model, calibration, arguments, Path(folder)))
-        runners = [opened[where](path, arguments.threads) for where, _, path in files]
+        for where, name, path in files_of(model, calibration, arguments, Path(folder)):
+            runner = opened[where](path, arguments.threads)
+            stored = path.with_suffix(".bin") if path.suffix == ".xml" else path
+            names.append(f"| {where} | {name} |")
+            runners.append(runner)
+            sizes.append(stored.stat().st_size)
+            found = figures(goal, np.concatenate([runner(each[np.newaxis]) for each in pixels]))
+            print(
+                f"{names[-1]} {found['median']:.1f} | {found['p5']:.1f} | {found['worst']:.1f} "
+                f"| {found['neighbour']:.2f} | {found['best']:.2f} | {sizes[-1] / sizes[0]:.2f} |",
+                flush=True,
+            )
         clock = time.process_time if arguments.threads == 1 else time.perf_counter
         times = [
             medians(runners, pixels[:batch], max(8, arguments.rounds // batch), clock) for batch in BATCHES
         ]
-        sizes = [
-            path.with_suffix(".bin" if path.suffix == ".xml" else path.suffix).stat().st_size
-            for *_, path in files
-        ]
-        print(f"| runtime | file | median dB | 5th percentile | worst | same nearest | same best | size | "
-              f"{' | '.join(f'batch {batch}' for batch in BATCHES)} |\n{'|---' * (8 + len(BATCHES))}|")  # fmt: skip
-        for place, (where, name, _) in enumerate(files):
-            found = figures(goal, np.concatenate([runners[place](each[np.newaxis]) for each in pixels]))
-            ratios = " | ".join(f"{measured[place] / measured[0]:.2f}" for measured in times)
-            print(
-                f"| {where} | {name} | {found['median']:.1f} | {found['p5']:.1f} | {found['worst']:.1f} "
-                f"| {found['neighbour']:.2f} | {found['best']:.2f} | {sizes[place] / sizes[0]:.2f} | {ratios} |",
-                flush=True,
-            )
+    print(f"\n| runtime | file | {' | '.join(f'batch {batch}' for batch in BATCHES)} |\n|---|---|---|---|")
+    for place, name in enumerate(names):
+        print(f"{name} {' | '.join(f'{measured[place] / measured[0]:.2f}' for measured in times)} |")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Importing this package loads no converter and no runtime; they are imported when
 from __future__ import annotations
 
 from .exporters import to_onnx, to_saved_model, to_tflite
+from .legacy import from_saved_model
 from .runners import Runner, load
 from .scoring import Scores, score
 from .targets import Tolerance
@@ -17,6 +18,7 @@ __all__ = [
     "Runner",
     "Scores",
     "Tolerance",
+    "from_saved_model",
     "latency",
     "load",
     "score",

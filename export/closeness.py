@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ class Closeness:
     @property
     def has_classes(self) -> bool:
         """Whether there is a best class: one among several columns."""
-        return self.kind in (CLASSES.name, LOGITS.name) and self.columns > 1
+        return KINDS[self.kind].has_best_class(self.columns)
 
 
 def kind_by_values(values: Array) -> Kind:
@@ -211,7 +212,7 @@ def shown_agreement(agreement: float, images: int) -> float:
     Args:
         agreement: share of the pictures that agree, 0–1; of several decisions each, the part of a picture
             that is left over counts as another answer.
-        images: how many there are.
+        images: how many there are; of several decisions each, how many these rest on (`Closeness.judged_by`).
     """
     agreeing = math.floor(agreement * images + 1e-6)  # 0.29 × 100 is less than 29
     if agreeing == 0:
@@ -228,6 +229,17 @@ def shown_agreement(agreement: float, images: int) -> float:
         else:
             high = share
     return low
+
+
+def shown_by(outputs: Sequence[Closeness]) -> float | None:
+    """What the photographs show of the agreement of all outputs that decide: of the worst one, None without any.
+
+    Of many sigmoids it rests on fewer cases than there are photographs where hardly anything is a yes.
+    """
+    shown = [
+        shown_agreement(each.agreement, each.judged_by) for each in outputs if each.agreement is not None
+    ]
+    return min(shown, default=None)
 
 
 def _too_few(required: float, cases: int, what: str) -> str:

@@ -107,7 +107,7 @@ class _Bytes:
 def _upright(encoded: Any, channels: int, needed: int) -> Any:
     """One encoded picture as uint8 `[H, W, channels]`, upright and over white; a JPEG may come smaller."""
     file = _Bytes(encoded)
-    kinds = [
+    kinds: list[tuple[Any, Callable[..., tuple[Any, Any]]]] = [
         (file.have(0, b"\xff\xd8\xff"), partial(_jpeg, needed=needed)),
         (file.have(0, b"\x89PNG\r\n\x1a\n"), _png),
         (file.have(0, b"GIF8"), _gif),

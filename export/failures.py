@@ -14,6 +14,7 @@ _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 # of Keras, also in the middle of a traceback that TensorFlow prints into its message
 _CALL = re.compile(r"Exception encountered when calling (?P<layer>[^\s()]+)\(\)\.\s+(?P<said>[^\n]+)")
 _RAISED = re.compile(r"^\s*(?P<said>[A-Za-z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
+_BRANCH = "as a Python `bool`"  # of TensorFlow, followed by half a page on AutoGraph
 # of TensorFlow's compiler: 'tf.Complex' op is neither a custom op nor a flex op
 _OPERATOR = re.compile(r"'tf\.(\w+)' op is neither")
 # TensorFlow names its own temporary file first: "{{node SaveV2}} FILE; No space left on device [Op:SaveV2]"
@@ -38,6 +39,12 @@ def converting(name: str, format_: str) -> Iterator[None]:
         calls = list(_CALL.finditer(text))
         if calls:
             layer, said = calls[-1]["layer"].removesuffix(".call"), calls[-1]["said"]
+            if _BRANCH in said:
+                raise ExportError(
+                    f"Expected {name!r} to convert to {format_}. Its layer {layer} branches in Python (if, while) on "
+                    "what a tensor holds, which no file can. Use keras.ops.where, keras.ops.cond or "
+                    "keras.ops.while_loop there."
+                ) from error
             raise ExportError(
                 f"Expected {name!r} to convert to {format_}. Its layer {layer} failed: {said.strip().rstrip('.')}. "
                 "Mend its call, which has to work in a TensorFlow graph with an open batch."

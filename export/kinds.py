@@ -42,13 +42,17 @@ class Kind:
         """Whether a picture gets one answer: its best class, or a yes or no."""
         return self.decides and self.name != "sigmoids"
 
+    def has_best_class(self, columns: int) -> bool:
+        """Whether the largest of so many columns decides."""
+        return self.decides and self.threshold is None and columns > 1
+
     def decisions(self, values: Array) -> Array:
         """What each picture gets: its best class `[N]`, or yes and no `[N, columns]`.
 
         Args:
             values: `[N, columns]`. A single logit says yes above 0.
         """
-        if self.threshold is not None or values.shape[1] == 1:
+        if not self.has_best_class(values.shape[1]):
             return np.asarray(values > (self.threshold or 0.0))
         return np.asarray(values.argmax(axis=1))
 

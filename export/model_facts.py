@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -143,6 +144,11 @@ def facts_of(
             precision and cannot be cloned, or Keras 3 cannot read a model of tf_keras.
     """
     _require_tensorflow_backend()
+    if isinstance(model, str | os.PathLike):
+        raise InvalidInputError(
+            f"Expected a built model. Received: the path {os.fspath(model)!r}. Read it with keras.saving.load_model, a "
+            "SavedModel with keras_effnet.export.from_saved_model."
+        )
     given, model = model, in_keras_3(model)
     shape = _input_shape(model)
     if size is not None:

@@ -58,8 +58,8 @@ class Artefact(Report):
         first_integer: where the integers of such a file begin, `all` for the first layer.
         first_integer_ratios: for each place that was tried: the time of one picture and of a batch, as a share
             of what the network takes in float; empty when nothing was measured.
-        islands: layers that compute in float because integers are not known for them, each with its
-            `share_of_values`, 0–1: of all values that the network's steps make.
+        islands: layers that compute in float because integers are not known for them, and what each costs: see
+            `quantization.accuracy.island_costs`.
     """
 
     model: str
@@ -227,11 +227,13 @@ def _write_all(
 def _told(network: Any) -> Told:
     if network is None:
         return {}
+    from .quantization.accuracy import island_costs
+
     placement = network.placement
     return {
         "lifted": network.lifted,
         "held_out_agreement": network.agreement,
-        "islands": network.islands,
+        "islands": island_costs(network),
         "first_integer": placement and placement.place,
         "first_integer_ratios": placement.ratios if placement else {},
     }

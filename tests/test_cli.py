@@ -82,7 +82,7 @@ def test_export_writes_verified_artefacts_and_reports(exported: Path) -> None:
         assert row["ok"] and row["latency_ms"] > 0 and len(row["sha256"]) == 64
         assert {"format", "recipe", "bytes", "top1_agreement", "sqnr_db", "max_abs_error"} <= set(row)
     assert rows["lite0_int8.tflite"]["bytes"] < 0.3 * rows["lite0_float32.tflite"]["bytes"]
-    assert rows["lite0_int8.tflite"]["images"] == 18  # the half that was not used for calibration
+    assert rows["lite0_int8.tflite"]["images"] == 9  # the half that was not used for calibration
 
 
 def test_report_page_is_self_contained(exported: Path) -> None:

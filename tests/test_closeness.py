@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import keras
@@ -12,8 +13,12 @@ from material import build_nano, exported, randomize
 
 from keras_effnet import export
 from keras_effnet.errors import ExportError, InvalidInputError, VerificationError
+from keras_effnet.export.kinds import CLASSES, SIGMOID, SIGMOIDS
+from keras_effnet.export.kinds import LOGITS as SCORES
 from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.outputs import Output
+from keras_effnet.export.quantization import accuracy
+from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.report import render, write_reports
 from keras_effnet.export.targets import FEATURES, FLOAT32, INTEGER, ONE_SIGMOID, Tolerance
@@ -220,6 +225,30 @@ def test_min_agreement_counts_every_output_that_decides(pixels32: Any) -> None:
     assert prepare(model, pixels32, min_agreement=0.1).agreement is not None
     with pytest.raises((ExportError, InvalidInputError)):
         prepare(model, pixels32, min_agreement=1.1)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "columns", "said"),
+    [
+        (
+            (SIGMOID,),
+            1,
+            r"110.0% agreement of yes and no, 18 of 16 held-out photographs. Reached \d.*of them,",
+        ),
+        ((SIGMOIDS,), 3, r"110.0% agreement of yes and no\. Reached \d+.\d% with"),
+        ((SCORES,), 3, "110.0% top-1 agreement, 18 of 16"),
+        ((SCORES, SIGMOID), 1, "110.0% agreement of yes and no, 18 of 16"),
+        ((CLASSES, SIGMOIDS), 3, r"110.0% agreement of the decisions\. "),
+    ],
+)
+def test_agreement_that_is_not_reached_is_called_by_what_the_outputs_are(
+    kinds: Any, columns: int, said: str, pixels32: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goals = [RNG.normal(0, 1, (16, columns)).astype(np.float32) for _ in kinds]
+    told = {"reference": fold(build_nano()), "floats": frozenset(), "results": lambda *_, **__: goals}
+    monkeypatch.setattr(accuracy, "sensitivity", lambda _: accuracy.Sensitivity(sqnr_db={}))
+    with pytest.raises(ExportError, match=said):
+        accuracy.lift_until(SimpleNamespace(**told), pixels32, 1.1, kinds)
 
 
 def test_what_people_say_of_an_output_counts_at_export_and_verification(

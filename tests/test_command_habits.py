@@ -19,6 +19,7 @@ from material import assert_refused
 from PIL import Image
 
 from keras_effnet.cli import COMMANDS, main, parser
+from keras_effnet.commands.bundle import KINDS as BUNDLES
 from keras_effnet.pictures.labels import labels_layer_name
 
 # every kind of mistake in the arguments of every command, and what is said
@@ -57,6 +58,10 @@ MISTAKES = [
     ("scale figures --out x.png/a", "Expected a folder to write "),
     ("scale search pictures --storage x.png/a", "a journal file in a folder that exists"),
     ("scale architecture pictures --storage x.png/a", "a journal file in a folder that exists"),
+    ("predict x.png --out x.csv --top 1 --engine spark", "invalid choice: 'spark'"),
+    ("bundle triton nosuch.onnx --out OUT", "'nosuch.onnx', which is none"),
+    ("bundle triton text.jpg --out OUT", "Expected ONNX files for Triton"),
+    ("bundle triton model.onnx --out EMPTY", "--force"),
     ("explain nosuch.jpg", "no such file"),
     ("explain x.png --model model.onnx", "Exported files have lost the layers"),
     ("explain x.png --weights imagnet", "Did you mean 'imagenet'"),
@@ -205,15 +210,22 @@ def test_help_has_examples_that_parse(module: Any, capsys: Any) -> None:
         assert parser().parse_args(arguments).command in {command.NAME for command in COMMANDS}
 
 
-@pytest.mark.parametrize("action", ["tables", "at", "fit", "search", "architecture", "figures"])
-def test_help_of_each_scale_action_describes_it_and_has_examples_that_parse(action: str, capsys: Any) -> None:
+ACTIONS = [("scale", name) for name in ("tables", "at", "fit", "search", "architecture", "figures")]
+ACTIONS += [("bundle", name) for name in BUNDLES]
+
+
+@pytest.mark.parametrize(("command", "action"), ACTIONS)
+def test_help_of_each_action_describes_it_and_has_examples_that_parse(
+    command: str, action: str, capsys: Any
+) -> None:
     with pytest.raises(SystemExit):
-        main(["scale", action, "--help"])
+        main([command, action, "--help"])
     described, _, examples = capsys.readouterr().out.partition("examples:\n")
     lines = examples.splitlines()
     assert lines
     for line in lines:
-        assert parser().parse_args(shlex.split(line)[1:]).action == action
+        assert shlex.split(line)[:3] == ["keras-effnet", command, action]
+        parser().parse_args(shlex.split(line)[1:])
     before, _, options = described.partition("\noptions:\n")
     assert before.split("\n\n")[1].strip()  # below the usage
     for option in options.strip().split("\n  -"):

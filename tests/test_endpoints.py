@@ -125,3 +125,23 @@ def test_cost_counts_a_model_of_endpoints(tiny_variant: Any) -> None:
     backbone = EfficientNet(tiny_variant, False, None, input_shape=(64, 64, 3))
     top = [layer for layer in keras_effnet.cost(backbone).per_layer if layer.name.startswith("top_")]
     assert keras_effnet.cost(model).macs == keras_effnet.cost(backbone).macs - sum(t.macs for t in top)
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoints", "found"),
+    [
+        ("b0", (1, 2), "b0"),
+        ("b0", (4,), "b0"),
+        ("lite2", (3,), "lite2"),
+        ("b1", (3,), "b1"),
+        ("b1", (1,), None),
+    ],
+)
+def test_model_of_some_maps_is_its_variant_where_its_blocks_are_no_others(
+    name: str, endpoints: tuple[int, ...], found: str | None
+) -> None:
+    """B1 and B2 begin with the same two blocks."""
+    model = keras_effnet.EfficientNet(
+        name, include_top=False, endpoints=endpoints, weights=None, input_shape=(64, 64, 3)
+    )
+    assert identify(model) == (VARIANTS[found] if found else None)

@@ -19,6 +19,8 @@ from PIL import Image
 
 from keras_effnet import EfficientNet
 from keras_effnet.cli import main
+from keras_effnet.export import scoring
+from keras_effnet.export.scoring.parts import Parts
 from keras_effnet.pictures.labels import labels_layer_name
 from keras_effnet.weights.convert import convert
 
@@ -214,3 +216,56 @@ def test_predict_of_a_single_sigmoid_names_either_class(tmp_path: Path, capsys: 
     (answer,) = json.loads(capsys.readouterr().out)
     assert [guess["label"] for guess in answer["predictions"]] == ["dog", "cat"]
     assert answer["predictions"][0]["probability"] > 0.999
+
+
+def test_all_values_go_into_any_kind_of_file_and_into_json(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    command = ["predict", "pictures/a.png", "pictures/b.png", "--model", "run", "--all"]
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [list(row) for row in rows] == [["file", "probabilities"]] * 2
+    assert rows[0]["probabilities"][1] > 0.99 and rows[1]["probabilities"][0] > 0.99
+    assert main([*command, "--out", str(tmp_path / "all.parquet")]) == 0
+    table = parquet.read_table(tmp_path / "all.parquet")
+    assert table.column("probabilities").to_pylist() == [pytest.approx(row["probabilities"]) for row in rows]
+    assert json.loads(table.schema.metadata[b"labels"]) == list(LABELS)
+
+
+def test_interrupted_command_goes_on_when_it_is_repeated(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "RUN", 1)
+    out = str(tmp_path / "scores.jsonl")
+    command = [
+        "predict",
+        "pictures/a.png",
+        "pictures/b.png",
+        "--model",
+        "run",
+        "--workers",
+        "0",
+        "--out",
+        out,
+    ]
+    record = Parts.record
+
+    def interrupted(self: Parts, start: int, answers: Any) -> None:
+        if start:
+            raise KeyboardInterrupt
+        record(self, start, answers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "record", interrupted)
+        assert main(command) == 130
+    assert capsys.readouterr().err == "keras-effnet: interrupted; the same command goes on where it stopped\n"
+    assert_refused([*command, "--top", "1"], "Received: other options", capsys)
+    assert main(command) == 0
+    assert len(Path(out).read_text(encoding="utf-8").splitlines()) == 2
+    assert os.listdir(tmp_path) == ["scores.jsonl"]  # noqa: PTH208
+
+
+def test_processes_for_a_model_in_memory_are_refused(capsys: Any) -> None:
+    refused = ["predict", "pictures/a.png", "--model", "lite0", "--weights", "none", "--workers", "2"]
+    assert_refused(refused, "Expected a file that other processes can open", capsys)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_effnet import export
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export import scoring
 
 ray = pytest.importorskip("ray")
@@ -46,6 +46,15 @@ def test_cluster_gives_the_same_rows_when_one_of_two_nodes_is_killed(
     first = [next(rows)]
     cluster.remove_node(cluster.second, allow_graceful=False)
     assert [*first, *rows] == alone
+
+    damaged = tmp_path / "m.onnx"
+    damaged.write_bytes(brightness.read_bytes())
+    scores = export.score(damaged, tmp_path, engine="ray")
+    damaged.write_bytes(b"\x08\x07")
+    with pytest.raises(
+        ExportError, match=r"Expected an actor that scores photographs with 'm\.onnx'\. It did not"
+    ):
+        list(scores)
 
 
 def test_cluster_that_is_not_there_is_one_line(

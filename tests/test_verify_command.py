@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from keras_effnet.commands.verify import show
+from keras_effnet.export.closeness import Closeness
 from keras_effnet.export.verify import Report
+
+
+def _closeness(**told: Any) -> Closeness:
+    """Of one output of seven classes; what is told here is what `verify` reads."""
+    plain = {field.name: 0 for field in fields(Closeness)} | {"worst_pictures": (), "same_neighbour": None}
+    return Closeness(**plain | {"name": "probabilities", "kind": "classes", "columns": 7} | told)
 
 
 def _report(agreeing: int, images: int, recipe: str = "int8", near_ties: int = 0) -> Report:
@@ -22,6 +30,7 @@ def _report(agreeing: int, images: int, recipe: str = "int8", near_ties: int = 0
         max_abs_error=0.01,
         mean_cosine=0.999,
         near_ties=near_ties,
+        outputs=(_closeness(agreement=agreeing / images, judged_by=images),),
         failures=(),
     )
 
@@ -60,3 +69,13 @@ def test_verify_tells_programs_what_its_photographs_show(capsys: Any) -> None:
     show([_report(8, 8)], as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert row["ok"] and row["shown_agreement"] == pytest.approx(0.688, abs=1e-3)
+
+
+def test_verify_says_on_how_few_cases_many_sigmoids_rest(capsys: Any) -> None:
+    """Of 200 photographs with a hundred labels each, five say yes once: these five are all that is shown."""
+    tags = _closeness(kind="sigmoids", columns=100, agreement=1.0, judged_by=5)
+    report = replace(_report(200, 200), top1_agreement=None, outputs=(tags,))
+    show([report], as_json=False)
+    out = capsys.readouterr().out
+    assert "5 of 5 show an agreement of at least 55% (95 % confidence)" in out
+    assert "same decision in 200 of 200 photographs" in out

@@ -18,6 +18,7 @@ from keras_effnet.pictures.decoding import MAX_PIXELS
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import numbered_labels
 
+from ..formats import ONNX, format_of
 from ..kinds import CLASSES, KINDS
 from ..runners import Runner, load
 
@@ -62,7 +63,7 @@ def check(arguments: argparse.Namespace) -> None:
         )
     names = [arguments.name or file.stem for file in arguments.files]
     for file in arguments.files:
-        if file.suffix != ".onnx":
+        if format_of(file) != ONNX:
             raise InvalidInputError(
                 f"Expected ONNX files for Triton. Received: {str(file)!r}. Make one with keras-effnet export "
                 "--to onnx:float32."

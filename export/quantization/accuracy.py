@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 from keras_effnet.errors import ExportError, require
 
 from ..kinds import CLASSES, Kind
-from .graph import Graph, IntegerNetwork, Quantized
+from .graph import Graph, IntegerNetwork, Quantized, map_sizes
 from .layerwise import rounded
 from .ops import step_of
 from .ranges import Array, Range
@@ -60,7 +61,7 @@ class Sensitivity:
 
 def sensitivity(network: IntegerNetwork) -> Sensitivity:
     """Measure each step of a network from `prepare` on its own: the signal to noise of the logits."""
-    few = network.images[:: max(1, len(network.images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
+    few = _few(network)
     goals = network.results(few, integer=False)
     found: dict[str, float] = {}
     steps = [step for step in network.reference if not isinstance(step, Input)]
@@ -69,6 +70,41 @@ def sensitivity(network: IntegerNetwork) -> Sensitivity:
         results = replace(network, quantized=alone).results(few)
         found[step.name] = min(map(sqnr_db, goals, results))
     return Sensitivity(sqnr_db=found)
+
+
+def island_costs(network: IntegerNetwork) -> tuple[dict[str, Any], ...]:
+    """What each layer that stays float, because integers are not known for it, costs.
+
+    Returns:
+        For each island `layer`, what it is; `share_of_values`, 0–1, of all that the network's steps make; `sqnr_db`,
+        the signal to noise of the outputs if nothing but the tensors that it reads and makes were rounded, or None
+        where that changes nothing: its neighbours are float too.
+    """
+    graph = network.reference
+    if not graph.islands:
+        return ()
+    sizes = map_sizes(graph, network.images.shape[1:])
+    few = _few(network)
+    goals = network.results(few, integer=False)
+    told = []
+    for island in graph.islands:
+        ends = {
+            name: r for name, r in network.quantized.ranges.items() if name in (island.name, *island.inputs)
+        }
+        results = replace(network, quantized=Quantized(graph=graph, ranges=ends)).results(few)
+        closeness = min(map(sqnr_db, goals, results))
+        told.append(
+            {
+                "layer": island.what,
+                "share_of_values": round(sizes[island.name] / sum(sizes.values()), 5),
+                "sqnr_db": round(closeness, 1) if math.isfinite(closeness) else None,
+            }
+        )
+    return tuple(told)
+
+
+def _few(network: IntegerNetwork) -> Array:
+    return network.images[:: max(1, len(network.images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
 
 
 def _alone(graph: Graph, step: Step, ranges: Mapping[str, Range]) -> Quantized:
@@ -115,12 +151,26 @@ def lift_until(
         reached = max(reached, now)
         if now >= wanted:
             return replace(network, agreement=now)
+    counts = all(
+        kind.has_one_decision for kind in kinds if kind.decides
+    )  # others decide more than once a photograph
     raise ExportError(
-        f"Expected {wanted:.1%} top-1 agreement, {math.ceil(wanted * len(images))} of {len(images)} held-out "
-        f"photographs. Reached {reached:.1%}, {round(reached * len(images))} of them, with {limit} of "
+        f"Expected {wanted:.1%} {_called(kinds, goals)}"
+        + (f", {math.ceil(wanted * len(images))} of {len(images)} held-out photographs. " if counts else ". ")
+        + f"Reached {reached:.1%}{f', {round(reached * len(images))} of them,' if counts else ''} with {limit} of "
         f"{len(steps) - len(network.floats)} steps in float. Pass more calibration photographs, ask for less, or "
         "train with recipe 'int8_qat'."
     )
+
+
+def _called(kinds: Sequence[Kind], goals: Sequence[Array]) -> str:
+    """What the agreement of the outputs that decide is called."""
+    best = [
+        kind.has_best_class(goal.shape[1]) for kind, goal in zip(kinds, goals, strict=True) if kind.decides
+    ]
+    if all(best):
+        return "top-1 agreement"
+    return "agreement of the decisions" if any(best) else "agreement of yes and no"
 
 
 def _with_readers(graph: Graph, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .ops import ACTIVATIONS, Activation, Loss, Relu, in_float
+from .ops import ACTIVATIONS, SIGMOID, Activation, Do, Gain, GateProduct, Loss, Relu, Sigmoid, Swish, in_float
 from .ranges import Array, Range, best_range
 
 
@@ -255,3 +255,28 @@ _WITH_OPTIONS: dict[str, Callable[[Any], Form]] = {
     "ReLU": _relu,
 }
 _NAMED: dict[str, Form] = {**KNOWN, **RAMPS, "leaky_relu": Leaky(slopes=np.array(LEAKY_SLOPE))}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DividedSwish(Swish):
+    """swish(u) / divisor: the same numbers as an equalized swish, where nothing in front of them is rounded.
+
+    Runtimes that fuse a swish with the convolution before it know it in this form, and take the product along.
+
+    Attributes:
+        divisor: one factor per channel.
+    """
+
+    divisor: Array
+
+    def compute(self, do: Do, u: Any) -> Any:
+        gate = do(Sigmoid(suffix="gate"), u, tensor=SIGMOID)
+        return do(Divided(1 / self.divisor), do(GateProduct(), u, gate, tensor=None))
+
+
+class Divided(Gain):
+    """The factors behind a swish that are multiplied back later: a product, whatever is around it."""
+
+    def onnx(self, file: Any, name: str, *tensors: str) -> str:
+        factor = file.constant(f"{name}/gain", self.factors.reshape(1, -1, 1, 1))
+        return str(file.node("Mul", [*tensors, factor], f"{name}/divided"))

@@ -103,6 +103,12 @@ def fold(model: Any) -> Graph:
             raise UnsupportedModelError(
                 f"Expected layers that pass on floats. Received: {island.what}, which gives {island.dtype}."
             )
+    if graph.islands and not graph.weighted:
+        named = "; ".join(dict.fromkeys(island.what for island in graph.islands))
+        raise UnsupportedModelError(
+            f"Expected a convolution or a matrix product that integers are known for. Received: {model.name!r} with none "
+            f"but what is inside {named}."
+        )
     return graph
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -190,18 +189,6 @@ class IntegerNetwork:
         ends_in_integers = {step_of(key) for key in self.quantized.ranges}.issuperset(graph.outputs)
         suits = not graph.slow_in_onnxruntime and not self.only_read and ends_in_integers
         return suits and not graph.islands
-
-    @cached_property
-    def islands(self) -> tuple[dict[str, Any], ...]:
-        """What integers are not known for, and which share of all values that steps make is made there, 0–1."""
-        if not self.reference.islands:
-            return ()
-        sizes = map_sizes(self.reference, (self.height, self.width, int(self.reference.input_shape[2] or 0)))
-        total = sum(sizes.values())
-        return tuple(
-            {"layer": island.what, "share_of_values": round(sizes[island.name] / total, 5)}
-            for island in self.reference.islands
-        )
 
     @property
     def lifted(self) -> tuple[str, ...]:

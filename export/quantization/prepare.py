@@ -62,17 +62,17 @@ class _Suits:
     """What suits a format.
 
     Attributes:
-        equalize: share of the values that go through a swish, 0–1, that are equalized.
+        equalize: share of the values that go through a swish, 0–1, that are equalized; None: see the runtime's row.
         placed: whether a runtime's row says where the integers begin, see `runtimes`.
     """
 
-    equalize: float
+    equalize: float | None
     placed: bool
 
 
 TARGETS = {
     "tflite": _Suits(equalize=EQUALIZED_SHARE, placed=False),
-    "onnx": _Suits(equalize=0.0, placed=True),
+    "onnx": _Suits(equalize=None, placed=True),
 }
 
 
@@ -96,7 +96,7 @@ def prepare(
             known. Layers that integers are not known for stay float, with a warning that names them.
         calibration: photographs, uint8 or float32 0–255 `[N, H, W, C]`, or an iterable of batches. A
             hundred are enough; labels are not needed.
-        target: the format it is made for, `"tflite"` or `"onnx"`: there no swish is equalized.
+        target: the format it is made for, `"tflite"` or `"onnx"`.
         runtime: for ONNX: what opens the file, see `runtimes`.
         first_integer: for ONNX: what the name of the first step begins with that computes in integers, those
             before it in float; None for the runtime's own choice, which may be a measurement.
@@ -105,7 +105,7 @@ def prepare(
             the most sensitive steps are lifted to float until it is reached.
         equalize: share of the values that go through a swish, 0–1, that may be equalized; each costs
             one product at run time. Earlier layers come first: their errors pass through everything.
-            None for what suits the target.
+            None for what suits the target and the runtime.
         method: what the walk does; None likewise. One that is given says all that `runtime` and
             `first_integer` would.
         size: side of the input in pixels, for a model that leaves it open.
@@ -119,8 +119,9 @@ def prepare(
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     suits = TARGETS[target]
-    share = suits.equalize if equalize is None else equalize
     row = get_runtime(runtime)
+    suiting = row.equalized if suits.equalize is None else suits.equalize
+    share = suiting if equalize is None else equalize
     if not 0.0 <= share <= 1.0:
         raise InvalidInputError(f"Expected equalize as a share from 0 to 1. Received: {share}.")
     if min_agreement is not None and not 0.0 < min_agreement <= 1.0:

@@ -25,6 +25,8 @@ class OnnxRuntime:
         packed_floats: whether the kernels of steps that compute in float are stored in 8 bits too.
         first_integer: where the integers of a network with swishes begin, see `layerwise.Method`; None where
             that depends on the machine.
+        equalized: share of the values that go through a swish that are equalized, 0–1: all where the product
+            behind a float swish is fused with it, see `ops.DividedSwish`.
     """
 
     name: str
@@ -33,6 +35,7 @@ class OnnxRuntime:
     integer_bias: bool = True
     packed_floats: bool = True
     first_integer: str | None = ""
+    equalized: float = 0.0
 
     def method(self, first_integer: str) -> Method:
         """How a network is quantized for it."""
@@ -42,8 +45,10 @@ class OnnxRuntime:
 
 
 ONNX_RUNTIME = OnnxRuntime(name="onnxruntime", first_integer=None)
-OPENVINO = OnnxRuntime(name="openvino", only_read=True, integer_bias=False)
-TENSORRT = OnnxRuntime(name="tensorrt", signed=True, only_read=True, integer_bias=False, packed_floats=False)
+OPENVINO = OnnxRuntime(name="openvino", only_read=True, integer_bias=False, equalized=1.0)
+TENSORRT = OnnxRuntime(
+    name="tensorrt", signed=True, only_read=True, integer_bias=False, packed_floats=False, equalized=1.0
+)
 RUNTIMES: dict[str, OnnxRuntime] = {row.name: row for row in (ONNX_RUNTIME, OPENVINO, TENSORRT)}
 
 

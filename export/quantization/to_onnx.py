@@ -8,6 +8,7 @@ file's. Lifted steps compute in float, with the same weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError, require
 
 from ..options import OPSET
+from .activations import DividedSwish
 from .graph import Graph, IntegerNetwork, Quantized, shapes_of
 from .onnx_islands import write_island
-from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, key_of
+from .ops import LARGEST, OUTPUT, PRE, Operator, Softmax, Swish, key_of
 from .ranges import SIGMOID_RANGE, Array, Range
 from .runtimes import ONNX_RUNTIME, OnnxRuntime
 from .steps import Input, Island, Step
@@ -53,7 +55,19 @@ def integer_onnx(
             f"Expected a network whose zero points are 0. Received: one that was not prepared for {runtime.name}. "
             f"Pass target='onnx', runtime={runtime.name!r} to prepare()."
         )
-    return _Writer(network.quantized, shape, runtime, opset).model(input_name, output_names, layout, shape)
+    quantized = _divided(network.quantized) if network.only_read else network.quantized
+    return _Writer(quantized, shape, runtime, opset).model(input_name, output_names, layout, shape)
+
+
+def _divided(quantized: Quantized) -> Quantized:
+    """The same network, whose equalized swishes are plain ones with a product behind."""
+    changed = []
+    for step in quantized.graph.weighted:
+        if isinstance(step.activation, Swish) and (gain := step.activation.gain) is not None:
+            kernel = (step.kernel * step.by_channel(gain)).astype(np.float32)
+            swish = DividedSwish(divisor=gain)
+            changed.append(replace(step, kernel=kernel, bias=step.bias * gain, activation=swish))
+    return replace(quantized, graph=quantized.graph.updated(*changed))
 
 
 def write_quantized(quantized: Quantized, shape: tuple[int, int, int], runtime: OnnxRuntime) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from keras_effnet.pictures.labels import check_lines, numbered_labels
 from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
 
+from ..formats import KERAS, SAVED_MODEL
 from ..kinds import CLASSES, EMBEDDING, KINDS, MAP, SIGMOID
 from ..runners import Runner, load
 from .parts import Parts, Plan, digest_of, opened
@@ -28,7 +29,7 @@ from .workers import Crew, LocalProcess, Run, Worker
 SHOWN = 20  # errors that are listed; all are in the file
 RUN = 32  # photographs that a worker gets at once, and that a part holds
 ENGINES = ("processes", "ray")
-_ALONE = ("keras", "saved_model")  # TensorFlow has threads of its own, takes seconds to load and much memory
+_ALONE = (KERAS, SAVED_MODEL)  # TensorFlow has threads of its own, takes seconds to load and much memory
 
 __all__ = ["ENGINES", "Scores", "score"]
 
@@ -150,6 +151,7 @@ class Scores:
 
     def _answers(self, runs: Iterator[Run], *, ordered: bool) -> Iterator[tuple[int, Answers]]:
         """The answers for each run; what is to be said of its photographs is said."""
+        answered: Generator[tuple[int, Answers], None, None]
         if self.workers:
             answered = Crew(self._maker(), self.workers, self.question).answers(runs, ordered=ordered)
         else:

@@ -119,6 +119,8 @@ class Actor:
             raise NoRoomError from error
         except self.ray.exceptions.RayActorError as error:
             self.close()
+            if not error.actor_init_failed:  # lost with its node, before it began
+                raise NoRoomError from error
             raise ExportError(
                 f"Expected an actor that scores photographs with {name!r}. It did not begin: "
                 f"{_cause(error)}. Every node needs keras-effnet and the runtime of the file."

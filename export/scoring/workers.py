@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -127,7 +127,7 @@ class Crew:
         self.alive: set[Worker] = set()
         self.over = False
 
-    def answers(self, runs: Iterable[Run], *, ordered: bool) -> Iterator[tuple[int, Answers]]:
+    def answers(self, runs: Iterable[Run], *, ordered: bool) -> Generator[tuple[int, Answers], None, None]:
         """The answers for each run, as they come or in the order of the runs.
 
         Raises:

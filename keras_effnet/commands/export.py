@@ -29,7 +29,7 @@ from keras_effnet.commands.models import NETWORKS, Choice, check_weights, choose
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.verify import spread
 from keras_effnet.errors import InvalidInputError, counted
-from keras_effnet.export.closeness import shown_agreement
+from keras_effnet.export.closeness import shown_by
 from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE
 from keras_effnet.export.options import (
     BATCHINGS,
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "variants",
         nargs="+",
         metavar="VARIANT|FILE",
-        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, a Keras file, or the folder of a training run",
+        help="b0 … b7, lite0 … lite4, 'all' for B0-B7, a Keras file, a SavedModel of Keras 2, or the folder of a training run",
     )
     add_weights(parser)
     parser.add_argument(
@@ -336,9 +336,9 @@ def _show(
     *fewer, most = sorted({artefact.images for artefact in artefacts})
     print(f"verified on {', '.join([*map(str, fewer), counted(most, 'photograph')])}")
     judged = [
-        shown_agreement(artefact.agreement, artefact.images)
+        share
         for artefact in artefacts
-        if not compares_values(artefact.recipe) and artefact.agreement is not None
+        if not compares_values(artefact.recipe) and (share := shown_by(artefact.outputs)) is not None
     ]
     if judged:
         shown = min(judged)

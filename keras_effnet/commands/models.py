@@ -19,6 +19,7 @@ from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.export import formats
 from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of
+from keras_effnet.export.legacy import from_saved_model, has_layers_of_keras, holds_code, lambda_refused
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, imagenet_labels, labels_in_name, numbered_labels
 from keras_effnet.system.files import reachable
@@ -36,7 +37,10 @@ ALL = (VARIANT, *ARTEFACTS)
 DEFAULT = "lite0"  # where neither --model nor a weight file says another
 _WORDS = {  # what may be passed, and what somebody passed
     VARIANT: ("a variant", "the name of a variant"),
-    KERAS: ("a Keras file (.keras, .h5) or the folder of a training run", "a Keras file"),
+    KERAS: (
+        "a Keras file (.keras, .h5), a SavedModel of Keras 2 or the folder of a training run",
+        "a Keras file",
+    ),
     SAVED_MODEL: ("a SavedModel folder", "a SavedModel"),
     TFLITE: ("a .tflite file", "a TFLite file"),
     ONNX: ("an .onnx file", "an ONNX file"),
@@ -111,7 +115,7 @@ class Choice:
             return read_labels(arguments.labels)
         if self.variant is not None:
             return imagenet_labels() if weights_of(arguments) in SET_NAMES else None
-        if arguments.output is not None or self.path is None:
+        if arguments.output is not None or self.path is None or self.path.is_dir():
             return None  # which output's is to be seen in the network
         carried = set(filter(None, map(labels_in_name, _identities(_description(self.path)))))
         if len(carried) == 1:
@@ -163,6 +167,8 @@ def _choice_of_path(text: str, path: Path, takes: Sequence[str], flag: str) -> C
     """What the content of a file or folder says."""
     format_ = format_of(path)
     if path.is_dir():
+        if format_ == SAVED_MODEL and SAVED_MODEL not in takes and has_layers_of_keras(path):
+            return Choice(text=text, name=path.resolve().name, format=KERAS, path=path)
         if format_ is not None:
             return Choice(text=text, name=path.name, format=format_, path=path)
         if (found := trained_model(path)) is not None:
@@ -215,12 +221,8 @@ def _check_description(path: Path) -> None:
         raise
     except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
         raise _unreadable(path, error) from error
-    if _holds_code(description):
-        raise InvalidInputError(
-            f"Expected a model without Python code in {str(path)!r}. Received: one with a Lambda layer, whose code "
-            "would have to be run, and nothing from a file is. Build it with other layers (Rescaling, keras.ops), "
-            "and save it again."
-        )
+    if holds_code(description):
+        raise InvalidInputError(lambda_refused(path))
 
 
 def _description(path: Path) -> Any:
@@ -235,15 +237,6 @@ def _description(path: Path) -> Any:
         return json.loads(file.attrs["model_config"])
 
 
-def _holds_code(description: Any) -> bool:
-    """Whether a network's description has a Lambda, or a lambda function as an argument, anywhere in it."""
-    if isinstance(description, dict):
-        if description.get("class_name") in ("Lambda", "__lambda__"):
-            return True
-        return any(map(_holds_code, description.values()))
-    return isinstance(description, list) and any(map(_holds_code, description))
-
-
 def _identities(description: Any) -> Iterator[str]:
     """The names of the `Identity` layers in a network's description."""
     if isinstance(description, dict):
@@ -256,11 +249,15 @@ def _identities(description: Any) -> Iterator[str]:
 
 
 def load_keras(path: str | Path) -> Any:
-    """The model of a Keras file; nothing in it is executed.
+    """The model of a Keras file, or of a SavedModel that Keras 2 saved; nothing in it is executed.
 
     Raises:
         InvalidInputError: one that Keras cannot read.
+        ExportError: a SavedModel whose layers Keras 3 does not have.
     """
+    if Path(path).is_dir():
+        import_keras()
+        return from_saved_model(path)
     _check_description(Path(path))
     import_keras()
     import keras

@@ -29,7 +29,7 @@ from keras_effnet.commands.models import (
 )
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
-from keras_effnet.export.closeness import shown_agreement
+from keras_effnet.export.closeness import shown_by
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.targets import compares_values
 from keras_effnet.export.verify import near_ties_of
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="VARIANT|FILE",
-        help="variant, Keras file or folder of a training run (default: the variant that the artefact names)",
+        help="variant, Keras file, SavedModel of Keras 2 or folder of a training run (default: the variant that the artefact names)",
     )
     add_weights(parser)
     add_images(parser, "eight built-in ones, enough for float files only")
@@ -126,10 +126,7 @@ def _sides(runner: Runner, model: Any) -> tuple[int | None, int | None]:
 
 
 def show(reports: list[Report], *, as_json: bool) -> None:
-    shown = [
-        None if report.agreement is None else shown_agreement(report.agreement, report.images)
-        for report in reports
-    ]
+    shown = [shown_by(report.outputs) for report in reports]
     if as_json:
         rows = [
             json.loads(report.to_json()) | {"shown_agreement": share}
@@ -145,11 +142,19 @@ def show(reports: list[Report], *, as_json: bool) -> None:
         for line in spread(report):
             print(f"  {line}")
         if share is not None and not compares_values(report.recipe):
-            agreeing = round((report.agreement or 0.0) * report.images)
             print(
-                f"  For others like them, {agreeing} of {report.images} show an agreement of at least {share:.0%} "
+                f"  For others like them, {_cases(report)} show an agreement of at least {share:.0%} "
                 "(95 % confidence); --images DIR with more photographs shows more."
             )
+
+
+def _cases(report: Report) -> str:
+    """What the agreement of the worst output rests on: `8 of 8`."""
+    worst = min(
+        (each for each in report.outputs if each.agreement is not None),
+        key=lambda each: each.agreement or 0.0,
+    )
+    return f"{math.floor((worst.agreement or 0.0) * worst.judged_by + 1e-6)} of {worst.judged_by}"
 
 
 def agreed(report: Report) -> str:

@@ -136,7 +136,8 @@ def identify(model: Any) -> Variant | None:
     """The published variant whose layers `model` has, or None.
 
     Reads the layers themselves, so it also knows a model that was saved and loaded again, one that was
-    built with a prefix, and one that is called as a layer inside `model`.
+    built with a prefix, and one that is called as a layer inside `model`. One of feature maps (`endpoints`) has only
+    the blocks up to its last map; where these are the first of several variants, it is none of them.
     """
     layers = list(flat_layers(model))
     prefix = prefix_of(layers)
@@ -146,7 +147,23 @@ def identify(model: Any) -> Variant | None:
         if layer.name.endswith("_project_conv")
     }
     has_se = any(layer.name.endswith("_se_reduce") for layer in layers)
-    return variant_of_blocks(projections, has_se=has_se)
+    whole = variant_of_blocks(projections, has_se=has_se)
+    if whole is not None or not projections or any(len(tensor.shape) != 4 for tensor in model.outputs):
+        return whole
+    begun = [variant for variant in VARIANTS.values() if _begins_with(variant, projections, has_se=has_se)]
+    return begun[0] if len(begun) == 1 else None
+
+
+def _begins_with(variant: Variant, projections: Mapping[str, int], *, has_se: bool) -> bool:
+    """Whether a variant begins with these blocks, and the next one halves the map."""
+    blocks = architecture_of(variant).blocks
+    first, behind = blocks[: len(projections)], blocks[len(projections) :]
+    return (
+        bool(behind)
+        and behind[0].stride == 2
+        and {block.name: block.filters_out for block in first} == projections
+        and has_se == any(block.se_filters for block in first)
+    )
 
 
 def prefix_of(layers: Iterable[Any]) -> str:

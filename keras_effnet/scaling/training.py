@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from keras_effnet.baselines import Baseline, Stage, build
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.scaling.study import fingerprint
+from keras_effnet.system.quiet import import_keras
 
 # the usual 0.99 remembers the initial statistics for longer than such a training lasts
 SHORT_MOMENTUM = 0.9
@@ -103,6 +105,8 @@ class TrainOnFolder:
         self, baseline: Baseline, *, depth: float = 1.0, width: float = 1.0, resolution: int | None = None
     ) -> float:
         """As a call, for another table."""
+        if parent_process() is not None:  # a worker: its terminal is that of the search
+            import_keras()
         import keras
 
         keras.backend.clear_session()

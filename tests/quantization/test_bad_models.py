@@ -82,8 +82,9 @@ def test_python_control_flow_is_named(few: Any, tmp_path: Path) -> None:
         def call(self, x: Any) -> Any:
             return x * 2 if keras.ops.mean(x) > 0.3 else x
 
-    assert_one_line(with_layer(Choice(name="choice")), few, tmp_path, "Choice")
-    assert_one_line(with_layer(Choice(name="choice")), few, tmp_path, "Choice", recipe="float32")
+    said = "Its layer Choice branches in Python (if, while) on what a tensor holds"
+    for recipe in ("int8", "float32"):
+        assert_one_line(with_layer(Choice(name="choice")), few, tmp_path, said, recipe=recipe)
 
 
 def test_weights_that_are_no_numbers_are_named(few: Any, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clients import CLIENTS
 from test_int8_files import interpreter, predict, simulated
 
 from keras_effnet.export import load, to_onnx, to_saved_model, to_tflite, verify
@@ -206,25 +208,6 @@ def test_gray_file_has_no_transpose_and_one_partition() -> None:
     assert "TRANSPOSE" not in kinds(content) and partitions(content) == 1
 
 
-def test_mediapipe_tasks_classifies_as_predict_does(
-    tiny_swish: Any, network: Any, held_out: Any, tmp_path: Path
-) -> None:
-    """The default file, with its labels; its picture has the input's size, so nothing is resized."""
-    mediapipe = pytest.importorskip("mediapipe")
-    from mediapipe.tasks.python import BaseOptions, vision
-
-    names = ["upper left", "upper right", "lower left", "lower right"]
-    path = to_tflite(tiny_swish, tmp_path / "small.tflite", "int8", network=network, labels=names)
-    options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
-    expected = load(path)(held_out[:4])
-    with vision.ImageClassifier.create_from_options(options) as classifier:
-        for picture, scores in zip(held_out[:4].astype(np.uint8), expected, strict=True):
-            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
-            found = classifier.classify(image).classifications[0].categories
-            by_name = {category.category_name: category.score for category in found}
-            assert [by_name[name] for name in names] == pytest.approx(scores, abs=1e-6)
-
-
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_every_size_goes_through_int8(height: int, width: int) -> None:
     """At 32 px the last maps are one pixel, of which the converter leaves out the means."""
@@ -235,25 +218,41 @@ def test_every_size_goes_through_int8(height: int, width: int) -> None:
     assert np.abs(predict(content, images[:8]) - simulated(prepared, images[:8])).max() < 0.06
 
 
-@pytest.fixture(scope="module")
-def smallest() -> Any:
-    return small(32, 32)
+@pytest.fixture(scope="module", params=[(32, 32), (33, 47)], ids=["32", "33x47"])
+def smallest(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """The smallest size that is promised, and the next odd one that is no square: a network, its pictures."""
+    return small(*request.param), pixels(*request.param)
 
 
 @pytest.mark.parametrize("recipe", ["float32", "float16", "weight_int8", "int16x8"])
 def test_smallest_size_goes_through_tflite(recipe: str, smallest: Any, tmp_path: Path) -> None:
-    model, images = smallest, pixels(32, 32)
+    model, images = smallest
     calibration = images if recipe == "int16x8" else None
     path = to_tflite(model, tmp_path / "x.tflite", recipe, calibration)
     assert verify(model, path, images, raise_on_failure=False).max_abs_error < 0.02
 
 
-@pytest.mark.parametrize("target", ["saved_model", "float32", "float16", "int8"])
+@pytest.mark.parametrize("target", ["saved_model", "float32", "float16", "float16_gpu", "int8"])
 def test_smallest_size_goes_through_the_other_formats(target: str, smallest: Any, tmp_path: Path) -> None:
-    model, images = smallest, pixels(32, 32)
+    model, images = smallest
     if target == "saved_model":
         path = to_saved_model(model, tmp_path / "x")
     else:
         path = to_onnx(model, tmp_path / "x.onnx", target, images if target == "int8" else None)
     error = verify(model, path, images, raise_on_failure=False).max_abs_error
     assert error < (0.06 if target == "int8" else 5e-3)
+
+
+@pytest.mark.parametrize("recipe", ["int8_qat", "int8_pruned", "int8_clustered"])
+def test_odd_size_goes_through_what_is_trained(recipe: str, tmp_path: Path) -> None:
+    """Through a child process and a twin in another Keras; the file opens wherever files do."""
+    pytest.importorskip("tensorflow_model_optimization")
+    model, images = small(33, 47), pixels(33, 47)
+    path = to_tflite(
+        model, tmp_path / "x.tflite", recipe, images, labels=[f"class {place}" for place in range(7)]
+    )
+    assert partitions(path.read_bytes()) == 1
+    some = images[:2].astype(np.uint8)
+    for client in CLIENTS.values():
+        with suppress(pytest.skip.Exception):  # it is not installed
+            assert client(path, some) == pytest.approx(load(path)(some), abs=1e-6)

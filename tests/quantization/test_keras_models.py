@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from material import randomize
 
 from keras_effnet.export import load, to_onnx, to_tflite
-from keras_effnet.export.quantization.accuracy import sqnr_db
+from keras_effnet.export.quantization.accuracy import island_costs, sqnr_db
 from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.graph import run
 from keras_effnet.export.quantization.prepare import prepare
@@ -173,8 +174,9 @@ def test_unknown_layer_is_an_island_that_costs_only_itself(name: str, few: Any, 
         UserWarning, match=f"Integers are not known for {re.escape(named[0])}.*everything else in integers"
     ):
         network = prepare(model, few)
-    assert [island["layer"] for island in network.islands] == named
-    assert all(0 < island["share_of_values"] < 1 for island in network.islands)
+    costs = island_costs(network)
+    assert [cost["layer"] for cost in costs] == named
+    assert all(0 < cost["share_of_values"] < 1 and cost["sqnr_db"] > 30 for cost in costs)
     assert not network.lifted
     path = to_tflite(model, tmp_path / "x.tflite", "int8", network=network)
     assert sqnr_db(expected, load(path)(few)) > 20
@@ -311,16 +313,18 @@ def test_networks_of_keras_applications_equal_keras(
     assert_same(folded(model, held_out[:8]), model.predict(held_out[:8], verbose=0))
 
 
+@pytest.mark.parametrize("unknown", [False, True], ids=["known layers", "an island"])
 def test_network_keeps_its_answers_whatever_is_around_it(
-    tiny_swish: Any, network: Any, calibration: Any, held_out: Any
+    unknown: bool, tiny_swish: Any, network: Any, calibration: Any, held_out: Any
 ) -> None:
-    """The head and what stands in front must cost nothing: the same weights in another form."""
+    """The head and what stands in front must cost nothing: the same weights in another form, one layer unknown."""
     import keras
 
     layers = keras.layers
     image = keras.Input((64, 64, 3))
     features = keras.Model(tiny_swish.input, tiny_swish.get_layer("avg_pool").output)
     x = features(layers.RandomRotation(0.1)(layers.RandomFlip()(image)))
+    x = layers.Minimum(name="least")([x, x]) if unknown else x
     x = layers.Dropout(0.1)(layers.BatchNormalization(name="normal")(x))
     model = keras.Model(image, layers.Dense(4, activation="softmax", name="last")(x))
     randomize(model.get_layer("normal"))
@@ -329,7 +333,10 @@ def test_network_keeps_its_answers_whatever_is_around_it(
     model.get_layer("last").set_weights([kernel / scale[:, np.newaxis], bias - (offset / scale) @ kernel])
     assert_same(model.predict(held_out, verbose=0), tiny_swish.predict(held_out, verbose=0))
 
-    other = prepare(model, calibration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it names the island
+        other = prepare(model, calibration)
+    assert len(other.reference.islands) == unknown
     goal = network.logits(held_out, integer=False)
     ours, theirs = (sqnr_db(goal, each.logits(held_out)) for each in (network, other))
     assert theirs > ours - 0.5

@@ -216,6 +216,25 @@ def test_tensorrt_file_shifts_what_only_kernels_without_padding_read(
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "equalized"), [("onnxruntime", False), ("openvino", True), ("tensorrt", True)]
+)
+def test_channels_are_balanced_where_the_product_behind_a_swish_is_fused(
+    networks: dict[str, Any], files: dict[str, Path], name: str, equalized: bool
+) -> None:
+    """The swish stays one that runtimes know, x · sigmoid(x), and a product by channel follows."""
+    graph, file = networks[name].quantized.graph, Reader(files[name])
+    gains = [step.name for step in graph.weighted if getattr(step.activation, "gain", None) is not None]
+    assert bool(gains) is equalized
+    for step in gains:
+        assert graph.consumers(step) and all(isinstance(each, Depthwise) for each in graph.consumers(step))
+        divided = file.made[f"{step}/divided"]
+        swish = file.made[divided.input[0]]
+        gate = next(file.made[each] for each in swish.input if file.maker(each) == "Sigmoid")
+        assert gate.input[0] in swish.input and file.maker(gate.input[0]) == "Conv"
+        assert file.stored[divided.input[1]].shape == (1, graph[step].channels, 1, 1)
+
+
 def test_network_of_another_runtime_is_refused_for_tensorrt(
     tiny_swish: Any, networks: dict[str, Any], tmp_path: Path
 ) -> None:
