@@ -16,8 +16,8 @@ from .classifier import Classifier, check_single, read_classifier
 NAME = "android"
 HELP = "an Android Studio project in Kotlin that classifies photographs on a phone"
 EXAMPLES = """\
-  keras-effnet bundle android out/lite0_float16.tflite --out app      # for GPUs
-  keras-effnet bundle android out/lite0_int8.tflite --out app         # for CPUs"""
+  keras-effnet bundle android out/lite0_float16.tflite --out app
+  keras-effnet bundle android out/lite0_int8.tflite --out app"""
 
 _TEMPLATES = Path(__file__).parent / "templates" / "android"
 _ASSETS = Path("app/src/main/assets")
