@@ -198,7 +198,7 @@ class _Walk:
         self._activation_ranges(step, _flat(fit.inputs @ weights + bias), _flat(fit.targets))
         return step
 
-    def _regression(self, step: Weighted, source: _Copies) -> reconstruction.Fit:
+    def _regression(self, step: Weighted, source: _Copies) -> reconstruction.Regression:
         inputs, exact_inputs = self._rows(step, source)
         weights, bias = step.grouped(), step.grouped_bias()
         targets = exact_inputs @ weights + bias
@@ -206,7 +206,7 @@ class _Walk:
         if step.activation.weighs_samples and self.method.weights != "keep":
             both = (step.activation.relevance(_flat(values)) for values in (targets, inputs @ weights + bias))
             relevance = _unflat(np.maximum(*both), targets.shape)
-        return reconstruction.Fit(
+        return reconstruction.Regression(
             inputs=inputs,
             targets=targets,
             weights=weights,
@@ -224,7 +224,7 @@ class _Walk:
         weights = share / mean if mean > 0 else np.ones_like(share)
         return np.repeat(weights, samples // len(weights)).astype(np.float32)
 
-    def _weights(self, fit: reconstruction.Fit, *, one_place: bool) -> Array:
+    def _weights(self, fit: reconstruction.Regression, *, one_place: bool) -> Array:
         # a map of one place, as squeeze-and-excite has, is one sample of each photograph: too few to learn from
         learns = self.method.weights == "refit" and not one_place
         weights = reconstruction.refit(fit) if learns else fit.weights

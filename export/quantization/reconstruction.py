@@ -29,7 +29,7 @@ MANY = 1 << 30  # multiply-adds from which on all cores are worth it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class Regression:
     """What a layer should do.
 
     Attributes:
@@ -51,7 +51,7 @@ class Fit:
     relevance: Array | None = None
     weight: Array | None = None
 
-    def part(self, samples: slice) -> Fit:
+    def part(self, samples: slice) -> Regression:
         """The same layer on some of the samples."""
         relevance = None if self.relevance is None else self.relevance[:, samples]
         weight = None if self.weight is None else self.weight[samples]
@@ -83,12 +83,12 @@ class Fit:
         return float(np.mean(self.weighted(error) * error, dtype=np.float64))
 
 
-def best_bias(fit: Fit, weights: Array) -> Array:
+def best_bias(fit: Regression, weights: Array) -> Array:
     """The bias with which given weights come closest to the targets."""
     return _offset(fit, fit.error(weights, np.zeros(1, np.float32)))
 
 
-def _offset(fit: Fit, error: Array) -> Array:
+def _offset(fit: Regression, error: Array) -> Array:
     """The summand that brings an error's weighted mean to 0."""
     total = fit.weighted(np.ones_like(error)).sum(axis=1, keepdims=True)
     mean = fit.weighted(error).sum(axis=1, keepdims=True) / np.maximum(total, 1e-12)
@@ -96,7 +96,7 @@ def _offset(fit: Fit, error: Array) -> Array:
     return np.where(total > 1e-6 * error.shape[1], mean, fit.bias).astype(np.float32)
 
 
-def refit(fit: Fit) -> Array:
+def refit(fit: Regression) -> Array:
     """Weights that reproduce the targets from the inputs, drawn towards the given ones.
 
     The strength of the pull is the one that does best on the second half of the samples when fitted to
@@ -112,7 +112,7 @@ def refit(fit: Fit) -> Array:
     return _minimise(fit, min((*RIDGES, np.inf), key=score), ITERATIONS)
 
 
-def _minimise(fit: Fit, ridge: float, iterations: int) -> Array:
+def _minimise(fit: Regression, ridge: float, iterations: int) -> Array:
     """Weighted least squares with a pull of strength `ridge` towards the given weights.
 
     Every output has weights of its own, and so would have a matrix of its own. As no relevance exceeds
@@ -201,8 +201,8 @@ def round_compensated(weights: Array, gram: Array, least: Array | float = 0.0, *
 
     Args:
         weights: `[groups, fan_in, outputs]`.
-        gram: `Fit.gram` of the layer's inputs.
-        least: see `Fit`.
+        gram: `Regression.gram` of the layer's inputs.
+        least: see `Regression`.
         block: inputs handled before the error is passed on to all later ones.
 
     Returns:

@@ -9,7 +9,7 @@ import pytest
 
 from keras_effnet.export.quantization import reconstruction
 from keras_effnet.export.quantization.ranges import Range, best_range, covering, integer_sigmoid
-from keras_effnet.export.quantization.reconstruction import Fit
+from keras_effnet.export.quantization.reconstruction import Regression
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def test_integer_sigmoid_stays_below_one() -> None:
 def test_refit_recovers_what_the_inputs_lost(layer: Any) -> None:
     exact, weights = layer
     seen = exact * np.linspace(0.9, 1.1, 24, dtype=np.float32)
-    fit = Fit(inputs=seen, targets=exact @ weights, weights=weights, bias=np.zeros((1, 1, 6), np.float32))
+    fit = Regression(
+        inputs=seen, targets=exact @ weights, weights=weights, bias=np.zeros((1, 1, 6), np.float32)
+    )
     new = reconstruction.refit(fit)
     assert fit.loss(new, reconstruction.best_bias(fit, new)) < 0.01 * fit.loss(weights, fit.bias)
 
@@ -60,7 +62,7 @@ def test_refit_keeps_the_weights_when_nothing_better_generalises() -> None:
     inputs = rng.normal(size=(1, 40, 64)).astype(np.float32)
     weights = rng.normal(size=(1, 64, 3)).astype(np.float32)
     noise = rng.normal(size=(1, 40, 3)).astype(np.float32)
-    fit = Fit(
+    fit = Regression(
         inputs=inputs, targets=inputs @ weights + noise, weights=weights, bias=np.zeros((1, 1, 3), np.float32)
     )
     assert np.abs(reconstruction.refit(fit) - weights).max() < 0.5
@@ -68,7 +70,7 @@ def test_refit_keeps_the_weights_when_nothing_better_generalises() -> None:
 
 def test_bias_follows_relevant_samples_only() -> None:
     targets = np.where(np.arange(100) < 50, 2.0, -500.0).astype(np.float32).reshape(1, 100, 1)
-    fit = Fit(
+    fit = Regression(
         inputs=np.zeros((1, 100, 2), np.float32),
         targets=targets,
         weights=np.zeros((1, 2, 1), np.float32),
@@ -126,7 +128,7 @@ def test_fit_follows_the_samples_that_count(layer: Any) -> None:
     targets = np.where(first[:, np.newaxis], inputs @ weights, inputs @ other)
     weight = np.where(first, 1.999, 0.001).astype(np.float32)
     bias = np.zeros((1, 1, 6), np.float32)
-    fit = Fit(inputs=inputs, targets=targets, weights=other, bias=bias, weight=weight)
+    fit = Regression(inputs=inputs, targets=targets, weights=other, bias=bias, weight=weight)
     order = np.random.default_rng(0).permutation(inputs.shape[1])
     new = reconstruction.refit(fit.part(order))
     missed = np.square(inputs @ (new - weights)).mean()
