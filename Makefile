@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 TYPED = build/typecheck
 
-.PHONY: run test quick check format clean
+.PHONY: run test quick browser check format clean
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not slow'
+
+# What the tests of `bundle web` and `bundle android` need besides Chromium and Java; they are skipped without.
+browser:
+	npm install --silent --no-save --prefix build puppeteer-core @litertjs/core@2.5.3 @litertjs/wasm-utils@2.5.3 kotlin-compiler
 
 # mypy and import-linter cannot follow the mapping of export/ to keras_effnet.export: they get a tree without.
 check: $(INSTALLED)

@@ -54,6 +54,7 @@ setup(
     package_data={
         "keras_effnet": ["py.typed", "*.pyi", "photos/*"],
         "keras_effnet.export": ["templates/*"],
+        "keras_effnet.export.bundles": ["templates/**/*"],
         "keras_effnet.reports": ["templates/*"],
         "keras_effnet.train": ["templates/*"],
     },

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import assert_refused, build_nano, outputs
+from material import ROOT, assert_refused, build_nano, outputs
 from PIL import Image
 
 from keras_effnet.cli import main
@@ -90,6 +90,25 @@ def test_report_page_is_self_contained(exported: Path) -> None:
     assert page.count("<svg") == 5 and "lite0_int8.tflite" in page and "4 of 4 verified" in page
     assert "<script" not in page and "<link" not in page
     assert page.count('src="') == page.count('src="data:image/jpeg;base64,') > 0
+
+
+@pytest.mark.parametrize("kind", ["web", "android"])
+def test_examples_are_what_the_bundles_make_of_lite0(kind: str, exported: Path, tmp_path: Path) -> None:
+    made, kept = tmp_path / kind, ROOT / "examples" / kind
+    assert main(["bundle", kind, str(exported / "lite0_int8.tflite"), "--out", str(made)]) == 0
+    files = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
+    assert {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} == {
+        path for path in files if path.name != "model.tflite"
+    }
+    for path in files:
+        text = (made / path).read_bytes()
+        if path.name == "model.json":
+            told, expected = json.loads(text), json.loads((kept / path).read_bytes())
+            for facts in (told, expected):
+                facts.pop("file", None)  # the hash is another for every calibration
+            assert told == expected
+        elif path.name != "model.tflite":
+            assert text == (kept / path).read_bytes(), f"make examples/{kind} again: examples/README.md"
 
 
 def test_exported_saved_model_classifies_encoded_pictures(exported: Path, lite0: Any) -> None:

@@ -109,13 +109,19 @@ def test_wheel_maps_export_into_the_package(wheel: Path) -> None:
     assert tops == {"keras_effnet"}
 
 
-def test_wheel_holds_every_module(wheel: Path) -> None:
+def test_wheel_holds_every_module_and_what_bundles_are_made_of(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_effnet").rglob("*.py")}
     modules |= {
         f"keras_effnet/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "export").rglob("*.py")
     }
     assert modules <= names
+    bundled = {
+        f"keras_effnet/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "export" / "bundles" / "templates").rglob("*")
+        if path.is_file()
+    }
+    assert len(bundled) >= 18 and bundled <= names
 
 
 def test_installed_wheel_classifies_and_exports(wheel: Path, tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_ch
     finished: Path, options: list[str], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More photographs and another class came after the run: an export must not be judged by them."""
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
     from keras_effnet.export import load
 
     before = {name: (finished / name).read_bytes() for name in ("data.csv", "data.json", "metrics.json")}
@@ -340,7 +340,7 @@ def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_ch
         for path in added:
             path.parent.mkdir(exist_ok=True)
             shutil.copy(data / "red" / "01.png", path)
-        assert main([*arguments[:-1], "--export", "onnx:float32"]) == 0
+        assert main([*arguments[:-1], "--export", "tflite:float32"]) == 0
         assert '<a href="export/report.html">' in (finished / "report.html").read_text()
         assert (finished / "export" / "report.html").is_file()
     finally:
@@ -349,17 +349,18 @@ def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_ch
         (data / "yellow").rmdir()
     assert {name: (finished / name).read_bytes() for name in before} == before
     said = capsys.readouterr().out.splitlines()
-    file = finished / "export" / "lite0_float32.onnx"
-    assert said[-1] == f"export: {file}: the model's class for 100.0% of 6 test photographs"
-    assert re.fullmatch(r"kept: the (head alone|fine-tuned network of epoch \d).* right, .*", said[-4])
+    file = finished / "export" / "lite0_float32.tflite"
+    assert said[-2] == f"export: {file}: the model's class for 100.0% of 6 test photographs"
+    assert said[-1].startswith(f"page:   keras-effnet bundle web {file} --out {finished / 'site'} ")
+    assert re.fullmatch(r"kept: the (head alone|fine-tuned network of epoch \d).* right, .*", said[-5])
     assert main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
-    runner = load(finished / "export" / "lite0_float32.onnx")
+    runner = load(finished / "export" / "lite0_float32.tflite")
     assert runner.labels == ("blue", "green", "red")
     report = json.loads((finished / "export" / "report.json").read_text())
     assert report["artifacts"][0]["ok"] and report["artifacts"][0]["images"] == 6
     assert printed["artifacts"] == report["artifacts"] and printed["test"]["photographs"] == 6
-    assert "lite0_float32.onnx" in (finished / "report.html").read_text()
+    assert "lite0_float32.tflite" in (finished / "report.html").read_text()
 
 
 def test_data_that_cannot_be_used_give_the_folder_back(

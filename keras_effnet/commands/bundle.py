@@ -7,12 +7,12 @@ from types import ModuleType
 
 from keras_effnet.commands.flags import add_action, expanded_path, folder_path
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.export.bundles import triton
+from keras_effnet.export.bundles import android, triton, web
 from keras_effnet.system.files import check_new, check_writable, staged
 
 NAME = "bundle"
-HELP = "put an exported file into what runs it: a server"
-KINDS: dict[str, ModuleType] = {module.NAME: module for module in (triton,)}
+HELP = "put an exported file into what runs it: a server, a page, a phone"
+KINDS: dict[str, ModuleType] = {module.NAME: module for module in (triton, web, android)}
 EXAMPLES = "\n".join(module.EXAMPLES for module in KINDS.values())
 
 

@@ -266,3 +266,6 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
             f"export: {outcome.folder.path / 'export' / row['file']}: the model's class for "
             f"{row['agreement']:.1%} of {counted(row['images'], f'{judged} photograph')}{kept}"
         )
+    for row in [row for row in artefacts if row["format"] == "tflite" and row["kept"]][:1]:
+        file, site = outcome.folder.path / "export" / row["file"], outcome.folder.path / "site"
+        print(f"page:   keras-effnet bundle web {file} --out {site}   # or bundle android, for a phone")
