@@ -315,10 +315,10 @@ def _show(
             fate = "kept, as you asked" if artefact.kept else "not kept (--keep-failed keeps it)"
             print(f"{artefact.file}: {' '.join(artefact.failures)} The file was {fate}.", file=sys.stderr)
         if artefact.held_out_agreement is not None:
-            steps = ", ".join(artefact.lifted) or "none"
+            steps = ", ".join(artefact.lifted) or "nothing"
             print(
-                f"{artefact.file}: {artefact.held_out_agreement:.1%} of the calibration photographs held out; "
-                f"in float: {steps}"
+                f"{artefact.file}: {artefact.held_out_agreement:.1%} the same decision on the photographs that were "
+                f"kept back from calibration; left in float for it: {steps}"
             )
         if artefact.first_integer_ratios:
             tried = ", ".join(

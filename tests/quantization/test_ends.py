@@ -243,7 +243,7 @@ def test_smallest_size_goes_through_the_other_formats(target: str, smallest: Any
     assert error < (0.06 if target == "int8" else 5e-3)
 
 
-@pytest.mark.parametrize("recipe", ["int8_qat", "int8_pruned", "int8_clustered"])
+@pytest.mark.parametrize("recipe", ["int8_qat", "int8_clustered"])  # pruning goes the way of clustering
 def test_odd_size_goes_through_what_is_trained(recipe: str, tmp_path: Path) -> None:
     """Through a child process and a twin in another Keras; the file opens wherever files do."""
     pytest.importorskip("tensorflow_model_optimization")
