@@ -390,7 +390,9 @@ def test_pipeline_reports_what_was_lifted_and_judges_by_what_was_asked(
     page = (tmp_path / "out" / report.HTML_NAME).read_text(encoding="utf-8")
     assert "not known for it: &#39;odd&#39;, a LayerNormalization (2.1 % of all values)" in page
     assert (
-        page.count("98.0 % of the photographs that were kept back from calibration. Left in float for it: stem_conv.")
+        page.count(
+            "98.0 % of the photographs that were kept back from calibration. Left in float for it: stem_conv."
+        )
         == 1
     )
 
