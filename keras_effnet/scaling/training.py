@@ -105,12 +105,7 @@ class TrainOnFolder:
         self, baseline: Baseline, *, depth: float = 1.0, width: float = 1.0, resolution: int | None = None
     ) -> float:
         """As a call, for another table."""
-        if parent_process() is not None:  # a worker: its terminal is that of the search
-            import_keras()
-        import keras
-
-        keras.backend.clear_session()
-        with _seeded(keras, self.seed):
+        with _seeded(self.seed) as keras:
             return self._trained(keras, baseline, depth, width, resolution)
 
     def _trained(
@@ -172,12 +167,17 @@ class TrainOnFolder:
 
 
 @contextmanager
-def _seeded(keras: Any, seed: int) -> Iterator[None]:
-    """Within the block everything random begins at `seed`; whoever asked for the score keeps his random numbers."""
+def _seeded(seed: int) -> Iterator[Any]:
+    """Keras; within the block everything random begins at `seed`, and whoever asked keeps his random numbers."""
     python, numpy = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
     try:
-        yield
+        if parent_process() is not None:  # a worker: its terminal is that of the search
+            import_keras()
+        import keras  # which draws from NumPy's numbers
+
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        yield keras
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
