@@ -6,7 +6,6 @@ The project reads `model.json` for everything that differs from file to file, so
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from string import Template
@@ -38,9 +37,7 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
     shutil.copytree(_TEMPLATES, folder, dirs_exist_ok=True)
     assets = folder / _ASSETS
     assets.mkdir()
-    shutil.copyfile(classifier.path, assets / "model.tflite")
-    (assets / "labels.txt").write_text("\n".join(classifier.labels) + "\n", encoding="utf-8")
-    (assets / "model.json").write_text(json.dumps(classifier.told(), indent=1) + "\n", encoding="utf-8")
+    classifier.write_into(assets)
     readme = folder / "README.md"
     text = Template(readme.read_text(encoding="utf-8")).substitute(_words(classifier))
     readme.write_text(text, encoding="utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,13 @@ class Classifier:
                 "channels": self.channels,
             },
         }
+
+    def write_into(self, folder: Path, **more: Any) -> None:
+        """The network, its names, and what is told of it and `more`: `model.tflite`, `labels.txt`, `model.json`."""
+        shutil.copyfile(self.path, folder / "model.tflite")
+        (folder / "labels.txt").write_text("\n".join(self.labels) + "\n", encoding="utf-8")
+        told = json.dumps(self.told() | more, indent=1) + "\n"
+        (folder / "model.json").write_text(told, encoding="utf-8")
 
 
 def check_single(files: list[Path]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import html
-import json
 import shutil
 from pathlib import Path
 from string import Template
@@ -85,13 +84,8 @@ def check(arguments: argparse.Namespace) -> None:
 def write(arguments: argparse.Namespace, folder: Path) -> None:
     """The page, the network with its names, and the runtime if it is to be copied."""
     classifier = read_classifier(arguments.files[0])
-    shutil.copyfile(classifier.path, folder / "model.tflite")
-    _write_text(folder / "labels.txt", "\n".join(classifier.labels) + "\n")
-    facts = classifier.told() | {
-        "file": {"url": "model.tflite", "integrity": integrity_of(folder / "model.tflite")},
-        "runtime": _runtime(folder, arguments.assets),
-    }
-    _write_text(folder / "model.json", json.dumps(facts, indent=1) + "\n")
+    network = {"url": "model.tflite", "integrity": integrity_of(classifier.path)}
+    classifier.write_into(folder, file=network, runtime=_runtime(folder, arguments.assets))
     for name in _COPIED:
         shutil.copyfile(_TEMPLATES / name, folder / name)
     vendored = arguments.assets is not None
@@ -101,7 +95,7 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
         connect="" if vendored else f" {CDN}/@litertjs/",
         also="" if vendored else " and LiteRT.js",
     )
-    _write_text(folder / "index.html", page)
+    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
 def next_step(out: Path) -> str:
@@ -148,7 +142,3 @@ def _check_asset(path: Path, digest: str) -> None:
             f"Expected LiteRT.js {VERSION} in --assets. Received: {str(path)!r} of another version, or damaged. "
             f"{advice}"
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -155,7 +155,7 @@ class Scores:
         if self.workers:
             answered = Crew(self._maker(), self.workers, self.question).answers(runs, ordered=ordered)
         else:
-            answered = ((start, answer(self.question, self._compute, files)) for start, files in runs)
+            answered = ((start, answer(self.question, self.runner, files)) for start, files in runs)
         with closing(answered):
             for start, answers in answered:
                 for place, remark in answers.remarks.items():
@@ -171,9 +171,6 @@ class Scores:
         from .cluster import Actor, connected, contents_of
 
         return partial(Actor, connected().put(contents_of(path)), path.name, self.question)
-
-    def _compute(self, pixels: Any) -> Any:
-        return self.runner.answers(pixels)[self.question.output]
 
 
 def score(

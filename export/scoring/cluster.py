@@ -81,9 +81,7 @@ class Answering:
 
     def answer(self, photographs: Sequence[str]) -> Answers:
         """Answer; none for no photograph."""
-        return answer(
-            self.question, lambda pixels: self.runner.answers(pixels)[self.question.output], photographs
-        )
+        return answer(self.question, self.runner, photographs)
 
 
 def contents_of(artefact: Path) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.errors import ExportError, InvalidInputError
-from keras_effnet.system.files import check_writable, files_of, remove, system_said
+from keras_effnet.system.files import check_writable, files_of, remove, system_said, write_text
 
 from .work import Answers, Question
 
@@ -147,9 +147,7 @@ def _check_plan(folder: Path, plan: Plan, out: Path) -> None:
     path = folder / PLAN
     wanted = asdict(plan)
     if not path.exists():
-        temporary = path.with_name(f".{PLAN}")
-        temporary.write_text(json.dumps(wanted), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(wanted))
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     differ = [_WORDS.get(name, "options") for name, value in wanted.items() if found.get(name) != value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import both_sides
 
-BATCH = 8  # pictures at a time; more are not faster on a CPU
+from ..runners import Runner
 
-Compute = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+BATCH = 8  # pictures at a time; more are not faster on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +89,15 @@ def joined(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def answer(question: Question, compute: Compute, files: Sequence[str]) -> Answers:
+def answer(question: Question, runner: Runner, files: Sequence[str]) -> Answers:
     """Read photographs and ask the network, a few at a time; what cannot be read costs only itself."""
     return joined(
-        [_answer(question, compute, files[start : start + BATCH]) for start in range(0, len(files), BATCH)]
+        [_answer(question, runner, files[start : start + BATCH]) for start in range(0, len(files), BATCH)]
         or [nothing(question)]
     )
 
 
-def _answer(question: Question, compute: Compute, files: Sequence[str]) -> Answers:
+def _answer(question: Question, runner: Runner, files: Sequence[str]) -> Answers:
     made = nothing(question)
     made.count = len(files)
     pixels = []
@@ -112,7 +112,8 @@ def _answer(question: Question, compute: Compute, files: Sequence[str]) -> Answe
                 made.remarks[place] = "; it ".join(decoded.remarks)
     if not pixels:
         return made
-    values = both_sides(np.asarray(compute(np.stack(pixels)), np.float32), question.columns)
+    made_of = runner.answers(np.stack(pixels))[question.output]
+    values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
         made.classes = np.argsort(values, axis=1)[:, ::-1][:, : question.top].astype(np.int32)
         values = np.take_along_axis(values, made.classes, axis=1)

@@ -45,7 +45,7 @@ def main() -> None:
 
 def _answer(runner: Runner, question: Question, photographs: Sequence[str]) -> Answers | ExportError:
     try:
-        return answer(question, lambda pixels: runner.answers(pixels)[question.output], photographs)
+        return answer(question, runner, photographs)
     except Exception as error:  # every runtime has errors of its own
         said = (str(error).splitlines() or [""])[0]
         return ExportError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
@@ -65,23 +65,34 @@ def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def _listed(path: Path) -> Iterator[str]:
     """The files in the column `file` of a CSV file."""
+    for number, row in csv_rows(path, ("file",), "Name the columns in the first line."):
+        if not row["file"]:
+            raise InvalidInputError(f"Expected a file in line {number} of {str(path)!r}. Received: none.")
+        yield os.path.join(path.parent, row["file"])  # noqa: PTH118 - a Path per picture is slow
+
+
+def csv_rows(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """The number of each line of a CSV file that has these columns, and what it holds.
+
+    Args:
+        advice: ends the errors about the file's form.
+
+    Raises:
+        InvalidInputError: other columns, no text, an unreadable file.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream, skipinitialspace=True)
-            if "file" not in (rows.fieldnames or ()):
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            if not set(columns) <= set(reader.fieldnames or ()):
                 raise InvalidInputError(
-                    f"Expected the column file in {str(path)!r}. Received: "
-                    f"{', '.join(rows.fieldnames or ()) or 'nothing'}. Name the columns in the first line."
+                    f"Expected the column{'s' if len(columns) > 1 else ''} {' and '.join(columns)} in {str(path)!r}. "
+                    f"Received: {', '.join(reader.fieldnames or ()) or 'nothing'}. {advice}"
                 )
-            for row in rows:
-                if not row["file"]:
-                    raise InvalidInputError(
-                        f"Expected a file in line {rows.line_num} of {str(path)!r}. Received: none."
-                    )
-                yield os.path.join(path.parent, row["file"])  # noqa: PTH118 - a Path per picture is slow
+            for row in reader:
+                yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInputError(
-            f"Expected a CSV file of text with a column file at {str(path)!r}. Received: {error}."
+            f"Expected a CSV file of text at {str(path)!r}. Received: {error}. {advice}"
         ) from error
     except OSError as error:
         raise InvalidInputError(

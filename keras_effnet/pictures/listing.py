@@ -7,7 +7,6 @@ if wanted, `split`. A photograph anywhere below its class folder belongs to the 
 
 from __future__ import annotations
 
-import csv
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,12 +22,12 @@ from keras_effnet.pictures.folders import (
     KINDS,
     OTHER_PICTURES,
     LeftOut,
+    csv_rows,
     entries,
     suffix_of,
     walk_pictures,
 )
 from keras_effnet.pictures.labels import check_labels
-from keras_effnet.system.files import system_said
 
 SPLITS = ("train", "validation", "test")
 UNDECIDED = -1
@@ -279,34 +278,18 @@ def _from_csv(path: Path) -> Iterator[_Row]:
     Raises:
         InvalidInputError: other columns, an incomplete line, a photograph listed twice, an unreadable file.
     """
+    known: set[str] = set()
     advice = "The first line must be file,label or file,label,split."
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            if not {"file", "label"} <= set(reader.fieldnames or ()):
-                raise InvalidInputError(
-                    f"Expected the columns file and label in {str(path)!r}. Received: "
-                    f"{', '.join(reader.fieldnames or ()) or 'nothing'}. {advice}"
-                )
-            known: set[str] = set()
-            for row in reader:
-                found = _csv_row(row, path, reader.line_num)
-                file = os.path.normpath(found[0])
-                if file in known:
-                    raise InvalidInputError(
-                        f"Expected each photograph once in {str(path)!r}, with one label and one split. "
-                        f"Received again in line {reader.line_num}: {found[0]!r}. Remove one of the lines."
-                    )
-                known.add(file)
-                yield found
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(
-            f"Expected a CSV file of text at {str(path)!r}. Received: {error}. {advice}"
-        ) from error
-    except OSError as error:
-        raise InvalidInputError(
-            f"Expected a CSV file that can be read. Received: {str(path)!r} ({system_said(error)})."
-        ) from error
+    for number, row in csv_rows(path, ("file", "label"), advice):
+        found = _csv_row(row, path, number)
+        file = os.path.normpath(found[0])
+        if file in known:
+            raise InvalidInputError(
+                f"Expected each photograph once in {str(path)!r}, with one label and one split. "
+                f"Received again in line {number}: {found[0]!r}. Remove one of the lines."
+            )
+        known.add(file)
+        yield found
 
 
 def _csv_row(row: dict[str, str | None], path: Path, number: int) -> _Row:
