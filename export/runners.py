@@ -21,7 +21,7 @@ from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from .formats import KERAS, ONNX, SAVED_MODEL, TFLITE, format_of
 from .model_facts import ArtefactInfo, info_of, only_labels, worth_telling
-from .outputs import LABELS_FILE, ONLY_OUTPUT, by_name, outputs_of
+from .outputs import LABELS_FILE, ONLY_OUTPUT, PLAIN, Output, by_name, outputs_of
 
 Pixels = npt.NDArray[Any]
 Outputs = npt.NDArray[np.float32]
@@ -61,6 +61,11 @@ class Runner:
     def recipe(self) -> str:
         """Name of the recipe; `float32` for files that do not say."""
         return self.info.recipe if self.info else "float32"
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the file says of its outputs; of one that does not, that there is one, of classes."""
+        return (self.info.outputs if self.info else ()) or PLAIN
 
     @property
     def framing(self) -> Framing:

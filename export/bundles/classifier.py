@@ -16,7 +16,6 @@ from keras_effnet.pictures.labels import numbered_labels
 
 from ..formats import TFLITE, format_of
 from ..model_facts import NO_PREPROCESSING
-from ..outputs import PLAIN
 from ..runners import Runner, load
 
 ENDS = ("float32", "uint8")  # what LiteRT.js, MediaPipe Tasks and Kotlin's unsigned bytes take
@@ -148,9 +147,8 @@ def _name(runner: Runner) -> str:
 
 def _kind(runner: Runner) -> str:
     """The kind of the only output, which must decide something."""
-    outputs = (runner.info.outputs if runner.info else ()) or PLAIN
-    if len(runner.names) > 1 or not outputs[0].meaning.decides:
-        told = ", ".join(runner.names) if len(runner.names) > 1 else outputs[0].meaning.words
+    if len(runner.names) > 1 or not runner.outputs[0].meaning.decides:
+        told = ", ".join(runner.names) if len(runner.names) > 1 else runner.outputs[0].meaning.words
         raise InvalidInputError(
             f"Expected a classifier with one output. Received: {str(runner.path)!r} with {told}. "
             "Export a model that ends in its classes."
@@ -165,7 +163,7 @@ def _kind(runner: Runner) -> str:
             f"Expected a file that takes RGB pixels 0-255. Received: {str(runner.path)!r}, whose preprocessing is "
             "outside of it. Put a Rescaling layer in front of the model and export it again."
         )
-    return outputs[0].kind
+    return runner.outputs[0].kind
 
 
 def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,7 +19,6 @@ from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import numbered_labels
 
 from ..formats import ONNX, format_of
-from ..kinds import CLASSES, KINDS
 from ..runners import Runner, load
 
 NAME = "triton"
@@ -140,8 +139,7 @@ def _served(file: Path) -> _Served:
 
 
 def _check_served(runner: Runner) -> None:
-    told = runner.info.outputs if runner.info else ()
-    kind = KINDS[told[0].kind] if told else CLASSES
+    kind = runner.outputs[0].meaning
     if len(runner.names) > 1 or not kind.has_labels:
         received = (
             f"{len(runner.names)} outputs" if len(runner.names) > 1 else f"an output of kind {kind.name}"

@@ -19,7 +19,7 @@ from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
 
 from ..formats import KERAS, SAVED_MODEL
-from ..kinds import CLASSES, EMBEDDING, KINDS, MAP, SIGMOID
+from ..kinds import CLASSES, EMBEDDING, MAP, SIGMOID
 from ..runners import Runner, load
 from .parts import Parts, Plan, digest_of, opened
 from .tables import WRITERS, Row, Shape, Writer, row_of, table_of
@@ -292,8 +292,8 @@ def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str]
             f"{len(runner.names)}: {', '.join(runner.names)}. Name the one that is meant: output=… (--output)."
         )
     name = wanted or runner.names[0]
-    told = {output.name: output for output in runner.info.outputs} if runner.info else {}
-    kind = KINDS[told[name].kind] if name in told else CLASSES
+    told = {output.name: output for output in runner.outputs}
+    kind = told[name].meaning if name in told else CLASSES
     labels = told[name].labels if name in told and len(runner.names) > 1 else runner.labels
     return name, kind, labels
 
