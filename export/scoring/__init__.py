@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require_installed, unknown_name, warn
-from keras_effnet.pictures.folders import photographs_in
 from keras_effnet.pictures.labels import check_lines, numbered_labels
+from keras_effnet.pictures.listing import photographs_in
 from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
 

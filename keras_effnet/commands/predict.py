@@ -31,9 +31,9 @@ from keras_effnet.export import Runner, load
 from keras_effnet.export.runners import runner_of
 from keras_effnet.export.scoring import ENGINES, Scores, asked_of, check_out, workers_for
 from keras_effnet.export.scoring.tables import Row
-from keras_effnet.pictures.folders import photographs_in
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import classes_of, known_labels, labels_of
+from keras_effnet.pictures.listing import photographs_in
 from keras_effnet.system.files import check_new, check_writable
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend
