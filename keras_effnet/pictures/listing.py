@@ -23,7 +23,7 @@ from keras_effnet.pictures.decoding import Part
 from keras_effnet.pictures.folders import LeftOut, csv_rows, list_images, suffix_of
 from keras_effnet.pictures.labels import check_labels
 from keras_effnet.pictures.sources.class_folders import from_csv, from_folders
-from keras_effnet.pictures.sources.rows import SPLITS, UNDECIDED, Found, Wish
+from keras_effnet.pictures.sources.rows import ALL, SPLITS, UNDECIDED, Found, Wish
 
 __all__ = ["SPLITS", "UNDECIDED", "Listing", "find_data", "photographs_in", "read_judged", "read_listing"]
 
@@ -59,6 +59,11 @@ class Listing:
     def of(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of a split, in the order of the list."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def split_called(self) -> str:
+        """The name of the split that all photographs are of; `all` where they are of several, or of none."""
+        found = np.unique(self.splits)
+        return SPLITS[found[0]] if len(found) == 1 and found[0] != UNDECIDED else ALL
 
     def without_validation(self) -> Listing:
         """The same photographs, those for validation among the ones to train on."""
