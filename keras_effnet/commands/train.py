@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands.flags import (
@@ -25,6 +24,7 @@ from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
 from keras_effnet.export.report import write_reports
 from keras_effnet.export.targets import Target, check_installed, check_options, parse_target
+from keras_effnet.pictures.listing import full_name
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
@@ -189,7 +189,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
-    given["data"] = str(Path(arguments.data).expanduser().resolve())
+    given["data"] = full_name(arguments.data)
     if "weights" in given:
         given["weights"] = weights_of(arguments)
     return given

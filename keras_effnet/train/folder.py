@@ -191,7 +191,8 @@ class RunFolder:
         )
         _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
         # last: where it lies, the two others are whole
-        self.write_json("data.json", {"root": str(listing.root), "classes": list(listing.classes)})
+        told = {"root": str(listing.root), "classes": list(listing.classes), "packed": listing.packed}
+        self.write_json("data.json", told)
 
     def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
         """What `write_listing` and `write_skipped` kept; None while they are not both whole.
@@ -202,14 +203,15 @@ class RunFolder:
         try:
             known = self.read_json("data.json")
             if known is not None:
-                return self._stored(Path(known["root"]), tuple(known["classes"])), self._skipped()
+                return self._stored(known), self._skipped()
         except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         if self.model.is_file():
             raise self._damaged("no data.json")
         return None
 
-    def _stored(self, root: Path, classes: tuple[str, ...]) -> Listing:
+    def _stored(self, known: dict[str, Any]) -> Listing:
+        classes = tuple(known["classes"])
         number = {name: index for index, name in enumerate(classes)}
         files: list[str] = []
         labels: list[int] = []
@@ -219,11 +221,12 @@ class RunFolder:
             labels.append(number[row[1]])
             splits.append(SPLITS.index(row[2]))
         return Listing(
-            root=root,
+            root=Path(known["root"]),
             files=files,
             labels=np.array(labels, np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
+            packed=known.get("packed", False),  # runs of earlier versions do not say
         )
 
     def _skipped(self) -> list[tuple[str, str]]:
