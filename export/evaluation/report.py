@@ -31,6 +31,7 @@ def write_page(path: Path, told: dict[str, Any], listing: Listing, results: Sequ
     text = page.render(
         Path(__file__).parents[1] / "templates" / "evaluation.html",
         told=told,
+        called=_short_names([row["file"] for row in told["results"]]),
         by_size=_by_size(results),
         sections=[
             _section(row, result, listing) for row, result in zip(told["results"], results, strict=True)
@@ -41,6 +42,12 @@ def write_page(path: Path, told: dict[str, Any], listing: Listing, results: Sequ
     return path
 
 
+def _short_names(files: Sequence[str]) -> dict[str, str]:
+    """What the page calls the files: without their folders, where that tells them apart."""
+    short = [Path(file).name for file in files]
+    return dict(zip(files, short if len(set(short)) == len(set(files)) else files, strict=True))
+
+
 def _section(told: dict[str, Any], result: Result, listing: Listing) -> dict[str, Any]:
     """What the page says of one model or file."""
     places = drawings.worst_mistakes(result.judged)
@@ -48,7 +55,7 @@ def _section(told: dict[str, Any], result: Result, listing: Listing) -> dict[str
         "name": told["file"],
         "figures": result.figures | {"per_class": told["per_class"]},
         "confusion": _confusion(result),
-        "confused": told["confused"],
+        "confused": [pair for pair in told["confused"] if pair["count"] > 1],
         "reliability": drawings.reliability_diagram("How sure, how often right", reliability(result.judged)),
         "wrong": int(np.sum(~result.judged.right)),
         "mistakes": [
