@@ -10,7 +10,8 @@ THREADS = ["threadpoolctl>=3.5"]  # whatever quantizes needs it
 TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", *THREADS]
 ONNX = [*THREADS, "tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
-TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
+EVALUATE = ["scikit-learn>=1.5", *REPORT]  # with SciPy
+TRAIN = ["tensorboard>=2.20", *EVALUATE]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
 SCORE = ["pyarrow>=17"]
@@ -79,6 +80,7 @@ setup(
         "score": SCORE,
         "ray": RAY,
         "report": REPORT,
+        "evaluate": EVALUATE,
         "train": TRAIN,
         "qat": QAT,
         "search": SEARCH,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
+from keras_effnet.evaluation.measures import judge, measure
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
@@ -30,7 +31,7 @@ from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
-from keras_effnet.train.results import Outcome, measure
+from keras_effnet.train.results import Outcome
 from keras_effnet.train.splits import class_weights, data_figures, photographs_of
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
@@ -286,7 +287,7 @@ class _Run:
 
 def _measured(listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Accuracy and the rest from the probabilities of a split's photographs."""
-    return measure(scores, listing.labels[listing.of(split)], listing.classes)
+    return measure(judge(scores, listing.labels[listing.of(split)]), listing.classes)
 
 
 @contextmanager
