@@ -30,7 +30,7 @@ from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import SETTINGS, RunFolder
-from keras_effnet.train.results import Outcome, check_extras, reason_for_result, write_report
+from keras_effnet.train.results import Outcome, certainty_told, check_extras, reason_for_result, write_report
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.settings import check as check_settings
 
@@ -115,11 +115,37 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
     )
+    _add_certainty(parser)
     parser.add_argument(
         "--refit",
         action="store_true",
         default=_LATER,
         help="in the end, fine-tune once more on training and validation photographs together",
+    )
+
+
+def _add_certainty(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--wanted-precision",
+        type=share,
+        default=_LATER,
+        metavar="SHARE",
+        help='share of the accepted guesses that is to be right; below the threshold that gives it, photographs show "none '
+        'of these" (default: none, with --none 0.95)',
+    )
+    parser.add_argument(
+        "--none",
+        dest="strangers",
+        default=_LATER,
+        metavar="DIR",
+        help="photographs of none of the classes, which the threshold is to refuse",
+    )
+    parser.add_argument(
+        "--no-temperature-scaling",
+        dest="temperature_scaling",
+        action="store_false",
+        default=_LATER,
+        help="leave the probabilities as training made them, instead of what fits the validation photographs best",
     )
 
 
@@ -190,6 +216,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
     given["data"] = str(Path(arguments.data).expanduser().resolve())
+    if "strangers" in given:
+        given["strangers"] = str(Path(given["strangers"]).expanduser().resolve())
     if "weights" in given:
         given["weights"] = weights_of(arguments)
     return given
@@ -258,6 +286,8 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         f"{counted(metrics[judged]['photographs'], 'photograph')}"
     )
     print(f"kept: {reason_for_result(metrics)}")
+    for line in certainty_told(metrics):
+        print(line)
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")
     for row in artefacts:

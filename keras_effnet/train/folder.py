@@ -17,7 +17,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ from keras_effnet.system.files import (
     staged,
     write_text,
 )
-from keras_effnet.train.settings import Settings
+from keras_effnet.train.settings import DECIDED_LAST, Settings
 
 MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
+CERTAINTY = "certainty.json"  # in `work`: what `DECIDED_LAST` led to
 SETTINGS, RECIPE = (
     "run.json",
     "recipe.json",
@@ -139,7 +140,9 @@ class RunFolder:
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"Expected the settings of a run in {str(file)!r}. {error}") from error
         stored = settings.to_dict()
-        other = sorted(name for name, value in given.items() if stored[name] != value)
+        changed = {name: value for name, value in given.items() if stored[name] != value}
+        still_open = () if (path / MODEL).is_file() else DECIDED_LAST
+        other = sorted(set(changed) - set(still_open))
         if other:
             told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
             raise InvalidInputError(
@@ -147,7 +150,11 @@ class RunFolder:
                 "Give what it was begun with, or begin another run with another --out."
             )
         remove_leftovers(path)
-        return cls(path=path, settings=settings)
+        folder = cls(path=path, settings=replace(settings, **changed))
+        if changed:
+            remove(folder.work / CERTAINTY)
+            folder.write_json(SETTINGS, folder.settings.to_dict())
+        return folder
 
     @property
     def work(self) -> Path:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, require_installed
-from keras_effnet.evaluation.drawings import confusion, reliability_diagram, worst_mistakes
+from keras_effnet.errors import InvalidInputError, counted, require_installed
+from keras_effnet.evaluation.certainty import coverage_of
+from keras_effnet.evaluation.drawings import confusion, coverage_curve, reliability_diagram, worst_mistakes
 from keras_effnet.evaluation.measures import Judged, judge, reliability
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
@@ -79,6 +80,29 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
     return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
 
 
+def certainty_told(metrics: dict[str, Any]) -> list[str]:
+    """What a run's probabilities and its threshold are worth, a sentence each without its point."""
+    found = metrics.get("certainty")
+    if found is None:
+        return []  # of an earlier version
+    told = [
+        f"calibration error: {found['calibration_error']:.3f}, before temperature scaling "
+        f"{found['calibration_error_before']:.3f} (temperature {found['temperature']:.2f})"
+    ]
+    if worth := found.get("accepted"):
+        precision = "none" if worth["precision"] is None else f"{worth['precision']:.1%}"
+        strangers = (
+            f"; {worth['refused']:.1%} of {counted(worth['strangers'], 'stranger')} refused"
+            if "refused" in worth
+            else ""
+        )
+        told.append(
+            f"none of these below {found['thresholds'][0]:.3f}: {worth['coverage']:.1%} accepted, {precision} of them "
+            f"right{strangers}"
+        )
+    return told
+
+
 def check_extras() -> None:
     """Make sure that everything is there that a run needs, before the first minute of work.
 
@@ -103,6 +127,8 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
         plots=_plots(metrics),
         confusion=confusion(np.array(figures["confusion_matrix"]), outcome.listing.classes),
         reliability=reliability_diagram("How sure, how often right", reliability(judged)),
+        coverage=coverage_curve(coverage_of(judged.confidences, judged.right), *_threshold(metrics)),
+        certainty=certainty_told(metrics),
         mistakes=_mistakes(outcome, judged),
         wrong=int(np.sum(~judged.right)),
         artefacts=artefacts,
@@ -111,6 +137,12 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
     path = outcome.folder.path / "report.html"
     write_text(path, shown(text))  # names of photographs may be any bytes
     return path
+
+
+def _threshold(metrics: dict[str, Any]) -> tuple[float, ...]:
+    """The share of the judged photographs that the run's threshold accepts, if it has one."""
+    worth = metrics.get("certainty", {}).get("accepted")
+    return (worth["coverage"],) if worth else ()
 
 
 def _plots(metrics: dict[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -27,9 +28,10 @@ from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.batches import evaluation_batches
+from keras_effnet.train.certainty import Certainty, decide, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
-from keras_effnet.train.folder import RunFolder
+from keras_effnet.train.folder import CERTAINTY, RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
 from keras_effnet.train.results import Outcome
 from keras_effnet.train.splits import class_weights, data_figures, photographs_of
@@ -72,6 +74,8 @@ class _Run:
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
         listing, skipped = photographs_of(self.folder, self.progress)
+        metrics = self.folder.read_json("metrics.json")
+        strangers = None if metrics else strangers_of(self.settings, listing, self.progress)
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
         else:
@@ -84,16 +88,21 @@ class _Run:
                 self.progress.say(
                     "no refit: fine-tuning got fewer validation photographs right than the head"
                 )
-            elif self.settings.refit:
-                self._keep_validation_figures(model, listing)
+            decided = self._certainty(model, listing, strangers)
+            if self.settings.refit and best:
+                self._keep_validation_figures(decided.given_to(model), listing)
                 model.set_weights(head)
                 self._fine_tune(model, listing.without_validation(), "refit", best)
+            model = decided.given_to(model)
             save_classifier(model, self.folder.model, listing.classes)
-        metrics = self.folder.read_json("metrics.json")
         judged = "test" if len(listing.of("test")) else "validation"
         probabilities = self._probabilities(model, listing, judged)
         if metrics is None:
             metrics = self._metrics(model, listing, skipped, judged, probabilities)
+            strange = None if strangers is None else self._probabilities(model, strangers, judged)
+            truth = listing.labels[listing.of(judged)]
+            decided = self._certainty(model, listing, strangers)
+            metrics["certainty"] = figures(decided, truth, probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
         return Outcome(
             folder=self.folder,
@@ -232,6 +241,20 @@ class _Run:
             },
         )
         return best
+
+    def _certainty(self, model: Any, listing: Listing, strangers: Listing | None) -> Certainty:
+        """What was decided before, or is now."""
+        if (known := self.folder.read_json(f"work/{CERTAINTY}")) is not None:
+            return Certainty.from_json(known)
+        decided = decide(
+            self.settings,
+            model,
+            lambda photographs, split: self._batches(photographs)(photographs.of(split)),
+            listing,
+            strangers,
+        )
+        self.folder.write_json(f"work/{CERTAINTY}", asdict(decided))
+        return decided
 
     def _keep_validation_figures(self, model: Any, listing: Listing) -> None:
         """How the network does that validation chose: the refitted one knows these photographs."""

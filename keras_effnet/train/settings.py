@@ -8,12 +8,19 @@ from typing import Any
 from keras_effnet.errors import InvalidInputError, check_values, unknown_name
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import architecture_of, get_variant
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.devices import STRATEGIES
 
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 XLA = ("auto", "on", "off")
+WANTED_PRECISION = 0.95
+DECIDED_LAST = (
+    "temperature_scaling",
+    "wanted_precision",
+    "strangers",
+)  # a run without a model may change these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,10 @@ class Settings:
         refit: in the end, fine-tune once more from the same head, for as many epochs as validation
             favoured, on training and validation photographs together.
         ema: momentum of the averaged weights, 0–1; 0 for none.
+        temperature_scaling: divide the logits in the end by what makes the validation photographs most probable.
+        wanted_precision: share of the accepted guesses that is to be right, 0–1, by which the threshold for "none of
+            these" is chosen; None for no threshold, or with strangers for `WANTED_PRECISION`.
+        strangers: folder of photographs of none of the classes, which the threshold is to refuse; None for none.
         precision: one of `PRECISIONS`.
         xla: one of `XLA`.
         strategy: one of `STRATEGIES`.
@@ -74,6 +85,9 @@ class Settings:
     class_weights: bool = False
     refit: bool = False
     ema: float = 0.0
+    temperature_scaling: bool = True
+    wanted_precision: float | None = None
+    strangers: str | None = None
     precision: str = "auto"
     xla: str = "auto"
     strategy: str = "none"
@@ -87,6 +101,7 @@ class Settings:
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
+        check_values(self, ("wanted_precision",), lambda value: 0 < value <= 1, "above 0, at most 1")
         shares = ("validation_share", "test_share", "label_smoothing", "ema", "dropout")
         check_values(self, shares, lambda value: 0 <= value < 1, "to lie in [0, 1)")
         check_values(
@@ -109,6 +124,11 @@ class Settings:
                 "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
                 "where no head is fine-tuned. Leave --refit out."
             )
+
+    @property
+    def precision_of_accepted(self) -> float | None:
+        """`wanted_precision`, or what strangers make of none; None for no threshold."""
+        return self.wanted_precision or (WANTED_PRECISION if self.strangers else None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -149,6 +169,8 @@ def check(settings: Settings) -> None:
     if settings.unfreeze not in known:
         raise unknown_name("unfreeze", settings.unfreeze, known)
     find_data(settings.data)
+    if settings.strangers is not None:
+        list_images(settings.strangers)
     source = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False).source
     if source is not None:
         check_variant(source, variant)

@@ -1,0 +1,163 @@
+"""Probabilities that can be believed, and "none of these", from a training run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from material import assert_refused
+from PIL import Image
+
+from keras_effnet.cli import main
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.evaluation.certainty import at_temperature, coverage_of, fitted_temperature, least_threshold
+
+pytest.importorskip("sklearn")
+pytest.importorskip("tensorboard")
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+def _softmax(logits: Any) -> Any:
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
+def test_temperature_is_what_the_labels_were_drawn_with(true: float) -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 3, (4000, 4))
+    labels = np.array([generator.choice(4, p=p) for p in _softmax(logits / true)])
+    assert fitted_temperature(logits, labels) == pytest.approx(true, rel=0.06)
+    marks = generator.random(logits.shape) < 1 / (1 + np.exp(-logits / true))
+    assert fitted_temperature(logits, marks) == pytest.approx(true, rel=0.06)
+
+
+def test_temperature_stays_finite_when_every_guess_is_right() -> None:
+    logits = np.eye(3)[[0, 1, 2, 0]] * 4
+    assert 0.1 < fitted_temperature(logits, np.array([0, 1, 2, 0])) < 1
+
+
+def test_another_temperature_is_that_of_the_logits() -> None:
+    logits = np.random.default_rng(1).normal(0, 4, (5, 3))
+    assert np.allclose(at_temperature(_softmax(logits), 2.5), _softmax(logits / 2.5), atol=1e-6)
+
+
+def test_threshold_is_the_least_that_reaches_the_precision() -> None:
+    confidences = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    right = np.array([True, True, False, True, False])
+    assert least_threshold(confidences, right, 1.0) == pytest.approx(0.75)
+    assert least_threshold(confidences, right, 0.75) == pytest.approx(0.55)
+    assert least_threshold(confidences, right, 0.6) == pytest.approx(0.5)  # never below what was seen
+    strangers_weigh_double = np.array([1, 1, 2, 1, 2.0])
+    assert least_threshold(confidences, right, 0.75, strangers_weigh_double) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("right", [[False, True], [False, False]])
+def test_precision_that_no_guess_reaches_is_refused(right: list[bool]) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"Expected a precision.*Received: 90\.0%.*reach (50|0)\.0% on 2"
+    ):
+        least_threshold(np.array([0.9, 0.8]), np.array(right), 0.9)
+
+
+def test_coverage_counts_the_surest_first() -> None:
+    found = coverage_of(np.array([0.5, 0.9, 0.7]), np.array([False, True, True]))
+    assert np.allclose(found.coverage, [1 / 3, 2 / 3, 1]) and np.allclose(found.accuracy, [1, 1, 2 / 3])
+
+
+def _noise(path: Path, colour: tuple[int, int, int], generator: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(np.array(colour) + generator.normal(0, 40, (32, 32, 3)), 0, 255)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Three colours, twelve pictures each, and gray ones of none of the classes; a network that learned nothing."""
+    import keras
+
+    from keras_effnet import EfficientNet
+
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        for index in range(12):
+            _noise(root / "colours" / name / f"{index:02d}.png", colour, generator)
+    for index in range(9):
+        _noise(root / "gray" / f"{index}.png", (110, 110, 110), generator)
+    (root / "gray" / "broken.png").write_bytes(b"no picture")
+    (root / "empty").mkdir()
+    keras.utils.set_random_seed(3)
+    weights = root / "lite0.weights.h5"
+    EfficientNet("lite0", weights=None, input_shape=(32, 32, 3)).save_weights(weights)
+    options = [
+        "--weights",
+        str(weights),
+        "--preprocessing",
+        "lite",
+        "--image-size",
+        "32",
+        "--epochs",
+        "0",
+        "--quiet",
+    ]
+    return ["train", str(root / "colours"), *options]
+
+
+@pytest.fixture(scope="module")
+def beside(command: list[str]) -> Path:
+    return Path(command[1]).parent
+
+
+def test_train_refuses_strangers_that_it_cannot_use_and_leaves_nothing(
+    command: list[str], beside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    asked = [*command, "--out", str(out), "--none"]
+    assert_refused([*asked, str(beside / "empty")], "which holds none", capsys)
+    (tmp_path / "same").mkdir()
+    for name in ("0.png", "1.png"):
+        (tmp_path / "same" / name).write_bytes((beside / "colours" / "red" / f"0{name}").read_bytes())
+    assert_refused(
+        [*asked, str(tmp_path / "same")], "Received 2 that are among those of the classes too", capsys
+    )
+    assert not out.exists()
+
+
+def test_train_decides_below_what_it_is_none_of_these(
+    command: list[str],
+    beside: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A precision that is not reached loses nothing: the run goes on with another one."""
+    import keras
+
+    from keras_effnet import transfer
+    from keras_effnet.train import certainty
+
+    def never(*args: Any) -> float:
+        raise InvalidInputError("Expected a precision that the surest guesses reach. Received: 99.0%.")
+
+    out = tmp_path / "run"
+    asked = [*command, "--out", str(out), "--wanted-precision"]
+    with monkeypatch.context() as patched:
+        patched.setattr(certainty, "least_threshold", never)
+        assert_refused([*asked, "0.99"], "Nothing is lost: resume with a lower --wanted-precision", capsys)
+    assert (out / "work" / "head.npz").is_file()
+    assert main([*asked, "1", "--none", str(beside / "gray"), "--resume", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    decided = metrics["certainty"]
+    assert (decided["strangers"], decided["accepted"]["strangers"]) == (5, 4)
+    assert decided["photographs"] == metrics["data"]["validation"]
+    settings = json.loads((out / "run.json").read_text())
+    assert (settings["strangers"], settings["wanted_precision"]) == (str(beside / "gray"), 1.0)
+    model = keras.saving.load_model(out / "model.keras", compile=False)
+    assert list(transfer.thresholds_of(model)) == decided["thresholds"]
+    assert "none of these below" in (out / "report.html").read_text()
+    assert_refused([*asked, "0.6", "--resume"], "wanted_precision 0.6 instead of 1.0", capsys)
