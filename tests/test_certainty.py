@@ -119,6 +119,9 @@ def test_train_refuses_strangers_that_it_cannot_use_and_leaves_nothing(
     out = tmp_path / "run"
     asked = [*command, "--out", str(out), "--none"]
     assert_refused([*asked, str(beside / "empty")], "which holds none", capsys)
+    for size in ("31", "32"):
+        asked_size = [*command, "--out", str(out), "--fix-size", size]
+        assert_refused(asked_size, f"other than the 32 that the network has. Received: {size}", capsys)
     (tmp_path / "same").mkdir()
     for name in ("0.png", "1.png"):
         (tmp_path / "same" / name).write_bytes((beside / "colours" / "red" / f"0{name}").read_bytes())
@@ -145,11 +148,12 @@ def test_train_decides_below_what_it_is_none_of_these(
         raise InvalidInputError("Expected a precision that the surest guesses reach. Received: 99.0%.")
 
     out = tmp_path / "run"
-    asked = [*command, "--out", str(out), "--wanted-precision"]
+    asked = [*command, "--fix-size", "48", "--fix-epochs", "2", "--out", str(out), "--wanted-precision"]
     with monkeypatch.context() as patched:
         patched.setattr(certainty, "least_threshold", never)
         assert_refused([*asked, "0.99"], "Nothing is lost: resume with a lower --wanted-precision", capsys)
     assert (out / "work" / "head.npz").is_file()
+    assert_refused([*asked, "1", "--resume", "--fix-size", "64"], "fix_size 64 instead of 48", capsys)
     assert main([*asked, "1", "--none", str(beside / "gray"), "--resume", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)
     decided = metrics["certainty"]
@@ -159,5 +163,9 @@ def test_train_decides_below_what_it_is_none_of_these(
     assert (settings["strangers"], settings["wanted_precision"]) == (str(beside / "gray"), 1.0)
     model = keras.saving.load_model(out / "model.keras", compile=False)
     assert list(transfer.thresholds_of(model)) == decided["thresholds"]
+    assert model.input_shape == (None, 48, 48, 3) and metrics["model"]["image_size"] == 48
+    fixing = metrics["fixing"]
+    assert (fixing["trained_at"], fixing["size"], fixing["epochs"]) == (32, 48, 2)
+    assert fixing["history"]["loss"][-1] < fixing["history"]["loss"][0]
     assert "none of these below" in (out / "report.html").read_text()
     assert_refused([*asked, "0.6", "--resume"], "wanted_precision 0.6 instead of 1.0", capsys)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require_installed, unknown_name, warn
-from keras_effnet.pictures.folders import photographs_in
 from keras_effnet.pictures.labels import check_lines, numbered_labels
+from keras_effnet.pictures.listing import photographs_in
 from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
 
@@ -23,7 +23,7 @@ from ..kinds import CLASSES, EMBEDDING, MAP, SIGMOID
 from ..runners import Runner, load
 from .parts import Parts, Plan, digest_of, opened
 from .tables import WRITERS, Row, Shape, Writer, row_of, table_of
-from .work import Answers, Question, answer
+from .work import Answers, Photograph, Question, answers_ahead
 from .workers import Crew, LocalProcess, Run, Worker
 
 SHOWN = 20  # errors that are listed; all are in the file
@@ -70,7 +70,7 @@ class Scores:
     runner: Runner = field(repr=False)
     question: Question = field(repr=False)
     shape: Shape = field(repr=False)
-    photographs: Sequence[str] = field(repr=False)
+    photographs: Sequence[Photograph] = field(repr=False)
     workers: int
     engine: str = "processes"
     ordered: bool = True
@@ -83,6 +83,10 @@ class Scores:
     def __iter__(self) -> Iterator[Row]:
         for start, answers in self._answers(self._runs(), ordered=self.ordered):
             yield from self._rows(start, answers)
+
+    def answers(self) -> Iterator[tuple[int, Answers]]:
+        """The answers as arrays, a run of photographs at a time, as they are ready: the first one's place, and they."""
+        yield from self._answers(self._runs(), ordered=False)
 
     def table(self) -> Any:
         """All rows as a `pyarrow.Table` in memory, in the order of the photographs.
@@ -149,7 +153,7 @@ class Scores:
 
     def _rows(self, start: int, answers: Answers) -> Iterator[Row]:
         for place, row in enumerate(answers.rows()):
-            yield row_of(self.photographs[start + place], *row, self.shape)
+            yield row_of(str(self.photographs[start + place]), *row, self.shape)
 
     def _answers(self, runs: Iterator[Run], *, ordered: bool) -> Iterator[tuple[int, Answers]]:
         """The answers for each run; what is to be said of its photographs is said."""
@@ -157,11 +161,11 @@ class Scores:
         if self.workers:
             answered = Crew(self._maker(), self.workers, self.question).answers(runs, ordered=ordered)
         else:
-            answered = ((start, answer(self.question, self.runner, files)) for start, files in runs)
+            answered = answers_ahead(self.question, self.runner, runs)
         with closing(answered):
             for start, answers in answered:
                 for place, remark in answers.remarks.items():
-                    photograph = self.photographs[start + place]
+                    photograph = str(self.photographs[start + place])
                     warn(f"Expected a picture at {photograph!r} without a fault. It {remark}.")
                 yield start, answers
 

@@ -23,17 +23,14 @@ from keras_effnet.commands.models import (
     Choice,
     choose_network,
     read_labels,
-    side_of,
 )
 from keras_effnet.commands.printing import INTERRUPTED, TERMINATED
+from keras_effnet.commands.runners import runner_for
 from keras_effnet.errors import InvalidInputError, counted, require_installed
-from keras_effnet.export import Runner, load
-from keras_effnet.export.runners import runner_of
 from keras_effnet.export.scoring import ENGINES, Scores, asked_of, check_out, workers_for
 from keras_effnet.export.scoring.tables import Row
-from keras_effnet.pictures.folders import photographs_in
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.labels import classes_of, known_labels, labels_of
+from keras_effnet.pictures.listing import photographs_in
 from keras_effnet.pictures.thresholds import NONE_OF_THESE
 from keras_effnet.system.files import check_new, check_writable
 from keras_effnet.system.progress import Progress
@@ -146,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _scores(choice: Choice, arguments: argparse.Namespace) -> Scores:
     """What is asked, of whom."""
-    runner, labels, size = _runner(choice, arguments)
+    runner, labels, size = runner_for(choice, arguments)
     top = None if arguments.all else arguments.top
     question, shape = asked_of(runner, top=top, output=arguments.output, labels=labels, size=size)
     return Scores(
@@ -159,22 +156,6 @@ def _scores(choice: Choice, arguments: argparse.Namespace) -> Scores:
         quiet=arguments.quiet,
         digest=None if choice.path else f"{choice.name} {arguments.weights} {arguments.preprocessing}",
     )
-
-
-def _runner(choice: Choice, arguments: argparse.Namespace) -> tuple[Runner, Sequence[str] | None, int]:
-    """What answers, the class names that are not its own, and the side of its pictures."""
-    if choice.format in (VARIANT, KERAS):
-        model = choice.model(arguments)
-        runner = runner_of(model, choice.path or Path(choice.text))
-        size = choice.side_for(model, runner.size, arguments.size)
-        if len(runner.names) > 1:
-            return runner, None, size
-        classes, carried = classes_of(model), labels_of(model)
-        given = choice.labels_for(arguments.labels, classes, carried=carried, known=known_labels(model))
-        return runner, given, size
-    runner = load(str(choice.path))
-    size = side_of(choice.text, runner.size, arguments.size, runner.info.variant if runner.info else None)
-    return runner, arguments.labels and read_labels(arguments.labels), size
 
 
 def _check_readable(paths: Sequence[str]) -> None:

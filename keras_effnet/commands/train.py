@@ -111,6 +111,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
+    add(
+        "--fix-size",
+        whole_number(1),
+        "PIXELS",
+        "in the end, get the last layers used to photographs of this size",
+    )
+    add("--fix-epochs", whole_number(1), "N", "of that at most (default: 10)")
     add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")
     parser.add_argument(
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"

@@ -14,6 +14,7 @@ from keras_effnet.errors import InvalidInputError, require
 EXTRA = "evaluate"  # of setup.py, with what this room needs
 BINS = 15  # of the calibration error, as in the paper that introduced it to deep networks
 
+_COLUMNS = ("labels", "guesses", "confidences", "rightful", "ranks")
 _Floats = npt.NDArray[np.float32]
 _Whole = npt.NDArray[np.int32]
 
@@ -45,6 +46,16 @@ class Judged:
     def right(self) -> npt.NDArray[np.bool_]:
         """Whether each guess is right, `[N]`."""
         return self.ranks == 0
+
+    @classmethod
+    def joined(cls, parts: Sequence[Judged]) -> Judged:
+        """The photographs of several, in their order."""
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        return cls(**columns, classes=parts[0].classes)
+
+    def only(self, places: npt.NDArray[Any]) -> Judged:
+        """The photographs of these places."""
+        return Judged(**{name: getattr(self, name)[places] for name in _COLUMNS}, classes=self.classes)
 
     def top(self, count: int) -> float:
         """The share of photographs whose class is among the best `count`, 0–1."""

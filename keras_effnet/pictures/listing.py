@@ -1,8 +1,10 @@
 """Labelled photographs, each once: which there are, of which class, and what each is for.
 
-Understood are a folder with a folder per class; a folder with `train/`, `validation/` and `test/` (each
-with a folder per class; the last two may be missing); and a CSV file with the columns `file,label` and,
-if wanted, `split`. A photograph anywhere below its class folder belongs to the class.
+Understood are, with the same names in all commands:
+
+    a folder with a folder per class; a photograph anywhere below its class folder belongs to the class
+    a folder with `train/`, `validation/` and `test/`, each with a folder per class; to train, the last two may be missing
+    a CSV file with the columns `file,label` and, if wanted, `split`
 """
 
 from __future__ import annotations
@@ -17,28 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.folders import (
-    IMAGE_SUFFIXES,
-    KINDS,
-    OTHER_PICTURES,
-    LeftOut,
-    csv_rows,
-    entries,
-    suffix_of,
-    walk_pictures,
-)
+from keras_effnet.pictures.decoding import Part
+from keras_effnet.pictures.folders import LeftOut, csv_rows, list_images, suffix_of
 from keras_effnet.pictures.labels import check_labels
+from keras_effnet.pictures.sources.class_folders import from_csv, from_folders
+from keras_effnet.pictures.sources.rows import ALL, SPLITS, UNDECIDED, Found, Wish
 
-SPLITS = ("train", "validation", "test")
-UNDECIDED = -1
-_TRAIN = SPLITS.index("train")
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test", "testing"),
-}
-
-_Row = tuple[str, str, int]  # file, class, index into SPLITS or UNDECIDED
+__all__ = ["SPLITS", "UNDECIDED", "Listing", "find_data", "photographs_in", "read_judged", "read_listing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +40,7 @@ class Listing:
         classes: class names in the order of the outputs.
         left_out: (file, reason) of pictures that were found and belong to no class, or are of a kind
             that cannot be read.
+        packed: whether the files are parts of larger ones, named as `Part` does.
     """
 
     root: Path
@@ -61,14 +49,21 @@ class Listing:
     splits: npt.NDArray[np.int8]
     classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    packed: bool = False
 
-    def path(self, index: int) -> str:
-        """Where photograph `index` lies."""
-        return os.path.join(self.root, self.files[index])  # noqa: PTH118 - a Path per picture is slow
+    def source(self, index: int) -> str | Part:
+        """Where photograph `index` lies, for whoever reads it."""
+        name = os.path.join(self.root, self.files[index])  # noqa: PTH118 - a Path per picture is slow
+        return Part.named(name) if self.packed else name
 
     def of(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of a split, in the order of the list."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def split_called(self) -> str:
+        """The name of the split that all photographs are of; `all` where they are of several, or of none."""
+        found = np.unique(self.splits)
+        return SPLITS[found[0]] if len(found) == 1 and found[0] != UNDECIDED else ALL
 
     def without_validation(self) -> Listing:
         """The same photographs, those for validation among the ones to train on."""
@@ -91,6 +86,7 @@ class Listing:
             splits=self.splits[keep],
             classes=self.classes,
             left_out=self.left_out,
+            packed=self.packed,
         )
 
 
@@ -106,11 +102,26 @@ def read_listing(data: str | os.PathLike[str], classes: Sequence[str] = ()) -> L
             with the folders or between the splits, folders that can be understood in two ways, a
             photograph that is listed twice.
     """
+    return _listing(_found(data, Wish(classes=tuple(classes))), tuple(classes), to_train=True)
+
+
+def read_judged(data: str | os.PathLike[str], *, split: str | None = None) -> Listing:
+    """List the photographs to judge a classifier by; any number of classes.
+
+    Args:
+        data: see the module.
+        split: `"train"`, `"validation"`, `"test"` or `"all"`; None for the test split, else the validation split,
+            and all photographs where there is neither.
+
+    Raises:
+        InvalidInputError: as of `read_listing`, or no photograph, or none of the split.
+    """
+    return _listing(_found(data, Wish(judging=True, split=split)), (), to_train=False)
+
+
+def _found(data: str | os.PathLike[str], wish: Wish) -> Found:
     place = find_data(data)
-    left_out: list[LeftOut] = []
-    if place.is_file():
-        return _listing(place.parent, _from_csv(place), tuple(classes), left_out)
-    return _listing(place, _from_folders(place, set(classes), left_out), tuple(classes), left_out)
+    return (from_csv if place.is_file() else from_folders)(place, wish)
 
 
 def find_data(data: str | os.PathLike[str]) -> Path:
@@ -128,14 +139,12 @@ def find_data(data: str | os.PathLike[str]) -> Path:
     return place
 
 
-def _listing(
-    root: Path, rows: Iterable[_Row], wanted: tuple[str, ...], left_out: Sequence[LeftOut]
-) -> Listing:
+def _listing(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
     files: list[str] = []
     names: dict[str, int] = {}  # class → its number in the order of appearance
     numbers, splits = array("i"), array("b")
     training = set()
-    for file, label, split in rows:
+    for file, label, split in found.rows:
         if wanted and label not in wanted:
             continue
         files.append(file)
@@ -143,16 +152,32 @@ def _listing(
         splits.append(split)
         if split in (UNDECIDED, 0):
             training.add(label)
-    classes = wanted or tuple(sorted(training))
-    _check_classes(root, classes, set(names), training, left_out)
+    classes = wanted or found.classes or tuple(sorted(training if to_train else names))
+    if to_train:
+        _check_classes(found.root, classes, set(names), training, found.left_out)
+    elif not files:
+        raise _no_photographs(found)
     order = np.array([classes.index(name) for name in names], np.int32)
     return Listing(
-        root=root,
+        root=found.root,
         files=files,
         labels=order[np.frombuffer(numbers, np.intc)] if files else np.zeros(0, np.int32),
         splits=np.array(splits, np.int8),
         classes=check_labels(classes),
-        left_out=tuple(left_out),
+        left_out=tuple(found.left_out),
+        packed=found.packed,
+    )
+
+
+def _no_photographs(found: Found) -> InvalidInputError:
+    loose = (
+        f" ({len(found.left_out)} pictures in no class folder, {found.left_out[0][0]!r} say)"
+        if found.left_out
+        else ""
+    )
+    return InvalidInputError(
+        f"Expected photographs of known class in {str(found.root)!r}. Received: none{loose}. "
+        "Pass a folder with a folder of photographs per class, or a CSV file with the columns file,label."
     )
 
 
@@ -183,133 +208,29 @@ def _check_classes(
         )
 
 
-def _from_folders(root: Path, wanted: set[str], left_out: list[LeftOut]) -> Iterator[_Row]:
-    """The photographs in the folders of `root`, of the wanted classes or of all.
+def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The files that are named, those in CSV files with a column `file`, and the pictures in folders; each once.
+
+    The names in a CSV file are relative to its folder.
 
     Raises:
-        InvalidInputError: folders that are missing, empty, unreadable, or that can be meant in two ways.
+        InvalidInputError: a folder without pictures or one that may not be read; a CSV file that is no such list.
     """
-    splits = _split_folders(root)
-    if not splits:
-        yield from _from_classes(root, "", UNDECIDED, wanted, left_out)
-        return
-    left_out += _loose(root, "")
-    for split, folder in splits.items():
-        yield from _from_classes(root, folder, split, wanted, left_out)
+    found: dict[str, None] = {}
+    for name in named:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found.update(dict.fromkeys(map(str, list_images(path))))
+        elif suffix_of(path.name) == ".csv":
+            found.update(dict.fromkeys(_listed(path)))
+        else:
+            found[str(path)] = None
+    return list(found)
 
 
-def _split_folders(root: Path) -> dict[int, str]:
-    """Split → its folder's name, if the folders of `root` are train, validation and test, not classes."""
-    found: dict[int, list[str]] = {}
-    others: list[str] = []
-    for name in _folders(root):
-        split = _split_called(name)
-        (others if split is None else found.setdefault(split, [])).append(name)
-    training = found.get(_TRAIN, [])
-    nested = any(_folders(root / name) for name in training)
-    if not found or (others and not nested):
-        return {}  # with photographs in it and classes beside it, train is a class that is called so
-    if others:
-        raise InvalidInputError(
-            f"Expected train, validation and test alone in {str(root)!r}, or a folder per class. Received: "
-            f"{', '.join(others)} beside {training[0]!r}, which has folders in it. Move "
-            f"{'it' if len(others) == 1 else 'them'} elsewhere, or rename {training[0]!r} if it is a class."
-        )
-    for names in found.values():
-        if len(names) > 1:
-            raise InvalidInputError(
-                f"Expected one folder for each split in {str(root)!r}. Received: {' and '.join(names)}. "
-                "Put their photographs into one."
-            )
-    if not training:
-        raise InvalidInputError(
-            f"Expected a folder train in {str(root)!r}. Received: "
-            f"{', '.join(name for names in found.values() for name in names)} alone. Rename the one to train on."
-        )
-    return {split: names[0] for split, names in found.items()}
-
-
-def _from_classes(
-    root: Path, folder: str, split: int, wanted: set[str], left_out: list[LeftOut]
-) -> Iterator[_Row]:
-    place = root / folder
-    names = _folders(place)
-    missing = sorted(wanted - set(names))
-    if missing and split in (UNDECIDED, _TRAIN):
-        raise InvalidInputError(
-            f"Expected a folder in {str(place)!r} for each of the classes asked for. Received none for: "
-            f"{', '.join(missing)}. The folders are: {', '.join(names) or 'none'}."
-        )
-    if len(names) == 1 and len(inner := _folders(place / names[0])) > 1:
-        raise InvalidInputError(
-            f"Expected a folder per class in {str(place)!r}. Received one folder, {names[0]!r}, with "
-            f"{len(inner)} folders in it. Pass {str(place / names[0])!r} if those are the classes."
-        )
-    left_out += _loose(root, folder)
-    for name in names:
-        if wanted and name not in wanted:
-            continue
-        empty, before = True, len(left_out)
-        for file in walk_pictures(root, os.path.join(folder, name), left_out=left_out):  # noqa: PTH118
-            empty = False
-            yield file, name, split
-        if empty:
-            others = f", and {len(left_out) - before} that cannot be used" if left_out[before:] else ""
-            raise InvalidInputError(
-                f"Expected photographs in every class folder. Received: {str(place / name)!r}, which has "
-                f"none ({KINDS}){others}. Remove the folder or fill it."
-            )
-
-
-def _folders(place: Path) -> list[str]:
-    return [name for name, is_folder in entries(place) if is_folder]
-
-
-def _loose(root: Path, folder: str) -> Iterator[LeftOut]:
-    """The pictures that lie where only class folders should."""
-    for name, is_folder in entries(root / folder):
-        if not is_folder and suffix_of(name) in IMAGE_SUFFIXES | OTHER_PICTURES:
-            yield os.path.join(folder, name), "in no class folder"  # noqa: PTH118
-
-
-def _from_csv(path: Path) -> Iterator[_Row]:
-    """The photographs that a CSV file with the columns `file,label` and perhaps `split` lists.
-
-    Raises:
-        InvalidInputError: other columns, an incomplete line, a photograph listed twice, an unreadable file.
-    """
-    known: set[str] = set()
-    advice = "The first line must be file,label or file,label,split."
-    for number, row in csv_rows(path, ("file", "label"), advice):
-        found = _csv_row(row, path, number)
-        file = os.path.normpath(found[0])
-        if file in known:
-            raise InvalidInputError(
-                f"Expected each photograph once in {str(path)!r}, with one label and one split. "
-                f"Received again in line {number}: {found[0]!r}. Remove one of the lines."
-            )
-        known.add(file)
-        yield found
-
-
-def _csv_row(row: dict[str, str | None], path: Path, number: int) -> _Row:
-    file, label, split = ((row.get(name) or "").strip() for name in ("file", "label", "split"))
-    if not file or not label:
-        raise InvalidInputError(
-            f"Expected a file and a label in line {number} of {str(path)!r}. Received: {file!r}, {label!r}."
-        )
-    index = _split_called(split) if split else UNDECIDED
-    if index is None:
-        raise InvalidInputError(
-            f"Expected train, validation, test or nothing as the split in line {number} of {str(path)!r}. "
-            f"Received: {split!r}."
-        )
-    return file, label, index
-
-
-def _split_called(name: str) -> int | None:
-    """The index in `SPLITS` of what people call `name`, in any case; None for other names."""
-    for index, split in enumerate(SPLITS):
-        if name.lower() in _SPLIT_NAMES[split]:
-            return index
-    return None
+def _listed(path: Path) -> Iterator[str]:
+    """The files in the column `file` of a CSV file."""
+    for number, row in csv_rows(path, ("file",), "Name the columns in the first line."):
+        if not row["file"]:
+            raise InvalidInputError(f"Expected a file in line {number} of {str(path)!r}. Received: none.")
+        yield os.path.join(path.parent, row["file"])  # noqa: PTH118 - a Path per picture is slow

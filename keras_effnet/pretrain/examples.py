@@ -62,7 +62,7 @@ def from_listing(listing: Listing, split: str = "train") -> Examples:
     import tensorflow as tf
 
     indices = in_split(listing, split)
-    paths = [os.fsencode(listing.path(int(index))) for index in indices]
+    paths = [os.fsencode(str(listing.source(int(index)))) for index in indices]
     records = tf.data.Dataset.from_tensor_slices((paths, listing.labels[indices].astype(np.int64)))
     return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
 

@@ -100,7 +100,9 @@ def _read(
     one_hot = np.eye(len(listing.classes), dtype=np.float32)
 
     def read(index: int) -> npt.NDArray[np.uint8]:
-        return framing.read(listing.path(index), size, silent=True)  # the scan has told what there is to say
+        return framing.read(
+            listing.source(index), size, silent=True
+        )  # the scan has told what there is to say
 
     with ThreadPoolExecutor(READING_THREADS) as readers:
         for chunk in chunks:
@@ -120,7 +122,7 @@ def arrays(
         indices = indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
     if len(indices) == 0:
         raise InvalidInputError("Expected at least one photograph. Received none.")
-    return np.stack([framing.read(listing.path(int(index)), size, silent=True) for index in indices])
+    return np.stack([framing.read(listing.source(int(index)), size, silent=True) for index in indices])
 
 
 def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -173,7 +173,7 @@ def _mistakes(outcome: Outcome, judged: Judged) -> list[dict[str, Any]]:
     found = []
     for row in worst_mistakes(judged):
         index, guess = int(indices[row]), int(judged.guesses[row])
-        pixels = outcome.framing.read(listing.path(index), outcome.metrics["model"]["image_size"])
+        pixels = outcome.framing.read(listing.source(index), outcome.metrics["model"]["image_size"])
         try:
             heat = page.thumbnail(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
         except InvalidInputError:

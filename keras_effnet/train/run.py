@@ -20,6 +20,7 @@ import numpy.typing as npt
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.evaluation.measures import judge, measure
+from keras_effnet.network.resizing import at_size
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
@@ -33,6 +34,7 @@ from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import CERTAINTY, RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
+from keras_effnet.train.resolution import fix
 from keras_effnet.train.results import Outcome
 from keras_effnet.train.splits import class_weights, data_figures, photographs_of
 
@@ -78,12 +80,14 @@ class _Run:
         strangers = None if metrics else strangers_of(self.settings, listing, self.progress)
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
+            self.size = int(model.input_shape[1])
         else:
             model = self._classifier(listing)
             if self.settings.weights is not None:
                 self._head(model, listing)
             head = model.get_weights() if self.settings.refit else []
             best = self._fine_tune(model, listing, "fine_tuning", self.settings.epochs)
+            trained, model = model, self._fixed(model, listing, "fixing")
             if self.settings.refit and not best:
                 self.progress.say(
                     "no refit: fine-tuning got fewer validation photographs right than the head"
@@ -91,8 +95,10 @@ class _Run:
             decided = self._certainty(model, listing, strangers)
             if self.settings.refit and best:
                 self._keep_validation_figures(decided.given_to(model), listing)
-                model.set_weights(head)
-                self._fine_tune(model, listing.without_validation(), "refit", best)
+                trained.set_weights(head)
+                self.size = int(trained.input_shape[1])
+                self._fine_tune(trained, listing.without_validation(), "refit", best)
+                model = self._fixed(trained, listing.without_validation(), "refit_fixing")
             model = decided.given_to(model)
             save_classifier(model, self.folder.model, listing.classes)
         judged = "test" if len(listing.of("test")) else "validation"
@@ -242,6 +248,44 @@ class _Run:
         )
         return best
 
+    def _fixed(self, model: Any, listing: Listing, phase: str) -> Any:
+        """Phase 3, if it is wanted: the network for photographs of another size; from here on they are read so."""
+        size = self.settings.fix_size
+        if size is None:
+            return model
+        validates = len(listing.of("validation")) > 0
+        at_old_size = self._accuracy(model, listing) if validates else None
+        self.size = size
+        before = self._accuracy(at_size(model, size), listing) if validates else 0.0
+        checkpoint = EpochCheckpoint(
+            self.folder.work / phase, to_beat=before, patience=self.settings.patience
+        )
+        began = time.monotonic()
+        fixed = fix(
+            model,
+            listing,
+            checkpoint,
+            self.settings,
+            framing=self.framing,
+            class_weights=self._class_weights(listing),
+            callbacks=[*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))],
+            verbose=self.progress.fit_verbosity,
+        )
+        self.folder.write_json(
+            f"work/{phase}.json",
+            {
+                "size": size,
+                "trained_at": int(model.input_shape[1]),
+                "accuracy_as_trained": at_old_size,
+                "accuracy_before": before or None,
+                "best_epoch": checkpoint.best_epoch if checkpoint.improved else 0,
+                "epochs": checkpoint.epoch,
+                "seconds": time.monotonic() - began,
+                "history": checkpoint.history,
+            },
+        )
+        return fixed
+
     def _certainty(self, model: Any, listing: Listing, strangers: Listing | None) -> Certainty:
         """What was decided before, or is now."""
         if (known := self.folder.read_json(f"work/{CERTAINTY}")) is not None:
@@ -298,6 +342,7 @@ class _Run:
             "head": self.folder.read_json("work/head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
+            "fixing": self.folder.read_json("work/fixing.json"),
         }
         if (validated := self.folder.read_json(VALIDATED)) is not None:
             found["validation"] = validated

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, check_values, unknown_name
+from keras_effnet.network.resizing import check_fix_size
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import architecture_of, get_variant
 from keras_effnet.pictures.folders import list_images
@@ -52,6 +53,8 @@ class Settings:
         refit: in the end, fine-tune once more from the same head, for as many epochs as validation
             favoured, on training and validation photographs together.
         ema: momentum of the averaged weights, 0–1; 0 for none.
+        fix_size: side of the input for which the network is made in the end, see `resolution`; None for `image_size`.
+        fix_epochs: of that at most.
         temperature_scaling: divide the logits in the end by what makes the validation photographs most probable.
         wanted_precision: share of the accepted guesses that is to be right, 0–1, by which the threshold for "none of
             these" is chosen; None for no threshold, or with strangers for `WANTED_PRECISION`.
@@ -85,6 +88,8 @@ class Settings:
     class_weights: bool = False
     refit: bool = False
     ema: float = 0.0
+    fix_size: int | None = None
+    fix_epochs: int = 10
     temperature_scaling: bool = True
     wanted_precision: float | None = None
     strangers: str | None = None
@@ -105,7 +110,10 @@ class Settings:
         shares = ("validation_share", "test_share", "label_smoothing", "ema", "dropout")
         check_values(self, shares, lambda value: 0 <= value < 1, "to lie in [0, 1)")
         check_values(
-            self, ("batch_size", "head_epochs", "patience"), lambda value: value >= 1, "of at least 1"
+            self,
+            ("batch_size", "head_epochs", "patience", "fix_epochs"),
+            lambda value: value >= 1,
+            "of at least 1",
         )
         check_values(self, ("epochs", "crop_margin", "seed"), lambda value: value >= 0, "of at least 0")
         if not self.learning_rate > 0:
@@ -169,6 +177,8 @@ def check(settings: Settings) -> None:
     if settings.unfreeze not in known:
         raise unknown_name("unfreeze", settings.unfreeze, known)
     find_data(settings.data)
+    if settings.fix_size is not None:
+        check_fix_size(settings.fix_size, settings.image_size or variant.resolution)
     if settings.strangers is not None:
         list_images(settings.strangers)
     source = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False).source

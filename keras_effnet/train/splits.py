@@ -90,7 +90,7 @@ def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> 
     with ThreadPoolExecutor(READING_THREADS) as pool:
         while window := list(islice(todo, _WINDOW)):
             for index, (reason, remarks) in zip(
-                window, pool.map(lambda index: _examine(listing.path(index)), window), strict=True
+                window, pool.map(lambda index: _examine(listing.source(index)), window), strict=True
             ):
                 if reason:
                     broken.append((index, reason))
