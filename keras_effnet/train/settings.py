@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, check_values, unknown_name
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import architecture_of, get_variant
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.devices import STRATEGIES
 
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 XLA = ("auto", "on", "off")
+PSEUDO_LABELS = ("soft", "hard")
+_SMALLEST = ("b0", "lite0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,17 @@ class Settings:
         refit: in the end, fine-tune once more from the same head, for as many epochs as validation
             favoured, on training and validation photographs together.
         ema: momentum of the averaged weights, 0–1; 0 for none.
+        teacher: what the teacher is called that `train` gets too, a file for example; None for none.
+        temperature: that softens the teacher's probabilities and the student's, see `students`; above 0.
+        hard_labels: share of the labels themselves in what a labelled photograph teaches, where a teacher was given.
+        unlabelled: folder of photographs without labels, None for none.
+        rounds: of students that learn from them, each the teacher of the next.
+        confidence: the least probability with which the teacher names the class of a photograph that is used, 0–1.
+        pseudo_labels: one of `PSEUDO_LABELS`: a teacher's probabilities, or its class alone and no noise.
+        student: short name of the students' network; None for `variant`.
+        student_augment: one of `AUGMENTATIONS`, of students with soft labels.
+        unlabelled_ratio: photographs without labels for each with one; None for 1, or 3 where the student is larger
+            than B0 or Lite0.
         precision: one of `PRECISIONS`.
         xla: one of `XLA`.
         strategy: one of `STRATEGIES`.
@@ -74,6 +88,16 @@ class Settings:
     class_weights: bool = False
     refit: bool = False
     ema: float = 0.0
+    teacher: str | None = None
+    temperature: float = 1.0
+    hard_labels: float = 0.1
+    unlabelled: str | None = None
+    rounds: int = 1
+    confidence: float = 0.3
+    pseudo_labels: str = "soft"
+    student: str | None = None
+    student_augment: str = "randaugment"
+    unlabelled_ratio: float | None = None
     precision: str = "auto"
     xla: str = "auto"
     strategy: str = "none"
@@ -81,6 +105,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, known in (
             ("augment", AUGMENTATIONS),
+            ("student_augment", AUGMENTATIONS),
+            ("pseudo_labels", PSEUDO_LABELS),
             ("precision", PRECISIONS),
             ("xla", XLA),
             ("strategy", STRATEGIES),
@@ -104,11 +130,37 @@ class Settings:
                 "Expected a validation share above 0 and something left to train on. Received: "
                 f"validation {self.validation_share}, test {self.test_share}."
             )
+        self._check_students()
         if self.refit and (self.epochs == 0 or self.weights is None):
             raise InvalidInputError(
                 "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
                 "where no head is fine-tuned. Leave --refit out."
             )
+
+    def _check_students(self) -> None:
+        check_values(self, ("rounds",), lambda value: value >= 1, "of at least 1")
+        check_values(self, ("temperature", "unlabelled_ratio"), lambda value: value > 0, "above 0")
+        check_values(self, ("confidence", "hard_labels"), lambda value: 0 <= value <= 1, "to lie in [0, 1]")
+        if self.epochs == 0 and (self.teacher or self.unlabelled):
+            raise InvalidInputError(
+                "Expected epochs of fine-tuning, in which a student learns from its teacher. Received: 0. Pass --epochs 24."
+            )
+        if self.unlabelled and self.refit:
+            raise InvalidInputError(
+                "Expected a refit or photographs without labels. Received both. Leave --refit out."
+            )
+        if self.student and (self.teacher or not self.unlabelled):
+            raise InvalidInputError(
+                "Expected another network for students that follow on a first one, which needs photographs without "
+                f"labels and no teacher of its own. Received: student {self.student!r} "
+                f"{'with' if self.teacher else 'without'} {'a teacher' if self.teacher else 'unlabelled ones'}. "
+                "Name the network with --model."
+            )
+
+    @property
+    def ratio_for_students(self) -> float:
+        """`unlabelled_ratio`, or Noisy Student's where none was given."""
+        return self.unlabelled_ratio or (1.0 if (self.student or self.variant) in _SMALLEST else 3.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -149,6 +201,10 @@ def check(settings: Settings) -> None:
     if settings.unfreeze not in known:
         raise unknown_name("unfreeze", settings.unfreeze, known)
     find_data(settings.data)
+    if settings.unlabelled:
+        list_images(settings.unlabelled)
+    if settings.student:
+        check(replace(settings, variant=settings.student, student=None))
     source = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False).source
     if source is not None:
         check_variant(source, variant)
