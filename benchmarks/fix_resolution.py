@@ -41,6 +41,7 @@ def right_at(model: Any, listing: Any, indices: Any, framing: Any, sizes: list[i
 
 def fixed_as(model: Any, listing: Any, settings: Any, framing: Any, way: str, rate: float) -> tuple[Any, int]:
     """The network after `fix`, and its best epoch."""
+    from keras_effnet.train.batches import Course
     from keras_effnet.train.checkpoints import EpochCheckpoint
     from keras_effnet.train.resolution import fix
 
@@ -50,7 +51,7 @@ def fixed_as(model: Any, listing: Any, settings: Any, framing: Any, way: str, ra
         )
         made = fix(
             model,
-            listing,
+            Course(listing),
             checkpoint,
             settings,
             framing=framing,

@@ -20,6 +20,7 @@ from keras_effnet.commands.flags import (
 )
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.printing import stopped, table
+from keras_effnet.commands.teachers import add_students, choose_teacher, open_teacher, show_students
 from keras_effnet.errors import counted
 from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
@@ -39,6 +40,8 @@ HELP = "train a classifier on a folder of photographs, measure it, export it"
 EXAMPLES = """\
   keras-effnet train photographs/ --out runs/flowers
   keras-effnet train photographs/ --model b0 --epochs 40 --out runs/b0 --export tflite:int8
+  keras-effnet train photographs/ --unlabelled more/ --rounds 2 --out runs/students
+  keras-effnet train photographs/ --teacher runs/b4 --model lite0 --out runs/small
   keras-effnet predict rose.jpg --model runs/flowers"""
 CALIBRATION = 200  # training photographs to choose integer ranges from
 VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
@@ -67,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
     )
     _add_training(parser)
+    add_students(parser)
     _add_speed(parser)
     parser.add_argument(
         "--export",
@@ -183,6 +187,8 @@ def check(arguments: argparse.Namespace) -> None:
         arguments.folder = RunFolder.resume(out, given)
         return
     settings = Settings(**given)
+    if settings.teacher:
+        choose_teacher(settings.teacher)
     RunFolder.check_free(out)
     check_settings(settings)
     arguments.folder = RunFolder(path=out, settings=settings)
@@ -204,7 +210,8 @@ def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:
     if not arguments.resume:
         RunFolder.create(folder.path, folder.settings)
     progress = Progress(quiet=arguments.quiet)
-    outcome = train(folder, progress)
+    named = None if folder.model.is_file() else folder.settings.teacher
+    outcome = train(folder, progress, teacher=open_teacher(named) if named else None)
     write_report(outcome, _rows(folder))
     artefacts = _export(outcome, arguments, progress)
     if artefacts:
@@ -227,6 +234,9 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         given["strangers"] = str(Path(given["strangers"]).expanduser().resolve())
     if "weights" in given:
         given["weights"] = weights_of(arguments)
+    for name in ("unlabelled", "teacher"):
+        if name in given:
+            given[name] = str(Path(given[name]).expanduser().resolve())
     return given
 
 
@@ -286,6 +296,7 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     print(table(["class", "precision", "recall", "photographs"], rows))
     if metrics["head"]:
         print(f"{judged} accuracy of the head alone: {metrics['head'][f'{judged}_accuracy']:.3f}")
+    show_students(metrics)
     if metrics.get("refit"):  # runs of earlier versions have no such entry
         print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
     print(

@@ -31,14 +31,15 @@ from keras_effnet.pictures.overlap import same_files
 from keras_effnet.pictures.thresholds import accepted
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
+from keras_effnet.train.folder import CERTAINTY
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import scan
+from keras_effnet.train.trainer import Trainer
 from keras_effnet.transfer.certainty import head_of
 
 _VALIDATION, _TEST = SPLITS.index("validation"), SPLITS.index("test")
 
 Floats = npt.NDArray[np.float32]
-Batches = Callable[[Listing, str], Any]  # photographs of a split, as the network sees them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,23 +114,38 @@ def strangers_of(settings: Settings, listing: Listing, progress: Progress) -> Li
     return found
 
 
-def decide(
-    settings: Settings, model: Any, batches: Batches, listing: Listing, strangers: Listing | None
-) -> Certainty:
+def decided_for(trainer: Trainer, model: Any, listing: Listing, strangers: Listing | None) -> Certainty:
+    """What was decided before in a run, or is now, for the first network that is asked about.
+
+    Raises:
+        InvalidInputError: as of `decide`.
+    """
+    name = f"work/{CERTAINTY}"
+    if (known := trainer.folder.read_json(name)) is not None:
+        return Certainty.from_json(known)
+    found = decide(trainer, model, listing, strangers)
+    trainer.folder.write_json(name, asdict(found))
+    return found
+
+
+def decide(trainer: Trainer, model: Any, listing: Listing, strangers: Listing | None) -> Certainty:
     """Choose the temperature and the thresholds of a classifier that has not learned from its validation photographs.
 
     Raises:
         InvalidInputError: no guess reaches the wanted precision.
     """
-    labels = listing.labels[listing.of("validation")]
+    settings = trainer.settings
     logits_of = _before_softmax(model)
-    logits = logits_of(batches(listing, "validation"))
+    labels = listing.labels[listing.of("validation")]
+    logits = logits_of(trainer.batches(listing)(listing.of("validation")))
     temperature = fitted_temperature(logits, labels) if settings.temperature_scaling else 1.0
     wanted = settings.precision_of_accepted
     thresholds: tuple[float, ...] = ()
     if wanted is not None:
-        strange = logits[:0] if strangers is None else logits_of(batches(strangers, "validation"))
-        every = _softmax(np.concatenate([logits, strange]) / temperature)
+        strange = logits[:0]
+        if strangers is not None:
+            strange = logits_of(trainer.batches(strangers)(strangers.of("validation")))
+        every = _softmax(np.concatenate([logits, strange]) / np.float32(temperature))
         right = np.zeros(len(every), bool)
         right[: len(labels)] = every[: len(labels)].argmax(axis=1) == labels
         try:

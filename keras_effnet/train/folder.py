@@ -5,6 +5,8 @@ data.csv      file,label,split              labels.txt    class names, one per l
 data.json     where these files lie, and    metrics.json  accuracy, precision, recall, confusion
               the order of the classes
 skipped.csv   what was left out, and why
+unlabelled.csv  the photographs without labels, if there are any
+student_1.csv   those that the first student learned from, and as what
 remarks.csv   what is used although something is wrong with it, if there is any
 logs/         for TensorBoard               report.html   the same for people
 work/         features and checkpoints,     export/       artefacts with their report
@@ -16,7 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from keras_effnet.train.settings import DECIDED_LAST, Settings
 
 MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
 CERTAINTY = "certainty.json"  # in `work`: what `DECIDED_LAST` led to
+UNLABELLED = "unlabelled.csv"
 SETTINGS, RECIPE = (
     "run.json",
     "recipe.json",
@@ -110,7 +113,7 @@ class RunFolder:
 
         A list of photographs that could not be read stays, for people to look at.
         """
-        for name in (SETTINGS, "data.csv", "data.json", REMARKS):
+        for name in (SETTINGS, "data.csv", "data.json", REMARKS, UNLABELLED):
             remove(self.path / name)
         skipped = self.path / SKIPPED
         if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
@@ -185,6 +188,23 @@ class RunFolder:
         _write_csv(path, ("file", "reason"), skipped)
         return path
 
+    def add_skipped(self, more: Sequence[tuple[str, str]]) -> Path:
+        """Keep (file, reason) beside those that are kept already; returns the place."""
+        return self.write_skipped(list(dict.fromkeys([*self.skipped(), *more])))
+
+    def write_unlabelled(self, files: Sequence[str]) -> None:
+        """Keep the photographs without labels for good."""
+        _write_csv(self.path / UNLABELLED, ("file",), ([file] for file in files))
+
+    def read_unlabelled(self) -> list[str] | None:
+        """What `write_unlabelled` kept, or None."""
+        path = self.path / UNLABELLED
+        return [row[0] for row in _read_csv(path)] if path.is_file() else None
+
+    def write_lessons(self, name: str, rows: Iterable[tuple[str, str, float, int]]) -> None:
+        """Keep (file, class, probability, times) of photographs without labels that a student learned from."""
+        _write_csv(self.path / f"{name}.csv", ("file", "label", "probability", "times"), rows)
+
     def write_remarks(self, faulty: Sequence[tuple[str, str]]) -> None:
         """Keep (file, remark) of photographs that are used although something is wrong with them."""
         if faulty:
@@ -209,7 +229,7 @@ class RunFolder:
         try:
             known = self.read_json("data.json")
             if known is not None:
-                return self._stored(Path(known["root"]), tuple(known["classes"])), self._skipped()
+                return self._stored(Path(known["root"]), tuple(known["classes"])), self.skipped()
         except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         if self.model.is_file():
@@ -233,7 +253,12 @@ class RunFolder:
             classes=classes,
         )
 
-    def _skipped(self) -> list[tuple[str, str]]:
+    def skipped(self) -> list[tuple[str, str]]:
+        """What `write_skipped` kept.
+
+        Raises:
+            OSError: it is not there.
+        """
         return [(row[0], row[1]) for row in _read_csv(self.path / SKIPPED)]
 
     def _damaged(self, received: str) -> InvalidInputError:

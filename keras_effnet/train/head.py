@@ -38,7 +38,8 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def cached_features(
-    backbone: Any,
+    ask: Callable[[Any], FloatArray],
+    channels: int,
     indices: npt.NDArray[np.int64],
     batches: Callable[[npt.NDArray[np.int64]], Any],
     path: Path,
@@ -46,13 +47,15 @@ def cached_features(
     mirrored: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> FloatArray:
-    """The backbone's features of photographs, float32 `[N, C]`, read from `path` as far as they are there.
+    """A network's features of photographs, or other answers, float32 `[N, C]`, read from `path` as far as they are there.
 
     The file holds one row of float32 per photograph and nothing else. Its length says how far the work came,
     so a run that was killed goes on where it was; and a full disk is an error at the write, which a
     memory-mapped file could not report.
 
     Args:
+        ask: from a data set of pixels to the network's answers `[n, channels]`.
+        channels: C.
         batches: from some of the indices to a `tf.data.Dataset` of (pixels, labels).
         mirrored: of the photographs' mirror images.
         progress: called with the number of photographs done since the last call.
@@ -62,7 +65,6 @@ def cached_features(
     """
     import tensorflow as tf
 
-    channels = int(backbone.output_shape[-1])
     row = channels * np.dtype(np.float32).itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def cached_features(
             progress(done)
             for chunk in in_chunks(indices[done:], CHUNK):
                 pixels = batches(chunk).map(lambda image, _: tf.reverse(image, [2]) if mirrored else image)
-                features = np.asarray(backbone.predict(pixels, verbose=0), dtype=np.float32)
+                features = np.asarray(ask(pixels), dtype=np.float32)
                 file.write(features.tobytes())
                 file.flush()
                 progress(len(chunk))

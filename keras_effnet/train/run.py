@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -20,7 +19,6 @@ import numpy.typing as npt
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.evaluation.measures import judge, measure
-from keras_effnet.network.resizing import at_size
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
@@ -28,15 +26,19 @@ from keras_effnet.pictures.prefetching import error_of_ours
 from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
-from keras_effnet.train.batches import evaluation_batches
-from keras_effnet.train.certainty import Certainty, decide, figures, strangers_of
+from keras_effnet.train import students
+from keras_effnet.train.batches import Course, evaluation_batches
+from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
-from keras_effnet.train.folder import CERTAINTY, RunFolder
+from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
-from keras_effnet.train.resolution import fix
+from keras_effnet.train.lessons import Lessons, Teacher
+from keras_effnet.train.resolution import fixed_network
 from keras_effnet.train.results import Outcome
+from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import class_weights, data_figures, photographs_of
+from keras_effnet.train.unlabelled import unlabelled_photographs
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
@@ -45,12 +47,13 @@ VALIDATED = "work/validated.json"
 _EVENTS = re.compile(r"}} (?P<file>[^\n]+); (?P<said>[^\n]+)\n.*(events file|Failed to flush)", re.DOTALL)
 
 
-def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
+def train(folder: RunFolder, progress: Progress | None = None, *, teacher: Teacher | None = None) -> Outcome:
     """Do what is left of a run.
 
     Args:
         folder: from `RunFolder.create` or `RunFolder.resume`.
         progress: what to show; None for nothing.
+        teacher: to learn from, where the settings name one.
 
     Raises:
         InvalidInputError: data that cannot be used; the run gives its folder back if nothing was computed.
@@ -59,7 +62,7 @@ def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
     """
     try:
         with plain_errors():
-            return _Run(folder, progress or Progress(quiet=True)).do()
+            return _Run(folder, progress or Progress(quiet=True), teacher).do()
     except (InvalidInputError, WeightsError):
         if not folder.begun:
             folder.abandon()
@@ -67,11 +70,18 @@ def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
 
 
 class _Run:
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
-        self.folder, self.settings, self.progress = folder, folder.settings, progress
+    def __init__(self, folder: RunFolder, progress: Progress, teacher: Teacher | None) -> None:
+        self.folder, self.progress, self.teacher = folder, progress, teacher
+        self.use(folder.settings)
+
+    def use(self, settings: Settings) -> None:
+        """Train networks with these settings from now on."""
+        self.settings = settings
         self.variant = get_variant(self.settings.variant)
         self.size = self.settings.image_size or self.variant.resolution
         self.framing = Framing(self.variant.interpolation, self.settings.crop_margin)
+        # what is kept of the head: a student of another network has a head of its own
+        self.place = "" if settings.variant == self.folder.settings.variant else f"{settings.variant}_"
 
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
@@ -80,26 +90,10 @@ class _Run:
         strangers = None if metrics else strangers_of(self.settings, listing, self.progress)
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
+            self.use(students.settings_of_result(self.folder))
             self.size = int(model.input_shape[1])
         else:
-            model = self._classifier(listing)
-            if self.settings.weights is not None:
-                self._head(model, listing)
-            head = model.get_weights() if self.settings.refit else []
-            best = self._fine_tune(model, listing, "fine_tuning", self.settings.epochs)
-            trained, model = model, self._fixed(model, listing, "fixing")
-            if self.settings.refit and not best:
-                self.progress.say(
-                    "no refit: fine-tuning got fewer validation photographs right than the head"
-                )
-            decided = self._certainty(model, listing, strangers)
-            if self.settings.refit and best:
-                self._keep_validation_figures(decided.given_to(model), listing)
-                trained.set_weights(head)
-                self.size = int(trained.input_shape[1])
-                self._fine_tune(trained, listing.without_validation(), "refit", best)
-                model = self._fixed(trained, listing.without_validation(), "refit_fixing")
-            model = decided.given_to(model)
+            model = self._trained(listing, strangers)
             save_classifier(model, self.folder.model, listing.classes)
         judged = "test" if len(listing.of("test")) else "validation"
         probabilities = self._probabilities(model, listing, judged)
@@ -107,7 +101,7 @@ class _Run:
             metrics = self._metrics(model, listing, skipped, judged, probabilities)
             strange = None if strangers is None else self._probabilities(model, strangers, judged)
             truth = listing.labels[listing.of(judged)]
-            decided = self._certainty(model, listing, strangers)
+            decided = decided_for(self, model, listing, strangers)
             metrics["certainty"] = figures(decided, truth, probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
         return Outcome(
@@ -120,6 +114,64 @@ class _Run:
             framing=self.framing,
         )
 
+    def _trained(self, listing: Listing, strangers: Listing | None) -> Any:
+        """The network that is the run's result."""
+        teacher = students.fitting(self.teacher, self.settings, listing.classes)
+        if teacher is not None:
+            students.judge_teacher(self, teacher, listing)
+        if self.settings.unlabelled:
+            unlabelled = unlabelled_photographs(self.folder, listing, self.progress)
+            model = students.noisy_students(self, listing, unlabelled, teacher)
+            return self._finished(model, listing, strangers)
+        model = self._with_head(listing)
+        head = model.get_weights() if self.settings.refit else []
+        best = self._fine_tune(model, self.course(listing, teacher), "fine_tuning")
+        if self.settings.refit and not best:
+            self.progress.say("no refit: fine-tuning got fewer validation photographs right than the head")
+        if not (self.settings.refit and best):
+            return self._finished(model, listing, strangers)
+        known = fixed_network(self, model, listing, "fixing")
+        decided = decided_for(self, known, listing, strangers)
+        self._keep_validation_figures(decided.given_to(known), listing)
+        everything = listing.without_validation()
+        model.set_weights(head)
+        self.size = int(model.input_shape[1])
+        self._fine_tune(model, self.course(everything, teacher), "refit", best)
+        return decided.given_to(fixed_network(self, model, everything, "refit_fixing"))
+
+    def _finished(self, model: Any, listing: Listing, strangers: Listing | None) -> Any:
+        """A trained network after phase 3, with what validation decides of its certainty."""
+        fixed = fixed_network(self, model, listing, "fixing")
+        return decided_for(self, fixed, listing, strangers).given_to(fixed)
+
+    def course(self, listing: Listing, teacher: Teacher | None = None) -> Course:
+        """What labelled photographs teach, with or without a teacher."""
+        weights = self.class_weights(listing)
+        if teacher is None:
+            return Course(listing, weights)
+        return Lessons(listing, self.settings, teacher=teacher, class_weights=weights)
+
+    def network(self, course: Course, phase: str) -> Any:
+        """A new network that has learned what a course has, or what is kept of an earlier try."""
+        model = self._with_head(course.listing)
+        self._fine_tune(model, course, phase)
+        return model
+
+    def accuracies(self, model: Any, listing: Listing) -> dict[str, float]:
+        """`validation_accuracy` and, where there are such photographs, `test_accuracy`."""
+        return {
+            f"{split}_accuracy": self._accuracy(model, listing, split)
+            for split in ("validation", "test")
+            if len(listing.of(split))
+        }
+
+    def _with_head(self, listing: Listing) -> Any:
+        """A new network after phase 1, or an untrained one."""
+        model = self._classifier(listing)
+        if self.settings.weights is not None:
+            self._head(model, listing)
+        return model
+
     def _classifier(self, listing: Listing) -> Any:
         return transfer.classifier(
             self.variant,
@@ -131,18 +183,20 @@ class _Run:
             crop_margin=self.settings.crop_margin,
         )
 
-    def _batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+    def batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+        """From indices to batches of these photographs, as the network sees them in the end."""
         return lambda indices: evaluation_batches(
             listing, indices, self.size, self.framing, batch_size=EVALUATION_BATCH
         )
 
-    def _class_weights(self, listing: Listing) -> FloatArray | None:
+    def class_weights(self, listing: Listing) -> FloatArray | None:
+        """Of the training photographs, where the settings say so."""
         return class_weights(listing) if self.settings.class_weights else None
 
     def _head(self, model: Any, listing: Listing) -> None:
         """Phase 1, or its result from an earlier try."""
         last = model.get_layer("predictions")
-        place = self.folder.work / "head.npz"
+        place = self.folder.work / f"{self.place}head.npz"
         if place.is_file():
             with np.load(place) as stored:
                 last.set_weights([stored["kernel"], stored["bias"]])
@@ -156,7 +210,7 @@ class _Run:
             views=training,
             labels=labels["train"],
             validation=(features["validation"], labels["validation"]),
-            class_weights=self._class_weights(listing),
+            class_weights=self.class_weights(listing),
         )
         history = train_head(
             model,
@@ -194,39 +248,44 @@ class _Run:
         with self.progress.bar("features", total) as advance:
             for name, (split, mirrored) in wanted.items():
                 found[name] = cached_features(
-                    backbone,
+                    lambda pixels: backbone.predict(pixels, verbose=0),
+                    int(backbone.output_shape[-1]),
                     listing.of(split),
-                    self._batches(listing),
-                    self.folder.work / "features" / f"{name}.f32",
+                    self.batches(listing),
+                    self.folder.work / f"{self.place}features" / f"{name}.f32",
                     mirrored=mirrored,
                     progress=advance,
                 )
         return found
 
-    def _fine_tune(self, model: Any, listing: Listing, phase: str, epochs: int) -> int:
-        """Phase 2 on a model of the run's precision and strategy; the epoch that `model` has now, 0 for none of it."""
+    def _fine_tune(self, model: Any, course: Course, phase: str, epochs: int | None = None) -> int:
+        """Phase 2 on a model of the run's precision and strategy; the epoch that `model` has now, 0 for none of it.
+
+        Args:
+            epochs: at most; None for those of the settings.
+        """
+        epochs = self.settings.epochs if epochs is None else epochs
         if epochs == 0:
             return 0
         with precision(self.settings) as policy, strategy_scope(self.settings.strategy):
             plain = policy == "float32" and self.settings.strategy == "none"
-            tuned = model if plain else self._classifier(listing)
+            tuned = model if plain else self._classifier(course.listing)
             if not plain:
                 tuned.set_weights(model.get_weights())
             checkpoint = EpochCheckpoint(
                 self.folder.work / phase,
-                to_beat=self._accuracy(model, listing),
+                to_beat=self._to_beat(model, course.listing),
                 patience=self.settings.patience,
             )
             fine_tune(
                 tuned,
-                listing,
+                course,
                 checkpoint,
                 self.settings,
                 size=self.size,
                 framing=self.framing,
                 epochs=epochs,
-                class_weights=self._class_weights(listing),
-                callbacks=[*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))],
+                callbacks=self.callbacks(phase),
                 verbose=self.progress.fit_verbosity,
             )
         if not plain:
@@ -236,7 +295,7 @@ class _Run:
         self.folder.write_json(
             f"work/{phase}.json",
             {
-                "photographs": len(listing.of("train")),
+                "photographs": len(course),
                 "epochs": checkpoint.epoch,
                 "best_epoch": best,
                 "accuracy_before": checkpoint.to_beat or None,
@@ -248,78 +307,33 @@ class _Run:
         )
         return best
 
-    def _fixed(self, model: Any, listing: Listing, phase: str) -> Any:
-        """Phase 3, if it is wanted: the network for photographs of another size; from here on they are read so."""
-        size = self.settings.fix_size
-        if size is None:
-            return model
-        validates = len(listing.of("validation")) > 0
-        at_old_size = self._accuracy(model, listing) if validates else None
-        self.size = size
-        before = self._accuracy(at_size(model, size), listing) if validates else 0.0
-        checkpoint = EpochCheckpoint(
-            self.folder.work / phase, to_beat=before, patience=self.settings.patience
-        )
-        began = time.monotonic()
-        fixed = fix(
-            model,
-            listing,
-            checkpoint,
-            self.settings,
-            framing=self.framing,
-            class_weights=self._class_weights(listing),
-            callbacks=[*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))],
-            verbose=self.progress.fit_verbosity,
-        )
-        self.folder.write_json(
-            f"work/{phase}.json",
-            {
-                "size": size,
-                "trained_at": int(model.input_shape[1]),
-                "accuracy_as_trained": at_old_size,
-                "accuracy_before": before or None,
-                "best_epoch": checkpoint.best_epoch if checkpoint.improved else 0,
-                "epochs": checkpoint.epoch,
-                "seconds": time.monotonic() - began,
-                "history": checkpoint.history,
-            },
-        )
-        return fixed
-
-    def _certainty(self, model: Any, listing: Listing, strangers: Listing | None) -> Certainty:
-        """What was decided before, or is now."""
-        if (known := self.folder.read_json(f"work/{CERTAINTY}")) is not None:
-            return Certainty.from_json(known)
-        decided = decide(
-            self.settings,
-            model,
-            lambda photographs, split: self._batches(photographs)(photographs.of(split)),
-            listing,
-            strangers,
-        )
-        self.folder.write_json(f"work/{CERTAINTY}", asdict(decided))
-        return decided
-
     def _keep_validation_figures(self, model: Any, listing: Listing) -> None:
         """How the network does that validation chose: the refitted one knows these photographs."""
         if self.folder.read_json(VALIDATED) is None:
             scores = self._probabilities(model, listing, "validation")
             self.folder.write_json(VALIDATED, _measured(listing, "validation", scores))
 
-    def _accuracy(self, model: Any, listing: Listing) -> float:
-        """The validation accuracy before fine-tuning, the one to beat."""
+    def _to_beat(self, model: Any, listing: Listing) -> float:
+        """The validation accuracy before fine-tuning."""
         if self.settings.weights is None or not len(listing.of("validation")):
             return 0.0
-        guesses = self._probabilities(model, listing, "validation").argmax(axis=1)
-        return float(np.mean(guesses == listing.labels[listing.of("validation")]))
+        return self._accuracy(model, listing, "validation")
+
+    def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
+        guesses = self._probabilities(model, listing, split).argmax(axis=1)
+        return float(np.mean(guesses == listing.labels[listing.of(split)]))
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
 
+    def callbacks(self, phase: str) -> list[Any]:
+        """Of `fit`: what is shown and logged."""
+        return [*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))]
+
     def _probabilities(self, model: Any, listing: Listing, split: str) -> npt.NDArray[np.float32]:
         indices = listing.of(split)
         with self.progress.bar(f"judging: {split}", len(indices)) as advance:
-            found = np.asarray(model.predict(self._batches(listing)(indices), verbose=0), np.float32)
+            found = np.asarray(model.predict(self.batches(listing)(indices), verbose=0), np.float32)
             advance(len(indices))
         return found
 
@@ -343,6 +357,8 @@ class _Run:
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
             "fixing": self.folder.read_json("work/fixing.json"),
+            "teacher": self.folder.read_json(students.JUDGED),
+            "students": students.figures_of(self.folder),
         }
         if (validated := self.folder.read_json(VALIDATED)) is not None:
             found["validation"] = validated

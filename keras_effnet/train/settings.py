@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, check_values, unknown_name
@@ -22,6 +22,8 @@ DECIDED_LAST = (
     "wanted_precision",
     "strangers",
 )  # a run without a model may change these
+PSEUDO_LABELS = ("soft", "hard")
+_SMALLEST = ("b0", "lite0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,17 @@ class Settings:
         wanted_precision: share of the accepted guesses that is to be right, 0–1, by which the threshold for "none of
             these" is chosen; None for no threshold, or with strangers for `WANTED_PRECISION`.
         strangers: folder of photographs of none of the classes, which the threshold is to refuse; None for none.
+        teacher: what the teacher is called that `train` gets too, a file for example; None for none.
+        temperature: that softens the teacher's probabilities and the student's, see `students`; above 0.
+        hard_labels: share of the labels themselves in what a labelled photograph teaches, where a teacher was given.
+        unlabelled: folder of photographs without labels, None for none.
+        rounds: of students that learn from them, each the teacher of the next.
+        confidence: the least probability with which the teacher names the class of a photograph that is used, 0–1.
+        pseudo_labels: one of `PSEUDO_LABELS`: a teacher's probabilities, or its class alone and no noise.
+        student: short name of the students' network; None for `variant`.
+        student_augment: one of `AUGMENTATIONS`, of students with soft labels.
+        unlabelled_ratio: photographs without labels for each with one; None for 1, or 3 where the student is larger
+            than B0 or Lite0.
         precision: one of `PRECISIONS`.
         xla: one of `XLA`.
         strategy: one of `STRATEGIES`.
@@ -93,6 +106,16 @@ class Settings:
     temperature_scaling: bool = True
     wanted_precision: float | None = None
     strangers: str | None = None
+    teacher: str | None = None
+    temperature: float = 1.0
+    hard_labels: float = 0.1
+    unlabelled: str | None = None
+    rounds: int = 1
+    confidence: float = 0.3
+    pseudo_labels: str = "soft"
+    student: str | None = None
+    student_augment: str = "randaugment"
+    unlabelled_ratio: float | None = None
     precision: str = "auto"
     xla: str = "auto"
     strategy: str = "none"
@@ -100,6 +123,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, known in (
             ("augment", AUGMENTATIONS),
+            ("student_augment", AUGMENTATIONS),
+            ("pseudo_labels", PSEUDO_LABELS),
             ("precision", PRECISIONS),
             ("xla", XLA),
             ("strategy", STRATEGIES),
@@ -127,6 +152,7 @@ class Settings:
                 "Expected a validation share above 0 and something left to train on. Received: "
                 f"validation {self.validation_share}, test {self.test_share}."
             )
+        self._check_students()
         if self.refit and (self.epochs == 0 or self.weights is None):
             raise InvalidInputError(
                 "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
@@ -137,6 +163,31 @@ class Settings:
     def precision_of_accepted(self) -> float | None:
         """`wanted_precision`, or what strangers make of none; None for no threshold."""
         return self.wanted_precision or (WANTED_PRECISION if self.strangers else None)
+
+    def _check_students(self) -> None:
+        check_values(self, ("rounds",), lambda value: value >= 1, "of at least 1")
+        check_values(self, ("temperature", "unlabelled_ratio"), lambda value: value > 0, "above 0")
+        check_values(self, ("confidence", "hard_labels"), lambda value: 0 <= value <= 1, "to lie in [0, 1]")
+        if self.epochs == 0 and (self.teacher or self.unlabelled):
+            raise InvalidInputError(
+                "Expected epochs of fine-tuning, in which a student learns from its teacher. Received: 0. Pass --epochs 24."
+            )
+        if self.unlabelled and self.refit:
+            raise InvalidInputError(
+                "Expected a refit or photographs without labels. Received both. Leave --refit out."
+            )
+        if self.student and (self.teacher or not self.unlabelled):
+            raise InvalidInputError(
+                "Expected another network for students that follow on a first one, which needs photographs without "
+                f"labels and no teacher of its own. Received: student {self.student!r} "
+                f"{'with' if self.teacher else 'without'} {'a teacher' if self.teacher else 'unlabelled ones'}. "
+                "Name the network with --model."
+            )
+
+    @property
+    def ratio_for_students(self) -> float:
+        """`unlabelled_ratio`, or Noisy Student's where none was given."""
+        return self.unlabelled_ratio or (1.0 if (self.student or self.variant) in _SMALLEST else 3.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -181,6 +232,10 @@ def check(settings: Settings) -> None:
         check_fix_size(settings.fix_size, settings.image_size or variant.resolution)
     if settings.strangers is not None:
         list_images(settings.strangers)
+    if settings.unlabelled:
+        list_images(settings.unlabelled)
+    if settings.student:
+        check(replace(settings, variant=settings.student, student=None))
     source = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False).source
     if source is not None:
         check_variant(source, variant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -62,7 +62,7 @@ def with_thresholds(model: keras.Model, thresholds: float | Sequence[float]) -> 
             f"Expected a classifier that gives probabilities. Received: {model.name!r}, which ends in {activation!r}. "
             "Build it with a softmax or sigmoids."
         )
-    given = [thresholds] if isinstance(thresholds, Real) else list(thresholds)
+    given = list(thresholds) if isinstance(thresholds, Iterable) else [thresholds]
     told = check_thresholds(given, classes_of(model)) if given else ()
     x = head.input
     if is_thresholds_layer(before := _maker(model, x)):
