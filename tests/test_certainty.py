@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from material import assert_refused
+from material import assert_refused, slim_variant
 from PIL import Image
 
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.evaluation.certainty import at_temperature, coverage_of, fitted_temperature, least_threshold
+from keras_effnet.network.variants import VARIANTS
 
 pytest.importorskip("sklearn")
 pytest.importorskip("tensorboard")
@@ -75,13 +78,32 @@ def _noise(path: Path, colour: tuple[int, int, int], generator: np.random.Genera
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _slim() -> Iterator[None]:
+    """A network of three blocks goes by a name: a run on it takes seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(VARIANTS, "slim", slim_variant())
+        yield
+
+
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Three colours, twelve pictures each, and gray ones of none of the classes; a network that learned nothing."""
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Of a run of the slim network, which has learned nothing; its features tell colours apart all the same."""
     import keras
 
     from keras_effnet import EfficientNet
 
+    keras.utils.set_random_seed(3)
+    weights = tmp_path_factory.mktemp("weights") / "slim.weights.h5"
+    EfficientNet("slim", weights=None).save_weights(weights)
+    return [
+        "--model", "slim", "--weights", str(weights), "--preprocessing", "lite", "--unfreeze", "block2", "--quiet",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def command(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Three colours, twelve pictures each; gray ones of none of the classes lie beside them."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name, colour in COLOURS.items():
@@ -91,21 +113,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         _noise(root / "gray" / f"{index}.png", (110, 110, 110), generator)
     (root / "gray" / "broken.png").write_bytes(b"no picture")
     (root / "empty").mkdir()
-    keras.utils.set_random_seed(3)
-    weights = root / "lite0.weights.h5"
-    EfficientNet("lite0", weights=None, input_shape=(32, 32, 3)).save_weights(weights)
-    options = [
-        "--weights",
-        str(weights),
-        "--preprocessing",
-        "lite",
-        "--image-size",
-        "32",
-        "--epochs",
-        "0",
-        "--quiet",
-    ]
-    return ["train", str(root / "colours"), *options]
+    return ["train", str(root / "colours"), *options, "--epochs", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +174,91 @@ def test_train_decides_below_what_it_is_none_of_these(
     assert model.input_shape == (None, 48, 48, 3) and metrics["model"]["image_size"] == 48
     fixing = metrics["fixing"]
     assert (fixing["trained_at"], fixing["size"], fixing["epochs"]) == (32, 48, 2)
-    assert fixing["history"]["loss"][-1] < fixing["history"]["loss"][0]
+    assert set(fixing["as_trained"]) == set(fixing["before"]) == {"validation_accuracy", "test_accuracy"}
     assert "none of these below" in (out / "report.html").read_text()
     assert_refused([*asked, "0.6", "--resume"], "wanted_precision 0.6 instead of 1.0", capsys)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of pictures with one or two of three colours, and of a third of them half as many."""
+    root = tmp_path_factory.mktemp("halves")
+    generator = np.random.default_rng(1)
+    rows = ["file,label"]
+    names = sorted(COLOURS)
+    for index in range(40):
+        shown = names[:1] if index % 4 == 0 else [names[index % 3], names[(index + 1) % 3]]
+        parts = [np.full((32, 32 // len(shown), 3), COLOURS[name]) for name in shown]
+        pixels = np.clip(np.concatenate(parts, axis=1) + generator.normal(0, 20, (32, 32, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / f"{index:02d}.png")
+        rows.append(f"{index:02d}.png,{'|'.join(shown)}")
+    (root / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def test_train_on_several_labels_answers_each_and_says_how_well(
+    halves: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    from keras_effnet import transfer
+
+    out = tmp_path / "run"
+    asked = [
+        "train",
+        str(halves / "list.csv"),
+        *options,
+        "--epochs",
+        "1",
+        "--augment",
+        "none",
+        "--focal",
+        "2",
+    ]
+    assert main([*asked, "--balanced-sampling", "--label-smoothing", "0", "--out", str(out), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    model = keras.saving.load_model(out / "model.keras", compile=False)
+    assert model.layers[-1].activation is keras.activations.sigmoid and model.output_shape == (None, 3)
+    assert transfer.labels_of(model) == ("blue", "green", "red")
+    assert len(transfer.thresholds_of(model)) == 3
+    figures = metrics["test"]
+    assert figures["mean_average_precision"] > 0.6  # of labels that are true for a half to two thirds
+    assert [row["threshold"] for row in figures["per_class"].values()] == pytest.approx(
+        list(transfer.thresholds_of(model))
+    )
+    assert sum(metrics["data"]["train_per_class"].values()) > metrics["data"]["train"]
+    assert "mean average precision" in (out / "report.html").read_text()
+    with (out / "data.csv").open(encoding="utf-8") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {
+            "blue",
+            "blue|green",
+            "green|red",
+            "blue|red",
+        }
+    assert main(["predict", str(halves / "01.png"), "--model", str(out), "--json", "--quiet"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    guesses = {guess["label"]: guess for guess in row["predictions"]}
+    least = dict(zip(transfer.labels_of(model), transfer.thresholds_of(model), strict=True))
+    assert all(guess["accepted"] == (guess["probability"] >= least[name]) for name, guess in guesses.items())
+    assert_refused(
+        [*asked, "--answers", "sigmoid", "--out", str(tmp_path / "x")], "two classes for a single", capsys
+    )
+
+
+def test_train_with_a_single_sigmoid_decides_between_two_classes(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    out = tmp_path / "run"
+    asked = [*command, "--classes", "red", "blue", "--answers", "sigmoid", "--out", str(out), "--json"]
+    assert main([*asked, "--wanted-precision", "0.9"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    model = keras.saving.load_model(out / "model.keras", compile=False)
+    assert model.output_shape == (None, 1)
+    assert metrics["test"]["accuracy"] == 1.0 and np.trace(metrics["test"]["confusion_matrix"]) == 4
+    assert 0.5 <= metrics["certainty"]["thresholds"][0] <= 1
+    red = str(Path(command[1]) / "red" / "00.png")
+    assert main(["predict", red, "--model", str(out), "--json", "--quiet"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["predictions"][0]["label"] == "red" and row["predictions"][0]["accepted"]

@@ -116,6 +116,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
     add(
+        "--answers",
+        str,
+        "KIND",
+        "softmax, sigmoid (one number for two classes) or sigmoids (several labels: a|b)",
+    )
+    add(
+        "--focal", float, "GAMMA", "leave the loss to photographs that are got wrong, 2 say (default: 0, off)"
+    )
+    add(
         "--fix-size",
         whole_number(1),
         "PIXELS",
@@ -125,6 +134,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")
     parser.add_argument(
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
+    )
+    parser.add_argument(
+        "--balanced-sampling",
+        action="store_true",
+        default=_LATER,
+        help="draw photographs of every class equally often",
     )
     _add_certainty(parser)
     parser.add_argument(
@@ -303,6 +318,8 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on "
         f"{counted(metrics[judged]['photographs'], 'photograph')}"
     )
+    if metrics[judged].get("mean_average_precision") is not None:
+        print(f"mean average precision: {metrics[judged]['mean_average_precision']:.3f}")
     print(f"kept: {reason_for_result(metrics)}")
     for line in certainty_told(metrics):
         print(line)

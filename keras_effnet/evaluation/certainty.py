@@ -42,15 +42,15 @@ def fitted_temperature(logits: _Numbers, targets: _Numbers) -> float:
     values = np.asarray(logits, np.float64)
 
     def improbability(log: float) -> float:
-        return _cross_entropy(values / np.exp(log), targets) + log**2 / 2
+        return cross_entropy(values / np.exp(log), targets) + log**2 / 2
 
     widest = float(np.log(STEEPEST))
     found = optimize.minimize_scalar(improbability, bounds=(-widest, widest), method="bounded")
     return float(np.exp(found.x))
 
 
-def _cross_entropy(logits: _Numbers, targets: _Numbers) -> float:
-    """Of all photographs together, in nats."""
+def cross_entropy(logits: _Numbers, targets: _Numbers) -> float:
+    """Of all photographs together, in nats; arguments as of `fitted_temperature`."""
     if targets.ndim == 1:
         largest = logits.max(axis=1)
         totals = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))

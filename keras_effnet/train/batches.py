@@ -65,8 +65,8 @@ class Course:
         return generator.permutation(self.listing.of("train"))
 
     def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """What the network is to say of photographs, `[n, width]`: here the class, one-hot."""
-        return self._rows[self.listing.labels[indices]]
+        """What the network is to say of photographs, `[n, width]`: here what is true, 1 or 0."""
+        return self.listing.targets(indices)
 
     def taught(self, batch: Batch) -> Batch:
         """A batch after its augmentation, before the network gets it."""
@@ -192,7 +192,8 @@ def augmentation(
         pixels = tf.ensure_shape(pixels, [None, size, size, 3])
         if class_weights is None:
             return pixels, labels
-        return pixels, labels, tf.linalg.matvec(labels, class_weights)
+        # of several labels their mean
+        return pixels, labels, tf.linalg.matvec(labels, class_weights) / tf.reduce_sum(labels, axis=1)
 
     return augment
 

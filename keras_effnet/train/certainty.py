@@ -24,13 +24,15 @@ from keras_effnet.evaluation.certainty import (
     fitted_temperature,
     least_threshold,
 )
-from keras_effnet.evaluation.measures import calibration_error, judge
+from keras_effnet.evaluation.measures import calibration_error
+from keras_effnet.evaluation.several import best_threshold
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.listing import SPLITS, Listing
 from keras_effnet.pictures.overlap import same_files
 from keras_effnet.pictures.thresholds import accepted
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
+from keras_effnet.train.answers import decisions_of, judged_by, probabilities_of, targets_of
 from keras_effnet.train.folder import CERTAINTY
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import scan
@@ -134,39 +136,58 @@ def decide(trainer: Trainer, model: Any, listing: Listing, strangers: Listing | 
     Raises:
         InvalidInputError: no guess reaches the wanted precision.
     """
-    settings = trainer.settings
+    settings, indices = trainer.settings, listing.of("validation")
     logits_of = _before_softmax(model)
-    labels = listing.labels[listing.of("validation")]
-    logits = logits_of(trainer.batches(listing)(listing.of("validation")))
-    temperature = fitted_temperature(logits, labels) if settings.temperature_scaling else 1.0
+    logits = logits_of(trainer.batches(listing)(indices))
+    truth = targets_of(trainer.answers, listing, indices)
+    temperature = fitted_temperature(logits, truth) if settings.temperature_scaling else 1.0
     wanted = settings.precision_of_accepted
     thresholds: tuple[float, ...] = ()
-    if wanted is not None:
+    if wanted is not None or listing.marks is not None:
         strange = logits[:0]
         if strangers is not None:
             strange = logits_of(trainer.batches(strangers)(strangers.of("validation")))
-        every = _softmax(np.concatenate([logits, strange]) / np.float32(temperature))
-        right = np.zeros(len(every), bool)
-        right[: len(labels)] = every[: len(labels)].argmax(axis=1) == labels
-        try:
-            least = least_threshold(every.max(axis=1), right, wanted, _weights(len(labels), len(strange)))
-        except InvalidInputError as error:
-            raise InvalidInputError(
-                f"{error} Nothing is lost: resume with a lower --wanted-precision."
-            ) from error
-        thresholds = (round(least, 6),)
+        every = np.concatenate([logits, strange]) / np.float32(temperature)
+        thresholds = _thresholds(probabilities_of(trainer.answers, every), listing, wanted)
     return Certainty(
         temperature=temperature,
         thresholds=thresholds,
-        photographs=len(labels),
+        photographs=len(indices),
         strangers=0 if strangers is None else len(strangers.of("validation")),
         wanted_precision=wanted,
     )
 
 
-def _weights(photographs: int, strangers: int) -> Floats:
-    """How much each counts: the strangers in sum as much as the photographs of the classes."""
-    return np.repeat(np.array([1, photographs / max(1, strangers)], np.float32), [photographs, strangers])
+def _thresholds(every: Floats, listing: Listing, wanted: float | None) -> tuple[float, ...]:
+    """One for all classes, or of several labels one for each; without a wanted precision those with the best F1.
+
+    Args:
+        every: probabilities of the validation photographs, then of the strangers.
+    """
+    indices = listing.of("validation")
+    own, strangers = len(indices), len(every) - len(indices)
+    # the strangers count in sum as much as the photographs of the classes
+    weights = np.repeat(np.array([1, own / max(1, strangers)], np.float32), [own, strangers])
+    if listing.marks is None:
+        guesses = every[:own].argmax(axis=1) == listing.labels[indices]
+        problems = {"": (every.max(axis=1), guesses)}
+    else:
+        problems = {
+            f"{name}: ": (every[:, k], listing.marks[indices, k]) for k, name in enumerate(listing.classes)
+        }
+    found = []
+    for name, (confidences, right) in problems.items():
+        if wanted is None:
+            found.append(best_threshold(confidences[:own], right))
+            continue
+        with_strangers = np.concatenate([right, np.zeros(strangers, bool)])
+        try:
+            found.append(least_threshold(confidences, with_strangers, wanted, weights))
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"{name}{error} Nothing is lost: resume with a lower --wanted-precision."
+            ) from error
+    return tuple(round(value, 6) for value in found)
 
 
 def _before_softmax(model: Any) -> Callable[[Any], Floats]:
@@ -177,21 +198,18 @@ def _before_softmax(model: Any) -> Callable[[Any], Floats]:
     return lambda batches: np.asarray(backbone.predict(batches, verbose=0) @ kernel + bias, np.float32)
 
 
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
-
-
 def figures(
     decided: Certainty,
-    labels: npt.NDArray[np.int32],
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
     probabilities: Floats,
     strange: Floats | None = None,
 ) -> dict[str, Any]:
     """What the decisions are worth on photographs that did not take part in them, as JSON takes it.
 
     Args:
-        labels, probabilities: `[N]` and `[N, classes]` of the network that has the temperature.
+        listing, indices: the photographs.
+        probabilities: `[N, classes]` of the network that has the temperature.
         strange: probabilities `[M, classes]` of photographs of none of the classes.
 
     Returns:
@@ -199,33 +217,39 @@ def figures(
         thresholds `accepted`: the `coverage`, the `precision` of the accepted, and with strangers the share that is
         `refused` and the `precision_among_strangers`, met as often.
     """
-    before = at_temperature(probabilities, 1 / decided.temperature)
+    labels, said = decisions_of(probabilities, listing, indices)
     found = asdict(decided) | {
         "thresholds": list(decided.thresholds),
-        "calibration_error": calibration_error(labels, probabilities),
-        "calibration_error_before": calibration_error(labels, before),
+        "calibration_error": calibration_error(labels, said),
+        "calibration_error_before": calibration_error(labels, at_temperature(said, 1 / decided.temperature)),
     }
     if decided.thresholds:
-        found["accepted"] = _worth(decided, judge(probabilities, labels).right, probabilities, strange)
+        taken = accepted(probabilities, decided.thresholds)
+        mistaken = None if strange is None else accepted(strange, decided.thresholds)
+        if listing.marks is None:
+            taken = taken.any(axis=1, keepdims=True)  # whichever is best is the guess
+            mistaken = None if mistaken is None else mistaken.any(axis=1, keepdims=True)
+            right = taken & judged_by(probabilities, listing, indices).right[:, None]
+        else:
+            right = taken & listing.marks[indices]
+        found["accepted"] = _worth(taken, right, mistaken)
     return found
 
 
 def _worth(
-    decided: Certainty, right: npt.NDArray[np.bool_], probabilities: Floats, strange: Floats | None
+    taken: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_], mistaken: npt.NDArray[np.bool_] | None
 ) -> dict[str, Any]:
-    taken = accepted(probabilities, decided.thresholds).any(axis=1)
+    """Of labels that are accepted `[N, columns]`, those that are right, and those of strangers `[M, columns]`."""
     worth: dict[str, Any] = {
-        "photographs": int(taken.sum()),
-        "coverage": float(taken.mean()),
-        "precision": float(right[taken].mean()) if taken.any() else None,
+        "photographs": int(taken.any(axis=1).sum()),
+        "coverage": float(taken.any(axis=1).mean()),
+        "precision": float(right.sum() / taken.sum()) if taken.any() else None,
     }
-    if strange is not None and len(strange):
-        mistaken = accepted(strange, decided.thresholds).any(axis=1)
-        of_all = float(taken.mean() + mistaken.mean())
-        among = float((right & taken).mean() / of_all) if of_all else None
+    if mistaken is not None and len(mistaken):
+        of_all = float(taken.sum(axis=1).mean() + mistaken.sum(axis=1).mean())
         worth |= {
-            "strangers": len(strange),
-            "refused": float(1 - mistaken.mean()),
-            "precision_among_strangers": among,
+            "strangers": len(mistaken),
+            "refused": float(1 - mistaken.any(axis=1).mean()),
+            "precision_among_strangers": float(right.sum(axis=1).mean() / of_all) if of_all else None,
         }
     return worth

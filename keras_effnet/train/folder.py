@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.listing import SPLITS, Listing
+from keras_effnet.pictures.listing import SEVERAL, SPLITS, Listing, rarest
 from keras_effnet.system.files import (
     check_writable,
     reachable,
@@ -213,12 +213,13 @@ class RunFolder:
     def write_listing(self, listing: Listing) -> None:
         """Keep the photographs and their splits for good: whoever resumes or adds exports uses the same."""
         rows = (
-            (file, listing.classes[label], SPLITS[split])
-            for file, label, split in zip(listing.files, listing.labels, listing.splits, strict=True)
+            (file, listing.told(index), SPLITS[split])
+            for index, (file, split) in enumerate(zip(listing.files, listing.splits, strict=True))
         )
         _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
         # last: where it lies, the two others are whole
-        self.write_json("data.json", {"root": str(listing.root), "classes": list(listing.classes)})
+        known = {"root": str(listing.root), "classes": list(listing.classes)}
+        self.write_json("data.json", known | ({} if listing.marks is None else {"several": True}))
 
     def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
         """What `write_listing` and `write_skipped` kept; None while they are not both whole.
@@ -229,28 +230,33 @@ class RunFolder:
         try:
             known = self.read_json("data.json")
             if known is not None:
-                return self._stored(Path(known["root"]), tuple(known["classes"])), self.skipped()
+                several = known.get("several", False)
+                return self._stored(Path(known["root"]), tuple(known["classes"]), several), self.skipped()
         except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         if self.model.is_file():
             raise self._damaged("no data.json")
         return None
 
-    def _stored(self, root: Path, classes: tuple[str, ...]) -> Listing:
+    def _stored(self, root: Path, classes: tuple[str, ...], several: bool) -> Listing:
         number = {name: index for index, name in enumerate(classes)}
         files: list[str] = []
-        labels: list[int] = []
+        labels: list[list[int]] = []
         splits: list[int] = []
         for row in _read_csv(self.path / "data.csv"):
             files.append(row[0])
-            labels.append(number[row[1]])
+            labels.append([number[name] for name in (row[1].split(SEVERAL) if several else [row[1]])])
             splits.append(SPLITS.index(row[2]))
+        marks = np.zeros((len(files), len(classes)), bool)
+        for place, known in enumerate(labels):
+            marks[place, known] = True
         return Listing(
             root=root,
             files=files,
-            labels=np.array(labels, np.int32),
+            labels=rarest(marks) if several else np.array([known[0] for known in labels], np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
+            marks=marks if several else None,
         )
 
     def skipped(self) -> list[tuple[str, str]]:

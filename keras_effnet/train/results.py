@@ -13,11 +13,12 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError, counted, require_installed
 from keras_effnet.evaluation.certainty import coverage_of
 from keras_effnet.evaluation.drawings import confusion, coverage_curve, reliability_diagram, worst_mistakes
-from keras_effnet.evaluation.measures import Judged, judge, reliability
+from keras_effnet.evaluation.measures import Judged, reliability
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, write_text
+from keras_effnet.train.answers import judged_by
 from keras_effnet.train.folder import RunFolder
 
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "scikit-learn")
@@ -47,7 +48,7 @@ class Outcome:
 
     def answers(self) -> Judged:
         """What the network said of these photographs, beside the truth."""
-        return judge(self.probabilities, self.listing.labels[self.listing.of(self.judged)])
+        return judged_by(self.probabilities, self.listing, self.listing.of(self.judged))
 
     def __repr__(self) -> str:
         """Short: the listing alone may be thousands of names."""
@@ -96,8 +97,10 @@ def certainty_told(metrics: dict[str, Any]) -> list[str]:
             if "refused" in worth
             else ""
         )
+        least = found["thresholds"]
+        below = f"{least[0]:.3f}" if len(least) == 1 else "thresholds of each class"
         told.append(
-            f"none of these below {found['thresholds'][0]:.3f}: {worth['coverage']:.1%} accepted, {precision} of them "
+            f"none of these below {below}: {worth['coverage']:.1%} accepted, {precision} of {'them' if len(least) == 1 else 'the labels'} "
             f"right{strangers}"
         )
     return told
@@ -125,7 +128,7 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
         figures=figures,
         reason=reason_for_result(metrics),
         plots=_plots(metrics),
-        confusion=confusion(np.array(figures["confusion_matrix"]), outcome.listing.classes),
+        confusion=_confusion(figures, outcome.listing.classes),
         reliability=reliability_diagram("How sure, how often right", reliability(judged)),
         coverage=coverage_curve(coverage_of(judged.confidences, judged.right), *_threshold(metrics)),
         certainty=certainty_told(metrics),
@@ -137,6 +140,12 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
     path = outcome.folder.path / "report.html"
     write_text(path, shown(text))  # names of photographs may be any bytes
     return path
+
+
+def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> Any:
+    """The matrix as a drawing; None for several labels, which have none."""
+    counts = figures.get("confusion_matrix")
+    return None if counts is None else confusion(np.array(counts), classes)
 
 
 def _threshold(metrics: dict[str, Any]) -> tuple[float, ...]:
@@ -169,10 +178,14 @@ def _mistakes(outcome: Outcome, judged: Judged) -> list[dict[str, Any]]:
     from keras_effnet.explain import class_activation_map, overlay
 
     listing = outcome.listing
-    indices = listing.of(outcome.judged)
+    indices, several = listing.of(outcome.judged), listing.marks is not None
     found = []
     for row in worst_mistakes(judged):
-        index, guess = int(indices[row]), int(judged.guesses[row])
+        # of several labels a row is a decision about one class of one photograph
+        place, guess = (
+            divmod(int(row), len(listing.classes)) if several else (int(row), int(judged.guesses[row]))
+        )
+        index, denied = int(indices[place]), several and not judged.guesses[row]
         pixels = outcome.framing.read(listing.source(index), outcome.metrics["model"]["image_size"])
         try:
             heat = page.thumbnail(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
@@ -181,8 +194,8 @@ def _mistakes(outcome: Outcome, judged: Judged) -> list[dict[str, Any]]:
         found.append(
             {
                 "file": listing.files[index],
-                "truth": listing.classes[judged.labels[row]],
-                "guess": listing.classes[guess],
+                "truth": listing.told(index),
+                "guess": f"{'not ' if denied else ''}{listing.classes[guess]}",
                 "probability": float(judged.confidences[row]),
                 "picture": page.thumbnail(pixels),
                 "heat": heat,

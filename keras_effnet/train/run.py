@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
-from keras_effnet.evaluation.measures import judge, measure
+from keras_effnet.evaluation.measures import measure
+from keras_effnet.evaluation.several import measure_several
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
@@ -27,17 +28,25 @@ from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
 from keras_effnet.train import students
+from keras_effnet.train.answers import (
+    Labelled,
+    answers_for,
+    as_probabilities,
+    classifier,
+    judged_by,
+    targets_of,
+)
 from keras_effnet.train.batches import Course, evaluation_batches
 from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
+from keras_effnet.train.head import FloatArray, Lesson, cached_features, judge_head, train_head
 from keras_effnet.train.lessons import Lessons, Teacher
 from keras_effnet.train.resolution import fixed_network
 from keras_effnet.train.results import Outcome
 from keras_effnet.train.settings import Settings
-from keras_effnet.train.splits import class_weights, data_figures, photographs_of
+from keras_effnet.train.splits import class_weights, data_figures, photo_weights, photographs_of
 from keras_effnet.train.unlabelled import unlabelled_photographs
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
@@ -86,6 +95,7 @@ class _Run:
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
         listing, skipped = photographs_of(self.folder, self.progress)
+        self.answers = answers_for(self.settings, listing)
         metrics = self.folder.read_json("metrics.json")
         strangers = None if metrics else strangers_of(self.settings, listing, self.progress)
         if self.folder.model.is_file():
@@ -100,9 +110,8 @@ class _Run:
         if metrics is None:
             metrics = self._metrics(model, listing, skipped, judged, probabilities)
             strange = None if strangers is None else self._probabilities(model, strangers, judged)
-            truth = listing.labels[listing.of(judged)]
             decided = decided_for(self, model, listing, strangers)
-            metrics["certainty"] = figures(decided, truth, probabilities, strange)
+            metrics["certainty"] = figures(decided, listing, listing.of(judged), probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
         return Outcome(
             folder=self.folder,
@@ -148,7 +157,7 @@ class _Run:
         """What labelled photographs teach, with or without a teacher."""
         weights = self.class_weights(listing)
         if teacher is None:
-            return Course(listing, weights)
+            return Labelled(listing, self.settings, self.answers, weights)
         return Lessons(listing, self.settings, teacher=teacher, class_weights=weights)
 
     def network(self, course: Course, phase: str) -> Any:
@@ -173,9 +182,10 @@ class _Run:
         return model
 
     def _classifier(self, listing: Listing) -> Any:
-        return transfer.classifier(
+        return classifier(
+            self.answers,
+            listing,
             self.variant,
-            listing.classes,
             weights=self.settings.weights,
             preprocessing=self.settings.preprocessing,
             input_shape=(self.size, self.size, 3),
@@ -205,12 +215,15 @@ class _Run:
         features = self._features(model, listing)
         seconds = time.monotonic() - began
         training = [features[name] for name in ("train", "train_mirrored") if name in features]
-        labels = {split: listing.labels[listing.of(split)] for split in ("train", "validation", "test")}
+        labels = {
+            split: targets_of(self.answers, listing, listing.of(split))
+            for split in ("train", "validation", "test")
+        }
         lesson = Lesson(
             views=training,
             labels=labels["train"],
             validation=(features["validation"], labels["validation"]),
-            class_weights=self.class_weights(listing),
+            weights=photo_weights(listing) if self.settings.balances else None,
         )
         history = train_head(
             model,
@@ -228,8 +241,7 @@ class _Run:
         }
         for split in ("validation", "test"):
             if len(labels[split]):
-                guesses = (features[split] @ kernel + bias).argmax(axis=1)
-                report[f"{split}_accuracy"] = float((guesses == labels[split]).mean())
+                report[f"{split}_accuracy"] = judge_head((features[split], labels[split]), kernel, bias)[1]
         self.folder.write_json("work/head.json", report)
         with staged(place, overwrite=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, kernel=kernel, bias=bias)
@@ -311,7 +323,7 @@ class _Run:
         """How the network does that validation chose: the refitted one knows these photographs."""
         if self.folder.read_json(VALIDATED) is None:
             scores = self._probabilities(model, listing, "validation")
-            self.folder.write_json(VALIDATED, _measured(listing, "validation", scores))
+            self.folder.write_json(VALIDATED, _measured(model, listing, "validation", scores))
 
     def _to_beat(self, model: Any, listing: Listing) -> float:
         """The validation accuracy before fine-tuning."""
@@ -320,8 +332,8 @@ class _Run:
         return self._accuracy(model, listing, "validation")
 
     def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
-        guesses = self._probabilities(model, listing, split).argmax(axis=1)
-        return float(np.mean(guesses == listing.labels[listing.of(split)]))
+        said = self._probabilities(model, listing, split)
+        return judged_by(said, listing, listing.of(split)).top(1)
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
@@ -333,9 +345,9 @@ class _Run:
     def _probabilities(self, model: Any, listing: Listing, split: str) -> npt.NDArray[np.float32]:
         indices = listing.of(split)
         with self.progress.bar(f"judging: {split}", len(indices)) as advance:
-            found = np.asarray(model.predict(self.batches(listing)(indices), verbose=0), np.float32)
+            made = model.predict(self.batches(listing)(indices), verbose=0)
             advance(len(indices))
-        return found
+        return as_probabilities(made, listing)
 
     def _metrics(
         self,
@@ -365,13 +377,16 @@ class _Run:
         for split in ("validation", "test"):
             if split not in found and len(listing.of(split)):
                 scores = probabilities if split == judged else self._probabilities(model, listing, split)
-                found[split] = _measured(listing, split, scores)
+                found[split] = _measured(model, listing, split, scores)
         return found
 
 
-def _measured(listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
+def _measured(model: Any, listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Accuracy and the rest from the probabilities of a split's photographs."""
-    return measure(judge(scores, listing.labels[listing.of(split)]), listing.classes)
+    if listing.marks is not None:
+        least = transfer.thresholds_of(model)
+        return measure_several(scores, listing.marks[listing.of(split)], listing.classes, least)
+    return measure(judged_by(scores, listing, listing.of(split)), listing.classes)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from keras_effnet.system.devices import STRATEGIES
 AUGMENTATIONS = ("none", "light", "standard", "randaugment")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 XLA = ("auto", "on", "off")
+SOFTMAX, SIGMOID, SIGMOIDS = ANSWERS = ("softmax", "sigmoid", "sigmoids")
 WANTED_PRECISION = 0.95
 DECIDED_LAST = (
     "temperature_scaling",
@@ -55,6 +56,9 @@ class Settings:
         refit: in the end, fine-tune once more from the same head, for as many epochs as validation
             favoured, on training and validation photographs together.
         ema: momentum of the averaged weights, 0–1; 0 for none.
+        answers: one of `ANSWERS`, see there; None for sigmoids where a photograph has several labels, else a softmax.
+        focal: how much the loss leaves to photographs that are got wrong (gamma); 0 for cross-entropy.
+        balanced_sampling: draw photographs of every class equally often.
         fix_size: side of the input for which the network is made in the end, see `resolution`; None for `image_size`.
         fix_epochs: of that at most.
         temperature_scaling: divide the logits in the end by what makes the validation photographs most probable.
@@ -101,6 +105,9 @@ class Settings:
     class_weights: bool = False
     refit: bool = False
     ema: float = 0.0
+    answers: str | None = None
+    focal: float = 0.0
+    balanced_sampling: bool = False
     fix_size: int | None = None
     fix_epochs: int = 10
     temperature_scaling: bool = True
@@ -132,6 +139,14 @@ class Settings:
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
         check_values(self, ("wanted_precision",), lambda value: 0 < value <= 1, "above 0, at most 1")
+        if self.answers is not None and self.answers not in ANSWERS:
+            raise unknown_name("answers", self.answers, ANSWERS)
+        check_values(self, ("focal",), lambda value: value >= 0, "of at least 0")
+        if (self.teacher or self.unlabelled) and (self.focal or self.answers not in (None, SOFTMAX)):
+            raise InvalidInputError(
+                "Expected a softmax and cross-entropy to learn from a teacher or from photographs without labels. "
+                f"Received: answers {self.answers}, focal {self.focal:g}. Leave --answers and --focal out."
+            )
         shares = ("validation_share", "test_share", "label_smoothing", "ema", "dropout")
         check_values(self, shares, lambda value: 0 <= value < 1, "to lie in [0, 1)")
         check_values(
@@ -158,6 +173,11 @@ class Settings:
                 "Expected something to refit. Received refit with epochs 0 or without pretrained weights, "
                 "where no head is fine-tuned. Leave --refit out."
             )
+
+    @property
+    def balances(self) -> bool:
+        """Whether every class counts the same, by weight or by number."""
+        return self.class_weights or self.balanced_sampling
 
     @property
     def precision_of_accepted(self) -> float | None:

@@ -24,6 +24,7 @@ class Trainer(Protocol):
     progress: Progress
     settings: Settings
     size: int
+    answers: str
     framing: Framing
 
     def use(self, settings: Settings) -> None:
