@@ -13,7 +13,9 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 EVALUATE = ["scikit-learn>=1.5", *REPORT]  # with SciPy
 TRAIN = ["tensorboard>=2.20", *EVALUATE]
 # tfds imports importlib_resources and does not say so
-PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
+TFDS = ["tensorflow-datasets>=4.9", "importlib_resources>=6"]
+HF = ["datasets>=3", "pyarrow>=17"]
+PRETRAIN = [*TFDS, "jax>=0.6"]
 SCORE = ["pyarrow>=17"]
 RAY = ["ray>=2.40"]
 QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
@@ -35,7 +37,7 @@ TEST = [
     *RAY,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *HF, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -79,6 +81,8 @@ setup(
         "onnx": [*ONNX, *REPORT],
         "score": SCORE,
         "ray": RAY,
+        "tfds": TFDS,
+        "hf": HF,
         "report": REPORT,
         "evaluate": EVALUATE,
         "train": TRAIN,

@@ -25,6 +25,7 @@ from keras_effnet.pictures.listing import Listing, read_judged
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 
+from .formats import KERAS, format_of
 from .kinds import CLASSES, EMBEDDING, LOGITS, MAP, SIGMOIDS
 from .runners import Runner, load, runner_of
 from .scoring import Scores, asked_of, workers_for
@@ -261,7 +262,10 @@ def check_extras() -> None:
 def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None) -> Iterator[Candidate]:
     """A model, at each of the sizes; made when it is asked for."""
     if isinstance(model, str | os.PathLike):
-        model = load(model)
+        name = Path(model).name
+        model = _network(Path(model)) if format_of(Path(model)) == KERAS else load(model)
+    else:
+        name = getattr(model, "name", "")
     if isinstance(model, Runner):
         if sizes and None not in model.size:
             raise InvalidInputError(
@@ -269,16 +273,23 @@ def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None
                 f"whose pictures have {model.size[0]} pixels. Export one file for each size."
             )
         for size in sizes or (None,):
-            yield Candidate(name=_at(model.path.name, size), runner=model, labels=labels, size=size)
+            yield Candidate(name=_at(name or model.path.name, size), runner=model, labels=labels, size=size)
         return
     for size in sizes or (None,):
         sized = model if size is None else at_size(model, size)
         yield Candidate(
-            name=_at(model.name, size),
-            runner=runner_of(sized, Path(model.name)),
+            name=_at(name, size),
+            runner=runner_of(sized, Path(name)),
             labels=labels or known_labels(model) or numbered_labels(classes_of(model)),
             size=size,
         )
+
+
+def _network(path: Path) -> Any:
+    """The model of a Keras file; nothing in it is executed."""
+    import keras
+
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def _at(name: str, size: int | None) -> str:

@@ -119,10 +119,10 @@ class ArtefactInfo:
             told = json.loads(text)
             outputs = [
                 Output(
-                    **{
-                        name: tuple(value) if isinstance(value, list) else value
-                        for name, value in each.items()
-                    }
+                    name=each["name"],
+                    kind=each["kind"],
+                    labels=tuple(each["labels"]),
+                    thresholds=tuple(each.get("thresholds", ())),
                 )
                 for each in told.pop("outputs", ())
             ]

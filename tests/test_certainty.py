@@ -15,6 +15,7 @@ from PIL import Image
 
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.evaluation import drawings
 from keras_effnet.evaluation.certainty import at_temperature, coverage_of, fitted_temperature, least_threshold
 from keras_effnet.network.variants import VARIANTS
 
@@ -83,6 +84,7 @@ def _slim() -> Iterator[None]:
     """A network of three blocks goes by a name: a run on it takes seconds."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(VARIANTS, "slim", slim_variant())
+        patched.setattr(drawings, "MISTAKES", 1)  # each is explained, which takes longer than all else
         yield
 
 
@@ -156,7 +158,7 @@ def test_train_decides_below_what_it_is_none_of_these(
         raise InvalidInputError("Expected a precision that the surest guesses reach. Received: 99.0%.")
 
     out = tmp_path / "run"
-    asked = [*command, "--fix-size", "48", "--fix-epochs", "2", "--out", str(out), "--wanted-precision"]
+    asked = [*command, "--fix-size", "48", "--fix-epochs", "1", "--out", str(out), "--wanted-precision"]
     with monkeypatch.context() as patched:
         patched.setattr(certainty, "least_threshold", never)
         assert_refused([*asked, "0.99"], "Nothing is lost: resume with a lower --wanted-precision", capsys)
@@ -173,7 +175,7 @@ def test_train_decides_below_what_it_is_none_of_these(
     assert list(transfer.thresholds_of(model)) == decided["thresholds"]
     assert model.input_shape == (None, 48, 48, 3) and metrics["model"]["image_size"] == 48
     fixing = metrics["fixing"]
-    assert (fixing["trained_at"], fixing["size"], fixing["epochs"]) == (32, 48, 2)
+    assert (fixing["trained_at"], fixing["size"], fixing["epochs"]) == (32, 48, 1)
     assert set(fixing["as_trained"]) == set(fixing["before"]) == {"validation_accuracy", "test_accuracy"}
     assert "none of these below" in (out / "report.html").read_text()
     assert_refused([*asked, "0.6", "--resume"], "wanted_precision 0.6 instead of 1.0", capsys)

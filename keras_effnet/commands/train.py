@@ -26,6 +26,7 @@ from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
 from keras_effnet.export.report import write_reports
 from keras_effnet.export.targets import Target, check_installed, check_options, parse_target
+from keras_effnet.pictures.listing import full_name
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
@@ -244,12 +245,10 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
-    given["data"] = str(Path(arguments.data).expanduser().resolve())
-    if "strangers" in given:
-        given["strangers"] = str(Path(given["strangers"]).expanduser().resolve())
+    given["data"] = full_name(arguments.data)
     if "weights" in given:
         given["weights"] = weights_of(arguments)
-    for name in ("unlabelled", "teacher"):
+    for name in ("unlabelled", "teacher", "strangers"):
         if name in given:
             given[name] = str(Path(given[name]).expanduser().resolve())
     return given

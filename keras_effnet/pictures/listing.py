@@ -2,9 +2,18 @@
 
 Understood are, with the same names in all commands:
 
-    a folder with a folder per class; a photograph anywhere below its class folder belongs to the class
-    a folder with `train/`, `validation/` and `test/`, each with a folder per class; to train, the last two may be missing
-    a CSV file with the columns `file,label` and, if wanted, `split`; to train, `label` may be several: `dog|cat`
+    DIR                         a folder per class; a photograph anywhere below its class folder belongs to the class
+    DIR                         train/, validation/ and test/, each with a folder per class; to train, the last two
+                                may be missing
+    FILE.csv                    the columns file,label and, if wanted, split; or the folder of such a file. To train, a
+                                label may be several: dog|cat
+    tfds:NAME[/config][:split]  what tensorflow-datasets has prepared on this machine
+    hf:NAME[:split]             what Hugging Face's datasets has on this machine
+    '/data/train-*'             TFRecord files
+    cifar10 cifar100 birdsnap cars flowers aircraft pets food101    the paper's transfer data sets
+    DIR                         ImageNet's validation photographs, Birdsnap or FGVC Aircraft as their archives unpack
+
+A file or folder of that name comes before anything else. Nothing is ever fetched.
 """
 
 from __future__ import annotations
@@ -20,14 +29,31 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.decoding import Part
-from keras_effnet.pictures.folders import LeftOut, csv_rows, list_images, suffix_of
+from keras_effnet.pictures.folders import LeftOut, csv_rows, entries, list_images, suffix_of
 from keras_effnet.pictures.labels import check_labels
+from keras_effnet.pictures.sources import huggingface, tfds
 from keras_effnet.pictures.sources.class_folders import from_csv, from_folders
-from keras_effnet.pictures.sources.rows import ALL, SPLITS, UNDECIDED, Found, Wish
+from keras_effnet.pictures.sources.imagenet import from_flat, is_flat
+from keras_effnet.pictures.sources.records import are_records, files_of, from_records
+from keras_effnet.pictures.sources.rows import ALL, SEVERAL, SPLITS, UNDECIDED, Found, Wish
+from keras_effnet.pictures.sources.transfer_sets import (
+    TRANSFER_SETS,
+    check_there,
+    from_archive,
+    from_transfer_set,
+    layout_of,
+)
 
-SEVERAL = "|"  # between the labels of one photograph
-
-__all__ = ["SPLITS", "UNDECIDED", "Listing", "find_data", "photographs_in", "read_judged", "read_listing"]
+__all__ = [
+    "SEVERAL",
+    "SPLITS",
+    "UNDECIDED",
+    "Listing",
+    "find_data",
+    "photographs_in",
+    "read_judged",
+    "read_listing",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +155,10 @@ def read_listing(
     """
     wanted = tuple(classes)
     found = _found(data, Wish(classes=wanted))
-    if several is False or (several is None and not find_data(data).is_file()):
-        return _listing(found, wanted, to_train=True)
-    found = replace(found, rows=list(found.rows))
-    if several or any(SEVERAL in label for _, label, _ in found.rows):
+    if several is None and found.joined:
+        found = replace(found, rows=list(found.rows))
+        several = any(SEVERAL in label for _, label, _ in found.rows)
+    if several:
         return _marked(found, wanted)
     return _listing(found, wanted, to_train=True)
 
@@ -185,23 +211,69 @@ def read_judged(data: str | os.PathLike[str], *, split: str | None = None) -> Li
 
 
 def _found(data: str | os.PathLike[str], wish: Wish) -> Found:
-    place = find_data(data)
-    return (from_csv if place.is_file() else from_folders)(place, wish)
+    name, place = os.fspath(data), find_data(data)
+    if place is None:
+        return _named(name, wish)
+    if place.is_file():
+        return from_records(str(place), wish) if are_records(name) else from_csv(place, wish)
+    if layout_of(place) is not None:
+        return from_archive(place, wish)
+    if (listed := _list_in(place)) is not None:
+        return from_csv(listed, wish)
+    return from_flat(place, wish) if is_flat(place) else from_folders(place, wish)
 
 
-def find_data(data: str | os.PathLike[str]) -> Path:
-    """The folder or CSV file that `data` names.
+def _named(name: str, wish: Wish) -> Found:
+    """The photographs of what is no file and no folder."""
+    if name.startswith(tfds.PREFIX):
+        return tfds.from_tfds(name.removeprefix(tfds.PREFIX), wish)
+    if name.startswith(huggingface.PREFIX):
+        return huggingface.from_huggingface(name.removeprefix(huggingface.PREFIX), wish)
+    return from_transfer_set(name, wish) if name in TRANSFER_SETS else from_records(name, wish)
+
+
+def _list_in(place: Path) -> Path | None:
+    """The only CSV file of a folder that has photographs and no folders."""
+    found = entries(place)
+    lists = [place / name for name, _ in found if suffix_of(name) == ".csv"]
+    return lists[0] if len(lists) == 1 and not any(is_folder for _, is_folder in found) else None
+
+
+def find_data(data: str | os.PathLike[str]) -> Path | None:
+    """The file or folder that `data` names, or None where it names another source that is there.
 
     Raises:
-        InvalidInputError: no such place.
+        InvalidInputError: no such place, or a data set that is not on this machine.
+        MissingExtraError: what reads it is not installed.
     """
-    place = Path(data).expanduser()
-    if not (place.is_file() or place.is_dir()):
+    name, place = os.fspath(data), Path(data).expanduser()
+    if place.is_file() or place.is_dir():
+        return place
+    if name.startswith(tfds.PREFIX):
+        tfds.check_prepared(tfds.split_name(name.removeprefix(tfds.PREFIX))[0])
+    elif name.startswith(huggingface.PREFIX):
+        huggingface.check_installed()
+    elif name in TRANSFER_SETS:
+        check_there(name)
+    elif are_records(name):
+        files_of(name)
+    else:
         raise InvalidInputError(
             f"Expected a folder with a folder of photographs per class, or a CSV file. Received: "
-            f"{str(data)!r}, which does not exist."
+            f"{name!r}, which does not exist."
         )
-    return place
+    return None
+
+
+def full_name(data: str) -> str:
+    """The same data, named so that they are found from any folder too."""
+    place = Path(data).expanduser()
+    return data if _is_named(data) and not place.exists() else str(place.resolve())
+
+
+def _is_named(data: str) -> bool:
+    """Whether a text has the form of a data set's name, and not of a path."""
+    return data.startswith((tfds.PREFIX, huggingface.PREFIX)) or data in TRANSFER_SETS
 
 
 def _listing(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
@@ -273,21 +345,27 @@ def _check_classes(
         )
 
 
-def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The files that are named, those in CSV files with a column `file`, and the pictures in folders; each once.
+def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str | Part]:
+    """The photographs that are named, each once, whatever their class.
 
-    The names in a CSV file are relative to its folder.
+    Args:
+        named: files; folders of them; CSV files with a column `file`, relative to their folder; and the other
+            sources above: their test split, or what there is.
 
     Raises:
-        InvalidInputError: a folder without pictures or one that may not be read; a CSV file that is no such list.
+        InvalidInputError: a folder without pictures or one that may not be read; a CSV file that is no such list; a
+            data set that is not on this machine.
     """
-    found: dict[str, None] = {}
+    found: dict[str | Part, None] = {}
     for name in named:
         path = Path(name).expanduser()
         if path.is_dir():
             found.update(dict.fromkeys(map(str, list_images(path))))
         elif suffix_of(path.name) == ".csv":
             found.update(dict.fromkeys(_listed(path)))
+        elif are_records(str(path)) or (_is_named(os.fspath(name)) and not path.exists()):
+            listing = read_judged(name)
+            found.update((listing.source(index), None) for index in range(len(listing.files)))
         else:
             found[str(path)] = None
     return list(found)

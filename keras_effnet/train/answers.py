@@ -19,7 +19,8 @@ from keras import ops
 
 from keras_effnet import transfer
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.evaluation.measures import Judged, judge
+from keras_effnet.evaluation.measures import Judged, judge, measure
+from keras_effnet.evaluation.several import measure_several
 from keras_effnet.pictures.labels import both_sides
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.train.batches import Course
@@ -84,6 +85,15 @@ def judged_by(probabilities: Floats, listing: Listing, indices: npt.NDArray[np.i
     """What was said of photographs beside the truth, in the rows of `decisions_of`."""
     truth, said = decisions_of(probabilities, listing, indices)
     return judge(said, truth)
+
+
+def measured(model: Any, listing: Listing, split: str, probabilities: Floats) -> dict[str, Any]:
+    """Accuracy and the rest of a split's photographs; several labels at the thresholds that the network carries."""
+    indices = listing.of(split)
+    if listing.marks is None:
+        return measure(judge(probabilities, listing.labels[indices]), listing.classes)
+    least = transfer.thresholds_of(model)
+    return measure_several(probabilities, listing.marks[indices], listing.classes, least)
 
 
 def targets_of(answers: str, listing: Listing, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

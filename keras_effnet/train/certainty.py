@@ -147,7 +147,7 @@ def decide(trainer: Trainer, model: Any, listing: Listing, strangers: Listing | 
         strange = logits[:0]
         if strangers is not None:
             strange = logits_of(trainer.batches(strangers)(strangers.of("validation")))
-        every = np.concatenate([logits, strange]) / np.float32(temperature)
+        every = np.asarray(np.concatenate([logits, strange]) / temperature, np.float32)
         thresholds = _thresholds(probabilities_of(trainer.answers, every), listing, wanted)
     return Certainty(
         temperature=temperature,
@@ -227,8 +227,9 @@ def figures(
         taken = accepted(probabilities, decided.thresholds)
         mistaken = None if strange is None else accepted(strange, decided.thresholds)
         if listing.marks is None:
-            taken = taken.any(axis=1, keepdims=True)  # whichever is best is the guess
-            mistaken = None if mistaken is None else mistaken.any(axis=1, keepdims=True)
+            # whichever is best is the guess
+            taken = np.asarray(taken.any(axis=1))[:, None]
+            mistaken = None if mistaken is None else np.asarray(mistaken.any(axis=1))[:, None]
             right = taken & judged_by(probabilities, listing, indices).right[:, None]
         else:
             right = taken & listing.marks[indices]

@@ -218,8 +218,13 @@ class RunFolder:
         )
         _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
         # last: where it lies, the two others are whole
-        known = {"root": str(listing.root), "classes": list(listing.classes)}
-        self.write_json("data.json", known | ({} if listing.marks is None else {"several": True}))
+        told: dict[str, Any] = {
+            "root": str(listing.root),
+            "classes": list(listing.classes),
+            "packed": listing.packed,
+            "several": listing.marks is not None,
+        }
+        self.write_json("data.json", told)
 
     def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
         """What `write_listing` and `write_skipped` kept; None while they are not both whole.
@@ -230,15 +235,16 @@ class RunFolder:
         try:
             known = self.read_json("data.json")
             if known is not None:
-                several = known.get("several", False)
-                return self._stored(Path(known["root"]), tuple(known["classes"]), several), self.skipped()
+                return self._stored(known), self.skipped()
         except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         if self.model.is_file():
             raise self._damaged("no data.json")
         return None
 
-    def _stored(self, root: Path, classes: tuple[str, ...], several: bool) -> Listing:
+    def _stored(self, known: dict[str, Any]) -> Listing:
+        classes = tuple(known["classes"])
+        several = known.get("several", False)
         number = {name: index for index, name in enumerate(classes)}
         files: list[str] = []
         labels: list[list[int]] = []
@@ -247,15 +253,16 @@ class RunFolder:
             files.append(row[0])
             labels.append([number[name] for name in (row[1].split(SEVERAL) if several else [row[1]])])
             splits.append(SPLITS.index(row[2]))
-        marks = np.zeros((len(files), len(classes)), bool)
-        for place, known in enumerate(labels):
-            marks[place, known] = True
+        marks = np.zeros((len(files) if several else 0, len(classes)), bool)
+        for place in range(len(marks)):
+            marks[place, labels[place]] = True
         return Listing(
-            root=root,
+            root=Path(known["root"]),
             files=files,
-            labels=rarest(marks) if several else np.array([known[0] for known in labels], np.int32),
+            labels=rarest(marks) if several else np.array([first for first, *_ in labels], np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
+            packed=known.get("packed", False),  # runs of earlier versions do not say
             marks=marks if several else None,
         )
 

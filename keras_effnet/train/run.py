@@ -16,10 +16,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
-from keras_effnet.evaluation.measures import measure
-from keras_effnet.evaluation.several import measure_several
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
@@ -34,6 +31,7 @@ from keras_effnet.train.answers import (
     as_probabilities,
     classifier,
     judged_by,
+    measured,
     targets_of,
 )
 from keras_effnet.train.batches import Course, evaluation_batches
@@ -113,15 +111,8 @@ class _Run:
             decided = decided_for(self, model, listing, strangers)
             metrics["certainty"] = figures(decided, listing, listing.of(judged), probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
-        return Outcome(
-            folder=self.folder,
-            model=model,
-            listing=listing,
-            metrics=metrics,
-            probabilities=probabilities,
-            judged=judged,
-            framing=self.framing,
-        )
+        told = {"probabilities": probabilities, "judged": judged, "framing": self.framing}
+        return Outcome(folder=self.folder, model=model, listing=listing, metrics=metrics, **told)
 
     def _trained(self, listing: Listing, strangers: Listing | None) -> Any:
         """The network that is the run's result."""
@@ -323,7 +314,7 @@ class _Run:
         """How the network does that validation chose: the refitted one knows these photographs."""
         if self.folder.read_json(VALIDATED) is None:
             scores = self._probabilities(model, listing, "validation")
-            self.folder.write_json(VALIDATED, _measured(model, listing, "validation", scores))
+            self.folder.write_json(VALIDATED, measured(model, listing, "validation", scores))
 
     def _to_beat(self, model: Any, listing: Listing) -> float:
         """The validation accuracy before fine-tuning."""
@@ -377,16 +368,8 @@ class _Run:
         for split in ("validation", "test"):
             if split not in found and len(listing.of(split)):
                 scores = probabilities if split == judged else self._probabilities(model, listing, split)
-                found[split] = _measured(model, listing, split, scores)
+                found[split] = measured(model, listing, split, scores)
         return found
-
-
-def _measured(model: Any, listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Accuracy and the rest from the probabilities of a split's photographs."""
-    if listing.marks is not None:
-        least = transfer.thresholds_of(model)
-        return measure_several(scores, listing.marks[listing.of(split)], listing.classes, least)
-    return measure(judged_by(scores, listing, listing.of(split)), listing.classes)
 
 
 @contextmanager

@@ -147,9 +147,8 @@ def split_listing(listing: Listing, *, validation: float, test: float, seed: int
 def class_weights(listing: Listing) -> npt.NDArray[np.float32]:
     """A weight for each class, so that the training photographs of every class count the same in sum."""
     sklearn = require("sklearn.utils.class_weight", "train")
-    labels = listing.labels[listing.of("train")]
-    if listing.marks is not None:
-        labels = np.nonzero(listing.marks[listing.of("train")])[1]  # each label of each photograph
+    # each label of each photograph
+    labels = np.nonzero(listing.targets(listing.of("train")))[1]
     weights = sklearn.compute_class_weight("balanced", classes=np.arange(len(listing.classes)), y=labels)
     return np.asarray(weights, dtype=np.float32)
 
