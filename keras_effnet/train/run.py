@@ -111,7 +111,7 @@ class _Run:
             decided = decided_for(self, model, listing, strangers)
             metrics["certainty"] = figures(decided, listing, listing.of(judged), probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
-        told = {"probabilities": probabilities, "judged": judged, "framing": self.framing}
+        told: dict[str, Any] = {"probabilities": probabilities, "judged": judged, "framing": self.framing}
         return Outcome(folder=self.folder, model=model, listing=listing, metrics=metrics, **told)
 
     def _trained(self, listing: Listing, strangers: Listing | None) -> Any:
