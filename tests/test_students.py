@@ -48,10 +48,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _slim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network of a single block goes by the name of `slim`."""
+    """A network of a single block goes by the name of `slim`, one of twice its filters by that of `wide`."""
     whole = slim_variant()
-    baseline = replace(whole.baseline, stages=whole.baseline.stages[:1])
-    monkeypatch.setitem(VARIANTS, "slim", replace(whole, baseline=baseline))
+    slim = replace(whole, baseline=replace(whole.baseline, stages=whole.baseline.stages[:1]))
+    monkeypatch.setitem(VARIANTS, "slim", slim)
+    monkeypatch.setitem(VARIANTS, "wide", replace(slim, name="wide", width=2.0))
 
 
 def _settings(data: Path, **own: Any) -> Settings:
@@ -216,7 +217,7 @@ def test_killed_students_go_on_where_they_were(
 
     monkeypatch.setattr(run, "fine_tune", fine_tune)
     monkeypatch.setattr(students, "choose", killed)
-    settings = _settings(data, unlabelled=str(data / "more"), student_augment="none")
+    settings = _settings(data, unlabelled=str(data / "more"), student="wide", student_augment="none")
     with pytest.raises(KeyboardInterrupt):
         train(RunFolder.create(tmp_path / "run", settings))
     monkeypatch.setattr(students, "choose", chosen)
@@ -226,6 +227,8 @@ def test_killed_students_go_on_where_they_were(
     assert [row["round"] for row in told["rounds"]] == [0, 1]
     reached = [row["validation_accuracy"] for row in told["rounds"]]
     assert reached[told["kept"]] == max(reached) == outcome.metrics["validation"]["accuracy"]
+    assert [row["variant"] for row in told["rounds"]] == ["slim", "wide"]
+    assert outcome.metrics["model"]["variant"] == ["slim", "wide"][told["kept"]]
     assert told["rounds"][1]["unlabelled"]["photographs"] == 10
     assert [Path(row["file"]).name for row in outcome.metrics["data"]["skipped"]] == ["torn.jpg"]
     with (tmp_path / "run" / "student_1.csv").open() as stream:
