@@ -223,11 +223,12 @@ def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:
     import_keras()
     from keras_effnet.train import train
 
+    named = None if folder.model.is_file() else folder.settings.teacher
+    teacher = open_teacher(named) if named else None
     if not arguments.resume:
         RunFolder.create(folder.path, folder.settings)
     progress = Progress(quiet=arguments.quiet)
-    named = None if folder.model.is_file() else folder.settings.teacher
-    outcome = train(folder, progress, teacher=open_teacher(named) if named else None)
+    outcome = train(folder, progress, teacher=teacher)
     write_report(outcome, _rows(folder))
     artefacts = _export(outcome, arguments, progress)
     if artefacts:

@@ -58,6 +58,8 @@ class Outcome:
 
 def reason_for_result(metrics: dict[str, Any]) -> str:
     """Which network a run has kept, and why, in one sentence without its point."""
+    if metrics.get("students"):
+        return _reason_among_students(metrics["students"])
     head, tuned, refit = metrics["head"], metrics["fine_tuning"], metrics.get("refit")
     if tuned is None:
         return "the head alone on the pretrained network; nothing was fine-tuned (--epochs 0)"
@@ -79,6 +81,18 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
         )
     equal = "; of equal ones the fine-tuned network is kept" if judged[best - 1] == before else ""
     return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
+
+
+def _reason_among_students(told: dict[str, Any]) -> str:
+    rows = {row["round"]: f"{row['validation_accuracy']:.3f}" for row in told["rounds"]}
+    names = {number: f"student {number}" if number else "the first network" for number in rows}
+    kept = told["kept"]
+    others = ", ".join(f"{names[number]} {reached}" for number, reached in rows.items() if number != kept)
+    return (
+        f"{names[kept]}: it got {rows[kept]} of the validation photographs right"
+        + (f"; {others}" if others else "")
+        + ("; of equal ones the latest is kept" if list(rows.values()).count(rows[kept]) > 1 else "")
+    )
 
 
 def certainty_told(metrics: dict[str, Any]) -> list[str]:
@@ -157,8 +171,12 @@ def _threshold(metrics: dict[str, Any]) -> tuple[float, ...]:
 def _plots(metrics: dict[str, Any]) -> list[Any]:
     """Loss and accuracy of each phase that took place: by epoch, or by strength where it was solved."""
     found = []
-    for phase, title in (("head", "Head, the last layer"), ("fine_tuning", "Fine-tuning")):
-        history = (metrics[phase] or {}).get("history") or {}
+    phases = {"Head, the last layer": metrics["head"], "Fine-tuning": metrics["fine_tuning"]}
+    for row in (metrics.get("students") or {}).get("rounds", []):
+        if row["round"]:
+            phases[f"Student {row['round']}"] = row["training"]
+    for title, phase in phases.items():
+        history = (phase or {}).get("history") or {}
         for key in ("accuracy", "loss") if history else ():
             found.append(_curves(history, key, f"{title}: {key}"))
     return found

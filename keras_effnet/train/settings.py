@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError, check_values, unknown_name
@@ -253,7 +254,7 @@ def check(settings: Settings) -> None:
     if settings.strangers is not None:
         list_images(settings.strangers)
     if settings.unlabelled:
-        list_images(settings.unlabelled)
+        list_images(Path(settings.unlabelled).expanduser())
     if settings.student:
         check(replace(settings, variant=settings.student, student=None))
     source = plan_weights(settings.weights, variant, settings.preprocessing, include_top=False).source

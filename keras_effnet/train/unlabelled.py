@@ -25,7 +25,7 @@ def unlabelled_photographs(folder: RunFolder, labelled: Listing, progress: Progr
     Raises:
         InvalidInputError: none can be read, or some are among the labelled ones.
     """
-    root = Path(folder.settings.unlabelled or "")
+    root = Path(folder.settings.unlabelled or "").expanduser()
     files = folder.read_unlabelled()
     if files is None:
         left_out: list[tuple[str, str]] = []
