@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE|DIR|CSV",
-        help="photographs, folders of them (with all below), and CSV files with a column 'file'",
+        help="photographs, folders of them (with all below), CSV files with a column 'file', tfds:NAME, hf:NAME",
     )
     parser.add_argument(
         "--model",

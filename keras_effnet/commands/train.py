@@ -33,7 +33,7 @@ from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import SETTINGS, RunFolder
 from keras_effnet.train.results import Outcome, certainty_told, check_extras, reason_for_result, write_report
-from keras_effnet.train.settings import Settings
+from keras_effnet.train.settings import Settings, paper_settings
 from keras_effnet.train.settings import check as check_settings
 
 NAME = "train"
@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA_DIR",
-        help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
+        help="folder with a folder per class, or with train/, validation/ and test/; a CSV: file,label[,split]; "
+        "tfds:NAME, hf:NAME, TFRECORD pattern, or one of the paper's data sets, flowers say",
     )
     parser.add_argument(
         "--out", required=True, type=folder_path, metavar="DIR", help="folder of the run; a new one"
@@ -111,6 +112,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "first block to fine-tune: stem, block3a, block5, top (default: block3a)",
     )
     add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 5e-4)")
+    add("--optimizer", str, "NAME", "of fine-tuning: adam or rmsprop (default: adam)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
     add("--label-smoothing", float, "SHARE", "of fine-tuning (default: 0.1)")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
@@ -143,6 +145,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="draw photographs of every class equally often",
     )
     _add_certainty(parser)
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="the paper's setting for other data sets: all blocks, RMSProp at a quarter of ImageNet's rate, "
+        "ImageNet's crop, validation photographs learned in the end; what is given besides comes first",
+    )
     parser.add_argument(
         "--refit",
         action="store_true",
@@ -246,6 +254,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
+    if arguments.paper:
+        given = paper_settings(given.get("batch_size", Settings.batch_size)) | given
     given["data"] = full_name(arguments.data)
     if "weights" in given:
         given["weights"] = weights_of(arguments)

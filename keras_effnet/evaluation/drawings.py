@@ -54,7 +54,7 @@ def reliability_diagram(title: str, found: Reliability) -> Any:
     widths = np.diff(found.edges)[filled]
     made.bar(found.edges[:-1][filled], found.accuracy[filled], widths * 0.94, align="edge", color=colors)
     made.plot([0, 1], [0, 1], "--", color=page.SOFT, linewidth=1)
-    made.plot(found.confidence[filled], found.accuracy[filled], ".", color=page.BAD, markersize=5)
+    made.plot(found.confidence[filled], found.accuracy[filled], ".", color=page.BAD, clip_on=False)
     made.set_xlim(0, 1)
     made.set_ylim(0, 1)
     made.set_xlabel("probability of the guess", fontsize=9)

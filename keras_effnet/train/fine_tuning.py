@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,6 +17,11 @@ from keras_effnet.transfer import unfreeze
 
 MIXED_CAPABILITY = 7  # of an NVIDIA GPU, from which on float16 is faster than float32
 CLIP_NORM = 1.0  # a mislabelled photograph must not throw a pretrained network over
+
+_OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "rmsprop": partial(keras.optimizers.RMSprop, rho=0.9, momentum=0.9, epsilon=1e-3),  # as in pretrain
+}
 
 
 def fine_tune(
@@ -119,7 +125,7 @@ def _compile(model: Any, course: Course, settings: Settings) -> None:
     )
     average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
     model.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=CLIP_NORM, **average),
+        _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
         loss=course.loss(settings.label_smoothing),
         metrics=[course.accuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],

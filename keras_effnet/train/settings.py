@@ -11,6 +11,7 @@ from keras_effnet.network.resizing import check_fix_size
 from keras_effnet.network.table import stage_of
 from keras_effnet.network.variants import architecture_of, get_variant
 from keras_effnet.pictures.folders import list_images
+from keras_effnet.pictures.framing import CROP_MARGIN
 from keras_effnet.pictures.listing import find_data
 from keras_effnet.system.devices import STRATEGIES
 
@@ -26,6 +27,8 @@ DECIDED_LAST = (
 )  # a run without a model may change these
 PSEUDO_LABELS = ("soft", "hard")
 _SMALLEST = ("b0", "lite0")
+OPTIMIZERS = ("adam", "rmsprop")
+PAPER_RATE = 0.016 / 4  # for 256 photographs in a step: a quarter of ImageNet's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Settings:
     """Everything that decides what a run computes.
 
     Attributes:
-        data: folder or CSV file of photographs, see `pictures.listing`.
+        data: folder, CSV file or another source of photographs, see `pictures.listing`.
         variant: short name of the backbone.
         weights: published set, file, or None for random weights.
         preprocessing: a convention's name or (mean, std), as in `EfficientNet`, for weights that leave it open.
@@ -47,6 +50,7 @@ class Settings:
         head_epochs: passes over the cached features at most.
         epochs: passes over the photographs while fine-tuning; 0 trains the head alone.
         unfreeze: first block to fine-tune, see `transfer.unfreeze`.
+        optimizer: of fine-tuning, one of `OPTIMIZERS`; rmsprop is the reference's.
         learning_rate: the highest of fine-tuning.
         patience: epochs without a better validation loss before a phase ends.
         dropout: before the classifier, 0–1; None for the variant's own.
@@ -96,6 +100,7 @@ class Settings:
     head_epochs: int = 200
     epochs: int = 24
     unfreeze: str = "block3a"
+    optimizer: str = "adam"
     learning_rate: float = 5e-4
     patience: int = 10
     dropout: float | None = None
@@ -135,6 +140,7 @@ class Settings:
             ("pseudo_labels", PSEUDO_LABELS),
             ("precision", PRECISIONS),
             ("xla", XLA),
+            ("optimizer", OPTIMIZERS),
             ("strategy", STRATEGIES),
         ):
             if getattr(self, name) not in known:
@@ -225,6 +231,21 @@ class Settings:
             )
         listed = ("classes", "preprocessing")
         return cls(**(values | {name: _as_tuples(values[name]) for name in listed if name in values}))
+
+
+def paper_settings(batch_size: int = Settings.batch_size) -> dict[str, Any]:
+    """The settings with which the paper transfers to other data sets, as far as it tells them (section 5.3).
+
+    All blocks learn, with the reference's optimizer at a quarter of ImageNet's learning rate; photographs come in
+    the network's full size, also CIFAR's, with ImageNet's crop; in the end those for validation are learned too.
+    """
+    return {
+        "crop_margin": CROP_MARGIN,
+        "unfreeze": "stem",
+        "optimizer": "rmsprop",
+        "learning_rate": PAPER_RATE * batch_size / 256,
+        "refit": True,
+    }
 
 
 def _as_tuples(value: Any) -> Any:

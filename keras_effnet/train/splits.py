@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
+from keras_effnet.pictures.decoding import Source, UnreadablePictureError, decode_picture
 from keras_effnet.pictures.folders import LeftOut
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
 from keras_effnet.pictures.prefetching import READING_THREADS
@@ -102,10 +102,10 @@ def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> 
     return Scan(broken=tuple(broken), faulty=tuple(faulty))
 
 
-def _examine(path: str) -> tuple[str, tuple[str, ...]]:
+def _examine(source: Source) -> tuple[str, tuple[str, ...]]:
     """Why a photograph cannot be read, empty if it can; and what is wrong with it all the same."""
     try:
-        return "", decode_picture(path, at_least=_THUMB).remarks
+        return "", decode_picture(source, at_least=_THUMB).remarks
     except UnreadablePictureError as error:
         return error.reason, ()
 

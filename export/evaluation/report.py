@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +11,56 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.evaluation import drawings
 from keras_effnet.evaluation.measures import reliability
+from keras_effnet.pictures.decoding import Source
+from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, write_text
 
-from .evaluation import Evaluation, Result
+from .result import Result
 
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "onnxruntime", "scikit-learn")
 DRAWN = 40  # classes, up to which the confusion is drawn; of more the worst pairs are listed
 
 
-def write_page(evaluation: Evaluation, path: Path) -> Path:
-    """Write the page.
+def write_page(path: Path, told: dict[str, Any], listing: Listing, results: Sequence[Result]) -> Path:
+    """Write the page; `told` are the figures of `Evaluation.as_dict`.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
     text = page.render(
-        Path(__file__).parent / "templates" / "evaluation.html",
-        evaluation=evaluation,
-        told=evaluation.as_dict(),
-        by_size=_by_size(evaluation),
-        sections=[_section(evaluation, result) for result in evaluation],
+        Path(__file__).parents[1] / "templates" / "evaluation.html",
+        told=told,
+        called=_short_names([row["file"] for row in told["results"]]),
+        by_size=_by_size(results),
+        sections=[
+            _section(row, result, listing) for row, result in zip(told["results"], results, strict=True)
+        ],
         software=page.software(_PACKAGES),
     )
     write_text(path, shown(text))  # names of photographs may be any bytes
     return path
 
 
-def _section(evaluation: Evaluation, result: Result) -> dict[str, Any]:
+def _short_names(files: Sequence[str]) -> dict[str, str]:
+    """What the page calls the files: without their folders, where that tells them apart."""
+    short = [Path(file).name for file in files]
+    return dict(zip(files, short if len(set(short)) == len(set(files)) else files, strict=True))
+
+
+def _section(told: dict[str, Any], result: Result, listing: Listing) -> dict[str, Any]:
     """What the page says of one model or file."""
-    seen = result.seen_classes()
+    places = drawings.worst_mistakes(result.judged)
     return {
-        "name": shown(result.name),
-        "figures": result.figures | {"per_class": seen},
+        "name": told["file"],
+        "figures": result.figures | {"per_class": told["per_class"]},
         "confusion": _confusion(result),
-        "confused": result.confused(),
+        "confused": [pair for pair in told["confused"] if pair["count"] > 1],
         "reliability": drawings.reliability_diagram("How sure, how often right", reliability(result.judged)),
         "wrong": int(np.sum(~result.judged.right)),
         "mistakes": [
-            row | {"picture": _picture(evaluation, result, int(place)), "heat": None}
-            for row, place in zip(
-                evaluation.worst(result), drawings.worst_mistakes(result.judged), strict=True
-            )
+            row | {"picture": _picture(result, listing.source(int(result.places[place]))), "heat": None}
+            for row, place in zip(told["worst"], places, strict=True)
         ],
     }
 
@@ -65,20 +74,19 @@ def _confusion(result: Result) -> Any:
     return drawings.confusion(counts[np.ix_(met, met)], [result.labels[index] for index in met])
 
 
-def _picture(evaluation: Evaluation, result: Result, place: int) -> str | None:
-    source = evaluation.listing.source(int(result.places[place]))
+def _picture(result: Result, source: Source) -> str | None:
     try:
         return page.thumbnail(result.framing.read(source, result.size, silent=True))
     except InvalidInputError:
         return None  # it was there when it was judged
 
 
-def _by_size(evaluation: Evaluation) -> Any:
+def _by_size(results: Sequence[Result]) -> Any:
     """Accuracy against resolution, where one network was judged at several sizes; else None."""
     lines: dict[str, dict[int, float]] = {}
-    for result in evaluation:
+    for result in results:
         lines.setdefault(result.name.partition(" at ")[0], {})[result.size] = 100 * result.top1
-    sizes = sorted({result.size for result in evaluation})
+    sizes = sorted({result.size for result in results})
     whole = {name: line for name, line in lines.items() if sorted(line) == sizes}
     if len(sizes) < 2 or not whole:
         return None

@@ -25,6 +25,7 @@ from keras_effnet.pictures.listing import (
     read_listing,
 )
 from keras_effnet.pictures.sources import transfer_sets
+from keras_effnet.pretrain.examples import in_split
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.settings import Settings
 
@@ -110,6 +111,8 @@ def test_tfds_gives_its_own_pictures_classes_and_splits(prepared: Path) -> None:
     assert _shades(judged) == [("dark", 40), ("light", 201), ("dark", 42)]
     assert _shades(read_judged("tfds:shades:validation[1:]")) == [("light", 201), ("dark", 42)]
     assert isinstance(judged.source(0), Part) and photographs_in(["tfds:shades"])[0] == judged.source(0)
+    with pytest.raises(InvalidInputError, match="--format tfds"):
+        in_split(listing, "train")  # to train from scratch
 
 
 def test_run_reads_its_packed_photographs_again(prepared: Path, tmp_path: Path) -> None:
@@ -342,3 +345,17 @@ def test_photographs_to_judge_by_are_of_the_test_split_the_one_asked_for_or_all(
     (tmp_path / "val").rename(tmp_path / "other")
     with pytest.raises(InvalidInputError, match=r"Received: other beside 'test'"):
         read_judged(tmp_path, split="validation")
+
+
+def test_papers_setting_gives_way_to_what_is_said_besides() -> None:
+    """Section 5.3: a quarter of ImageNet's learning rate, which is 0.016 for 256 photographs."""
+    from keras_effnet.cli import parser
+    from keras_effnet.commands.train import _given
+
+    command = ["train", "flowers", "--out", "run", "--paper"]
+    settings = Settings(**_given(parser().parse_args(command)))
+    assert settings.learning_rate == 0.0005 and settings.optimizer == "rmsprop" and settings.refit
+    assert (settings.unfreeze, settings.crop_margin, settings.image_size) == ("stem", 32, None)
+    said = ["--batch-size", "64", "--unfreeze", "top"]
+    settings = Settings(**_given(parser().parse_args([*command, *said])))
+    assert settings.learning_rate == 0.001 and settings.unfreeze == "top"

@@ -14,23 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require_installed
-from keras_effnet.evaluation.comparison import Difference, difference, interval_of
-from keras_effnet.evaluation.drawings import worst_mistakes
+from keras_effnet.evaluation.comparison import Difference, difference
 from keras_effnet.evaluation.matching import places_of
 from keras_effnet.evaluation.measures import EXTRA, Judged, judge, measure
 from keras_effnet.network.resizing import at_size
-from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import classes_of, known_labels, numbered_labels
 from keras_effnet.pictures.listing import Listing, read_judged
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 
-from .formats import KERAS, format_of
-from .kinds import CLASSES, EMBEDDING, LOGITS, MAP, SIGMOIDS
-from .runners import Runner, load, runner_of
-from .scoring import Scores, asked_of, workers_for
+from ..formats import KERAS, format_of
+from ..kinds import CLASSES, EMBEDDING, LOGITS, MAP, SIGMOIDS
+from ..runners import Runner, load, runner_of
+from ..scoring import Scores, asked_of, workers_for
+from .report import write_page
+from .result import Result, worst
 
-CONFUSED = 20  # pairs of classes that are listed, the most frequent ones
 _ONE_CLASS = (CLASSES.name, LOGITS.name, "sigmoid")
 
 
@@ -49,82 +48,6 @@ class Candidate:
     runner: Runner
     labels: Sequence[str] | None = None
     size: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What one model or file did.
-
-    Attributes:
-        name: what reports call it.
-        format, recipe: of the file.
-        size: side of its pictures in pixels.
-        labels: names of its classes, in the order of its outputs.
-        framing: how photographs were read for it.
-        places: which photographs of the listing it answered for, `[N]`.
-        judged: what it said of them.
-        figures: of `measure`.
-        seconds: how long it took, reading included.
-    """
-
-    name: str
-    format: str
-    recipe: str
-    size: int
-    labels: tuple[str, ...]
-    framing: Framing = field(repr=False)
-    places: npt.NDArray[np.int64] = field(repr=False)
-    judged: Judged = field(repr=False)
-    figures: dict[str, Any] = field(repr=False)
-    seconds: float
-
-    @property
-    def top1(self) -> float:
-        """The share of photographs whose best class is right, 0–1."""
-        return self.judged.top(1)
-
-    @property
-    def top5(self) -> float:
-        """The share of photographs whose class is among the best five, 0–1; 1 where there are no more."""
-        return self.judged.top(5)
-
-    def seen_classes(self) -> dict[str, dict[str, Any]]:
-        """`precision`, `recall`, `f1` and `photographs` of the classes that photographs have."""
-        return {name: row for name, row in self.figures["per_class"].items() if row["photographs"]}
-
-    def confused(self) -> list[dict[str, Any]]:
-        """The pairs of classes that were confused most: `truth`, `guess`, `count`."""
-        wrong = ~self.judged.right
-        pairs, counts = np.unique(
-            np.stack([self.judged.labels[wrong], self.judged.guesses[wrong]]), axis=1, return_counts=True
-        )
-        return [
-            {
-                "truth": self.labels[pairs[0, place]],
-                "guess": self.labels[pairs[1, place]],
-                "count": int(counts[place]),
-            }
-            for place in np.argsort(-counts, kind="stable")[:CONFUSED]
-        ]
-
-    def row(self) -> dict[str, Any]:
-        """The figures as JSON takes them."""
-        low, high = interval_of(self.judged)
-        return {
-            "file": shown(self.name),
-            "format": self.format,
-            "recipe": self.recipe,
-            "size": self.size,
-            "images": len(self.judged),
-            "top1": self.top1,
-            "top1_low": low,
-            "top1_high": high,
-            "top5": self.top5,
-            **{name: self.figures[name] for name in ("mean_per_class", "loss", "calibration_error")},
-            "seconds": round(self.seconds, 3),
-            "per_class": self.seen_classes(),
-            "confused": self.confused(),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,19 +82,6 @@ class Evaluation:
         first, *others = self.results
         return [(other, difference(*_on_same(first, other))) for other in others]
 
-    def worst(self, result: Result) -> list[dict[str, Any]]:
-        """The wrong guesses that one was surest of: `file`, `truth`, `guess`, `probability`, the worst first."""
-        judged = result.judged
-        return [
-            {
-                "file": shown(self.listing.files[result.places[place]]),
-                "truth": result.labels[judged.labels[place]],
-                "guess": result.labels[judged.guesses[place]],
-                "probability": float(judged.confidences[place]),
-            }
-            for place in worst_mistakes(judged)
-        ]
-
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON takes it."""
         return {
@@ -180,7 +90,7 @@ class Evaluation:
             "images": len(self.listing.files) - len(self.unreadable),
             "classes": int(np.count_nonzero(self.listing.counts())),
             "unreadable": [{"file": shown(file), "reason": shown(why)} for file, why in self.unreadable],
-            "results": [result.row() | {"worst": self.worst(result)} for result in self.results],
+            "results": [result.row() | {"worst": worst(result, self.listing)} for result in self.results],
             "differences": [
                 {"first": shown(self.results[0].name), "second": shown(other.name)} | asdict(found)
                 for other, found in self.differences()
@@ -197,9 +107,7 @@ class Evaluation:
         Raises:
             MissingExtraError: the extra `evaluate` is not installed.
         """
-        from .evaluation_report import write_page
-
-        return write_page(self, Path(path))
+        return write_page(Path(path), self.as_dict(), self.listing, self.results)
 
 
 def evaluate(
