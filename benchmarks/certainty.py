@@ -61,7 +61,9 @@ def _of_file(run: Path, file: Path, certainty: dict[str, Any]) -> dict[str, floa
     decided = Certainty.from_json({name: certainty[name] for name in names})
     decided = replace(decided, thresholds=runner.outputs[0].thresholds)  # what the file carries
     labels = listing.labels[listing.of("test")]
-    return _flat(figures(decided, labels, *said), float((said[0].argmax(axis=1) == labels).mean()))
+    return _flat(
+        figures(decided, listing, listing.of("test"), *said), float((said[0].argmax(axis=1) == labels).mean())
+    )
 
 
 def _flat(certainty: dict[str, Any], accuracy: float) -> dict[str, float]:

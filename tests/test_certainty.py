@@ -177,7 +177,10 @@ def test_train_decides_below_what_it_is_none_of_these(
     fixing = metrics["fixing"]
     assert (fixing["trained_at"], fixing["size"], fixing["epochs"]) == (32, 48, 1)
     assert set(fixing["as_trained"]) == set(fixing["before"]) == {"validation_accuracy", "test_accuracy"}
-    assert "none of these below" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert (
+        "none of these below" in report and "accuracy at 48 px, to which the last layers were fixed" in report
+    )
     assert_refused([*asked, "0.6", "--resume"], "wanted_precision 0.6 instead of 1.0", capsys)
 
 

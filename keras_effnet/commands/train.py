@@ -32,7 +32,14 @@ from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import SETTINGS, RunFolder
-from keras_effnet.train.results import Outcome, certainty_told, check_extras, reason_for_result, write_report
+from keras_effnet.train.results import (
+    Outcome,
+    certainty_told,
+    check_extras,
+    fixing_told,
+    reason_for_result,
+    write_report,
+)
 from keras_effnet.train.settings import Settings, paper_settings
 from keras_effnet.train.settings import check as check_settings
 
@@ -72,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
     )
     _add_training(parser)
+    _add_answers(parser)
     add_students(parser)
     _add_speed(parser)
     parser.add_argument(
@@ -118,6 +126,30 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
     add("--mixup", float, "ALPHA", "mix photographs with each other (default: 0, off)")
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
+    add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")
+    parser.add_argument(
+        "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
+    )
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="the paper's setting for other data sets: all blocks, RMSProp at a quarter of ImageNet's rate, "
+        "ImageNet's crop, validation photographs learned in the end; what is given besides comes first",
+    )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        default=_LATER,
+        help="in the end, fine-tune once more on training and validation photographs together",
+    )
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """What the network answers, for which size, and when it says nothing."""
+
+    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
+        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
+
     add(
         "--answers",
         str,
@@ -134,32 +166,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "in the end, get the last layers used to photographs of this size",
     )
     add("--fix-epochs", whole_number(1), "N", "of that at most (default: 10)")
-    add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")
-    parser.add_argument(
-        "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
-    )
     parser.add_argument(
         "--balanced-sampling",
         action="store_true",
         default=_LATER,
         help="draw photographs of every class equally often",
     )
-    _add_certainty(parser)
-    parser.add_argument(
-        "--paper",
-        action="store_true",
-        help="the paper's setting for other data sets: all blocks, RMSProp at a quarter of ImageNet's rate, "
-        "ImageNet's crop, validation photographs learned in the end; what is given besides comes first",
-    )
-    parser.add_argument(
-        "--refit",
-        action="store_true",
-        default=_LATER,
-        help="in the end, fine-tune once more on training and validation photographs together",
-    )
-
-
-def _add_certainty(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wanted-precision",
         type=share,
@@ -331,7 +343,7 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     if metrics[judged].get("mean_average_precision") is not None:
         print(f"mean average precision: {metrics[judged]['mean_average_precision']:.3f}")
     print(f"kept: {reason_for_result(metrics)}")
-    for line in certainty_told(metrics):
+    for line in [*fixing_told(metrics, judged), *certainty_told(metrics)]:
         print(line)
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")

@@ -95,6 +95,17 @@ def _reason_among_students(told: dict[str, Any]) -> str:
     )
 
 
+def fixing_told(metrics: dict[str, Any], judged: str) -> list[str]:
+    """What getting used to another size has brought on the judged photographs, in a sentence; none without."""
+    found, name = metrics.get("fixing"), f"{judged}_accuracy"
+    if not found or name not in found["after"]:
+        return []
+    return [
+        f"fixed to {found['size']} px: {judged} accuracy {found['after'][name]:.3f}, before {found['before'][name]:.3f}, "
+        f"at {found['trained_at']} px {found['as_trained'][name]:.3f}"
+    ]
+
+
 def certainty_told(metrics: dict[str, Any]) -> list[str]:
     """What a run's probabilities and its threshold are worth, a sentence each without its point."""
     found = metrics.get("certainty")
