@@ -15,6 +15,7 @@ from PIL import Image
 import keras_effnet
 from keras_effnet import export
 from keras_effnet.cli import main
+from keras_effnet.commands.models import Choice
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.evaluation.matching import places_of
 from keras_effnet.network.resizing import at_size
@@ -107,6 +108,27 @@ def test_evaluate_command_shows_accuracy_against_size_and_writes_a_page(
     assert "on 40 photographs of" in told and re.search(r"less .*95 % interval", told)
     assert "Top-1 by the size of the pictures" in page.read_text() or page.read_text().count("<svg") == 5
     assert main(command) == 2 and "--force" in capsys.readouterr().err
+
+
+def test_evaluate_command_builds_a_variant_for_each_size(
+    data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the crop of its weights at that size, which building decides."""
+    built = []
+
+    def build(_: Choice, arguments: Any) -> Any:
+        built.append(arguments.size)
+        return build_nano(input_shape=(arguments.size, arguments.size, 3))
+
+    monkeypatch.setattr(Choice, "model", build)
+    sizes = ["--size", "32", "40", "--json", "--quiet"]
+    assert main(["evaluate", "lite0", str(data), "--weights", "none", *sizes]) == 0
+    rows = json.loads(capsys.readouterr().out)["results"]
+    assert [(row["file"], row["size"], row["images"]) for row in rows] == [
+        ("lite0 at 32 px", 32, 40),
+        ("lite0 at 40 px", 40, 40),
+    ]
+    assert built == [32, 40]
 
 
 def test_logits_are_judged_as_probabilities(nano: Any, data: Path) -> None:

@@ -143,19 +143,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _candidates(arguments: argparse.Namespace) -> Iterator[Candidate]:
     """What is evaluated, made one after the other."""
+    arguments.size = arguments.sizes[0] if arguments.sizes else None  # as commands with one size have it
     for choice in arguments.choices:
         if choice.format in NETWORKS:
             yield from _networks(choice, arguments)
             continue
-        arguments.size = arguments.sizes[0] if arguments.sizes else None
         runner, labels, size = runner_for(choice, arguments)
         yield Candidate(name=choice.text, runner=runner, labels=labels, size=size)
 
 
 def _networks(choice: Choice, arguments: argparse.Namespace) -> Iterator[Candidate]:
-    """A variant or the model of a Keras file, at each size."""
-    model = choice.model(arguments)
+    """A variant, built for each size with the crop that its weights have there; or the model of a Keras file."""
+    model = None
     for size in arguments.sizes or (None,):
+        arguments.size = size
+        if model is None or choice.variant is not None:
+            model = choice.model(arguments)
         sized = model if size is None else at_size(model, size)
         runner, labels, side = runner_of_network(choice, sized, arguments, size)
         name = choice.text if size is None else f"{choice.text} at {size} px"
