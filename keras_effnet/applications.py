@@ -141,6 +141,7 @@ def _inputs(
     keras_: Any, variant: Variant, include_top: bool, input_tensor: Any, input_shape: Any
 ) -> tuple[Any, Any]:
     """The model's input and the tensor to start from."""
+    smallest = variant.baseline.smallest
     if keras_.backend.image_data_format() != "channels_last":
         raise InvalidInputError(
             "Expected keras.config.image_data_format() to be 'channels_last'. Received: "
@@ -155,17 +156,17 @@ def _inputs(
                 "Pass keras.Input((height, width, channels)), or what a layer makes of one."
             )
         shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and not _compatible(shape, check_input_shape(input_shape)):
+        if input_shape is not None and not _compatible(shape, check_input_shape(input_shape, smallest)):
             raise InvalidInputError(
                 f"Expected input_shape to fit input_tensor, which has {shape}. Received: {tuple(input_shape)}. "
                 "Leave input_shape out."
             )
-        check_input_shape(shape)
+        check_input_shape(shape, smallest)
         return _source_of(keras_, input_tensor), input_tensor
     if input_shape is None:
         side = variant.resolution if include_top else None
         input_shape = (side, side, 3)
-    inputs = keras_.Input(shape=check_input_shape(input_shape))
+    inputs = keras_.Input(shape=check_input_shape(input_shape, smallest))
     return inputs, inputs
 
 
