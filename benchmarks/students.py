@@ -19,7 +19,8 @@ four files, Debian's package `dataset-fashion-mnist`; 2,000 pictures of the 60,0
 
 What was computed is kept in --work and in the JSON file, so the same command goes on where it was stopped. In the
 end it prints, for each number of labels, the accuracy on the test photographs and the difference to `labelled`, seed by
-seed on the same photographs, with its standard error: that of the photographs (bootstrap) and that of the seeds.
+seed on the same photographs, with its standard error: that of the photographs (bootstrap) and that of the seeds. A run
+keeps what validates best, which may be the network before its students; how the last student differs stands behind.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ def _print(found: dict[str, Any], arguments: argparse.Namespace) -> None:
         for arm in arguments.arms:
             rows = list(_pairs(found, arguments, labels, arm))
             if rows:
-                print(f"  {arm:10} {_told(rows)}")
+                print(f"  {arm:10} {_told(rows)}{_last_students(found, arguments, labels, arm)}")
 
 
 def _pairs(found: dict[str, Any], arguments: argparse.Namespace, labels: int, arm: str) -> Iterator[Any]:
@@ -207,6 +208,16 @@ def _pairs(found: dict[str, Any], arguments: argparse.Namespace, labels: int, ar
         keys = [f"{arguments.name} {labels} {seed} {name}" for name in ("labelled", arm)]
         if all(key in found for key in keys):
             yield np.array([found[key]["right"] for key in keys], float)
+
+
+def _last_students(found: dict[str, Any], arguments: argparse.Namespace, labels: int, arm: str) -> str:
+    """By how much the last student of each seed is better than `labelled`, kept or not."""
+    told = []
+    for seed in arguments.seeds:
+        base, own = (found.get(f"{arguments.name} {labels} {seed} {name}") for name in ("labelled", arm))
+        if base and own and own["students"]:
+            told.append(own["students"]["rounds"][-1]["test_accuracy"] - base["accuracy"])
+    return f"   last student {np.mean(told):+.3f} ({', '.join(f'{v:+.3f}' for v in told)})" if told else ""
 
 
 def _told(rows: list[Any]) -> str:

@@ -101,6 +101,7 @@ def test_every_batch_has_both_kinds_of_photographs_in_their_ratio(data: Path) ->
     lessons = Lessons(
         _listing(4), settings, unlabelled=_listing(30, split=-1), chosen=choose(said, 0.3), probabilities=said
     )
+    assert not lessons.knows_head  # which has learned from the labelled ones alone
     order = lessons.order(np.random.default_rng(0))
     assert len(order) == len(lessons) == 40
     assert [int((part < 4).sum()) for part in np.split(order, 10)] == [1] * 10

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.commands.flags import whole_number
-from keras_effnet.commands.models import ARTEFACTS, KERAS, Choice, choose, side_of
+from keras_effnet.commands.models import ARTEFACTS, KERAS, Choice, choose, load_keras, side_of
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export.kinds import CLASSES, LOGITS, SIGMOID
 from keras_effnet.export.runners import Runner, load, runner_of
@@ -95,7 +95,7 @@ def open_teacher(text: str) -> Teacher:
 
     choice = choose_teacher(text)
     if choice.format == KERAS:
-        model = choice.model(None)
+        model = load_keras(str(choice.path))
         runner = runner_of(model, choice.path)
         size = choice.side_for(model, runner.size, None)
         count = classes_of(model)

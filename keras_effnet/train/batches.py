@@ -49,7 +49,10 @@ class Course:
         listing: the photographs, those for validation too.
         width: numbers that `targets` gives for each.
         class_weights: float32 `[classes]` by which the loss of each is weighed, or None.
+        knows_head: whether the head has learned from the same photographs, and is the result where it is better.
     """
+
+    knows_head = True
 
     def __init__(self, listing: Listing, class_weights: npt.NDArray[np.float32] | None = None) -> None:
         self.listing, self.class_weights = listing, class_weights

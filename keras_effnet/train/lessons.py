@@ -125,6 +125,8 @@ class Lessons(Course):
     ) -> None:
         listing = labelled if unlabelled is None else _joined(labelled, unlabelled)
         super().__init__(listing)
+        # a head of the labelled photographs alone is no student; whole networks are compared in the end
+        self.knows_head = unlabelled is None
         self.classes = len(labelled.classes)
         self.width = 2 * self.classes
         self._first, self._settings, self._teacher = len(labelled.files), settings, teacher

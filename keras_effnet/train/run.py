@@ -277,7 +277,7 @@ class _Run:
                 tuned.set_weights(model.get_weights())
             checkpoint = EpochCheckpoint(
                 self.folder.work / phase,
-                to_beat=self._to_beat(model, course.listing),
+                to_beat=self._to_beat(model, course),
                 patience=self.settings.patience,
             )
             fine_tune(
@@ -316,11 +316,11 @@ class _Run:
             scores = self._probabilities(model, listing, "validation")
             self.folder.write_json(VALIDATED, measured(model, listing, "validation", scores))
 
-    def _to_beat(self, model: Any, listing: Listing) -> float:
+    def _to_beat(self, model: Any, course: Course) -> float:
         """The validation accuracy before fine-tuning."""
-        if self.settings.weights is None or not len(listing.of("validation")):
+        if self.settings.weights is None or not (course.knows_head and len(course.listing.of("validation"))):
             return 0.0
-        return self._accuracy(model, listing, "validation")
+        return self._accuracy(model, course.listing, "validation")
 
     def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
         said = self._probabilities(model, listing, split)

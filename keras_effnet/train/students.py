@@ -74,7 +74,11 @@ def noisy_students(trainer: Trainer, labelled: Listing, unlabelled: Listing, tea
             )
             _say_lessons(trainer.progress, number, told)
             model = trainer.network(course, phase)
-        row = {"round": number, "variant": trainer.settings.variant, "image_size": trainer.size}
+        row: dict[str, Any] = {
+            "round": number,
+            "variant": trainer.settings.variant,
+            "image_size": trainer.size,
+        }
         row |= {"unlabelled": told or None, **_figures(trainer, model, labelled, phase)}
         rows.append(row)
         if row["validation_accuracy"] >= reached:
