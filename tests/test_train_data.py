@@ -463,7 +463,6 @@ def test_batches_are_made_when_they_are_asked_for_by_no_thread_of_the_pipeline(
     )
     if kind == "training":
         augment = augmentation(Settings(data="x"), 32, None, 0)
-        listing = replace(listing, splits=np.zeros(8, np.int8))
         batches = training_batches(
             Course(listing), augment, 32, framing, batch_size=1, seed=0, epochs=range(1)
         )
