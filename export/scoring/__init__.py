@@ -54,7 +54,9 @@ class Scores:
     """What an artefact says of photographs. Nothing is computed before it is asked for.
 
     Iterate to get a dictionary for each photograph, with `file` and either `predictions` (`class_index`, `label`
-    and `probability` of the best), or all values by the name of what they are, or `error`.
+    and `probability` of the best), or all values by the name of what they are, or `error`. Of a network with
+    thresholds each guess says whether it is `accepted`, and a row whether `none_of_these` is; see
+    `pictures.thresholds`.
 
     Attributes:
         photographs: their files.
@@ -263,7 +265,7 @@ def asked_of(
     size: int | None = None,
 ) -> tuple[Question, Shape]:
     """The question to each photograph, and what the rows of its answers hold; arguments as of `score`."""
-    name, kind, told = _output(runner, output)
+    name, kind, told, thresholds = _output(runner, output)
     if kind is MAP or (top is not None and kind is EMBEDDING):
         advice = " Pass top=None (--all) for its values." if kind is EMBEDDING else ""
         raise InvalidInputError(
@@ -281,13 +283,15 @@ def asked_of(
         raise InvalidInputError(
             f"Expected {columns} class names, one for each column. Received: {len(names)}."
         )
-    question = Question(framing=runner.framing, size=side, output=name, columns=columns, top=top)
+    question = Question(
+        framing=runner.framing, size=side, output=name, columns=columns, top=top, thresholds=thresholds
+    )
     values = "probabilities" if kind.is_probability else kind.name
-    return question, Shape(values=values if top is None else None, labels=names)
+    return question, Shape(values=values if top is None else None, labels=names, thresholds=thresholds)
 
 
-def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str]]:
-    """Name, kind and class names of the output that is meant."""
+def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str], tuple[float, ...]]:
+    """Name, kind, class names and thresholds of the output that is meant."""
     if wanted is not None and wanted not in runner.names:
         raise unknown_name("output", wanted, runner.names)
     if wanted is None and len(runner.names) > 1:
@@ -297,9 +301,10 @@ def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str]
         )
     name = wanted or runner.names[0]
     told = {output.name: output for output in runner.outputs}
-    kind = told[name].meaning if name in told else CLASSES
-    labels = told[name].labels if name in told and len(runner.names) > 1 else runner.labels
-    return name, kind, labels
+    if name not in told:
+        return name, CLASSES, runner.labels, ()
+    labels = told[name].labels if len(runner.names) > 1 else runner.labels
+    return name, told[name].meaning, labels, told[name].thresholds
 
 
 def _side(runner: Runner, size: int | None) -> int:

@@ -17,6 +17,7 @@ from keras_effnet.pictures.decoding import Part
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import both_sides
 from keras_effnet.pictures.prefetching import READING_THREADS
+from keras_effnet.pictures.thresholds import accepted
 
 from ..runners import Runner
 
@@ -35,6 +36,7 @@ class Question:
         output: name of the output that is meant.
         columns: how many values it has, a single sigmoid's two sides counted.
         top: how many of the best are wanted; None for all values, in the order of the columns.
+        thresholds: how probable a class must be to be accepted; accepted ones are better than others.
     """
 
     framing: Framing
@@ -42,6 +44,7 @@ class Question:
     output: str
     columns: int
     top: int | None
+    thresholds: tuple[float, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -163,7 +166,8 @@ def _answered(question: Question, runner: Runner, readings: Sequence[Reading]) -
     made_of = runner.answers(np.stack(pixels))[question.output]
     values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
-        made.classes = np.argsort(values, axis=1)[:, ::-1][:, : question.top].astype(np.int32)
+        order = np.lexsort((values, accepted(values, question.thresholds)))  # by the last of these first
+        made.classes = order[:, ::-1][:, : question.top].astype(np.int32)
         values = np.take_along_axis(values, made.classes, axis=1)
     made.values = values
     return made

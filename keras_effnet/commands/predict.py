@@ -31,6 +31,7 @@ from keras_effnet.export.scoring import ENGINES, Scores, asked_of, check_out, wo
 from keras_effnet.export.scoring.tables import Row
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import photographs_in
+from keras_effnet.pictures.thresholds import NONE_OF_THESE
 from keras_effnet.system.files import check_new, check_writable
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend
@@ -46,6 +47,7 @@ EXAMPLES = """\
 
 A picture that cannot be read costs only itself: it is named on the error output, has an "error" in JSON and
 in --out, and makes the exit code 1 instead of 0. Where none can be read, nothing is loaded and the code is 2.
+A network with thresholds answers "none of these" where no class reaches its own.
 With --out, a command that was interrupted or killed goes on where it stopped when it is repeated."""
 
 
@@ -185,9 +187,12 @@ def _show(row: Row) -> bool:
     if "error" in row:
         return True
     print(row["file"])
+    if row.get("none_of_these"):
+        print(f"  {NONE_OF_THESE}")
     for guess in row["predictions"]:
         filled = "█" * round(guess["probability"] * 20)
-        print(f"  {guess['probability']:7.2%}  {filled:<20}  {guess['label']}")
+        below = "" if guess.get("accepted", True) else "  (below its threshold)"
+        print(f"  {guess['probability']:7.2%}  {filled:<20}  {guess['label']}{below}")
     return False
 
 

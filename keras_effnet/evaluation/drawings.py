@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.evaluation.certainty import Coverage
 from keras_effnet.evaluation.measures import Judged, Reliability
 from keras_effnet.reports import page
 
@@ -57,6 +58,23 @@ def reliability_diagram(title: str, found: Reliability) -> Any:
     made.set_xlim(0, 1)
     made.set_ylim(0, 1)
     made.set_xlabel("probability of the guess", fontsize=9)
+    made.set_ylabel("share that is right", fontsize=9)
+    return page.drawing(made)
+
+
+def coverage_curve(found: Coverage, threshold: float | None = None) -> Any:
+    """Accuracy against coverage: how often guesses are right when only the surest count.
+
+    Args:
+        threshold: the coverage at which a threshold stands, marked by a line; None for no line.
+    """
+    made = page.axes("Accuracy against coverage", height=3.6)
+    made.plot(found.coverage, found.accuracy, color=page.GOOD)
+    if threshold is not None:
+        made.axvline(threshold, linestyle="--", color=page.SOFT, linewidth=1)
+    made.set_xlim(0, 1)
+    made.set_ylim(min(0.5, float(found.accuracy.min())), 1.01)
+    made.set_xlabel("share of the photographs, the surest first", fontsize=9)
     made.set_ylabel("share that is right", fontsize=9)
     return page.drawing(made)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.builder import is_whole
 from keras_effnet.network.reader import flat_layers
+from keras_effnet.network.table import MIN_SIZE
 
 
 def at_size(model: Any, size: int) -> Any:
@@ -58,4 +60,17 @@ def _check_paddings(model: Any, copy: Any, size: int) -> None:
         raise InvalidInputError(
             f"Expected a size for which the paddings of {model.name!r} are right. Received: {size}, built for "
             f"{model.input_shape[1]}. Pass another multiple of 32, or build the network for that size."
+        )
+
+
+def check_fix_size(size: Any, old: int) -> None:
+    """Make sure that a network for photographs of `old` pixels can be fixed to `size`.
+
+    Raises:
+        InvalidInputError: it cannot.
+    """
+    if not is_whole(size) or size < MIN_SIZE or size == old:
+        raise InvalidInputError(
+            f"Expected a size to fix to of at least {MIN_SIZE} pixels, other than the {old} that the network has. "
+            f"Received: {size!r}. A good fifth more is usual: {round(old * 1.28)}."
         )

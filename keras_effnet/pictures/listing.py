@@ -5,7 +5,8 @@ Understood are, with the same names in all commands:
     DIR                         a folder per class; a photograph anywhere below its class folder belongs to the class
     DIR                         train/, validation/ and test/, each with a folder per class; to train, the last two
                                 may be missing
-    FILE.csv                    the columns file,label and, if wanted, split; or the folder of such a file
+    FILE.csv                    the columns file,label and, if wanted, split; or the folder of such a file. To train, a
+                                label may be several: dog|cat
     tfds:NAME[/config][:split]  what tensorflow-datasets has prepared on this machine
     hf:NAME[:split]             what Hugging Face's datasets has on this machine
     '/data/train-*'             TFRecord files
@@ -34,7 +35,7 @@ from keras_effnet.pictures.sources import huggingface, tfds
 from keras_effnet.pictures.sources.class_folders import from_csv, from_folders
 from keras_effnet.pictures.sources.imagenet import from_flat, is_flat
 from keras_effnet.pictures.sources.records import are_records, files_of, from_records
-from keras_effnet.pictures.sources.rows import ALL, SPLITS, UNDECIDED, Found, Wish
+from keras_effnet.pictures.sources.rows import ALL, SEVERAL, SPLITS, UNDECIDED, Found, Wish
 from keras_effnet.pictures.sources.transfer_sets import (
     TRANSFER_SETS,
     check_there,
@@ -43,7 +44,16 @@ from keras_effnet.pictures.sources.transfer_sets import (
     layout_of,
 )
 
-__all__ = ["SPLITS", "UNDECIDED", "Listing", "find_data", "photographs_in", "read_judged", "read_listing"]
+__all__ = [
+    "SEVERAL",
+    "SPLITS",
+    "UNDECIDED",
+    "Listing",
+    "find_data",
+    "photographs_in",
+    "read_judged",
+    "read_listing",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +63,13 @@ class Listing:
     Attributes:
         root: the folder that the file names are relative to.
         files: their names, `dress/001.jpg`.
-        labels: int32 `[N]`, indices into `classes`.
+        labels: int32 `[N]`, indices into `classes`; of several labels the one that fewest photographs have.
         splits: int8 `[N]`, indices into `SPLITS`, or `UNDECIDED`.
         classes: class names in the order of the outputs.
         left_out: (file, reason) of pictures that were found and belong to no class, or are of a kind
             that cannot be read.
         packed: whether the files are parts of larger ones, named as `Part` does.
+        marks: bool `[N, classes]`, which classes each photograph shows, where they may be several; else None.
     """
 
     root: Path
@@ -68,11 +79,26 @@ class Listing:
     classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
     packed: bool = False
+    marks: npt.NDArray[np.bool_] | None = None
 
     def source(self, index: int) -> str | Part:
         """Where photograph `index` lies, for whoever reads it."""
         name = os.path.join(self.root, self.files[index])  # noqa: PTH118 - a Path per picture is slow
         return Part.named(name) if self.packed else name
+
+    def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What is true of photographs, 1 or 0 `[n, classes]`."""
+        if self.marks is not None:
+            return self.marks[indices].astype(np.float32)
+        rows = np.zeros((len(indices), len(self.classes)), np.float32)
+        rows[np.arange(len(indices)), self.labels[indices]] = 1
+        return rows
+
+    def told(self, index: int) -> str:
+        """The class of photograph `index` in words; of several labels all."""
+        if self.marks is None:
+            return self.classes[self.labels[index]]
+        return SEVERAL.join(self.classes[label] for label in np.flatnonzero(self.marks[index]))
 
     def of(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of a split, in the order of the list."""
@@ -92,8 +118,13 @@ class Listing:
 
     def counts(self, split: str | None = None) -> npt.NDArray[np.int64]:
         """Photographs per class, `[classes]`; of all splits together for None."""
-        labels = self.labels if split is None else self.labels[self.of(split)]
-        return np.bincount(labels, minlength=len(self.classes))
+        return self.counts_of(np.arange(len(self.files)) if split is None else self.of(split))
+
+    def counts_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Of these photographs, those of each class, `[classes]`; one of several labels counts for each."""
+        if self.marks is not None:
+            return np.asarray(self.marks[indices].sum(axis=0), np.int64)
+        return np.bincount(self.labels[indices], minlength=len(self.classes))
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Listing:
         """The photographs for which `keep` is True."""
@@ -105,22 +136,66 @@ class Listing:
             classes=self.classes,
             left_out=self.left_out,
             packed=self.packed,
+            marks=None if self.marks is None else self.marks[keep],
         )
 
 
-def read_listing(data: str | os.PathLike[str], classes: Sequence[str] = ()) -> Listing:
+def read_listing(
+    data: str | os.PathLike[str], classes: Sequence[str] = (), *, several: bool | None = None
+) -> Listing:
     """List the photographs of a folder or a CSV file.
 
     Args:
         data: see the module.
         classes: names to use, in this order; empty for all that are found, sorted.
+        several: whether a photograph may have several labels; None where a CSV file has such a row.
 
     Raises:
         InvalidInputError: no such place, fewer than two classes, an empty class, classes that disagree
             with the folders or between the splits, folders that can be understood in two ways, a
             photograph that is listed twice.
     """
-    return _listing(_found(data, Wish(classes=tuple(classes))), tuple(classes), to_train=True)
+    wanted = tuple(classes)
+    found = _found(data, Wish(classes=wanted))
+    if several is None and found.joined:
+        found = replace(found, rows=list(found.rows))
+        several = any(SEVERAL in label for _, label, _ in found.rows)
+    if several:
+        return _marked(found, wanted)
+    return _listing(found, wanted, to_train=True)
+
+
+def _marked(found: Found, wanted: tuple[str, ...]) -> Listing:
+    """Photographs of which each may show several of the classes."""
+    named = [
+        (file, frozenset(name.strip() for name in label.split(SEVERAL) if name.strip()), split)
+        for file, label, split in found.rows
+    ]
+    rows = [row for row in named if not wanted or row[1] & set(wanted)]
+    training: set[str] = set().union(*(names for _, names, split in rows if split in (UNDECIDED, 0)))
+    classes = wanted or found.classes or tuple(sorted(training))
+    strange: set[str] = set().union(*(names for _, names, _ in rows)) if not wanted else set()
+    _check_classes(found.root, classes, strange, training, found.left_out)
+    place = {name: index for index, name in enumerate(classes)}
+    marks = np.zeros((len(rows), len(classes)), bool)
+    for row, (_, names, _) in enumerate(rows):
+        marks[row, [place[name] for name in names if name in place]] = True
+    return Listing(
+        root=found.root,
+        files=[file for file, _, _ in rows],
+        labels=rarest(marks),
+        splits=np.array([split for _, _, split in rows], np.int8),
+        classes=check_labels(classes),
+        left_out=tuple(found.left_out),
+        packed=found.packed,
+        marks=marks,
+    )
+
+
+def rarest(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Of the classes that each photograph shows, the one that fewest do: it is split and drawn by that."""
+    counts = np.where(marks, marks.sum(axis=0), len(marks) + 1)
+    return counts.argmin(axis=1).astype(np.int32)
 
 
 def read_judged(data: str | os.PathLike[str], *, split: str | None = None) -> Listing:

@@ -54,7 +54,7 @@ class Examples:
 
 def from_folders(directory: str | os.PathLike[str]) -> Examples:
     """The pictures to train on of a folder or CSV file, see `pictures.listing`."""
-    return from_listing(read_listing(directory))
+    return from_listing(read_listing(directory, several=False))
 
 
 def from_listing(listing: Listing, split: str = "train") -> Examples:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, require_installed
-from keras_effnet.evaluation.drawings import confusion, reliability_diagram, worst_mistakes
-from keras_effnet.evaluation.measures import Judged, judge, reliability
+from keras_effnet.errors import InvalidInputError, counted, require_installed
+from keras_effnet.evaluation.certainty import coverage_of
+from keras_effnet.evaluation.drawings import confusion, coverage_curve, reliability_diagram, worst_mistakes
+from keras_effnet.evaluation.measures import Judged, reliability
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, write_text
+from keras_effnet.train.answers import judged_by
 from keras_effnet.train.folder import RunFolder
 
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "scikit-learn")
@@ -46,7 +48,7 @@ class Outcome:
 
     def answers(self) -> Judged:
         """What the network said of these photographs, beside the truth."""
-        return judge(self.probabilities, self.listing.labels[self.listing.of(self.judged)])
+        return judged_by(self.probabilities, self.listing, self.listing.of(self.judged))
 
     def __repr__(self) -> str:
         """Short: the listing alone may be thousands of names."""
@@ -56,6 +58,8 @@ class Outcome:
 
 def reason_for_result(metrics: dict[str, Any]) -> str:
     """Which network a run has kept, and why, in one sentence without its point."""
+    if metrics.get("students"):
+        return _reason_among_students(metrics["students"])
     head, tuned, refit = metrics["head"], metrics["fine_tuning"], metrics.get("refit")
     if tuned is None:
         return "the head alone on the pretrained network; nothing was fine-tuned (--epochs 0)"
@@ -77,6 +81,54 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
         )
     equal = "; of equal ones the fine-tuned network is kept" if judged[best - 1] == before else ""
     return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
+
+
+def _reason_among_students(told: dict[str, Any]) -> str:
+    rows = {row["round"]: f"{row['validation_accuracy']:.3f}" for row in told["rounds"]}
+    names = {number: f"student {number}" if number else "the first network" for number in rows}
+    kept = told["kept"]
+    others = ", ".join(f"{names[number]} {reached}" for number, reached in rows.items() if number != kept)
+    return (
+        f"{names[kept]}: it got {rows[kept]} of the validation photographs right"
+        + (f"; {others}" if others else "")
+        + ("; of equal ones the latest is kept" if list(rows.values()).count(rows[kept]) > 1 else "")
+    )
+
+
+def fixing_told(metrics: dict[str, Any], judged: str) -> list[str]:
+    """What getting used to another size has brought on the judged photographs, in a sentence; none without."""
+    found, name = metrics.get("fixing"), f"{judged}_accuracy"
+    if not found or name not in found["after"]:
+        return []
+    return [
+        f"fixed to {found['size']} px: {judged} accuracy {found['after'][name]:.3f}, before {found['before'][name]:.3f}, "
+        f"at {found['trained_at']} px {found['as_trained'][name]:.3f}"
+    ]
+
+
+def certainty_told(metrics: dict[str, Any]) -> list[str]:
+    """What a run's probabilities and its threshold are worth, a sentence each without its point."""
+    found = metrics.get("certainty")
+    if found is None:
+        return []  # of an earlier version
+    told = [
+        f"calibration error: {found['calibration_error']:.3f}, before temperature scaling "
+        f"{found['calibration_error_before']:.3f} (temperature {found['temperature']:.2f})"
+    ]
+    if worth := found.get("accepted"):
+        precision = "none" if worth["precision"] is None else f"{worth['precision']:.1%}"
+        strangers = (
+            f"; {worth['refused']:.1%} of {counted(worth['strangers'], 'stranger')} refused"
+            if "refused" in worth
+            else ""
+        )
+        least = found["thresholds"]
+        below = f"{least[0]:.3f}" if len(least) == 1 else "thresholds of each class"
+        told.append(
+            f"none of these below {below}: {worth['coverage']:.1%} accepted, {precision} of {'them' if len(least) == 1 else 'the labels'} "
+            f"right{strangers}"
+        )
+    return told
 
 
 def check_extras() -> None:
@@ -101,8 +153,10 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
         figures=figures,
         reason=reason_for_result(metrics),
         plots=_plots(metrics),
-        confusion=confusion(np.array(figures["confusion_matrix"]), outcome.listing.classes),
+        confusion=_confusion(figures, outcome.listing.classes),
         reliability=reliability_diagram("How sure, how often right", reliability(judged)),
+        coverage=coverage_curve(coverage_of(judged.confidences, judged.right), *_threshold(metrics)),
+        certainty=certainty_told(metrics),
         mistakes=_mistakes(outcome, judged),
         wrong=int(np.sum(~judged.right)),
         artefacts=artefacts,
@@ -113,11 +167,27 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
     return path
 
 
+def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> Any:
+    """The matrix as a drawing; None for several labels, which have none."""
+    counts = figures.get("confusion_matrix")
+    return None if counts is None else confusion(np.array(counts), classes)
+
+
+def _threshold(metrics: dict[str, Any]) -> tuple[float, ...]:
+    """The share of the judged photographs that the run's threshold accepts, if it has one."""
+    worth = metrics.get("certainty", {}).get("accepted")
+    return (worth["coverage"],) if worth else ()
+
+
 def _plots(metrics: dict[str, Any]) -> list[Any]:
     """Loss and accuracy of each phase that took place: by epoch, or by strength where it was solved."""
     found = []
-    for phase, title in (("head", "Head, the last layer"), ("fine_tuning", "Fine-tuning")):
-        history = (metrics[phase] or {}).get("history") or {}
+    phases = {"Head, the last layer": metrics["head"], "Fine-tuning": metrics["fine_tuning"]}
+    for row in (metrics.get("students") or {}).get("rounds", []):
+        if row["round"]:
+            phases[f"Student {row['round']}"] = row["training"]
+    for title, phase in phases.items():
+        history = (phase or {}).get("history") or {}
         for key in ("accuracy", "loss") if history else ():
             found.append(_curves(history, key, f"{title}: {key}"))
     return found
@@ -137,10 +207,14 @@ def _mistakes(outcome: Outcome, judged: Judged) -> list[dict[str, Any]]:
     from keras_effnet.explain import class_activation_map, overlay
 
     listing = outcome.listing
-    indices = listing.of(outcome.judged)
+    indices, several = listing.of(outcome.judged), listing.marks is not None
     found = []
     for row in worst_mistakes(judged):
-        index, guess = int(indices[row]), int(judged.guesses[row])
+        # of several labels a row is a decision about one class of one photograph
+        place, guess = (
+            divmod(int(row), len(listing.classes)) if several else (int(row), int(judged.guesses[row]))
+        )
+        index, denied = int(indices[place]), several and not judged.guesses[row]
         pixels = outcome.framing.read(listing.source(index), outcome.metrics["model"]["image_size"])
         try:
             heat = page.thumbnail(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
@@ -149,8 +223,8 @@ def _mistakes(outcome: Outcome, judged: Judged) -> list[dict[str, Any]]:
         found.append(
             {
                 "file": listing.files[index],
-                "truth": listing.classes[judged.labels[row]],
-                "guess": listing.classes[guess],
+                "truth": listing.told(index),
+                "guess": f"{'not ' if denied else ''}{listing.classes[guess]}",
                 "probability": float(judged.confidences[row]),
                 "picture": page.thumbnail(pixels),
                 "heat": heat,

@@ -44,7 +44,7 @@ def from_csv(path: Path, wish: Wish) -> Found:
         listed = list(rows)
         splits = set(wish.of(sorted({row[2] for row in listed}), str(path)))
         rows = iter(row for row in listed if row[2] in splits)
-    return Found(root=path.parent, rows=rows)
+    return Found(root=path.parent, rows=rows, joined=True)
 
 
 def _from_folders(root: Path, wish: Wish, left_out: list[LeftOut]) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from keras_effnet.pictures.folders import LeftOut
 
 SPLITS = ("train", "validation", "test")
 UNDECIDED = -1
+SEVERAL = "|"  # between the labels of one photograph
 TRAIN = SPLITS.index("train")
 JUDGING = ("test", "validation", "train")  # the first of these that there is
 ALL = "all"
@@ -69,6 +70,7 @@ class Found:
         rows: file, class and split of each photograph. Nothing is read before they are iterated.
         classes: in an order of the source's own; empty where it has none.
         packed: whether a row's file is the name of a `Part`.
+        joined: whether a row's class may be several of them, with `SEVERAL` between.
         left_out: see `Listing`; filled while the rows are iterated.
     """
 
@@ -76,6 +78,7 @@ class Found:
     rows: Iterable[Row]
     classes: tuple[str, ...] = ()
     packed: bool = False
+    joined: bool = False
     left_out: list[LeftOut] = field(default_factory=list)
 
 
