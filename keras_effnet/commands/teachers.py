@@ -94,7 +94,7 @@ def open_teacher(text: str) -> Teacher:
     from keras_effnet.train.lessons import Teacher
 
     choice = choose_teacher(text)
-    if choice.format == KERAS:
+    if choice.format == KERAS and choice.path is not None:
         model = load_keras(str(choice.path))
         runner = runner_of(model, choice.path)
         size = choice.side_for(model, runner.size, None)
