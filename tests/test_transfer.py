@@ -360,7 +360,8 @@ def test_fixed_network_has_its_new_size_everywhere_and_learns_in_its_last_layers
             for old, new in zip(before[layer.name], layer.get_weights(), strict=True)
         )
     }
-    assert changed == {"top_conv", "top_bn", "predictions"}
+    assert changed == {"top_bn", "predictions"}
+    assert transfer.fix_resolution(model, 96, top_conv=True).get_layer("top_conv").trainable
     assert np.array_equal(model.get_layer("top_bn").moving_mean, before["top_bn"][2])
 
 

@@ -1,8 +1,8 @@
 """Phase 3, where a run has a `fix_size`: the trained network gets used to the size at which it will be used.
 
 FixRes from its procedure (Touvron et al., arXiv:1906.06423): the photographs come as the test reads them, at its size,
-mirrored and a little shifted; only the last batch normalization, with its statistics, the last convolution and the
-classifier learn.
+mirrored and a little shifted; only the last batch normalization, with its statistics, and the classifier learn. (The
+paper's authors train EfficientNet's last 1×1 convolution too; on the photographs of benchmarks/README.md that was worse.)
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def fix(
     framing: Framing,
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
-    top_conv: bool = True,
+    top_conv: bool = False,
     learning_rate: float = LEARNING_RATE,
 ) -> Any:
     """The network for photographs of `settings.fix_size`, with the weights of the best epoch.

@@ -11,14 +11,13 @@ from keras_effnet.pictures.framing import input_side
 PARTS = ("top_bn", "predictions")  # of what a fixed network learns
 
 
-def fix_resolution(model: keras.Model, size: int, *, top_conv: bool = True) -> keras.Model:
+def fix_resolution(model: keras.Model, size: int, *, top_conv: bool = False) -> keras.Model:
     """The same network for photographs of another size, ready to get used to it: compile it and fit it.
 
     Random crops of training show things larger than the central crop of a test does, so a network is better a good
     deal above the size that it was trained at; and what its last layers get has other statistics there. A few
     epochs with the photographs as the test reads them set that right (Touvron et al., arXiv:1906.06423). Only the
-    last convolution, its batch normalization, statistics too, and the classifier are trainable; all else stays in
-    inference mode.
+    last batch normalization, statistics too, and the classifier are trainable; all else stays in inference mode.
 
         fixed = transfer.fix_resolution(model, 288)
         fixed.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "sparse_categorical_crossentropy")
@@ -27,7 +26,7 @@ def fix_resolution(model: keras.Model, size: int, *, top_conv: bool = True) -> k
     Args:
         model: an EfficientNet of this package with a classifier and a square input. It stays as it is.
         size: side of the new input in pixels, at least 32 and another than the model's.
-        top_conv: whether the last 1×1 convolution is trainable too.
+        top_conv: whether the last 1×1 convolution is trainable too, as the authors have it for EfficientNet.
 
     Returns:
         A functional `keras.Model` `[N, size, size, C]` → probabilities with layers of its own by the same names, so
