@@ -13,6 +13,8 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
 # tfds imports importlib_resources and does not say so
 PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
+# has wheels for fewer machines than ONNX Runtime, and a decoder that only whole pictures may meet
+ONNX_JPEG = [*ONNX, "onnxruntime-extensions>=0.15"]
 SCORE = ["pyarrow>=17"]
 RAY = ["ray>=2.40"]
 QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
@@ -34,7 +36,7 @@ TEST = [
     *RAY,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX_JPEG, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -76,6 +78,7 @@ setup(
     extras_require={
         "tflite": [*TFLITE, *REPORT],
         "onnx": [*ONNX, *REPORT],
+        "onnx-jpeg": [*ONNX_JPEG, *REPORT],
         "score": SCORE,
         "ray": RAY,
         "report": REPORT,

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.decoding import UnreadablePictureError, describe
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import both_sides
 
+from ..onnx_pictures import checked
 from ..runners import Runner
 
 BATCH = 8  # pictures at a time; more are not faster on a CPU
@@ -100,22 +102,39 @@ def answer(question: Question, runner: Runner, files: Sequence[str]) -> Answers:
 def _answer(question: Question, runner: Runner, files: Sequence[str]) -> Answers:
     made = nothing(question)
     made.count = len(files)
-    pixels = []
+    pictures = []
     for place, file in enumerate(files):
         try:
-            decoded = question.framing.decode(file, question.size)
-            pixels.append(question.framing.square(decoded.picture, question.size))
+            picture, remarks = _given(question, runner, file)
         except InvalidInputError as error:
             made.errors[place] = str(error)
         else:
-            if decoded.remarks:
-                made.remarks[place] = "; it ".join(decoded.remarks)
-    if not pixels:
+            pictures.append(picture)
+            if remarks:
+                made.remarks[place] = "; it ".join(remarks)
+    if not pictures:
         return made
-    made_of = runner.answers(np.stack(pixels))[question.output]
+    if runner.read is None:
+        made_of = runner.answers(np.stack(pictures))[question.output]
+    else:
+        made_of = np.concatenate(pictures)
     values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
         made.classes = np.argsort(values, axis=1)[:, ::-1][:, : question.top].astype(np.int32)
         values = np.take_along_axis(values, made.classes, axis=1)
     made.values = values
     return made
+
+
+def _given(question: Question, runner: Runner, file: str) -> tuple[Any, Sequence[str]]:
+    """The pixels of a photograph, or what an artefact that reads it itself makes of it; and what to remark on it."""
+    if runner.read is not None:
+        content, remarks = checked(file, question.framing, question.size)
+        try:
+            return runner.answers_to_files([content])[question.output], remarks
+        except UnreadablePictureError as error:  # which knows the bytes alone
+            raise UnreadablePictureError(
+                f"Expected {describe(file)}. Received one that {error.reason}. Save it again.", error.reason
+            ) from error
+    decoded = question.framing.decode(file, question.size)
+    return question.framing.square(decoded.picture, question.size), decoded.remarks
