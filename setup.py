@@ -55,10 +55,11 @@ setup(
     package_dir={"keras_effnet": "keras_effnet", "keras_effnet.export": "export"},
     package_data={
         "keras_effnet": ["py.typed", "*.pyi", "photos/*"],
-        "keras_effnet.export": ["templates/*"],
+        "keras_effnet.export": ["*.pyi", "templates/*"],
         "keras_effnet.export.bundles": ["templates/**/*"],
         "keras_effnet.reports": ["templates/*"],
         "keras_effnet.train": ["templates/*"],
+        "keras_effnet.weights": ["*.pyi"],
     },
     install_requires=[
         "tensorflow>=2.21",

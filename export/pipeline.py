@@ -34,7 +34,7 @@ from .outputs import SaidKinds, SaidLabels, check_decides
 from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import Report, compare, held_in_memory, reference_outputs, with_reading
+from .verification import Report, compare, held_in_memory, reference_outputs, with_reading
 
 # fields of an `Artefact` that its integer network knows, which itself is not kept: it is large
 Told = dict[str, Any]

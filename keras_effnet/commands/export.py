@@ -55,7 +55,7 @@ from keras_effnet.export.targets import (
     compares_values,
     parse_target,
 )
-from keras_effnet.export.verify import near_ties_of
+from keras_effnet.export.verification import near_ties_of
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress

@@ -33,7 +33,7 @@ from keras_effnet.export import Report, load, verify
 from keras_effnet.export.closeness import Closeness, shown_by
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.targets import compares_values
-from keras_effnet.export.verify import near_ties_of
+from keras_effnet.export.verification import near_ties_of
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
