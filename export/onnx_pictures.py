@@ -8,6 +8,8 @@ whole and nothing else: at other bytes it ends the process, waits for ever (micr
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,10 +131,11 @@ def with_reader(proto: Any, facts: ModelFacts, options: Options) -> Any:
     onnx = require("onnx", "onnx")
     require(MODULE, EXTRA)
     processing, general = require(_STEPS, EXTRA), require(f"{_STEPS}.steps.general", EXTRA)
-    vision, step = require(f"{_STEPS}.steps.vision", EXTRA), require(f"{_STEPS}.step", EXTRA)
+    vision = require(f"{_STEPS}.steps.vision", EXTRA)
+    base: Any = require(f"{_STEPS}.step", EXTRA).Step  # of a package that may be absent
     kind = proto.graph.input[0].type.tensor_type.elem_type
 
-    class Square(step.Step):  # type: ignore[misc]  # its base comes from a package that may be absent
+    class Square(base):
         def __init__(self) -> None:
             super().__init__(["image"], ["square"])
 
@@ -212,12 +215,10 @@ def checked(source: Source, framing: Framing, size: int) -> tuple[bytes, tuple[s
 def _content(source: Source) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
-    if hasattr(source, "read"):
-        source.seek(0)
-        return bytes(source.read())
-    from pathlib import Path
-
-    return Path(source).read_bytes()
+    if isinstance(source, str | os.PathLike):
+        return Path(source).read_bytes()
+    source.seek(0)
+    return source.read()
 
 
 def as_png(pixels: npt.NDArray[Any], margin: int) -> bytes:
