@@ -8,8 +8,6 @@ whole and nothing else: at other bytes it ends the process, waits for ever (micr
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from keras_effnet.pictures.decoding import (
     Source,
     UnreadablePictureError,
     check_header,
+    content_of,
     describe,
     turn_of,
 )
@@ -191,9 +190,10 @@ def checked(source: Source, framing: Framing, size: int) -> tuple[bytes, tuple[s
     """
     from PIL import Image
 
-    check_header(source)
-    decoded = framing.decode(source, size)  # all of it: what is missing shows only at its end
-    content = _content(source)
+    content = content_of(source)
+    named = content if hasattr(source, "read") else source  # what messages name; a stream is read once
+    check_header(named)
+    decoded = framing.decode(named, size)  # all of it: what is missing shows only at its end
     opened = Image.open(io.BytesIO(content))
     reason = None
     if opened.format not in KINDS:
@@ -210,15 +210,6 @@ def checked(source: Source, framing: Framing, size: int) -> tuple[bytes, tuple[s
     return content, (
         "is stored turned (EXIF), which an ONNX file that reads it does not see",
     ) if turned else ()
-
-
-def _content(source: Source) -> bytes:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source)
-    if isinstance(source, str | os.PathLike):
-        return Path(source).read_bytes()
-    source.seek(0)
-    return source.read()
 
 
 def as_png(pixels: npt.NDArray[Any], margin: int) -> bytes:
