@@ -12,6 +12,8 @@ ONNX = [*THREADS, "tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntim
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 EVALUATE = ["scikit-learn>=1.5", *REPORT]  # with SciPy
 TRAIN = ["tensorboard>=2.20", *EVALUATE]
+# has wheels for fewer machines than ONNX Runtime, and a decoder that only whole pictures may meet
+ONNX_JPEG = [*ONNX, "onnxruntime-extensions>=0.15"]
 # tfds imports importlib_resources and does not say so
 TFDS = ["tensorflow-datasets>=4.9", "importlib_resources>=6"]
 HF = ["datasets>=3", "pyarrow>=17"]
@@ -37,7 +39,7 @@ TEST = [
     *RAY,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *HF, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX_JPEG, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *HF, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -56,10 +58,11 @@ setup(
     package_dir={"keras_effnet": "keras_effnet", "keras_effnet.export": "export"},
     package_data={
         "keras_effnet": ["py.typed", "*.pyi", "photos/*"],
-        "keras_effnet.export": ["templates/*"],
+        "keras_effnet.export": ["*.pyi", "templates/*"],
         "keras_effnet.export.bundles": ["templates/**/*"],
         "keras_effnet.reports": ["templates/*"],
         "keras_effnet.train": ["templates/*"],
+        "keras_effnet.weights": ["*.pyi"],
     },
     install_requires=[
         "tensorflow>=2.21",
@@ -79,6 +82,7 @@ setup(
     extras_require={
         "tflite": [*TFLITE, *REPORT],
         "onnx": [*ONNX, *REPORT],
+        "onnx-jpeg": [*ONNX_JPEG, *REPORT],
         "score": SCORE,
         "ray": RAY,
         "tfds": TFDS,

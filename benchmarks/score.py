@@ -44,7 +44,9 @@ def main() -> None:
             watch(arguments.file, linked(small, arguments.many, Path(folder)), Path(folder) / "scores.jsonl")
             return
         few = enlarged(small[: arguments.count // 4], Path(folder))
-        compare("small", arguments.file, (small * arguments.count)[: arguments.count], arguments.rounds)
+        # links, since `score` asks about a file that is named twice once
+        links = list_images(linked(small, arguments.count, Path(folder)))
+        compare("small", arguments.file, [str(path) for path in links], arguments.rounds)
         compare("12 megapixels", arguments.file, few, arguments.rounds)
 
 

@@ -1,33 +1,9 @@
 """The export layer: SavedModel, TFLite and ONNX from a Keras model, each proven against it.
 
-Importing this package loads no converter and no runtime; they are imported when they are needed.
+The public names stand in `__init__.pyi` and are imported when they are first used: importing this package loads no
+converter and no runtime, and a process that only scores photographs does not load the exporters.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from .exporters import to_onnx, to_saved_model, to_tflite
-from .legacy import from_saved_model
-from .runners import Runner, load
-from .scoring import Scores, score
-from .targets import Tolerance
-from .timing import latency
-from .verify import Report, verify
-
-__all__ = [
-    "Report",
-    "Runner",
-    "Scores",
-    "Tolerance",
-    "from_saved_model",
-    "latency",
-    "load",
-    "score",
-    "to_onnx",
-    "to_saved_model",
-    "to_tflite",
-    "verify",
-]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -35,7 +35,7 @@ class Closeness:
         name: of the output.
         kind: what it is, see `outputs.KINDS`.
         agreement: share of the same best class, or of the same yes or no, 0–1; None where nothing is decided.
-        near_ties: see `verify.Report`.
+        near_ties: see `verification.Report`.
         agreement_but_near_ties: the agreement if these counted as the same.
         sqnr_db: 10·log10(signal power / error power) over all pictures; inf when equal.
         median_sqnr_db, low_sqnr_db, worst_sqnr_db: the same of each picture: their median, the 5th percentile

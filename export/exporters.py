@@ -9,10 +9,10 @@ from typing import Any
 from .formats import ONNX, SAVED_MODEL, TFLITE
 from .model_facts import facts_of
 from .options import (
-    OPSET,
     Batching,
     InputType,
     Layout,
+    OnnxInput,
     OnnxRecipe,
     OnnxRuntimeName,
     Options,
@@ -141,7 +141,8 @@ def to_onnx(
     batching: Batching = "whole",
     runtime: OnnxRuntimeName = "onnxruntime",
     first_integer: str | None = None,
-    opset: int = OPSET,
+    opset: int | None = None,
+    input: OnnxInput = "pixels",
     input_name: str | None = None,
     output_name: str | None = None,
     network: Any = None,
@@ -171,7 +172,11 @@ def to_onnx(
             that computes in integers, for example `block5`, or `stem` for all; those before it compute in
             float. None measures a few places where the file is made for `onnxruntime`, and takes the fastest;
             for the other runtimes it is all.
-        opset: version of ONNX' operators, 13 to 24.
+        opset: version of ONNX' operators, 13 to 24; default 17, or 18 with `input="jpeg"`.
+        input: `pixels`, or `jpeg`: the input is `image_bytes`, uint8 `[bytes]`, of one JPEG or PNG, and the outputs
+            have one row. It is decoded by onnxruntime-extensions, cropped and resized as `load_image` does, but not
+            turned upright (EXIF); it must be whole: see docs/onnx.md before strangers send theirs. For ONNX Runtime
+            and square RGB pictures.
         input_name, output_name: of the file's input and output, where `image` and `probabilities` do not suit.
         network: for `int8`, as in `to_tflite`.
         overwrite: replace an existing file.
@@ -181,7 +186,7 @@ def to_onnx(
 
     Raises:
         InvalidInputError: as `to_tflite`.
-        MissingExtraError: the extra `onnx` is not installed.
+        MissingExtraError: the extra `onnx`, or for a JPEG `onnx-jpeg`, is not installed.
         ExportError: the converter failed.
     """
     target = get_target(ONNX, recipe)
@@ -192,6 +197,7 @@ def to_onnx(
         runtime=runtime,
         first_integer=first_integer,
         opset=opset,
+        input=input,
         input_name=input_name,
         output_name=output_name,
         network=network,

@@ -30,7 +30,7 @@ def finished(proto: Any, facts: ModelFacts, options: Options) -> Any:
             "Name them in the model: keras.Model(inputs, {name: tensor, …})."
         )
     _rename_ends(proto, {INPUT_NAME: options.input_name, facts.output_names[0]: options.output_name})
-    return _in_opset(proto, options.opset)
+    return _in_opset(proto, options.operators)
 
 
 def _state_widths(proto: Any, facts: ModelFacts) -> None:

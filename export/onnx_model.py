@@ -17,6 +17,7 @@ from .failures import converting
 from .model_facts import INPUT_NAME, ModelFacts
 from .onnx_file import converted
 from .onnx_finish import finished, rename_tensors
+from .onnx_pictures import SIDE_KEY, check_readable_for, with_reader
 from .options import OPSET, Options
 from .outputs import tensors_of
 from .quantization.fold import UnsupportedModelError
@@ -33,13 +34,13 @@ _PICTURE, _RESULT, _AXIS = "picture", "picture_probabilities", "picture_axis"  #
 def write_float32(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file that stores and computes in float32."""
     del calibration
-    _write(convert_float(facts, options.opset), path, facts, options)
+    _write(convert_float(facts, options.operators), path, facts, options)
 
 
 def write_float16(facts: ModelFacts, path: Path, options: Options, calibration: Any) -> None:
     """Write an ONNX file whose kernels are stored in half the bytes."""
     del calibration
-    proto = convert_float(facts, options.opset)
+    proto = convert_float(facts, options.operators)
     _store_float16(proto)
     _write(proto, path, facts, options)
 
@@ -48,7 +49,7 @@ def write_float16_gpu(facts: ModelFacts, path: Path, options: Options, calibrati
     """Write an ONNX file in which everything is float16, input and output too."""
     del calibration
     convert = require("onnxruntime.transformers.float16", "onnx").convert_float_to_float16
-    proto = convert_float(facts, options.opset)
+    proto = convert_float(facts, options.operators)
     _write(convert(proto), path, facts, options)
 
 
@@ -70,7 +71,7 @@ def write_int8(facts: ModelFacts, path: Path, options: Options, calibration: Any
         output_names=facts.output_names,
         layout=facts.info.layout,
         runtime=get_runtime(options.runtime),
-        opset=min(options.opset, OPSET),
+        opset=min(options.operators, OPSET),
     )
     _write(proto, path, facts, options)
 
@@ -93,10 +94,14 @@ def prepare_int8(facts: ModelFacts, calibration: Any, options: Options) -> Integ
 
 def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
     onnx = require("onnx", "onnx")
+    if options.input == "jpeg":
+        check_readable_for(facts)
     proto = finished(proto, facts, options)
     if options.batching == "each":
         proto = each_picture(proto)
-    _annotate(proto, facts)
+    if options.input == "jpeg":
+        proto = with_reader(proto, facts, options)
+    _annotate(proto, facts, options)
     onnx.checker.check_model(proto)
     onnx.save(proto, str(path))
 
@@ -188,7 +193,7 @@ def _store_float16(proto: Any) -> None:
     graph.initializer.extend(tensor for name, tensor in initializers.items() if name not in stored)
 
 
-def _annotate(proto: Any, facts: ModelFacts) -> None:
+def _annotate(proto: Any, facts: ModelFacts, options: Options) -> None:
     onnx = require("onnx", "onnx")
     proto.producer_name = "keras_effnet"
     proto.graph.name = facts.info.name
@@ -197,6 +202,9 @@ def _annotate(proto: Any, facts: ModelFacts) -> None:
         "preprocessing": facts.info.usage,
         "layout": facts.info.layout,
     }
+    if options.input == "jpeg":
+        del properties["layout"]
+        properties[SIDE_KEY] = str(facts.height)
     if any(output.labels for output in facts.outputs):
         named = {output.name: list(output.labels) for output in facts.outputs if output.labels}
         properties[LABELS_KEY] = json.dumps(named if len(facts.outputs) > 1 else list(facts.labels))

@@ -22,14 +22,17 @@ OnnxRecipe = Literal["float32", "float16", "float16_gpu", "int8"]
 OnnxRuntimeName = Literal["onnxruntime", "openvino", "tensorrt"]
 Layout = Literal["nchw", "nhwc"]
 Batching = Literal["whole", "each"]
+OnnxInput = Literal["pixels", "jpeg"]
 InputType = Literal["uint8", "int8"]
 OutputType = Literal["uint8", "int8", "float32"]
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 BATCHINGS: tuple[str, ...] = get_args(Batching)
+ONNX_INPUTS: tuple[str, ...] = get_args(OnnxInput)
 ONNX_RUNTIMES: tuple[str, ...] = get_args(OnnxRuntimeName)
 OLDEST_OPSET, NEWEST_OPSET = 13, 24  # older ones have no scale per channel; newer ones, few runtimes
 OPSET = 17
+JPEG_OPSET = 18  # the first whose resizing operator smooths
 INPUT_TYPES: tuple[str, ...] = get_args(InputType)
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
@@ -47,7 +50,8 @@ class Options:
         runtime: of integer ONNX files: what opens them, `onnxruntime`, `openvino` or `tensorrt`.
         first_integer: of integer ONNX files: what the name of the first step begins with that computes in
             integers; None for the runtime's own choice.
-        opset: of ONNX files: version of the operators, 13 to 24.
+        opset: of ONNX files: version of the operators, 13 to 24; None for `OPSET`, or what `input` needs.
+        input: of an ONNX file: `pixels`, or the bytes of one `jpeg` (or PNG).
         input_name, output_name: of ONNX files; None for the usual ones.
         network: of int8 files: an `IntegerNetwork` that was prepared already.
 
@@ -62,7 +66,8 @@ class Options:
     output_type: str = "uint8"
     runtime: str = "onnxruntime"
     first_integer: str | None = None
-    opset: int = OPSET
+    opset: int | None = None
+    input: str = "pixels"
     input_name: str | None = None
     output_name: str | None = None
     network: Any = field(default=None, repr=False)
@@ -74,10 +79,11 @@ class Options:
             ("input_type", INPUT_TYPES),
             ("output_type", OUTPUT_TYPES),
             ("runtime", ONNX_RUNTIMES),
+            ("input", ONNX_INPUTS),
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        if not is_whole(self.opset) or not OLDEST_OPSET <= self.opset <= NEWEST_OPSET:
+        if not is_whole(self.operators) or not OLDEST_OPSET <= self.operators <= NEWEST_OPSET:
             raise InvalidInputError(
                 f"Expected opset as a whole number from {OLDEST_OPSET} to {NEWEST_OPSET}. Received: {self.opset!r}. "
                 f"Leave it out for {OPSET}."
@@ -88,6 +94,27 @@ class Options:
                 "Expected input_name and output_name as two different names. Received: "
                 f"{self.input_name!r} and {self.output_name!r}. Leave them out for the usual ones."
             )
+
+        if self.input == "jpeg":
+            self._check_jpeg()
+
+    def _check_jpeg(self) -> None:
+        """Make sure that nothing is asked which a file that takes a JPEG cannot follow."""
+        for name, received, words in (
+            ("opset", self.operators < JPEG_OPSET, f"opset={self.operators}, whose operators cannot resize"),
+            ("runtime", self.runtime != "onnxruntime", f"runtime={self.runtime!r}, which cannot decode"),
+            ("batching", self.batching != "whole", f"batching={self.batching!r}, of one picture at a time"),
+            ("layout", self.layout != "nchw", f"layout={self.layout!r} of pixels, which are inside"),
+        ):
+            if received:
+                raise InvalidInputError(
+                    f"Expected input='jpeg' with {name} left out. Received: {words}. Leave one of them out."
+                )
+
+    @property
+    def operators(self) -> int:
+        """The version of ONNX' operators."""
+        return self.opset if self.opset is not None else JPEG_OPSET if self.input == "jpeg" else OPSET
 
     @property
     def asked(self) -> tuple[str, ...]:

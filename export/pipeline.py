@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.decoding import Source
 from keras_effnet.reports import page
 from keras_effnet.system.files import (
     check_writable,
@@ -33,7 +34,7 @@ from .outputs import SaidKinds, SaidLabels, check_decides
 from .precision import plain_keras
 from .runners import load
 from .targets import Target, check_options, write_artefact
-from .verify import Report, compare, held_in_memory, reference_outputs
+from .verification import Report, compare, held_in_memory, reference_outputs, with_reading
 
 # fields of an `Artefact` that its integer network knows, which itself is not kept: it is large
 Told = dict[str, Any]
@@ -93,6 +94,7 @@ class Job:
         targets: what to write.
         out: directory for the artefacts.
         images: photographs to verify on, uint8 or float32 0–255 `[N, H, W, C]`.
+        photographs: files of such, for artefacts that read them themselves; none for the eight built-in ones.
         calibration: photographs to choose integer ranges from, or None.
         labels: class names; None for the model's own, or ImageNet's.
         kinds: what its outputs are, see `to_saved_model`.
@@ -108,6 +110,7 @@ class Job:
     targets: Sequence[Target]
     out: Path
     images: npt.NDArray[Any]
+    photographs: Sequence[Source] = ()
     calibration: npt.NDArray[Any] | None = None
     labels: SaidLabels = None
     kinds: SaidKinds = None
@@ -260,9 +263,8 @@ def _verify(job: Job, facts: ModelFacts, paths: Sequence[Path]) -> list[Report]:
         release()
         runner = load(path)
         asked = job.options.min_agreement if "min_agreement" in target.options else None
-        reports.append(
-            compare(runner, reference, job.images, target.tolerance.at_least(asked), facts.outputs)
-        )
+        report = compare(runner, reference, job.images, target.tolerance.at_least(asked), facts.outputs)
+        reports.append(with_reading(report, runner, job.photographs, facts.outputs))
         del runner
     release()
     return reports

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
+from keras_effnet.pictures.decoding import UnreadablePictureError
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
+from . import onnx_pictures
 from .formats import KERAS, ONNX, SAVED_MODEL, TFLITE, format_of
 from .model_facts import ArtefactInfo, info_of, only_labels, worth_telling
 from .outputs import LABELS_FILE, ONLY_OUTPUT, PLAIN, Output, by_name, outputs_of
@@ -45,6 +48,9 @@ class Runner:
         info: what the artefact says about itself, or None.
         names: of its outputs.
         labels: class names of the only output, or empty; those of several are in `info`.
+        run: the outputs for pixels.
+        read: the outputs for a picture's file, of an artefact that reads it itself; else None. See
+            `onnx_pictures.checked` for what it may be given.
     """
 
     path: Path
@@ -56,6 +62,7 @@ class Runner:
     names: tuple[str, ...]
     labels: tuple[str, ...]
     run: Callable[[Pixels], Answers] = field(repr=False)
+    read: Callable[[bytes], Answers] | None = field(default=None, repr=False)
 
     @property
     def recipe(self) -> str:
@@ -87,7 +94,14 @@ class Runner:
         if self.dynamic_batch:
             made = self.run(pixels)
             return {name: made[name] for name in self.names}
-        each = [self.run(pixels[index : index + 1]) for index in range(len(pixels))]
+        return self._joined([self.run(pixels[index : index + 1]) for index in range(len(pixels))])
+
+    def answers_to_files(self, contents: Sequence[bytes]) -> Answers:
+        """As `answers`, of an artefact that reads pictures itself, for files that were checked."""
+        assert self.read is not None
+        return self._joined([self.read(content) for content in contents])
+
+    def _joined(self, each: Sequence[Answers]) -> Answers:
         return {name: np.concatenate([answers[name] for answers in each]) for name in self.names}
 
 
@@ -237,40 +251,73 @@ def _dequantize(values: npt.NDArray[Any], details: dict[str, Any]) -> Outputs:
 
 
 def _onnx(path: Path, threads: int) -> Runner:
-    onnxruntime = require("onnxruntime", "onnx")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = _session(path, threads)
     entry = session.get_inputs()[0]
     properties = session.get_modelmeta().custom_metadata_map
     info = ArtefactInfo.from_json(properties[METADATA_KEY]) if METADATA_KEY in properties else None
+    outputs = [output.name for output in session.get_outputs()]
+    labels = json.loads(properties.get("labels", "[]"))
+
+    def ask(values: npt.NDArray[Any]) -> Answers:
+        return _float32(dict(zip(outputs, session.run(outputs, {entry.name: values}), strict=True)))
+
+    made = partial(
+        Runner,
+        path=path,
+        format=ONNX,
+        info=info,
+        names=_told_order(info, dict.fromkeys(outputs)),
+        labels=tuple(labels) if isinstance(labels, list) else (),
+    )
+    if onnx_pictures.SIDE_KEY in properties:
+        side, margin = int(properties[onnx_pictures.SIDE_KEY]), info.crop_margin if info else 0
+
+        def read(content: bytes) -> Answers:
+            try:
+                return ask(np.frombuffer(content, np.uint8))
+            except Exception as error:  # of a class that the runtime does not show
+                raise UnreadablePictureError(
+                    f"Expected a picture that {str(path)!r} decodes. Its decoder refuses it. Save it again.",
+                    "the decoder inside the network's file refuses",
+                ) from error
+
+        def run_on_pixels(pixels: Pixels) -> Answers:
+            return read(onnx_pictures.as_png(pixels[0], margin))
+
+        return made(size=(side, side), channels=3, dynamic_batch=False, run=run_on_pixels, read=read)
     nchw = info.layout == "nchw" if info else entry.shape[1] in (1, 3)
     height, width, channels = (
         (*entry.shape[2:], entry.shape[1]) if nchw else (*entry.shape[1:3], entry.shape[3])
     )
     dtype = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16}.get(entry.type, np.float32)
 
-    outputs = [output.name for output in session.get_outputs()]
-
     def run(pixels: Pixels) -> Answers:
         values = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if nchw else pixels
-        made = session.run(outputs, {entry.name: values.astype(dtype)})
-        return _float32(dict(zip(outputs, made, strict=True)))
+        return ask(values.astype(dtype))
 
-    labels = json.loads(properties.get("labels", "[]"))
-
-    return Runner(
-        path=path,
-        format=ONNX,
+    return made(
         size=(_static(height), _static(width)),
         channels=int(channels),
         dynamic_batch=not isinstance(entry.shape[0], int),
-        info=info,
-        names=_told_order(info, dict.fromkeys(outputs)),
-        labels=tuple(labels) if isinstance(labels, list) else (),
         run=run,
     )
+
+
+def _session(path: Path, threads: int) -> Any:
+    """The file in ONNX Runtime; one that decodes pictures with the operators that it needs."""
+    onnxruntime = require("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    opened = partial(onnxruntime.InferenceSession, str(path), providers=["CPUExecutionProvider"])
+    try:
+        return opened(options)
+    except Exception as error:  # of a class that the runtime does not show
+        if onnx_pictures.DOMAIN not in str(error):
+            raise
+    extensions = require(onnx_pictures.MODULE, onnx_pictures.EXTRA)
+    options.register_custom_ops_library(extensions.get_library_path())
+    return opened(options)
 
 
 def _static(side: Any) -> int | None:

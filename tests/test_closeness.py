@@ -22,7 +22,7 @@ from keras_effnet.export.quantization.fold import fold
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.report import render, write_reports
 from keras_effnet.export.targets import FEATURES, FLOAT32, INTEGER, ONE_SIGMOID, Tolerance
-from keras_effnet.export.verify import Report, compare
+from keras_effnet.export.verification import Report, compare
 
 COUNT = 60
 RNG = np.random.default_rng(0)

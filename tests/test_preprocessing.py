@@ -167,6 +167,18 @@ def test_preprocess_input_changes_nothing_unless_asked(pixels64: Any) -> None:
         preprocess_input(pixels64, convention="image-net")
 
 
+def test_list_images_lists_folders_that_link_to_one_another_once(tmp_path: Path) -> None:
+    folders = [tmp_path / f"d{index:02}" for index in range(12)]  # 12! ways through them
+    for folder in folders:
+        folder.mkdir()
+        (folder / "x.png").touch()
+    (tmp_path / "a").symlink_to(folders[0])  # comes before it, and does not take its name
+    for folder in folders:
+        for other in folders:
+            (folder / f"to_{other.name}").symlink_to(other)
+    assert list_images(tmp_path) == [folder / "x.png" for folder in folders]
+
+
 def test_list_images_finds_nested_pictures_and_refuses_an_empty_folder(
     tmp_path: Path, picture: Image.Image
 ) -> None:

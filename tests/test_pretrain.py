@@ -218,6 +218,8 @@ def test_pictures_of_all_kinds_and_orientations_are_those_of_load_image(
         for orientation in range(1, 9)
         for order in "<>"
     }
+    grain = np.random.default_rng(1).integers(0, 256, (450, 600, 3), dtype=np.uint8)
+    files["large.jpg"] = encoded(Image.fromarray(grain), "JPEG")  # decoded at half its size
     veiled = picture.convert("RGBA")
     veiled.putalpha(Image.linear_gradient("L").resize(veiled.size))
     kinds = {"png": "PNG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP", "gif": "GIF", "tiff": "TIFF"}
@@ -226,7 +228,7 @@ def test_pictures_of_all_kinds_and_orientations_are_those_of_load_image(
         for suffix, kind in kinds.items()
     }
     found = _of_class(tmp_path, files)
-    assert found.count == len(files) + 1 == 23
+    assert found.count == len(files) + 1 == 24
     framing = Framing(interpolation)
     whole = Recipe(batch_size=found.count, crop_area=1, augment_ops=0)
     batches = (

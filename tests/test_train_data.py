@@ -231,7 +231,7 @@ def test_listing_follows_links_and_ends_at_a_loop(tmp_path: Path) -> None:
     (root / "a" / "self").symlink_to("self")
     listing = read_listing(root)
     assert listing.files == ["a/000.png", "a/001.png", "b/000.png", "b/001.png"]
-    assert listing.left_out == (("a/again", "a link to a folder that it lies in"),)
+    assert listing.left_out == (("a/again", "a link to a folder that is listed already"),)
 
 
 def test_listing_names_a_folder_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from keras_effnet import export
 from keras_effnet.errors import InvalidInputError, VerificationError
 from keras_effnet.export.closeness import shown_agreement
 from keras_effnet.export.targets import FLOAT16, INTEGER, TARGETS, Tolerance, tolerance_of
-from keras_effnet.export.verify import Report, compare
+from keras_effnet.export.verification import Report, compare
 
 
 @pytest.fixture(scope="module")

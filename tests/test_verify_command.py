@@ -10,7 +10,7 @@ import pytest
 
 from keras_effnet.commands.verify import show
 from keras_effnet.export.closeness import Closeness
-from keras_effnet.export.verify import Report
+from keras_effnet.export.verification import Report
 
 
 def _closeness(**told: Any) -> Closeness:

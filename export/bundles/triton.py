@@ -147,6 +147,11 @@ def _check_served(runner: Runner) -> None:
         raise InvalidInputError(
             f"Expected a classifier with one output to serve. Received: {str(runner.path)!r} with {received}."
         )
+    if runner.read is not None:
+        raise InvalidInputError(
+            f"Expected an ONNX file that takes pixels, which the bundle reads itself. Received: {str(runner.path)!r}, "
+            "which takes the bytes of one picture. Export it without --onnx-input jpeg."
+        )
     height, width = runner.size
     if not height or height != width or not runner.dynamic_batch:
         raise InvalidInputError(

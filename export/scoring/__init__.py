@@ -284,7 +284,13 @@ def asked_of(
             f"Expected {columns} class names, one for each column. Received: {len(names)}."
         )
     question = Question(
-        framing=runner.framing, size=side, output=name, columns=columns, top=top, thresholds=thresholds
+        framing=runner.framing,
+        size=side,
+        output=name,
+        columns=columns,
+        top=top,
+        thresholds=thresholds,
+        inside=runner.read is not None,
     )
     values = "probabilities" if kind.is_probability else kind.name
     return question, Shape(values=values if top is None else None, labels=names, thresholds=thresholds)

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.decoding import Part
+from keras_effnet.pictures.decoding import Part, UnreadablePictureError, describe
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import both_sides
 from keras_effnet.pictures.prefetching import READING_THREADS
 from keras_effnet.pictures.thresholds import accepted
 
+from ..onnx_pictures import checked
 from ..runners import Runner
 
 BATCH = 8  # pictures at a time; more are not faster on a CPU
@@ -37,6 +38,7 @@ class Question:
         columns: how many values it has, a single sigmoid's two sides counted.
         top: how many of the best are wanted; None for all values, in the order of the columns.
         thresholds: how probable a class must be to be accepted; accepted ones are better than others.
+        inside: whether the artefact reads photographs itself, see `Runner.read`.
     """
 
     framing: Framing
@@ -45,6 +47,7 @@ class Question:
     columns: int
     top: int | None
     thresholds: tuple[float, ...] = ()
+    inside: bool = field(default=False, repr=False)
 
 
 @dataclass(kw_only=True)
@@ -102,9 +105,15 @@ def joined(parts: Sequence[Answers]) -> Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A photograph's square, uint8 `[size, size, C]`, or why there is none; and what is to be said of one there is."""
+    """A photograph's square, uint8 `[size, size, C]`, or why there is none; and what is to be said of one there is.
+
+    Of an artefact that reads photographs itself it has the file's `content` instead, and what messages call it, and
+    then what the artefact makes of it, `[1, columns]`.
+    """
 
     pixels: npt.NDArray[np.uint8] | None = None
+    content: tuple[bytes, str] | None = None
+    values: npt.NDArray[np.float32] | None = None
     error: str | None = None
     remark: str | None = None
 
@@ -112,6 +121,9 @@ class Reading:
 def read(question: Question, photograph: Photograph) -> Reading:
     """Read a photograph; one that cannot be read costs only itself."""
     try:
+        if question.inside:
+            content, remarks = checked(photograph, question.framing, question.size)
+            return Reading(content=(content, describe(photograph)), remark="; it ".join(remarks) or None)
         decoded = question.framing.decode(photograph, question.size)
         pixels = question.framing.square(decoded.picture, question.size)
     except InvalidInputError as error:
@@ -158,12 +170,15 @@ def _taken(question: Question, runner: Runner, run: tuple[int, list[Future[Readi
 def _answered(question: Question, runner: Runner, readings: Sequence[Reading]) -> Answers:
     made = nothing(question)
     made.count = len(readings)
+    if question.inside:
+        readings = [_read_inside(question, runner, reading) for reading in readings]
     made.errors = {place: each.error for place, each in enumerate(readings) if each.error is not None}
     made.remarks = {place: each.remark for place, each in enumerate(readings) if each.remark is not None}
     pixels = [each.pixels for each in readings if each.pixels is not None]
-    if not pixels:
+    inside = [each.values for each in readings if each.values is not None]
+    if not (pixels or inside):
         return made
-    made_of = runner.answers(np.stack(pixels))[question.output]
+    made_of = np.concatenate(inside) if inside else runner.answers(np.stack(pixels))[question.output]
     values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
         order = np.lexsort((values, accepted(values, question.thresholds)))  # by the last of these first
@@ -171,3 +186,15 @@ def _answered(question: Question, runner: Runner, readings: Sequence[Reading]) -
         values = np.take_along_axis(values, made.classes, axis=1)
     made.values = values
     return made
+
+
+def _read_inside(question: Question, runner: Runner, reading: Reading) -> Reading:
+    """What the artefact makes of a photograph's file, which its own decoder may refuse."""
+    if reading.content is None:
+        return reading
+    content, name = reading.content
+    try:
+        values = runner.answers_to_files([content])[question.output]
+    except UnreadablePictureError as error:  # which knows the bytes alone
+        return Reading(error=f"Expected {name}. Received one that {error.reason}. Save it again.")
+    return Reading(values=values, remark=reading.remark)

@@ -22,6 +22,7 @@ from keras_effnet.commands.flags import (
     expanded_path,
     folder_path,
     kinds_of,
+    photographs_of,
     read_photographs,
     share,
 )
@@ -34,9 +35,11 @@ from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE
 from keras_effnet.export.options import (
     BATCHINGS,
     INPUT_TYPES,
+    JPEG_OPSET,
     LAYOUTS,
     NEWEST_OPSET,
     OLDEST_OPSET,
+    ONNX_INPUTS,
     ONNX_RUNTIMES,
     OPSET,
     OUTPUT_TYPES,
@@ -52,7 +55,7 @@ from keras_effnet.export.targets import (
     compares_values,
     parse_target,
 )
-from keras_effnet.export.verify import near_ties_of
+from keras_effnet.export.verification import near_ties_of
 from keras_effnet.network.variants import B_SERIES
 from keras_effnet.pictures.framing import Framing, framing_of
 from keras_effnet.system.progress import Progress
@@ -135,9 +138,14 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnx-opset",
         type=int,
-        default=OPSET,
         metavar="N",
-        help=f"version of the operators, {OLDEST_OPSET} to {NEWEST_OPSET} (default: {OPSET})",
+        help=f"version of the operators, {OLDEST_OPSET} to {NEWEST_OPSET} (default: {OPSET}; {JPEG_OPSET} for a JPEG)",
+    )
+    parser.add_argument(
+        "--onnx-input",
+        choices=ONNX_INPUTS,
+        default=ONNX_INPUTS[0],
+        help="what ONNX files take: pixels, or the bytes of one JPEG or PNG (extra 'onnx-jpeg')",
     )
     parser.add_argument("--onnx-input-name", metavar="NAME", help="of ONNX files (default: image)")
     parser.add_argument("--onnx-output-name", metavar="NAME", help="of ONNX files (default: probabilities)")
@@ -242,6 +250,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         runtime=arguments.onnx_runtime,
         first_integer=arguments.onnx_first_integer,
         opset=arguments.onnx_opset,
+        input=arguments.onnx_input,
         input_name=arguments.onnx_input_name,
         output_name=arguments.onnx_output_name,
     )
@@ -263,6 +272,7 @@ def _export(
         targets=arguments.targets,
         out=out,
         images=images,
+        photographs=photographs_of(arguments.images, arguments.max_images),
         calibration=calibration,
         # of several outputs the exporter finds the one that they fit
         labels=arguments.labels

@@ -210,7 +210,12 @@ def read_photographs(
     Raises:
         InvalidInputError: not a directory, empty, or a picture that cannot be decoded.
     """
-    return framing.read_all(sample_paths() if directory is None else _spread(directory, limit), size)
+    return framing.read_all(photographs_of(directory, limit), size)
+
+
+def photographs_of(directory: Path | None, limit: int = EVALUATION_LIMIT) -> list[Path]:
+    """The files that `read_photographs` reads."""
+    return list(sample_paths()) if directory is None else _spread(directory, limit)
 
 
 def _spread(directory: Path, limit: int) -> list[Path]:

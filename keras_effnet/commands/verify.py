@@ -15,6 +15,7 @@ from keras_effnet.commands.flags import (
     add_weights,
     check_directory,
     kinds_of,
+    photographs_of,
     read_photographs,
     weights_of,
 )
@@ -29,10 +30,10 @@ from keras_effnet.commands.models import (
 )
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
-from keras_effnet.export.closeness import shown_by
+from keras_effnet.export.closeness import Closeness, shown_by
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.targets import compares_values
-from keras_effnet.export.verify import near_ties_of
+from keras_effnet.export.verification import near_ties_of
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.weights.sources import check_source
@@ -92,7 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         size = side_of(text, _sides(runner, model), arguments.size, variant)
         images = read_photographs(arguments.images, size, framing_of(model), limit=arguments.max_images)
         kinds = kinds_of(arguments)
-        reports.append(verify(model, str(artefact.path), images, kinds=kinds, raise_on_failure=False))
+        files = photographs_of(arguments.images, arguments.max_images)
+        reports.append(
+            verify(model, str(artefact.path), images, kinds=kinds, photographs=files, raise_on_failure=False)
+        )
     show(reports, as_json=arguments.json)
     return 0 if all(report.ok for report in reports) else 1
 
@@ -173,15 +177,23 @@ def decibels(value: float) -> str:
     return "exact" if math.isinf(value) else f"SQNR {value:.0f} dB"
 
 
+def _decided(output: Closeness) -> str:
+    return "" if output.agreement is None else f"{output.agreement:.1%} the same decision, "
+
+
 def spread(report: Report) -> list[str]:
     """How an artefact does over the photographs, a line for each output that says more than a best class."""
+    lines = [
+        f"photographs' files, read inside: {_decided(each)}largest difference {each.max_abs_error:.1e}, SQNR of a "
+        f"photograph: median {each.median_sqnr_db:.0f} dB, worst {each.worst_sqnr_db:.0f}"
+        for each in report.reading
+    ]
     if compares_values(report.recipe):
-        return []
-    lines = []
+        return lines
     for output in report.outputs:
         if output.agreement is not None and len(report.outputs) == 1:
             continue
-        decided = "" if output.agreement is None else f"{output.agreement:.1%} the same decision, "
+        decided = _decided(output)
         near = (
             ""
             if output.same_neighbour is None

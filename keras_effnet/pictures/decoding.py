@@ -119,6 +119,16 @@ def check_header(source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
         _accepted(stream, max_pixels)
 
 
+def content_of(source: Source) -> bytes:
+    """The bytes of a picture's file, whatever they are.
+
+    Raises:
+        UnreadablePictureError: nothing there.
+    """
+    with _opened(source) as stream:
+        return stream.read()
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[BinaryIO]:
     """A stream of a file that is not empty. What goes wrong with it becomes an `UnreadablePictureError`."""
@@ -303,7 +313,7 @@ def _in_eight_bits(opened: Any, channels: int, remarks: list[str]) -> Decoded:
 
     deep = opened.mode in ("I", "F") or opened.mode.startswith("I;16")
     picture, more = _from_deep_gray(opened) if deep else (opened, [])
-    if (turn := _turn(opened)) is not None:
+    if (turn := turn_of(opened)) is not None:
         picture = picture.transpose(turn)
     transparent = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
     if transparent:
@@ -315,7 +325,7 @@ def _in_eight_bits(opened: Any, channels: int, remarks: list[str]) -> Decoded:
     return Decoded(picture.convert("L" if channels == 1 else "RGB"), (*remarks, *more))
 
 
-def _turn(opened: Any) -> Any:
+def turn_of(opened: Any) -> Any:
     """The transposition that turns a picture upright; None where it is, or where its EXIF cannot be read.
 
     Only this tag is looked at. Pillow's `exif_transpose` also writes the others anew, and fails at those that

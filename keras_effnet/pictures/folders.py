@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -75,29 +76,37 @@ def csv_rows(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[
 def walk_pictures(root: Path, folder: str = "", *, left_out: list[LeftOut]) -> Iterator[str]:
     """The pictures below `root / folder`, sorted within each of its folders, named relative to `root`.
 
+    Each folder is walked once, under its own name where it has one below `root / folder`; links to others come last.
     Names are texts: a `Path` per picture is slow. `left_out` gets what looks like a picture and is none that can
     be read.
 
     Raises:
         InvalidInputError: a folder that may not be read.
     """
-    return _walk(root, folder, left_out, frozenset())
+    walked: set[tuple[int, int]] = set()
+    coming = deque([folder])
+    while coming:
+        yield from _walk(root, coming.popleft(), left_out, walked, coming)
 
 
 def _walk(
-    root: Path, folder: str, left_out: list[LeftOut], above: frozenset[tuple[int, int]]
+    root: Path, folder: str, left_out: list[LeftOut], walked: set[tuple[int, int]], links: deque[str]
 ) -> Iterator[str]:
+    """The pictures of a folder that was not walked, and of those in it; `links` gets the links to folders."""
     place = root / folder
     found = entries(place)
     status = place.stat()
     here = status.st_dev, status.st_ino
-    if here in above:
-        left_out.append((folder, "a link to a folder that it lies in"))
+    if here in walked:
+        left_out.append((folder, "a link to a folder that is listed already"))
         return
+    walked.add(here)
     for name, is_folder in found:
         inner = os.path.join(folder, name)  # noqa: PTH118
-        if is_folder:
-            yield from _walk(root, inner, left_out, above | {here})
+        if is_folder and (root / inner).is_symlink():
+            links.append(inner)
+        elif is_folder:
+            yield from _walk(root, inner, left_out, walked, links)
         elif suffix_of(name) in IMAGE_SUFFIXES:
             yield inner
         elif suffix_of(name) in OTHER_PICTURES:

@@ -65,8 +65,13 @@ class Framing:
 
     def decode(self, source: Source, size: int, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         """What `square` of this size needs of a photograph: a large JPEG comes smaller than it is stored."""
-        needed = SPARE * (size + self.margin)  # of the shorter side, so that the crop has SPARE × size
-        return decode_picture(source, channels=self.channels, max_pixels=max_pixels, at_least=needed)
+        return decode_picture(
+            source, channels=self.channels, max_pixels=max_pixels, at_least=self.needed(size)
+        )
+
+    def needed(self, size: int) -> int:
+        """Pixels of the shorter side that `square` of this size needs, so that its crop has `SPARE` × size."""
+        return SPARE * (size + self.margin)
 
     def read_all(self, sources: Iterable[Source], size: int) -> npt.NDArray[np.uint8]:
         """Several photographs, uint8 `[N, size, size, channels]`."""

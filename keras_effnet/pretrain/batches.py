@@ -74,9 +74,10 @@ def training_batches(
             pixels = autoaugment(pixels, np.random.default_rng(number.astype(np.uint64)))
         return pixels
 
-    return _batches(
-        examples, share.of_batches(whole), read, size, (local, steps), _augmentation(recipe, size)
-    )
+    # a random crop may be a small part, of which each pixel counts
+    needed = framing.needed(size) if recipe.crop_area == 1 else None
+    batches = share.of_batches(whole)
+    return _batches(examples, batches, read, size, (local, steps), _augmentation(recipe, size), needed)
 
 
 def validation_batches(
@@ -108,7 +109,14 @@ def validation_batches(
         return framing.square(picture, size)
 
     steps = examples.count // recipe.batch_size if shared else -(-examples.count // recipe.batch_size)
-    return _batches(examples, share.of_batches(whole), read, size, (local if shared else None, steps))
+    return _batches(
+        examples,
+        share.of_batches(whole),
+        read,
+        size,
+        (local if shared else None, steps),
+        needed=framing.needed(size),
+    )
 
 
 def _batches(
@@ -118,8 +126,11 @@ def _batches(
     size: int,
     counts: tuple[int | None, int],
     augment: Callable[[Any], Any] | None = None,
+    needed: int | None = None,
 ) -> Any:
     """Batches of pictures from batches of (source, class index, more that `read` takes).
+
+    `needed` pixels of a side are enough for `read`; None where it wants all that there are.
 
     The data set has a known length: Keras starts it anew for each epoch. Of one that it takes for endless,
     `fit` on several processes loses the batch that it builds the model with, and one process does not.
@@ -135,7 +146,7 @@ def _batches(
         given = os.fsdecode(source) if examples.are_paths else source
         what = repr(given) if examples.are_paths else "a record"
         try:
-            decoded = decode_picture(given)
+            decoded = decode_picture(given, at_least=needed)
         except UnreadablePictureError as error:
             raise _unusable(f"{what}, {error.reason}") from error
         if decoded.remarks and not told.is_set():

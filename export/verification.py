@@ -13,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, VerificationError, counted, warn
+from keras_effnet.pictures.decoding import Source
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.reading import at_most, check_batches
 
 from .closeness import Closeness, kind_by_values, measure, missed
+from .onnx_pictures import checked
 from .outputs import ONLY_OUTPUT, Output, SaidKinds, by_name, output_names, outputs_of, tensors_of
 from .precision import in_float32, plain_keras
 from .runners import Runner, load
 from .soundness import check_same_answer
-from .targets import Tolerance, tolerance_of
+from .targets import FEATURES, READING, Tolerance, tolerance_of
 
 REFERENCE_BATCH = 8
 OUTPUT_BYTES = 1 << 30  # of a model's outputs for all pictures; an artefact's are as many
@@ -46,6 +49,8 @@ class Report:
         agreement: share of the decisions that are the same, of classes and of a yes or no; None where nothing is
             decided.
         outputs: the same for each output, and its distribution over the pictures.
+        reading: of an artefact that reads photographs itself: for each output, how close its answers for
+            photographs' files are to those for the pixels that `load_image` reads from them.
         failures: what was missed, in words; empty when good.
     """
 
@@ -59,6 +64,7 @@ class Report:
     near_ties: int = 0
     agreement: float | None = None
     outputs: tuple[Closeness, ...] = ()
+    reading: tuple[Closeness, ...] = ()
     failures: tuple[str, ...]
 
     @property
@@ -68,8 +74,8 @@ class Report:
 
     def row(self) -> dict[str, Any]:
         """All of it for a program, with `ok`; an infinite SQNR becomes None."""
-        told = asdict(self) | {"ok": self.ok, "outputs": [asdict(each) for each in self.outputs]}
-        for figures in (told, *told["outputs"]):
+        told = asdict(self) | {"ok": self.ok}
+        for figures in (told, *told["outputs"], *told["reading"]):
             for key, value in figures.items():
                 if key.endswith("sqnr_db") and not math.isfinite(value):
                     figures[key] = None
@@ -100,6 +106,7 @@ def verify(
     *,
     kinds: SaidKinds = None,
     tolerance: Tolerance | None = None,
+    photographs: Sequence[Source] = (),
     raise_on_failure: bool = True,
 ) -> Report:
     """Compare an artefact with the Keras model it came from, each output by what it is.
@@ -115,6 +122,8 @@ def verify(
             than those of the calibration.
         kinds: what the outputs are, see `to_saved_model`; default: what the artefact says, or the model's layers.
         tolerance: default: the one of the artefact's target, see `targets`.
+        photographs: files or their bytes, JPEG or PNG, for an artefact that reads them itself; default: the eight
+            that ship with the package.
         raise_on_failure: False to get the failed report instead of the exception.
 
     Returns:
@@ -133,7 +142,7 @@ def verify(
     exact = in_float32(model)  # an artefact has the model's weights, not the precision it was trained in
     pixels = held_in_memory(exact, pixels)
     reference = reference_outputs(exact, pixels)
-    report = compare(runner, reference, pixels, asked, outputs)
+    report = with_reading(compare(runner, reference, pixels, asked, outputs), runner, photographs, outputs)
     if raise_on_failure:
         report.raise_if_failed()
     return report
@@ -257,6 +266,52 @@ def compare(
         failures=tuple(failures),
         **_worst(found),
     )
+
+
+def with_reading(
+    report: Report, runner: Runner, photographs: Sequence[Source], outputs: Sequence[Output] = ()
+) -> Report:
+    """The report of an artefact that reads photographs itself, with how it reads these, see `Report.reading`.
+
+    Args:
+        report: how close it is for pixels; returned as it is for an artefact that takes nothing else.
+        runner: the artefact.
+        photographs: files or their bytes, JPEG or PNG; none for the eight that ship with the package.
+        outputs: what the outputs are; of what is not named here, the values decide.
+
+    Raises:
+        InvalidInputError: its decoder cannot be given any of the photographs.
+
+    Warns:
+        EffNetWarning: it cannot be given some.
+    """
+    if runner.read is None:
+        return report
+    sources, size = photographs or sample_paths(), int(runner.size[0] or 0)
+    wanted, found = [], []
+    left_out: list[InvalidInputError] = []
+    for source in sources:
+        try:
+            content, _ = checked(source, runner.framing, size)
+        except InvalidInputError as error:
+            left_out.append(error)
+            continue
+        wanted.append(runner.answers(runner.framing.read(content, size, silent=True)[np.newaxis]))
+        found.append(runner.answers_to_files([content]))
+    if left_out and not found:
+        raise left_out[0]
+    if left_out:
+        warn(f"Reads {len(found)} of {len(sources)} photographs. {left_out[0]}")
+    known = {output.name: output for output in outputs}
+    reading, failures = [], list(report.failures)
+    for name in runner.names:
+        expected, values = (np.concatenate([answers[name] for answers in each]) for each in (wanted, found))
+        output = known.get(name) or Output(name=name, kind=kind_by_values(expected).name)
+        tolerance = READING.of_kind(output.meaning) if output.meaning.decides else FEATURES
+        figures, sentences = _judged(output, expected, values, None, tolerance)
+        reading.append(figures)
+        failures += [f"Photographs are read otherwise than by load_image. {each}" for each in sentences]
+    return replace(report, reading=tuple(reading), failures=tuple(failures))
 
 
 def _judged(
