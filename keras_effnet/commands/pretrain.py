@@ -47,7 +47,8 @@ VALUES = {
     "weight_decay": (float, "half of it times the sum of squares is in the loss (default: 1e-5)"),
     "label_smoothing": (float, "0-1 (default: 0.1)"),
     "drop_connect_rate": (float, "at the last block, 0-1 (default: 0.2)"),
-    "augment_ops": (int, "RandAugment's operations for each picture; 0 for none (default: 2)"),
+    "augment": (str, "autoaugment, randaugment or none (default: autoaugment)"),
+    "augment_ops": (int, "RandAugment's operations for each picture; 0 for no augmentation (default: 2)"),
     "augment_strength": (float, "RandAugment's strength, 0-1 (default: 0.5)"),
     "crop_area": (
         float,
@@ -126,7 +127,7 @@ def _count(arguments: argparse.Namespace) -> int | None:
         return None if arguments.count is None else int(arguments.count)
     if checks:
         find_data(checks)
-    arguments.listing = read_listing(data)
+    arguments.listing = read_listing(data, several=False)
     return len(in_split(arguments.listing, "train"))
 
 
