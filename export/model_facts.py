@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_effnet.errors import ExportError, InvalidInputError
@@ -34,6 +34,7 @@ class ModelFacts:
         height, width, channels: of its input, in pixels; a size that the model leaves open is chosen here.
         outputs: names, kinds and class names of what leaves it.
         info: what the artefact says of itself; of a float32 one, unless `stored_as` another.
+        conversions: float32 graphs that several artefacts are made of, by what they depend on; see `converted`.
     """
 
     model: Any
@@ -42,6 +43,7 @@ class ModelFacts:
     channels: int
     outputs: tuple[Output, ...]
     info: ArtefactInfo
+    conversions: dict[tuple[Any, ...], bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -57,6 +59,12 @@ class ModelFacts:
     def shape(self) -> tuple[int, int, int]:
         """Of one picture, (H, W, C)."""
         return self.height, self.width, self.channels
+
+    def converted(self, key: tuple[Any, ...], convert: Callable[[], bytes]) -> bytes:
+        """What `convert` gives, which is asked once for each key, whatever these facts are `stored_as`."""
+        if key not in self.conversions:
+            self.conversions[key] = convert()
+        return self.conversions[key]
 
     def stored_as(self, recipe: str, layout: str = "nhwc") -> ModelFacts:
         """The same facts for an artefact of this recipe and this order of axes."""

@@ -107,11 +107,19 @@ def _write(proto: Any, path: Path, facts: ModelFacts, options: Options) -> None:
 
 
 def convert_float(facts: ModelFacts, opset: int = OPSET) -> Any:
-    """The float32 graph as an `onnx.ModelProto`, simplified.
+    """The float32 graph as an `onnx.ModelProto` of one's own, simplified.
 
     Raises:
         ExportError: the converter failed.
     """
+    onnx = require("onnx", "onnx")
+    key = ("onnx", facts.info.layout, min(opset, OPSET))
+    return onnx.ModelProto.FromString(
+        facts.converted(key, lambda: _simplified(facts, opset).SerializeToString())
+    )
+
+
+def _simplified(facts: ModelFacts, opset: int) -> Any:
     onnxslim = require("onnxslim", "onnx")
     proto = converted(
         _functional(facts.model) if len(facts.outputs) == 1 else _numbered(facts.model),

@@ -99,7 +99,8 @@ def _write_network(network: IntegerNetwork, path: Path, facts: ModelFacts, optio
 
 
 def _float32(facts: ModelFacts) -> bytes:
-    return convert_float(facts.model, facts.shape, facts.output_names)
+    """The float32 file without metadata, which the other float recipes and the plain integer ones begin with."""
+    return facts.converted(("tflite",), lambda: convert_float(facts.model, facts.shape, facts.output_names))
 
 
 def _photographs(facts: ModelFacts, calibration: Any) -> Any:

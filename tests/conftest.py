@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: -1 if item.path.suffix == ".ipynb" else places.get(item.path.name, len(places))
     )
+
+
+class LongLived:
+    """What stays until the end of the run is put where the garbage collector does not look.
+
+    Every TFLite conversion and every `clear_session` of Keras collects garbage in full: half a second each when the
+    frameworks are loaded, a second late in a run, which were a third of the suite. What a test leaves is collected
+    as ever.
+    """
+
+    def __init__(self) -> None:
+        self.file: Path | None = None
+        self.modules = 0
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Between two files, when the earlier one has let go of its fixtures, and behind large imports."""
+        if item.path != self.file or len(sys.modules) > self.modules + 100:
+            gc.collect()
+            gc.freeze()
+            self.file, self.modules = item.path, len(sys.modules)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LongLived())
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,10 @@ from material import build_nano, slim_variant
 
 from keras_effnet import EfficientNet, export
 from keras_effnet.errors import ExportError, InvalidInputError, MissingExtraError
+from keras_effnet.export import onnx_model, tflite
 from keras_effnet.export.model_facts import facts_of
-from keras_effnet.export.targets import TARGETS, get_target, parse_target
+from keras_effnet.export.options import Options
+from keras_effnet.export.targets import TARGETS, get_target, parse_target, write_artefact
 from keras_effnet.system.files import staged
 
 LABELS = [f"kind {index}" for index in range(7)]
@@ -59,11 +61,30 @@ def partitions(path: Path) -> collections.Counter[str]:
 def artefacts(slim: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("artefacts")
     pictures = np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
-    made = {}
+    facts, made = facts_of(slim, labels=LABELS), {}
     for target in QUICK:
-        options = {"calibration": pictures} if TARGETS[target].integer else {}
-        made[target] = write(slim, folder, target, labels=LABELS, **options)
+        row = TARGETS[target]
+        path = folder / f"model_{target.replace(':', '_')}{row.suffix}"
+        made[target] = write_artefact(row, facts, path, Options(), pictures if row.integer else None)
     return made
+
+
+def test_files_of_one_job_compute_what_those_written_alone_do_after_fewer_conversions(
+    nano: Any, pixels32: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted = []
+    for module in (tflite, onnx_model):
+        name = "convert_float" if module is tflite else "_simplified"
+        convert = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, act=convert: (converted.append(act), act(*args))[1])
+    facts = facts_of(nano)
+    for target in ("tflite:float32", "tflite:float16", "onnx:float32", "onnx:float16_gpu"):
+        row = TARGETS[target]
+        together = write_artefact(row, facts, tmp_path / f"{row.format}_{row.recipe}{row.suffix}", Options())
+        (tmp_path / row.format).mkdir(exist_ok=True)
+        alone = write(nano, tmp_path / row.format, target)  # tf2onnx numbers its names along the process
+        np.testing.assert_array_equal(*(export.load(path)(pixels32) for path in (together, alone)))
+    assert len(converted) == 2 + 4  # of the job, and of each alone
 
 
 @pytest.mark.parametrize("target", FLOAT_TARGETS)

@@ -27,13 +27,16 @@ from keras_effnet.pretrain import examples
 from keras_effnet.system import devices as hosts
 from keras_effnet.pretrain import pretrain
 from keras_effnet.pretrain.recipe import Recipe
+from dataclasses import replace
 from material import slim_variant
 
 data, out, index, count, address, epochs = sys.argv[1:]
 share = hosts.join(address, int(count), int(index))
 recipe = Recipe(epochs=int(epochs), batch_size=8, learning_rate=0.05, warmup_epochs=0, ema=0.5, augment_ops=0)
 found = examples.from_folders(data)
-pretrain(slim_variant(), found, found, out=out, recipe=recipe, share=share, verbose=0)
+slim = slim_variant()
+smallest = replace(slim, baseline=replace(slim.baseline, stages=slim.baseline.stages[:1]))
+pretrain(smallest, found, found, out=out, recipe=recipe, share=share, verbose=0)
 """
 
 

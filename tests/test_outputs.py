@@ -75,8 +75,12 @@ def pictures() -> Any:
 
 
 def write(model: Any, path: Path, target: str, calibration: Any, **options: Any) -> Path:
-    row = parse_target(target)
     facts = facts_of(model, labels=options.pop("labels", None), kinds=options.pop("kinds", None))
+    return write_facts(facts, path, target, calibration, **options)
+
+
+def write_facts(facts: Any, path: Path, target: str, calibration: Any, **options: Any) -> Path:
+    row = parse_target(target)
     path = path / f"m_{target.replace(':', '_')}{row.suffix}"
     return write_artefact(row, facts, path, Options(**options), calibration)
 
@@ -84,7 +88,8 @@ def write(model: Any, path: Path, target: str, calibration: Any, **options: Any)
 @pytest.fixture(scope="module")
 def files(heads: Any, pictures: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("heads")
-    return {target: write(heads, folder, target, pictures, labels=LABELS) for target in TARGETS}
+    facts = facts_of(heads, labels=LABELS)
+    return {target: write_facts(facts, folder, target, pictures) for target in TARGETS}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 from clients import CLIENTS
 from test_int8_files import interpreter, predict, simulated
 
-from keras_effnet.export import load, to_onnx, to_saved_model, to_tflite, verify
+from keras_effnet.export import load, to_tflite, verify
+from keras_effnet.export.model_facts import facts_of
 from keras_effnet.export.options import Options
 from keras_effnet.export.quantization.layerwise import Method
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.quantization.ranges import Range
 from keras_effnet.export.quantization.steps import Product, Sum
 from keras_effnet.export.quantization.to_tflite import integer_tflite
+from keras_effnet.export.quantization.trained import compression, qat
 from keras_effnet.export.quantization.xnnpack import within_limits
+from keras_effnet.export.targets import TARGETS, write_artefact
 
 pytest.importorskip("litert_quantizer")
 QUICK = Method(weights="keep", rounding="nearest")
@@ -220,33 +224,36 @@ def test_every_size_goes_through_int8(height: int, width: int) -> None:
 
 @pytest.fixture(scope="module", params=[(32, 32), (33, 47)], ids=["32", "33x47"])
 def smallest(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    """The smallest size that is promised, and the next odd one that is no square: a network, its pictures."""
-    return small(*request.param), pixels(*request.param)
+    """The smallest size that is promised, and the next odd one that is no square: a network's facts, its pictures."""
+    return facts_of(small(*request.param)), pixels(*request.param)
 
 
 @pytest.mark.parametrize("recipe", ["float32", "float16", "weight_int8", "int16x8"])
 def test_smallest_size_goes_through_tflite(recipe: str, smallest: Any, tmp_path: Path) -> None:
-    model, images = smallest
+    facts, images = smallest
     calibration = images if recipe == "int16x8" else None
-    path = to_tflite(model, tmp_path / "x.tflite", recipe, calibration)
-    assert verify(model, path, images, raise_on_failure=False).max_abs_error < 0.02
+    path = write_artefact(TARGETS[f"tflite:{recipe}"], facts, tmp_path / "x.tflite", Options(), calibration)
+    assert verify(facts.model, path, images, raise_on_failure=False).max_abs_error < 0.02
 
 
-@pytest.mark.parametrize("target", ["saved_model", "float32", "float16", "float16_gpu", "int8"])
+@pytest.mark.parametrize(
+    "target", ["saved_model", "onnx:float32", "onnx:float16", "onnx:float16_gpu", "onnx:int8"]
+)
 def test_smallest_size_goes_through_the_other_formats(target: str, smallest: Any, tmp_path: Path) -> None:
-    model, images = smallest
-    if target == "saved_model":
-        path = to_saved_model(model, tmp_path / "x")
-    else:
-        path = to_onnx(model, tmp_path / "x.onnx", target, images if target == "int8" else None)
-    error = verify(model, path, images, raise_on_failure=False).max_abs_error
-    assert error < (0.06 if target == "int8" else 5e-3)
+    (facts, images), row = smallest, TARGETS[target]
+    path = write_artefact(row, facts, tmp_path / f"x{row.suffix}", Options(), images if row.integer else None)
+    error = verify(facts.model, path, images, raise_on_failure=False).max_abs_error
+    assert error < (0.06 if row.integer else 5e-3)
 
 
 @pytest.mark.parametrize("recipe", ["int8_qat", "int8_clustered"])  # pruning goes the way of clustering
-def test_odd_size_goes_through_what_is_trained(recipe: str, tmp_path: Path) -> None:
+def test_odd_size_goes_through_what_is_trained(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through a child process and a twin in another Keras; the file opens wherever files do."""
     pytest.importorskip("tensorflow_model_optimization")
+    monkeypatch.setattr(qat, "train", partial(qat.train, training=qat.Training(steps=5)))
+    monkeypatch.setattr(compression, "CLUSTERED", replace(compression.CLUSTERED, steps=5))
     model, images = small(33, 47), pixels(33, 47)
     path = to_tflite(
         model, tmp_path / "x.tflite", recipe, images, labels=[f"class {place}" for place in range(7)]
