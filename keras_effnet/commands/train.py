@@ -26,13 +26,21 @@ from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
 from keras_effnet.export.report import write_reports
 from keras_effnet.export.targets import Target, check_installed, check_options, parse_target
+from keras_effnet.pictures.listing import full_name
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import SETTINGS, RunFolder
-from keras_effnet.train.results import Outcome, check_extras, reason_for_result, write_report
-from keras_effnet.train.settings import Settings
+from keras_effnet.train.results import (
+    Outcome,
+    certainty_told,
+    check_extras,
+    fixing_told,
+    reason_for_result,
+    write_report,
+)
+from keras_effnet.train.settings import Settings, paper_settings
 from keras_effnet.train.settings import check as check_settings
 
 NAME = "train"
@@ -52,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA_DIR",
-        help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
+        help="folder with a folder per class, or with train/, validation/ and test/; a CSV: file,label[,split]; "
+        "tfds:NAME, hf:NAME, TFRECORD pattern, or one of the paper's data sets, flowers say",
     )
     parser.add_argument(
         "--out", required=True, type=folder_path, metavar="DIR", help="folder of the run; a new one"
@@ -70,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
     )
     _add_training(parser)
+    _add_answers(parser)
     add_students(parser)
     _add_speed(parser)
     parser.add_argument(
@@ -110,6 +120,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "first block to fine-tune: stem, block3a, block5, top (default: block3a)",
     )
     add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 5e-4)")
+    add("--optimizer", str, "NAME", "of fine-tuning: adam or rmsprop (default: adam)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
     add("--label-smoothing", float, "SHARE", "of fine-tuning (default: 0.1)")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
@@ -120,10 +131,68 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
     )
     parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="the paper's setting for other data sets: all blocks, RMSProp at a quarter of ImageNet's rate, "
+        "ImageNet's crop, validation photographs learned in the end; what is given besides comes first",
+    )
+    parser.add_argument(
         "--refit",
         action="store_true",
         default=_LATER,
         help="in the end, fine-tune once more on training and validation photographs together",
+    )
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """What the network answers, for which size, and when it says nothing."""
+
+    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
+        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
+
+    add(
+        "--answers",
+        str,
+        "KIND",
+        "softmax, sigmoid (one number for two classes) or sigmoids (several labels: a|b)",
+    )
+    add(
+        "--focal", float, "GAMMA", "leave the loss to photographs that are got wrong, 2 say (default: 0, off)"
+    )
+    add(
+        "--fix-size",
+        whole_number(1),
+        "PIXELS",
+        "in the end, get the last layers used to photographs of this size",
+    )
+    add("--fix-epochs", whole_number(1), "N", "of that at most (default: 10)")
+    parser.add_argument(
+        "--balanced-sampling",
+        action="store_true",
+        default=_LATER,
+        help="draw photographs of every class equally often",
+    )
+    parser.add_argument(
+        "--wanted-precision",
+        type=share,
+        default=_LATER,
+        metavar="SHARE",
+        help='share of the accepted guesses that is to be right; below the threshold that gives it, photographs show "none '
+        'of these" (default: none, with --none 0.95)',
+    )
+    parser.add_argument(
+        "--none",
+        dest="strangers",
+        default=_LATER,
+        metavar="DIR",
+        help="photographs of none of the classes, which the threshold is to refuse",
+    )
+    parser.add_argument(
+        "--no-temperature-scaling",
+        dest="temperature_scaling",
+        action="store_false",
+        default=_LATER,
+        help="leave the probabilities as training made them, instead of what fits the validation photographs best",
     )
 
 
@@ -197,10 +266,12 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
-    given["data"] = str(Path(arguments.data).expanduser().resolve())
+    if arguments.paper:
+        given = paper_settings(given.get("batch_size", Settings.batch_size)) | given
+    given["data"] = full_name(arguments.data)
     if "weights" in given:
         given["weights"] = weights_of(arguments)
-    for name in ("unlabelled", "teacher"):
+    for name in ("unlabelled", "teacher", "strangers"):
         if name in given:
             given[name] = str(Path(given[name]).expanduser().resolve())
     return given
@@ -269,7 +340,11 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on "
         f"{counted(metrics[judged]['photographs'], 'photograph')}"
     )
+    if metrics[judged].get("mean_average_precision") is not None:
+        print(f"mean average precision: {metrics[judged]['mean_average_precision']:.3f}")
     print(f"kept: {reason_for_result(metrics)}")
+    for line in [*fixing_told(metrics, judged), *certainty_told(metrics)]:
+        print(line)
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")
     for row in artefacts:

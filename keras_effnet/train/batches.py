@@ -68,8 +68,8 @@ class Course:
         return generator.permutation(self.listing.of("train"))
 
     def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """What the network is to say of photographs, `[n, width]`: here the class, one-hot."""
-        return self._rows[self.listing.labels[indices]]
+        """What the network is to say of photographs, `[n, width]`: here what is true, 1 or 0."""
+        return self.listing.targets(indices)
 
     def taught(self, batch: Batch) -> Batch:
         """A batch after its augmentation, before the network gets it."""
@@ -140,7 +140,7 @@ def _read(
 ) -> Iterator[Batch]:
     def read(index: int) -> npt.NDArray[np.uint8]:
         return framing.read(
-            course.listing.path(index), size, silent=True
+            course.listing.source(index), size, silent=True
         )  # the scan has told what there is to say
 
     with ThreadPoolExecutor(READING_THREADS) as readers:
@@ -161,7 +161,7 @@ def arrays(
         indices = indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
     if len(indices) == 0:
         raise InvalidInputError("Expected at least one photograph. Received none.")
-    return np.stack([framing.read(listing.path(int(index)), size, silent=True) for index in indices])
+    return np.stack([framing.read(listing.source(int(index)), size, silent=True) for index in indices])
 
 
 def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -195,7 +195,8 @@ def augmentation(
         pixels = tf.ensure_shape(pixels, [None, size, size, 3])
         if class_weights is None:
             return pixels, labels
-        return pixels, labels, tf.linalg.matvec(labels, class_weights)
+        # of several labels their mean
+        return pixels, labels, tf.linalg.matvec(labels, class_weights) / tf.reduce_sum(labels, axis=1)
 
     return augment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,6 +17,11 @@ from keras_effnet.transfer import unfreeze
 
 MIXED_CAPABILITY = 7  # of an NVIDIA GPU, from which on float16 is faster than float32
 CLIP_NORM = 1.0  # a mislabelled photograph must not throw a pretrained network over
+
+_OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "rmsprop": partial(keras.optimizers.RMSprop, rho=0.9, momentum=0.9, epsilon=1e-3),  # as in pretrain
+}
 
 
 def fine_tune(
@@ -39,8 +45,38 @@ def fine_tune(
     """
     if settings.weights is not None:
         unfreeze(model, settings.unfreeze)
-    steps = -(-len(course) // settings.batch_size)
-    _compile(model, course, settings, steps)
+    _compile(model, course, settings)
+    go_on(
+        model,
+        course,
+        checkpoint,
+        settings,
+        size=size,
+        framing=framing,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+
+
+def steps_of(course: Course, settings: Settings) -> int:
+    """Of the optimizer, in an epoch."""
+    return -(-len(course) // settings.batch_size)
+
+
+def go_on(
+    model: Any,
+    course: Course,
+    checkpoint: EpochCheckpoint,
+    settings: Settings,
+    *,
+    size: int,
+    framing: Framing,
+    epochs: int,
+    callbacks: Sequence[Any] = (),
+    verbose: int = 0,
+) -> None:
+    """`fine_tune` with a model that is compiled, and that learns in the layers that are trainable."""
     beginning = model.get_weights()
     if not (checkpoint.finished or checkpoint.exhausted):
         checkpoint.restore(model)
@@ -52,7 +88,7 @@ def fine_tune(
         if start < epochs:
             model.fit(
                 batches,
-                steps_per_epoch=steps,
+                steps_per_epoch=steps_of(course, settings),
                 initial_epoch=start,
                 epochs=epochs,
                 validation_data=checks,
@@ -81,14 +117,15 @@ def _batches(
     return batches, evaluation_batches(course.listing, validation, size, framing, batch_size=count)
 
 
-def _compile(model: Any, course: Course, settings: Settings, steps: int) -> None:
+def _compile(model: Any, course: Course, settings: Settings) -> None:
+    steps = steps_of(course, settings)
     total = steps * max(settings.epochs, 1)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
     )
     average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
     model.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=CLIP_NORM, **average),
+        _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
         loss=course.loss(settings.label_smoothing),
         metrics=[course.accuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
@@ -26,15 +25,26 @@ from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
 from keras_effnet.train import students
+from keras_effnet.train.answers import (
+    Labelled,
+    answers_for,
+    as_probabilities,
+    classifier,
+    judged_by,
+    measured,
+    targets_of,
+)
 from keras_effnet.train.batches import Course, evaluation_batches
+from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
+from keras_effnet.train.head import FloatArray, Lesson, cached_features, judge_head, train_head
 from keras_effnet.train.lessons import Lessons, Teacher
-from keras_effnet.train.results import Outcome, measure
+from keras_effnet.train.resolution import fixed_network
+from keras_effnet.train.results import Outcome
 from keras_effnet.train.settings import Settings
-from keras_effnet.train.splits import class_weights, data_figures, photographs_of
+from keras_effnet.train.splits import class_weights, data_figures, photo_weights, photographs_of
 from keras_effnet.train.unlabelled import unlabelled_photographs
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
@@ -83,52 +93,62 @@ class _Run:
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
         listing, skipped = photographs_of(self.folder, self.progress)
+        self.answers = answers_for(self.settings, listing)
+        metrics = self.folder.read_json("metrics.json")
+        strangers = None if metrics else strangers_of(self.settings, listing, self.progress)
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
             self.use(students.settings_of_result(self.folder))
+            self.size = int(model.input_shape[1])
         else:
-            model = self._trained(listing)
+            model = self._trained(listing, strangers)
             save_classifier(model, self.folder.model, listing.classes)
-        metrics = self.folder.read_json("metrics.json")
         judged = "test" if len(listing.of("test")) else "validation"
         probabilities = self._probabilities(model, listing, judged)
         if metrics is None:
             metrics = self._metrics(model, listing, skipped, judged, probabilities)
+            strange = None if strangers is None else self._probabilities(model, strangers, judged)
+            decided = decided_for(self, model, listing, strangers)
+            metrics["certainty"] = figures(decided, listing, listing.of(judged), probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
-        return Outcome(
-            folder=self.folder,
-            model=model,
-            listing=listing,
-            metrics=metrics,
-            probabilities=probabilities,
-            judged=judged,
-            framing=self.framing,
-        )
+        told: dict[str, Any] = {"probabilities": probabilities, "judged": judged, "framing": self.framing}
+        return Outcome(folder=self.folder, model=model, listing=listing, metrics=metrics, **told)
 
-    def _trained(self, listing: Listing) -> Any:
+    def _trained(self, listing: Listing, strangers: Listing | None) -> Any:
         """The network that is the run's result."""
         teacher = students.fitting(self.teacher, self.settings, listing.classes)
         if teacher is not None:
             students.judge_teacher(self, teacher, listing)
         if self.settings.unlabelled:
             unlabelled = unlabelled_photographs(self.folder, listing, self.progress)
-            return students.noisy_students(self, listing, unlabelled, teacher)
+            model = students.noisy_students(self, listing, unlabelled, teacher)
+            return self._finished(model, listing, strangers)
         model = self._with_head(listing)
         head = model.get_weights() if self.settings.refit else []
         best = self._fine_tune(model, self.course(listing, teacher), "fine_tuning")
         if self.settings.refit and not best:
             self.progress.say("no refit: fine-tuning got fewer validation photographs right than the head")
-        elif self.settings.refit:
-            self._keep_validation_figures(model, listing)
-            model.set_weights(head)
-            self._fine_tune(model, self.course(listing.without_validation(), teacher), "refit", best)
-        return model
+        if not (self.settings.refit and best):
+            return self._finished(model, listing, strangers)
+        known = fixed_network(self, model, listing, "fixing")
+        decided = decided_for(self, known, listing, strangers)
+        self._keep_validation_figures(decided.given_to(known), listing)
+        everything = listing.without_validation()
+        model.set_weights(head)
+        self.size = int(model.input_shape[1])
+        self._fine_tune(model, self.course(everything, teacher), "refit", best)
+        return decided.given_to(fixed_network(self, model, everything, "refit_fixing"))
+
+    def _finished(self, model: Any, listing: Listing, strangers: Listing | None) -> Any:
+        """A trained network after phase 3, with what validation decides of its certainty."""
+        fixed = fixed_network(self, model, listing, "fixing")
+        return decided_for(self, fixed, listing, strangers).given_to(fixed)
 
     def course(self, listing: Listing, teacher: Teacher | None = None) -> Course:
         """What labelled photographs teach, with or without a teacher."""
         weights = self.class_weights(listing)
         if teacher is None:
-            return Course(listing, weights)
+            return Labelled(listing, self.settings, self.answers, weights)
         return Lessons(listing, self.settings, teacher=teacher, class_weights=weights)
 
     def network(self, course: Course, phase: str) -> Any:
@@ -153,9 +173,10 @@ class _Run:
         return model
 
     def _classifier(self, listing: Listing) -> Any:
-        return transfer.classifier(
+        return classifier(
+            self.answers,
+            listing,
             self.variant,
-            listing.classes,
             weights=self.settings.weights,
             preprocessing=self.settings.preprocessing,
             input_shape=(self.size, self.size, 3),
@@ -163,7 +184,8 @@ class _Run:
             crop_margin=self.settings.crop_margin,
         )
 
-    def _batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+    def batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+        """From indices to batches of these photographs, as the network sees them in the end."""
         return lambda indices: evaluation_batches(
             listing, indices, self.size, self.framing, batch_size=EVALUATION_BATCH
         )
@@ -184,12 +206,15 @@ class _Run:
         features = self._features(model, listing)
         seconds = time.monotonic() - began
         training = [features[name] for name in ("train", "train_mirrored") if name in features]
-        labels = {split: listing.labels[listing.of(split)] for split in ("train", "validation", "test")}
+        labels = {
+            split: targets_of(self.answers, listing, listing.of(split))
+            for split in ("train", "validation", "test")
+        }
         lesson = Lesson(
             views=training,
             labels=labels["train"],
             validation=(features["validation"], labels["validation"]),
-            class_weights=self.class_weights(listing),
+            weights=photo_weights(listing) if self.settings.balances else None,
         )
         history = train_head(
             model,
@@ -207,8 +232,7 @@ class _Run:
         }
         for split in ("validation", "test"):
             if len(labels[split]):
-                guesses = (features[split] @ kernel + bias).argmax(axis=1)
-                report[f"{split}_accuracy"] = float((guesses == labels[split]).mean())
+                report[f"{split}_accuracy"] = judge_head((features[split], labels[split]), kernel, bias)[1]
         self.folder.write_json("work/head.json", report)
         with staged(place, overwrite=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, kernel=kernel, bias=bias)
@@ -230,7 +254,7 @@ class _Run:
                     lambda pixels: backbone.predict(pixels, verbose=0),
                     int(backbone.output_shape[-1]),
                     listing.of(split),
-                    self._batches(listing),
+                    self.batches(listing),
                     self.folder.work / f"{self.place}features" / f"{name}.f32",
                     mirrored=mirrored,
                     progress=advance,
@@ -264,7 +288,7 @@ class _Run:
                 size=self.size,
                 framing=self.framing,
                 epochs=epochs,
-                callbacks=[*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))],
+                callbacks=self.callbacks(phase),
                 verbose=self.progress.fit_verbosity,
             )
         if not plain:
@@ -290,7 +314,7 @@ class _Run:
         """How the network does that validation chose: the refitted one knows these photographs."""
         if self.folder.read_json(VALIDATED) is None:
             scores = self._probabilities(model, listing, "validation")
-            self.folder.write_json(VALIDATED, _measured(listing, "validation", scores))
+            self.folder.write_json(VALIDATED, measured(model, listing, "validation", scores))
 
     def _to_beat(self, model: Any, course: Course) -> float:
         """The validation accuracy before fine-tuning."""
@@ -299,18 +323,22 @@ class _Run:
         return self._accuracy(model, course.listing, "validation")
 
     def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
-        guesses = self._probabilities(model, listing, split).argmax(axis=1)
-        return float(np.mean(guesses == listing.labels[listing.of(split)]))
+        said = self._probabilities(model, listing, split)
+        return judged_by(said, listing, listing.of(split)).top(1)
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
 
+    def callbacks(self, phase: str) -> list[Any]:
+        """Of `fit`: what is shown and logged."""
+        return [*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))]
+
     def _probabilities(self, model: Any, listing: Listing, split: str) -> npt.NDArray[np.float32]:
         indices = listing.of(split)
         with self.progress.bar(f"judging: {split}", len(indices)) as advance:
-            found = np.asarray(model.predict(self._batches(listing)(indices), verbose=0), np.float32)
+            made = model.predict(self.batches(listing)(indices), verbose=0)
             advance(len(indices))
-        return found
+        return as_probabilities(made, listing)
 
     def _metrics(
         self,
@@ -331,6 +359,7 @@ class _Run:
             "head": self.folder.read_json("work/head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
+            "fixing": self.folder.read_json("work/fixing.json"),
             "teacher": self.folder.read_json(students.JUDGED),
             "students": students.figures_of(self.folder),
         }
@@ -339,13 +368,8 @@ class _Run:
         for split in ("validation", "test"):
             if split not in found and len(listing.of(split)):
                 scores = probabilities if split == judged else self._probabilities(model, listing, split)
-                found[split] = _measured(listing, split, scores)
+                found[split] = measured(model, listing, split, scores)
         return found
-
-
-def _measured(listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Accuracy and the rest from the probabilities of a split's photographs."""
-    return measure(scores, listing.labels[listing.of(split)], listing.classes)
 
 
 @contextmanager

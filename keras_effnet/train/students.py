@@ -8,49 +8,24 @@ https://arxiv.org/abs/1911.04252). The first teacher is a network of the run, or
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.system.progress import Progress
-from keras_effnet.train.batches import Course, evaluation_batches
+from keras_effnet.train.batches import evaluation_batches
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, cached_features
 from keras_effnet.train.lessons import Lessons, Teacher
 from keras_effnet.train.settings import Settings
+from keras_effnet.train.trainer import Trainer
 from keras_effnet.train.unlabelled import Chosen, choose
 
 BATCH = 32  # photographs that a teacher is asked about at a time
 KEPT, JUDGED = "work/students.json", "work/teacher.json"
 EMA = 0.99  # of students' weights: over some epochs of a few dozen steps
-
-
-class Trainer(Protocol):
-    """What trains a network; `train.run` has it."""
-
-    folder: RunFolder
-    progress: Progress
-    settings: Settings
-    size: int
-    framing: Framing
-
-    def use(self, settings: Settings) -> None:
-        """Train with other settings from now on."""
-
-    def network(self, course: Course, phase: str) -> Any:
-        """A new network, trained."""
-
-    def course(self, listing: Listing) -> Course:
-        """What labelled photographs teach."""
-
-    def class_weights(self, listing: Listing) -> FloatArray | None:
-        """Of the labelled photographs."""
-
-    def accuracies(self, model: Any, listing: Listing) -> dict[str, float]:
-        """On validation and test photographs."""
 
 
 def noisy_students(trainer: Trainer, labelled: Listing, unlabelled: Listing, teacher: Teacher | None) -> Any:

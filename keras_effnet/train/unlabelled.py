@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.folders import walk_pictures
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing
+from keras_effnet.pictures.overlap import same_files
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.folder import SKIPPED, RunFolder
@@ -66,38 +64,14 @@ def _check_apart(labelled: Listing, unlabelled: Listing) -> None:
     Raises:
         InvalidInputError: some are, byte for byte.
     """
-    twice = list(_same_files(unlabelled, labelled))
+    twice = list(same_files(unlabelled, labelled))
     if twice:
         mine, known = twice[0]
         raise InvalidInputError(
             f"Expected photographs without labels that are not among the labelled ones too. Received {len(twice)} that "
-            f"are, {shown(unlabelled.path(mine))!r} for example, which is {shown(labelled.files[known])!r} of the "
+            f"are, {shown(str(unlabelled.source(mine)))!r} for example, which is {shown(labelled.files[known])!r} of the "
             f"{SPLITS[labelled.splits[known]]} photographs. Remove them from {str(unlabelled.root)!r}."
         )
-
-
-def _same_files(some: Listing, others: Listing) -> Iterator[tuple[int, int]]:
-    """The index of each photograph of `some` that is also one of `others`, with its index there."""
-    of_size: defaultdict[int, list[int]] = defaultdict(list)
-    for index in range(len(others.files)):
-        of_size[Path(others.path(index)).stat().st_size].append(index)
-    digests: dict[int, bytes] = {}
-    for index in range(len(some.files)):
-        alike = of_size.get(Path(some.path(index)).stat().st_size)
-        if alike is None:
-            continue
-        own = _digest(some.path(index))
-        for known in alike:
-            if digests.setdefault(known, b"") == b"":
-                digests[known] = _digest(others.path(known))
-            if digests[known] == own:
-                yield index, known
-                break
-
-
-def _digest(path: str) -> bytes:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
 
 
 @dataclass(frozen=True, kw_only=True)
