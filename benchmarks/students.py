@@ -21,6 +21,7 @@ What was computed is kept in --work and in the JSON file, so the same command go
 end it prints, for each number of labels, the accuracy on the test photographs and the difference to `labelled`, seed by
 seed on the same photographs, with its standard error: that of the photographs (bootstrap) and that of the seeds. A run
 keeps what validates best, which may be the network before its students; how the last student differs stands behind.
+`of the unlabelled` is the same on the photographs without labels, whose classes only this script knows.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def main() -> None:
             for arm in arguments.arms:
                 key = f"{arguments.name} {labels} {seed} {arm}"
                 if key not in found:
-                    found[key] = _run(data, arm, seed, arguments.name, arguments.rounds)
+                    found[key] = _run(
+                        data, arm, seed, arguments.name, arguments.rounds, dict(row[:2] for row in pool)
+                    )
                     print(key, f"{found[key]['accuracy']:.3f}", f"{found[key]['seconds']:.0f} s", flush=True)
                     arguments.json.write_text(json.dumps(found) + "\n", encoding="utf-8")
     _print(found, arguments)
@@ -134,7 +137,7 @@ def _divided(pool: list[Row], test: list[Row], place: Path, labels: int, seed: i
     return place
 
 
-def _run(data: Path, arm: str, seed: int, name: str, rounds: int) -> dict[str, Any]:
+def _run(data: Path, arm: str, seed: int, name: str, rounds: int, known: dict[str, str]) -> dict[str, Any]:
     """Train one network and judge it, or go on with it."""
     import keras
 
@@ -154,6 +157,7 @@ def _run(data: Path, arm: str, seed: int, name: str, rounds: int) -> dict[str, A
     made = {
         "accuracy": float((guesses == truth).mean()),
         "right": [int(right) for right in guesses == truth],
+        "right_unlabelled": _right_unlabelled(outcome, data / "unlabelled", known),
         "validation_accuracy": outcome.metrics["validation"]["accuracy"],
         "students": outcome.metrics["students"],
         "seconds": time.process_time() - began,
@@ -164,6 +168,18 @@ def _run(data: Path, arm: str, seed: int, name: str, rounds: int) -> dict[str, A
     keras.backend.clear_session()
     gc.collect()
     return made
+
+
+def _right_unlabelled(outcome: Any, folder: Path, known: dict[str, str]) -> list[int]:
+    """Which photographs without labels the network names rightly; `known` has the class of each file."""
+    files = sorted(folder.iterdir())
+    truth = [outcome.listing.classes.index(known[str(file.readlink())]) for file in files]
+    side = outcome.metrics["model"]["image_size"]
+    guesses = [
+        outcome.model.predict(outcome.framing.read_all(files[start : start + 500], side), verbose=0).argmax(1)
+        for start in range(0, len(files), 500)
+    ]
+    return [int(right) for right in np.concatenate(guesses) == truth]
 
 
 def _own(data: Path, arm: str, name: str, rounds: int) -> dict[str, Any]:
@@ -197,17 +213,21 @@ def _print(found: dict[str, Any], arguments: argparse.Namespace) -> None:
     for labels in arguments.labels:
         print(f"\n{arguments.name}, {labels} labels of each class")
         for arm in arguments.arms:
-            rows = list(_pairs(found, arguments, labels, arm))
+            rows = list(_pairs(found, arguments, labels, arm, "right"))
             if rows:
                 print(f"  {arm:10} {_told(rows)}{_last_students(found, arguments, labels, arm)}")
+            if rows := list(_pairs(found, arguments, labels, arm, "right_unlabelled")):
+                print(f"    of the unlabelled {_told(rows)}")
 
 
-def _pairs(found: dict[str, Any], arguments: argparse.Namespace, labels: int, arm: str) -> Iterator[Any]:
-    """For each seed which test photographs `labelled` and the arm got right, `[2, N]`."""
+def _pairs(
+    found: dict[str, Any], arguments: argparse.Namespace, labels: int, arm: str, what: str
+) -> Iterator[Any]:
+    """For each seed which photographs `labelled` and the arm got right, `[2, N]`."""
     for seed in arguments.seeds:
         keys = [f"{arguments.name} {labels} {seed} {name}" for name in ("labelled", arm)]
-        if all(key in found for key in keys):
-            yield np.array([found[key]["right"] for key in keys], float)
+        if all(what in found.get(key, {}) for key in keys):
+            yield np.array([found[key][what] for key in keys], float)
 
 
 def _last_students(found: dict[str, Any], arguments: argparse.Namespace, labels: int, arm: str) -> str:

@@ -87,11 +87,16 @@ def _reason_among_students(told: dict[str, Any]) -> str:
     rows = {row["round"]: f"{row['validation_accuracy']:.3f}" for row in told["rounds"]}
     names = {number: f"student {number}" if number else "the first network" for number in rows}
     kept = told["kept"]
+    earlier = [reached for number, reached in rows.items() if number < kept]
     others = ", ".join(f"{names[number]} {reached}" for number, reached in rows.items() if number != kept)
     return (
         f"{names[kept]}: it got {rows[kept]} of the validation photographs right"
         + (f"; {others}" if others else "")
-        + ("; of equal ones the latest is kept" if list(rows.values()).count(rows[kept]) > 1 else "")
+        + (
+            "; of those within a standard error the latest is kept"
+            if rows[kept] <= max(earlier, default="")
+            else ""
+        )
     )
 
 

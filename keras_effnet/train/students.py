@@ -7,6 +7,7 @@ https://arxiv.org/abs/1911.04252). The first teacher is a network of the run, or
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,7 @@ def noisy_students(trainer: Trainer, labelled: Listing, unlabelled: Listing, tea
         teacher: of the first round; None for a network that is trained on the labelled photographs before.
 
     Returns:
-        The network with the best validation accuracy, the latest of equal ones. `trainer` has its settings then.
+        The latest network that is as good as the best before it, see `is_as_good`. `trainer` has its settings then.
 
     Raises:
         InvalidInputError: the teacher that was given is confident of none, and nothing can be learned.
@@ -44,7 +45,7 @@ def noisy_students(trainer: Trainer, labelled: Listing, unlabelled: Listing, tea
     best: Any = None
     model: Any = None
     rows: list[dict[str, Any]] = []
-    kept, reached = 0, -1.0
+    kept, highest = 0, 0.0
     for number in range(settings.rounds + 1):
         phase = f"student_{number}" if number else "fine_tuning"
         if number == 0:
@@ -81,11 +82,22 @@ def noisy_students(trainer: Trainer, labelled: Listing, unlabelled: Listing, tea
         }
         row |= {"unlabelled": told or None, **_figures(trainer, model, labelled, phase)}
         rows.append(row)
-        if row["validation_accuracy"] >= reached:
-            best, kept, reached = model, number, row["validation_accuracy"]
+        reached = row["validation_accuracy"]
+        if is_as_good(reached, highest, len(labelled.of("validation"))):
+            best, kept = model, number
+        highest = max(highest, reached)
     trainer.use(settings_of_students(settings) if kept else settings)
     folder.write_json(KEPT, {"kept": kept, "rounds": rows})
     return best
+
+
+def is_as_good(accuracy: float, highest: float, photographs: int) -> bool:
+    """Whether a network's accuracy on so many photographs is within one standard error of the highest of others.
+
+    A student has seen more than the network before it. The few photographs that people validate with where labels are
+    rare cannot tell two points: with the higher figure alone, a run threw students away that were better.
+    """
+    return accuracy >= highest - math.sqrt(highest * (1 - highest) / photographs)
 
 
 def settings_of_students(settings: Settings) -> Settings:
