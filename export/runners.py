@@ -325,11 +325,15 @@ def _static(side: Any) -> int | None:
 
 
 def _keras(path: Path, threads: int) -> Runner:
+    del threads
+    return runner_of(network_of(path), path)
+
+
+def network_of(path: Path) -> Any:
+    """The model of a Keras file; nothing in it is executed."""
     import keras
 
-    del threads
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    return runner_of(model, path)
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def runner_of(model: Any, path: Path) -> Runner:

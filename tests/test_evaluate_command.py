@@ -116,9 +116,10 @@ def test_evaluate_command_builds_a_variant_for_each_size(
     """Each with the crop of its weights at that size, which building decides."""
     built = []
 
-    def build(_: Choice, arguments: Any) -> Any:
-        built.append(arguments.size)
-        return build_nano(input_shape=(arguments.size, arguments.size, 3))
+    def build(_: Choice, arguments: Any, *, input_shape: tuple[int, int, int]) -> Any:
+        del arguments
+        built.append(input_shape[0])
+        return build_nano(input_shape=input_shape)
 
     monkeypatch.setattr(Choice, "model", build)
     sizes = ["--size", "32", "40", "--json", "--quiet"]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require_installed
+from keras_effnet.evaluation.certainty import softmax
 from keras_effnet.evaluation.comparison import Difference, difference
 from keras_effnet.evaluation.matching import places_of
 from keras_effnet.evaluation.measures import EXTRA, Judged, judge, measure
@@ -25,7 +26,7 @@ from keras_effnet.system.progress import Progress
 
 from ..formats import KERAS, format_of
 from ..kinds import CLASSES, EMBEDDING, LOGITS, MAP, SIGMOIDS
-from ..runners import Runner, load, runner_of
+from ..runners import Runner, load, network_of, runner_of
 from ..scoring import Scores, asked_of, workers_for
 from .report import write_page
 from .result import Result, worst
@@ -171,7 +172,7 @@ def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None
     """A model, at each of the sizes; made when it is asked for."""
     if isinstance(model, str | os.PathLike):
         name = Path(model).name
-        model = _network(Path(model)) if format_of(Path(model)) == KERAS else load(model)
+        model = network_of(Path(model)) if format_of(Path(model)) == KERAS else load(model)
     else:
         name = getattr(model, "name", "")
     if isinstance(model, Runner):
@@ -191,13 +192,6 @@ def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None
             labels=labels or known_labels(model) or numbered_labels(classes_of(model)),
             size=size,
         )
-
-
-def _network(path: Path) -> Any:
-    """The model of a Keras file; nothing in it is executed."""
-    import keras
-
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def _at(name: str, size: int | None) -> str:
@@ -242,7 +236,7 @@ def _result(
     kind = _kind_of(runner, question.output)
     places = places_of(listing.classes, shape.labels, repr(candidate.name))
     truth = places[listing.labels]
-    sources = [listing.source(index) for index in range(len(listing.files))]
+    sources = listing.sources()
     scores = Scores(
         runner=runner,
         question=question,
@@ -256,7 +250,7 @@ def _result(
         errors |= {start + place: why for place, why in answers.errors.items()}
         answered = np.array([start + place for place in range(answers.count) if place not in answers.errors])
         if len(answered):
-            values = _softmax(answers.values) if kind == LOGITS.name else answers.values
+            values = softmax(answers.values) if kind == LOGITS.name else answers.values
             parts[start] = answered, judge(values, truth[answered])
         advance(answers.count)
     seconds = time.perf_counter() - begun
@@ -295,11 +289,6 @@ def _kind_of(runner: Runner, output: str) -> str:
             "Name another output: output=… (--output)."
         )
     return kind
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def _on_same(first: Result, second: Result) -> tuple[Judged, Judged]:

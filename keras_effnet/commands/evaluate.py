@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_quiet(parser)
     add_json(parser)
+    parser.set_defaults(size=None)  # of commands with one
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -143,12 +144,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _candidates(arguments: argparse.Namespace) -> Iterator[Candidate]:
     """What is evaluated, made one after the other."""
-    arguments.size = arguments.sizes[0] if arguments.sizes else None  # as commands with one size have it
     for choice in arguments.choices:
         if choice.format in NETWORKS:
             yield from _networks(choice, arguments)
             continue
-        runner, labels, size = runner_for(choice, arguments)
+        runner, labels, size = runner_for(choice, arguments, next(iter(arguments.sizes), None))
         yield Candidate(name=choice.text, runner=runner, labels=labels, size=size)
 
 
@@ -156,9 +156,8 @@ def _networks(choice: Choice, arguments: argparse.Namespace) -> Iterator[Candida
     """A variant, built for each size with the crop that its weights have there; or the model of a Keras file."""
     model = None
     for size in arguments.sizes or (None,):
-        arguments.size = size
         if model is None or choice.variant is not None:
-            model = choice.model(arguments)
+            model = choice.model(arguments, input_shape=size and (size, size, 3))
         sized = model if size is None else at_size(model, size)
         runner, labels, side = runner_of_network(choice, sized, arguments, size)
         name = choice.text if size is None else f"{choice.text} at {size} px"

@@ -17,6 +17,7 @@ from keras_effnet.pictures.decoding import check_header
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing
 
+LATER = argparse.SUPPRESS  # absent unless given: the settings of the run decide when it is resumed
 EVALUATION_LIMIT = 200  # photographs; more change the figures by less than their own error
 
 
@@ -182,6 +183,11 @@ def share(text: str) -> float:
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, received {text!r}")
     return number
+
+
+def add_optional(parser: argparse.ArgumentParser, flag: str, kind: Any, metavar: str, text: str) -> None:
+    """An option that the parsed arguments have where it is given."""
+    parser.add_argument(flag, type=kind, default=LATER, metavar=metavar, help=text)
 
 
 def weights_of(arguments: argparse.Namespace) -> str | None:

@@ -11,7 +11,7 @@ from keras_effnet.commands.flags import add_json
 from keras_effnet.commands.printing import table
 from keras_effnet.costs import cost_of_variant
 from keras_effnet.network.variants import VARIANTS, architecture_of
-from keras_effnet.weights.catalog import CATALOG, SET_NAMES, published
+from keras_effnet.weights.catalog import CATALOG, SET_NAMES, published, sets_of
 
 NAME = "list"
 HELP = "variants, weight sets, sizes and published accuracy"
@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
                         "licence": entry.licence,
                         "larger": entry.larger and asdict(entry.larger),
                     }
-                    for entry in CATALOG
-                    if entry.variant == variant.name
+                    for entry in sets_of(variant.name)
                 },
             }
         )

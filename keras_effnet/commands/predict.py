@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _scores(choice: Choice, arguments: argparse.Namespace) -> Scores:
     """What is asked, of whom."""
-    runner, labels, size = runner_for(choice, arguments)
+    runner, labels, size = runner_for(choice, arguments, arguments.size)
     top = None if arguments.all else arguments.top
     question, shape = asked_of(runner, top=top, output=arguments.output, labels=labels, size=size)
     return Scores(

@@ -13,20 +13,21 @@ from keras_effnet.export.runners import runner_of
 from keras_effnet.pictures.labels import classes_of, known_labels, labels_of
 
 
-def runner_for(choice: Choice, arguments: argparse.Namespace) -> tuple[Runner, Sequence[str] | None, int]:
-    """What answers, the class names that are not its own, and the side of its pictures."""
+def runner_for(
+    choice: Choice, arguments: argparse.Namespace, given: int | None
+) -> tuple[Runner, Sequence[str] | None, int]:
+    """What answers, the class names that are not its own, and the side of its pictures: `given` where it takes any."""
     if choice.format in (VARIANT, KERAS):
-        model = choice.model(arguments)
-        return runner_of_network(choice, model, arguments, arguments.size)
+        return runner_of_network(choice, choice.model(arguments), arguments, given)
     runner = load(str(choice.path))
-    size = side_of(choice.text, runner.size, arguments.size, runner.info.variant if runner.info else None)
+    size = side_of(choice.text, runner.size, given, runner.info.variant if runner.info else None)
     return runner, arguments.labels and read_labels(arguments.labels), size
 
 
 def runner_of_network(
     choice: Choice, model: Any, arguments: argparse.Namespace, given: int | None
 ) -> tuple[Runner, Sequence[str] | None, int]:
-    """The same for a Keras model, whose pictures have the `given` side where it takes any."""
+    """The same for a Keras model."""
     runner = runner_of(model, choice.path or Path(choice.text))
     size = choice.side_for(model, runner.size, given)
     if len(runner.names) > 1:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.commands.flags import whole_number
-from keras_effnet.commands.models import ARTEFACTS, KERAS, Choice, choose, load_keras, side_of
+from keras_effnet.commands.flags import add_optional, whole_number
+from keras_effnet.commands.models import ARTEFACTS, Choice, choose
+from keras_effnet.commands.runners import runner_for
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.evaluation.certainty import softmax
 from keras_effnet.export.kinds import CLASSES, LOGITS, SIGMOID
-from keras_effnet.export.runners import Runner, load, runner_of
-from keras_effnet.pictures.labels import classes_of, known_labels, labels_of, numbered_labels
+from keras_effnet.export.runners import Runner
+from keras_effnet.pictures.labels import both_sides, numbered_labels
 
 if TYPE_CHECKING:
     from keras_effnet.train.lessons import Teacher
 
 
-_LATER = argparse.SUPPRESS
-
-
 def add_students(parser: argparse.ArgumentParser) -> None:
     """The options of distillation and of Noisy Student; each absent unless given."""
-
-    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
-        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
-
+    add = partial(add_optional, parser)
     add(
         "--teacher",
         str,
@@ -94,18 +91,10 @@ def open_teacher(text: str) -> Teacher:
     from keras_effnet.train.lessons import Teacher
 
     choice = choose_teacher(text)
-    if choice.format == KERAS and choice.path is not None:
-        model = load_keras(str(choice.path))
-        runner = runner_of(model, choice.path)
-        size = choice.side_for(model, runner.size, None)
-        count = classes_of(model)
-        names = choice.labels_for(None, count, carried=labels_of(model), known=known_labels(model))
-        if names == numbered_labels(count):
-            names = ()
-    else:
-        runner = load(str(choice.path))
-        size = side_of(choice.text, runner.size, None, runner.info.variant if runner.info else None)
-        names = runner.labels
+    runner, given, size = runner_for(choice, argparse.Namespace(labels=None), None)
+    names = given or runner.labels
+    if given is not None and tuple(given) == numbered_labels(len(given)):
+        names = ()  # a Keras model without names of its own
     return Teacher(
         name=choice.name,
         classes=tuple(names),
@@ -123,15 +112,10 @@ def _probabilities(
     if kinds == [CLASSES.name]:
         return runner
     if kinds == [LOGITS.name]:
-        return lambda pixels: _softmax(runner(pixels))
+        return lambda pixels: softmax(runner(pixels))
     if kinds == [SIGMOID.name]:
-        return lambda pixels: np.concatenate([1 - (yes := runner(pixels)), yes], axis=1)
+        return lambda pixels: both_sides(runner(pixels), 2)
     raise InvalidInputError(
         f"Expected --teacher with one output, the probabilities of classes. Received: {choice.text!r}, whose outputs "
         f"are {', '.join(kinds)}. Pass a classifier."
     )
-
-
-def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)

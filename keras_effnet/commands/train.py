@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.commands.flags import (
+    LATER,
     add_json,
+    add_optional,
     add_preprocessing,
     add_quiet,
     folder_path,
@@ -53,7 +56,6 @@ EXAMPLES = """\
   keras-effnet predict rose.jpg --model runs/flowers"""
 CALIBRATION = 200  # training photographs to choose integer ranges from
 VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
-_LATER = argparse.SUPPRESS  # absent unless given: the run's own settings decide when it is resumed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,16 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=folder_path, metavar="DIR", help="folder of the run; a new one"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--model", dest="variant", default=_LATER, metavar="VARIANT", help="default: lite0")
+    parser.add_argument("--model", dest="variant", default=LATER, metavar="VARIANT", help="default: lite0")
     parser.add_argument(
         "--weights",
-        default=_LATER,
+        default=LATER,
         metavar="SET|FILE|none",
         help="published set, weight file, or 'none' for random weights (default: imagenet)",
     )
-    add_preprocessing(parser, default=_LATER)
+    add_preprocessing(parser, default=LATER)
     parser.add_argument(
-        "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
+        "--classes", nargs="+", default=LATER, metavar="NAME", help="classes to use, in this order"
     )
     _add_training(parser)
     _add_answers(parser)
@@ -96,9 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
-        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
-
+    add = partial(add_optional, parser)
     add("--image-size", whole_number(32), "PIXELS", "side of the input (default: the variant's)")
     add(
         "--crop-margin",
@@ -128,7 +128,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--cutmix", float, "ALPHA", "paste pieces of others into photographs (default: 0, off)")
     add("--ema", float, "MOMENTUM", "average the weights, 0.95 say (default: 0, off)")
     parser.add_argument(
-        "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
+        "--class-weights", action="store_true", default=LATER, help="let every class count the same"
     )
     parser.add_argument(
         "--paper",
@@ -139,17 +139,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refit",
         action="store_true",
-        default=_LATER,
+        default=LATER,
         help="in the end, fine-tune once more on training and validation photographs together",
     )
 
 
 def _add_answers(parser: argparse.ArgumentParser) -> None:
     """What the network answers, for which size, and when it says nothing."""
-
-    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
-        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
-
+    add = partial(add_optional, parser)
     add(
         "--answers",
         str,
@@ -169,13 +166,13 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--balanced-sampling",
         action="store_true",
-        default=_LATER,
+        default=LATER,
         help="draw photographs of every class equally often",
     )
     parser.add_argument(
         "--wanted-precision",
         type=share,
-        default=_LATER,
+        default=LATER,
         metavar="SHARE",
         help='share of the accepted guesses that is to be right; below the threshold that gives it, photographs show "none '
         'of these" (default: none, with --none 0.95)',
@@ -183,7 +180,7 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--none",
         dest="strangers",
-        default=_LATER,
+        default=LATER,
         metavar="DIR",
         help="photographs of none of the classes, which the threshold is to refuse",
     )
@@ -191,7 +188,7 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
         "--no-temperature-scaling",
         dest="temperature_scaling",
         action="store_false",
-        default=_LATER,
+        default=LATER,
         help="leave the probabilities as training made them, instead of what fits the validation photographs best",
     )
 
@@ -199,15 +196,15 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
-        default=_LATER,
+        default=LATER,
         metavar="KIND",
         help="auto, float32, mixed_float16 or mixed_bfloat16 (default: auto, mixed on GPUs only)",
     )
     parser.add_argument(
-        "--xla", default=_LATER, metavar="WHEN", help="auto, on or off (default: auto, GPUs only)"
+        "--xla", default=LATER, metavar="WHEN", help="auto, on or off (default: auto, GPUs only)"
     )
     parser.add_argument(
-        "--strategy", default=_LATER, metavar="KIND", help="none, or mirrored for all GPUs of this machine"
+        "--strategy", default=LATER, metavar="KIND", help="none, or mirrored for all GPUs of this machine"
     )
 
 

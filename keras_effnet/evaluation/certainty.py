@@ -58,13 +58,16 @@ def cross_entropy(logits: _Numbers, targets: _Numbers) -> float:
     return float((np.logaddexp(0, logits) - logits * targets).sum())
 
 
-def at_temperature(probabilities: _Numbers, temperature: float) -> npt.NDArray[np.float32]:
-    """Probabilities of a softmax as another temperature would have them: `softmax(log(p) / temperature)`."""
-    logits = (
-        np.log(np.clip(np.asarray(probabilities, np.float64), np.finfo(np.float64).tiny, 1)) / temperature
-    )
+def softmax(logits: _Numbers) -> npt.NDArray[np.float32]:
+    """The probabilities of logits `[N, classes]`, 1 in sum."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def at_temperature(probabilities: _Numbers, temperature: float) -> npt.NDArray[np.float32]:
+    """Probabilities of a softmax as another temperature would have them: `softmax(log(p) / temperature)`."""
+    known = np.clip(np.asarray(probabilities, np.float64), np.finfo(np.float64).tiny, 1)
+    return softmax(np.log(known) / temperature)
 
 
 def least_threshold(

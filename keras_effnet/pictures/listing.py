@@ -86,6 +86,10 @@ class Listing:
         name = os.path.join(self.root, self.files[index])  # noqa: PTH118 - a Path per picture is slow
         return Part.named(name) if self.packed else name
 
+    def sources(self) -> list[str | Part]:
+        """`source` of every photograph."""
+        return [self.source(index) for index in range(len(self.files))]
+
     def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """What is true of photographs, 1 or 0 `[n, classes]`."""
         if self.marks is not None:
@@ -366,8 +370,7 @@ def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str | Part]:
         elif suffix_of(path.name) == ".csv":
             found.update(dict.fromkeys(_listed(path)))
         elif are_records(str(path)) or (_is_named(os.fspath(name)) and not path.exists()):
-            listing = read_judged(name)
-            found.update((listing.source(index), None) for index in range(len(listing.files)))
+            found.update(dict.fromkeys(read_judged(name).sources()))
         else:
             found[str(path)] = None
     return list(found)

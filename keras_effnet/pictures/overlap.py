@@ -7,21 +7,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_effnet.pictures.decoding import Part
+from keras_effnet.pictures.decoding import Part, content_of
 from keras_effnet.pictures.listing import Listing
 
 
 def same_files(some: Listing, others: Listing) -> Iterator[tuple[int, int]]:
     """The index of each photograph of `some` that is also one of `others`, with its index there."""
     of_size: defaultdict[int, list[int]] = defaultdict(list)
-    for index in range(len(others.files)):
-        of_size[_size(others.source(index))].append(index)
+    for index, source in enumerate(others.sources()):
+        of_size[_size(source)].append(index)
     digests: dict[int, bytes] = {}
-    for index in range(len(some.files)):
-        alike = of_size.get(_size(some.source(index)))
+    for index, source in enumerate(some.sources()):
+        alike = of_size.get(_size(source))
         if alike is None:
             continue
-        own = _digest(some.source(index))
+        own = _digest(source)
         for known in alike:
             if known not in digests:
                 digests[known] = _digest(others.source(known))
@@ -35,9 +35,4 @@ def _size(source: str | Part) -> int:
 
 
 def _digest(source: str | Part) -> bytes:
-    if isinstance(source, Part):
-        with Path(source.file).open("rb") as stream:
-            stream.seek(source.start)
-            return hashlib.sha256(stream.read(source.length)).digest()
-    with Path(source).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+    return hashlib.sha256(content_of(source)).digest()

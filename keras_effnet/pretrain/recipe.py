@@ -81,7 +81,11 @@ class Recipe:
         if self.augment not in AUGMENTATIONS:
             raise unknown_name("augment", self.augment, AUGMENTATIONS)
         told = (self.augment_ops, self.augment_strength)
-        if self.augment != "randaugment" and self.augment_ops and told != (2, 0.5):
+        if (
+            self.augment != "randaugment"
+            and self.augment_ops
+            and told != (Recipe.augment_ops, Recipe.augment_strength)
+        ):
             raise InvalidInputError(
                 "Expected augment='randaugment' (--augment randaugment) with augment_ops and augment_strength, which are "
                 f"RandAugment's. Received: {self.augment!r} with {told[0]} and {told[1]}. Leave them out, or name it."

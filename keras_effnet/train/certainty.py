@@ -37,6 +37,7 @@ from keras_effnet.train.folder import CERTAINTY
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import scan
 from keras_effnet.train.trainer import Trainer
+from keras_effnet.train.unlabelled import without_labels
 from keras_effnet.transfer.certainty import head_of
 
 _VALIDATION, _TEST = SPLITS.index("validation"), SPLITS.index("test")
@@ -84,13 +85,7 @@ def strangers_of(settings: Settings, listing: Listing, progress: Progress) -> Li
         return None
     root = Path(settings.strangers)
     files = [str(path.relative_to(root)) for path in list_images(root)]
-    found = Listing(
-        root=root,
-        files=files,
-        labels=np.zeros(len(files), np.int32),
-        splits=np.full(len(files), _VALIDATION, np.int8),
-        classes=listing.classes,
-    )
+    found = without_labels(root, files, listing.classes, _VALIDATION)
     with progress.bar("reading strangers", len(files)) as advance:
         broken = [index for index, _ in scan(found, advance).broken]
     found = found.only(~np.isin(np.arange(len(files)), broken))

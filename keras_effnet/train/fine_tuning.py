@@ -24,6 +24,32 @@ _OPTIMIZERS = {
 }
 
 
+def prepare(model: Any, course: Course, settings: Settings) -> None:
+    """Make the top blocks of a classifier trainable and compile it, within the scope of the run's strategy.
+
+    The learning rate falls as fast as if all epochs of the settings were to come.
+    """
+    if settings.weights is not None:
+        unfreeze(model, settings.unfreeze)
+    steps = steps_of(course, settings)
+    total = steps * max(settings.epochs, 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
+    )
+    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
+    model.compile(
+        _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
+        loss=course.loss(settings.label_smoothing),
+        metrics=[course.accuracy()],
+        jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],
+    )
+
+
+def steps_of(course: Course, settings: Settings) -> int:
+    """Of the optimizer, in an epoch."""
+    return -(-len(course) // settings.batch_size)
+
+
 def fine_tune(
     model: Any,
     course: Course,
@@ -39,44 +65,10 @@ def fine_tune(
     """Train `model` from where `checkpoint` stands; afterwards it holds the best epoch's weights.
 
     Args:
-        model: a classifier, built within the scope of the run's strategy.
+        model: a compiled classifier; it learns in the layers that are trainable.
         course: the photographs; without any for validation, the last epoch counts as the best.
-        epochs: to do at most; the learning rate falls as fast as if all of the settings' were to come.
+        epochs: to do at most.
     """
-    if settings.weights is not None:
-        unfreeze(model, settings.unfreeze)
-    _compile(model, course, settings)
-    go_on(
-        model,
-        course,
-        checkpoint,
-        settings,
-        size=size,
-        framing=framing,
-        epochs=epochs,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
-
-
-def steps_of(course: Course, settings: Settings) -> int:
-    """Of the optimizer, in an epoch."""
-    return -(-len(course) // settings.batch_size)
-
-
-def go_on(
-    model: Any,
-    course: Course,
-    checkpoint: EpochCheckpoint,
-    settings: Settings,
-    *,
-    size: int,
-    framing: Framing,
-    epochs: int,
-    callbacks: Sequence[Any] = (),
-    verbose: int = 0,
-) -> None:
-    """`fine_tune` with a model that is compiled, and that learns in the layers that are trainable."""
     beginning = model.get_weights()
     if not (checkpoint.finished or checkpoint.exhausted):
         checkpoint.restore(model)
@@ -115,21 +107,6 @@ def _batches(
     if not len(validation):
         return batches, None
     return batches, evaluation_batches(course.listing, validation, size, framing, batch_size=count)
-
-
-def _compile(model: Any, course: Course, settings: Settings) -> None:
-    steps = steps_of(course, settings)
-    total = steps * max(settings.epochs, 1)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
-    )
-    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
-    model.compile(
-        _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
-        loss=course.loss(settings.label_smoothing),
-        metrics=[course.accuracy()],
-        jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],
-    )
 
 
 def _inner(optimizer: Any) -> Any:

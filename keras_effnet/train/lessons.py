@@ -191,7 +191,7 @@ def _joined(labelled: Listing, unlabelled: Listing) -> Listing:
     """The labelled photographs, then the others."""
     return replace(
         labelled,
-        files=[*labelled.files, *(str(unlabelled.source(index)) for index in range(len(unlabelled.files)))],
+        files=[*labelled.files, *map(str, unlabelled.sources())],
         labels=np.concatenate([labelled.labels, unlabelled.labels]),
         splits=np.concatenate([labelled.splits, unlabelled.splits]),
     )

@@ -20,7 +20,7 @@ from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.train.batches import Course
 from keras_effnet.train.checkpoints import EpochCheckpoint
-from keras_effnet.train.fine_tuning import go_on, steps_of
+from keras_effnet.train.fine_tuning import fine_tune, steps_of
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.trainer import Trainer
 
@@ -100,7 +100,7 @@ def fix(
         loss=course.loss(settings.label_smoothing),
         metrics=[course.accuracy()],
     )
-    go_on(
+    fine_tune(
         fixed,
         course,
         checkpoint,

@@ -37,7 +37,7 @@ from keras_effnet.train.answers import (
 from keras_effnet.train.batches import Course, evaluation_batches
 from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
-from keras_effnet.train.fine_tuning import fine_tune, precision
+from keras_effnet.train.fine_tuning import fine_tune, precision, prepare
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, judge_head, train_head
 from keras_effnet.train.lessons import Lessons, Teacher
@@ -280,6 +280,7 @@ class _Run:
                 to_beat=self._to_beat(model, course),
                 patience=self.settings.patience,
             )
+            prepare(tuned, course, self.settings)
             fine_tune(
                 tuned,
                 course,

@@ -29,7 +29,7 @@ def unlabelled_photographs(folder: RunFolder, labelled: Listing, progress: Progr
     files = folder.read_unlabelled()
     if files is None:
         left_out: list[tuple[str, str]] = []
-        found = _listing(root, list(walk_pictures(root, left_out=left_out)), labelled.classes)
+        found = without_labels(root, list(walk_pictures(root, left_out=left_out)), labelled.classes)
         with progress.bar("reading unlabelled", len(found.files)) as advance:
             broken = scan(found, advance).broken
         for index, reason in broken:
@@ -41,19 +41,20 @@ def unlabelled_photographs(folder: RunFolder, labelled: Listing, progress: Progr
                 f"Expected photographs in {str(root)!r} to learn from without labels. Received: {len(left_out)} "
                 f"that cannot be used, {left_out[0][0]!r} for example: {left_out[0][1]}. All are listed in {str(place)!r}."
             )
-        _check_apart(labelled, _listing(root, files, labelled.classes))
+        _check_apart(labelled, without_labels(root, files, labelled.classes))
         folder.write_unlabelled(files)
         told = f"; {len(left_out)} that cannot be used are in {SKIPPED}" if left_out else ""
         progress.say(f"photographs without labels: {len(files)}{told}")
-    return _listing(root, files, labelled.classes)
+    return without_labels(root, files, labelled.classes)
 
 
-def _listing(root: Path, files: list[str], classes: tuple[str, ...]) -> Listing:
+def without_labels(root: Path, files: list[str], classes: tuple[str, ...], split: int = UNDECIDED) -> Listing:
+    """Photographs below `root` whose labels say nothing, all of one split."""
     return Listing(
         root=root,
         files=files,
         labels=np.zeros(len(files), np.int32),
-        splits=np.full(len(files), UNDECIDED, np.int8),
+        splits=np.full(len(files), split, np.int8),
         classes=classes,
     )
 

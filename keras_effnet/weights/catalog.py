@@ -123,12 +123,13 @@ TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0
 TIMM_HUB = "https://huggingface.co/timm"
 TORCHVISION = "https://download.pytorch.org/models"
 
-# timm's own trainings of B0–B4 that torchvision took over as well, as timm publishes them
+# timm's own trainings, name and start of the SHA-256; torchvision took those of B1–B4 over as well
 TIMM_TRAININGS = {
-    "b1": "efficientnet_b1-533bc792",
-    "b2": "efficientnet_b2_ra-bcdf34b7",
-    "b3": "efficientnet_b3_ra2-cf984f9c",
-    "b4": "efficientnet_b4_ra2_320-7eb33cd5",
+    "b1": ("efficientnet_b1", "533bc792"),
+    "b2": ("efficientnet_b2_ra", "bcdf34b7"),
+    "b3": ("efficientnet_b3_ra2", "cf984f9c"),
+    "b4": ("efficientnet_b4_ra2_320", "7eb33cd5"),
+    "lite0": ("efficientnet_lite0_ra", "37913777"),
 }
 
 # published top-1 in percent, in the order b0, b1, …
@@ -266,7 +267,7 @@ def _torchvision(index: int) -> WeightSet:
     author, sha256 = TORCHVISION_FILES[index]
     sources = [_torchvision_file(f"efficientnet_{name}_{author}-{sha256[:8]}.pth", sha256)]
     if name in TIMM_TRAININGS:
-        sources.append(_timm(*TIMM_TRAININGS[name].rsplit("-", 1)))
+        sources.append(_timm(*TIMM_TRAININGS[name]))
     side, crop = TORCHVISION_EVALUATION[index]
     entry = _set(VARIANTS[name], "torchvision", TOP1_TORCHVISION[index], tuple(sources), resolution=side)
     entry = replace(entry, crop=crop, licence="BSD-3-Clause")
@@ -296,10 +297,8 @@ def _timm_training(name: str) -> WeightSet:
         model, preprocessing = TIMM_HUB_FILES[name]
         address = f"{TIMM_HUB}/{model}/resolve/main/model.safetensors"
         source = Source(format="safetensors", address=address, file=f"timm/{model}.safetensors")
-    elif name in TIMM_TRAININGS:
-        source = _timm(*TIMM_TRAININGS[name].rsplit("-", 1))
     else:
-        source = _timm("efficientnet_lite0_ra", "37913777")
+        source = _timm(*TIMM_TRAININGS[name])
     (side, crop, top1), at_larger = TIMM_EVALUATION[name]
     entry = _set(VARIANTS[name], "timm", top1, (source,), preprocessing=preprocessing, resolution=side)
     larger = at_larger and Evaluation(resolution=at_larger[0], crop=at_larger[1], top1=at_larger[2])
