@@ -220,6 +220,7 @@ def test_keras_file_of_a_bfloat16_policy_leaves_in_float32(
 def legacy() -> Any:
     """A model of Keras 2, as people have from `tf_keras`."""
     layers = pytest.importorskip("tf_keras").layers
+    keras.utils.set_random_seed(0)  # some random weights are further from their 8 bits than the tests allow
     image = layers.Input((32, 32, 3))
     x = layers.Conv2D(8, 3, strides=2, activation="swish")(layers.Rescaling(1 / 255)(image))
     outputs = layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x))
