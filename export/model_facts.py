@@ -14,7 +14,7 @@ from keras_effnet.network.conventions import composed, convention_with, input_co
 from keras_effnet.network.reader import flat_layers
 from keras_effnet.network.table import MIN_SIZE
 from keras_effnet.network.variants import Variant, identify
-from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of
+from keras_effnet.pictures.framing import CROP_MARGIN, Framing, framing_of, image_shape
 
 from .legacy import in_keras_3
 from .outputs import PLAIN, Output, SaidKinds, SaidLabels, outputs_of
@@ -225,13 +225,8 @@ def _told(model: Any, variant: Variant | None) -> ArtefactInfo:
     )
 
 
-def _input_shape(model: Any) -> tuple[Any, ...]:
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] is None:
-        raise InvalidInputError(
-            "Expected a built model with one image input [N, height, width, channels]. "
-            f"Received: input shape {shape}."
-        )
+def _input_shape(model: Any) -> tuple[int | None, int | None, int]:
+    shape = image_shape(model)
     ordered = next((layer for layer in flat_layers(model) if hasattr(layer, "data_format")), None)
     if ordered is not None and ordered.data_format == "channels_first":
         raise InvalidInputError(
@@ -239,7 +234,7 @@ def _input_shape(model: Any) -> tuple[Any, ...]:
             f"Received: {ordered.name!r}, which has its channels first. Build it under "
             "keras.config.set_image_data_format('channels_last') and load its weights."
         )
-    return shape[1:]
+    return shape
 
 
 def _open_size(size: Any, sides: tuple[int | None, ...]) -> int | None:

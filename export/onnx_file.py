@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from keras_effnet.errors import require
 from keras_effnet.system.quiet import quiet_native
 
@@ -54,10 +56,19 @@ def converted(
             opset=opset,
             inputs_as_nchw=[*nchw_inputs] or None,
             optimizers=_passes(),
+            custom_op_handlers={"Expm1": (_expm1, [])},
         )
         if unknown := _unknown_operators(proto):  # tf2onnx leaves them as they are, under TensorFlow's names
             raise unknown_operators(name, "ONNX", unknown)
     return proto
+
+
+def _expm1(context: Any, node: Any, name: str, _: Any) -> None:
+    """Write TensorFlow's Expm1, of `celu` say, which tf2onnx does not know, as `Exp(x) - 1`."""
+    one = context.make_const(f"{name}/one", np.array(1, np.float32)).output[0]
+    power = context.make_node("Exp", [node.input[0]])
+    node.type = "Sub"
+    context.replace_inputs(node, [power.output[0], one])
 
 
 def _unknown_operators(proto: Any) -> set[str]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.pictures.decoding import UnreadablePictureError
-from keras_effnet.pictures.framing import Framing
+from keras_effnet.pictures.framing import Framing, image_shape
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
@@ -338,7 +338,7 @@ def network_of(path: Path) -> Any:
 
 def runner_of(model: Any, path: Path) -> Runner:
     """A Keras model as a runner; `path` is what messages call it."""
-    _, height, width, channels = model.input_shape
+    height, width, channels = image_shape(model)
     outputs = outputs_of(model)
     names = tuple(output.name for output in outputs)
     return Runner(

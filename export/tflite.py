@@ -94,7 +94,8 @@ def write_int8_clustered(facts: ModelFacts, path: Path, options: Options, calibr
 
 
 def _write_network(network: IntegerNetwork, path: Path, facts: ModelFacts, options: Options) -> None:
-    content = integer_tflite(network, input_type=options.input_type, output_type=options.output_type)
+    ends = {"input_type": options.input_type, "output_type": options.output_type}
+    content = integer_tflite(network, **ends, called=facts.model.name)
     tflite_file.write(content, path, facts)
 
 

@@ -35,11 +35,18 @@ _RGB, _GRAYSCALE = 1, 2
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 
-def convert_float(model: Any, shape: tuple[int, int, int], names: Sequence[str] = (ONLY_OUTPUT,)) -> bytes:
+def convert_float(
+    model: Any,
+    shape: tuple[int, int, int],
+    names: Sequence[str] = (ONLY_OUTPUT,),
+    *,
+    called: str | None = None,
+) -> bytes:
     """The float32 file of a Keras model, with a batch of one picture of this (height, width, channels).
 
     Args:
         names: of its outputs, in their order.
+        called: what errors call it, if not by its own name.
 
     Raises:
         ExportError: the converter failed, or the folder for temporary files is full.
@@ -51,7 +58,7 @@ def convert_float(model: Any, shape: tuple[int, int, int], names: Sequence[str] 
         made = by_name(names, model(image, training=False))
         return {name: tf.cast(value, tf.float32) for name, value in made.items()}
 
-    with tempfile.TemporaryDirectory() as folder, converting(model.name, "TFLite"):
+    with tempfile.TemporaryDirectory() as folder, converting(called or model.name, "TFLite"):
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME)])
         try:

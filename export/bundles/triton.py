@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ BATCH = 8
 DELAY_US = 2000  # that a request waits for others, in microseconds
 # the reader of photographs, and what it imports: the same code as everywhere
 READER = ("errors.py", "system/files.py", "pictures/decoding.py", "pictures/framing.py", "network/reader.py")
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TYPES = {"tensor(float)": ("float32", "TYPE_FP32"), "tensor(float16)": ("float16", "TYPE_FP16")} | {
     "tensor(uint8)": ("uint8", "TYPE_UINT8")
 }
@@ -61,6 +64,11 @@ def check(arguments: argparse.Namespace) -> None:
             f"{arguments.model_version} and {arguments.instances}."
         )
     names = [arguments.name or file.stem for file in arguments.files]
+    if unusable := [name for name in names if not _NAME.fullmatch(name)]:
+        raise InvalidInputError(
+            "Expected letters, digits, '-', '_' and '.' in a model's name, which is a folder in the repository and "
+            f"part of its address. Received: {unusable[0]!r}. Pass --name."
+        )
     for file in arguments.files:
         if format_of(file) != ONNX:
             raise InvalidInputError(
@@ -90,7 +98,7 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
 
 def next_step(out: Path) -> str:
     """How to start it."""
-    return f"tritonserver --model-repository={out}    # in a container: docs/serving.md"
+    return f"tritonserver --model-repository={shlex.quote(str(out))}    # in a container: docs/serving.md"
 
 
 @dataclass(frozen=True, kw_only=True)

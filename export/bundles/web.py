@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import shlex
 import shutil
 from pathlib import Path
 from string import Template
@@ -23,6 +24,7 @@ EXAMPLES = """\
   keras-effnet bundle web out/lite0_int8.tflite --out site
   keras-effnet bundle web out/lite0_float32.tflite --out site --assets node_modules"""
 
+TITLE = "What does this photograph show?"
 VERSION = "2.5.3"
 CDN = "https://cdn.jsdelivr.net/npm"
 # role in model.json: package of @litertjs on npm, path in it, and the SHA-384 of that file in version 2.5.3
@@ -70,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"node_modules with @litertjs/core {VERSION}, to be copied into the page (default: from {CDN})",
     )
-    parser.add_argument("--title", metavar="TEXT", help="of the page (default: the model's name)")
+    parser.add_argument("--title", metavar="TEXT", help=f"of the page (default: {TITLE!r})")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -90,7 +92,7 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
         shutil.copyfile(_TEMPLATES / name, folder / name)
     vendored = arguments.assets is not None
     page = Template((_TEMPLATES / "index.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(arguments.title or f"What {classifier.name} sees"),
+        title=html.escape(arguments.title or TITLE),
         about=html.escape(_about(classifier)),
         connect="" if vendored else f" {CDN}/@litertjs/",
         also="" if vendored else " and LiteRT.js",
@@ -100,7 +102,7 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
 
 def next_step(out: Path) -> str:
     """How to see it."""
-    return f"python3 -m http.server --directory {out}    # and open http://localhost:8000"
+    return f"python3 -m http.server --directory {shlex.quote(str(out))}    # and open http://localhost:8000"
 
 
 def _about(classifier: Classifier) -> str:

@@ -227,6 +227,12 @@ class _Walk:
     def _weights(self, fit: reconstruction.Regression, *, one_place: bool) -> Array:
         # a map of one place, as squeeze-and-excite has, is one sample of each photograph: too few to learn from
         learns = self.method.weights == "refit" and not one_place
+        if fit.inputs.shape[-1] > reconstruction.MOST_INPUTS:
+            return (
+                fit.weights
+                if self.method.rounding == "none"
+                else reconstruction.round_nearest(fit.weights, fit.least)
+            )
         weights = reconstruction.refit(fit) if learns else fit.weights
         if self.method.rounding == "none":
             return weights

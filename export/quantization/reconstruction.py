@@ -25,6 +25,9 @@ ITERATIONS = 6
 TRIAL_ITERATIONS = 2
 DAMPING = 1e-2  # of the rounding's quadratic form, relative to the mean diagonal (GPTQ's own default)
 BIAS_LIMIT = 1 << 29  # a fourth of int32: the walk may still make a bias larger
+# of one output: beyond, as behind a Flatten of large maps, there are more weights than photographs can tell apart, and
+# the square of their number is too much to compute with; such a layer is only rounded, and its bias corrected
+MOST_INPUTS = 5000
 MANY = 1 << 30  # multiply-adds from which on all cores are worth it
 
 

@@ -22,18 +22,27 @@ from .to_keras import to_keras
 from .xnnpack import within_limits
 
 PASSING = ("PAD", "RESHAPE", "CAST")
+CHOICES = ("SELECT", "SELECT_V2")  # between branches, as only islands compute
 SAME_VALUE = 1e-3  # of the largest: two ways of computing the same in float32
 SAME_KERNEL = 1.0  # what the converter's own arithmetic moves, see `_distance`
 
 
 def integer_tflite(
-    network: IntegerNetwork, *, input_type: str = "uint8", output_type: str = "uint8"
+    network: IntegerNetwork,
+    *,
+    input_type: str = "uint8",
+    output_type: str = "uint8",
+    called: str | None = None,
 ) -> bytes:
-    """The TFLite file of a quantized network, signature `serving_default`; for its ends see `ends.with_ends`."""
+    """The TFLite file of a quantized network, signature `serving_default`; for its ends see `ends.with_ends`.
+
+    `called` is what errors call it.
+    """
     quantized = network.quantized
     rebuilt = to_keras(quantized.graph, height=network.height, width=network.width)
     channels = int(quantized.graph.input_shape[2] or 0)
-    content = convert_float(rebuilt, (network.height, network.width, channels), network.output_names)
+    shape = (network.height, network.width, channels)
+    content = convert_float(rebuilt, shape, network.output_names, called=called)
     ranges = within_limits(quantized.graph, quantized.ranges)
     content = write(content, quantized.graph, ranges, quantized.lifted)
     ends = dict(zip(network.output_names, quantized.graph.outputs, strict=True))
@@ -186,6 +195,7 @@ class _FileReader:
             reached.update(int(index) for index in operator.outputs)
             found = next((int(i) for i in operator.outputs if self._holds(int(i), goal)), None)
             if found is not None:
+                found = self._chosen(found, goal)
                 break
         if found is None:  # it changes nothing, or is a part of the operator in front
             found = next((source for source in sources if self._holds(source, goal)), None)
@@ -196,6 +206,13 @@ class _FileReader:
             )
         self._note_inside(name, found, set(sources))
         return found
+
+    def _chosen(self, index: int, goal: Array) -> int:
+        """The tensor behind choices that all values here took alike: a branch's own values are not the island's end."""
+        for code, operator in self.operators:
+            if code in CHOICES and index in operator.inputs and self._holds(int(operator.outputs[0]), goal):
+                index = int(operator.outputs[0])
+        return index
 
     def _changes_nothing(self, step: Step) -> bool:
         before, after = self._values[step.inputs[0]], self._values[step.name]

@@ -31,9 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     for file in arguments.files:
         if not file.is_file():
+            received = "is a folder" if file.is_dir() else "does not exist"
+            inside = sorted(path.name for path in (file / "export").glob("*.*") if path.is_file())
+            advice = (
+                f"Pass one of {str(file / 'export')!r}, {inside[0]} say."
+                if inside
+                else "Check the path, or make a file with keras-effnet export."
+            )
             raise InvalidInputError(
-                f"Expected an exported file. Received: {str(file)!r}, which is none. "
-                "Make one with keras-effnet export."
+                f"Expected an exported file. Received: {str(file)!r}, which {received}. {advice}"
             )
     check_new(arguments.out, overwrite=arguments.force)
     check_writable(arguments.out)

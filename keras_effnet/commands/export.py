@@ -22,7 +22,6 @@ from keras_effnet.commands.flags import (
     expanded_path,
     folder_path,
     kinds_of,
-    photographs_of,
     read_photographs,
     share,
 )
@@ -265,14 +264,14 @@ def _export(
     step(f"{choice.name}: building")
     model = choice.model(arguments)
     size = choice.side_for(model, model.input_shape[1:3], arguments.size)
-    calibration, images = _photographs(size, framing_of(model), arguments)
+    calibration, images, files = _photographs(size, framing_of(model), arguments)
     job = Job(
         model=model,
         name=choice.name,
         targets=arguments.targets,
         out=out,
         images=images,
-        photographs=photographs_of(arguments.images, arguments.max_images),
+        photographs=files,
         calibration=calibration,
         # of several outputs the exporter finds the one that they fit
         labels=arguments.labels
@@ -290,15 +289,15 @@ def _export(
     return artefacts
 
 
-def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """What to calibrate with and what to verify on; never the same pictures if there are enough."""
+def _photographs(size: int, framing: Framing, arguments: argparse.Namespace) -> tuple[Any, Any, list[Path]]:
+    """What to calibrate with, what to verify on, and the files of the latter; never the same pictures if there are enough."""
     limit = arguments.max_images
     if arguments.calibration is None:
-        return None, read_photographs(arguments.images, size, framing, limit=limit)
-    calibration = read_photographs(arguments.calibration, size, framing, limit=limit)
+        return None, *read_photographs(arguments.images, size, framing, limit=limit)
+    calibration, files = read_photographs(arguments.calibration, size, framing, limit=limit)
     if arguments.images is None and len(calibration) >= ENOUGH_TO_SPLIT:
-        return calibration[::2], calibration[1::2]
-    return calibration, read_photographs(arguments.images, size, framing, limit=limit)
+        return calibration[::2], calibration[1::2], files[1::2]
+    return calibration, *read_photographs(arguments.images, size, framing, limit=limit)
 
 
 def _show(

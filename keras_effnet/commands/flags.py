@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, unknown_name
+from keras_effnet.errors import InvalidInputError, counted, unknown_name, warn
 from keras_effnet.network.conventions import CONVENTIONS
-from keras_effnet.pictures.decoding import check_header
+from keras_effnet.pictures.decoding import UnreadablePictureError, check_header
 from keras_effnet.pictures.folders import list_images, sample_paths
 from keras_effnet.pictures.framing import Framing
 
@@ -202,26 +202,47 @@ def check_directory(directory: Path, *, limit: int = EVALUATION_LIMIT) -> None:
     """Make sure that `read_photographs` will find some, as far as their first bytes tell.
 
     Raises:
-        InvalidInputError: not a directory, empty, or a file that is no picture or one with too many pixels.
+        InvalidInputError: not a directory, empty, or without a file that is a picture of not too many pixels.
     """
+    first = None
     for path in _spread(directory, limit):
-        check_header(path)
+        try:
+            check_header(path)
+        except InvalidInputError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def read_photographs(
     directory: Path | None, size: int, framing: Framing, *, limit: int = EVALUATION_LIMIT
-) -> npt.NDArray[np.uint8]:
+) -> tuple[npt.NDArray[np.uint8], list[Path]]:
     """Photographs of a directory, evenly spread over its sorted names, at most `limit`; None: the built-in eight.
 
+    Returns:
+        uint8 `[N, size, size, channels]`, and the file of each.
+
     Raises:
-        InvalidInputError: not a directory, empty, or a picture that cannot be decoded.
+        InvalidInputError: not a directory, empty, or no picture in it can be decoded.
+
+    Warns:
+        EffNetWarning: some cannot, and are left out.
     """
-    return framing.read_all(photographs_of(directory, limit), size)
-
-
-def photographs_of(directory: Path | None, limit: int = EVALUATION_LIMIT) -> list[Path]:
-    """The files that `read_photographs` reads."""
-    return list(sample_paths()) if directory is None else _spread(directory, limit)
+    pictures, files, errors = [], [], []
+    for path in sample_paths() if directory is None else _spread(directory, limit):
+        try:
+            pictures.append(framing.read(path, size))
+        except UnreadablePictureError as error:
+            errors.append(error)
+        else:
+            files.append(path)
+    if not pictures:
+        raise errors[0]
+    if errors:
+        warn(f"{counted(len(errors), 'picture')} left out of {len(errors) + len(files)}: {errors[0]}")
+    return np.stack(pictures), files
 
 
 def _spread(directory: Path, limit: int) -> list[Path]:

@@ -21,7 +21,7 @@ from keras_effnet.export import formats
 from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of
 from keras_effnet.export.legacy import from_saved_model, has_layers_of_keras, holds_code, lambda_refused
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
-from keras_effnet.pictures.framing import Framing, margin_layer_name
+from keras_effnet.pictures.framing import Framing, image_shape, margin_layer_name
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, imagenet_labels, labels_in_name, numbered_labels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
@@ -76,12 +76,14 @@ class Choice:
         was judged at another size, the model has that one. `input_shape` or else `--size` comes first.
 
         Raises:
-            InvalidInputError: a file that Keras cannot read.
+            InvalidInputError: a file that Keras cannot read, or whose model takes something else than pictures.
             WeightsError: weights that are missing, damaged or of another network.
         """
         import_keras()
         if self.variant is None:
-            return load_keras(str(self.path))
+            loaded = load_keras(str(self.path))
+            image_shape(loaded)
+            return loaded
         import keras
 
         from keras_effnet.applications import EfficientNet

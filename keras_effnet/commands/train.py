@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import fields
 from functools import partial
@@ -352,4 +353,6 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
         )
     for row in [row for row in artefacts if row["format"] == "tflite" and row["kept"]][:1]:
         file, site = outcome.folder.path / "export" / row["file"], outcome.folder.path / "site"
-        print(f"page:   keras-effnet bundle web {file} --out {site}   # or bundle android, for a phone")
+        again = " --force" if site.exists() else ""
+        command = f"keras-effnet bundle web {shlex.quote(str(file))} --out {shlex.quote(str(site))}{again}"
+        print(f"page:   {command}   # or bundle android, for a phone")

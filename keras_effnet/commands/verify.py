@@ -15,7 +15,6 @@ from keras_effnet.commands.flags import (
     add_weights,
     check_directory,
     kinds_of,
-    photographs_of,
     read_photographs,
     weights_of,
 )
@@ -31,6 +30,7 @@ from keras_effnet.commands.models import (
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export import Report, load, verify
 from keras_effnet.export.closeness import Closeness, shown_by
+from keras_effnet.export.formats import ONNX, TFLITE
 from keras_effnet.export.runners import Runner
 from keras_effnet.export.targets import compares_values
 from keras_effnet.export.verification import near_ties_of
@@ -69,8 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     kinds_of(arguments)
-    for text in arguments.artefacts:
-        choose(text, ARTEFACTS, flag="ARTEFACT")
+    artefacts = [choose(text, ARTEFACTS, flag="ARTEFACT") for text in arguments.artefacts]
     arguments.choice = None
     if arguments.model is not None:
         arguments.choice = choose(arguments.model, NETWORKS)
@@ -79,6 +78,9 @@ def check(arguments: argparse.Namespace) -> None:
         check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
         check_directory(arguments.images, limit=arguments.max_images)
+    for artefact in artefacts if arguments.choice is None else ():
+        if artefact.format in (TFLITE, ONNX):  # a SavedModel takes TensorFlow to be opened
+            _network(arguments, artefact, load(str(artefact.path)))
     check_backend()
 
 
@@ -91,9 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         model = _model(arguments, artefact, runner)
         variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)
-        images = read_photographs(arguments.images, size, framing_of(model), limit=arguments.max_images)
+        images, files = read_photographs(
+            arguments.images, size, framing_of(model), limit=arguments.max_images
+        )
         kinds = kinds_of(arguments)
-        files = photographs_of(arguments.images, arguments.max_images)
         reports.append(
             verify(model, str(artefact.path), images, kinds=kinds, photographs=files, raise_on_failure=False)
         )
@@ -105,12 +108,18 @@ def _model(arguments: argparse.Namespace, artefact: Choice, runner: Runner) -> A
     """The Keras model to compare with, at the size of the artefact."""
     height, width = runner.size
     shape = (height, width, runner.channels) if height and width else None
-    if arguments.choice is not None:
-        return arguments.choice.model(arguments, input_shape=shape)
+    return _network(arguments, artefact, runner).model(arguments, input_shape=shape)
+
+
+def _network(arguments: argparse.Namespace, artefact: Choice, runner: Runner) -> Choice:
+    """What the artefact was made from: `--model`, or the variant that it names."""
+    given: Choice | None = arguments.choice
+    if given is not None:
+        return given
     if runner.info is None or runner.info.variant is None:
         raise InvalidInputError(
             f"Expected --model for {artefact.text!r}, which does not name its variant. Received: none. "
-            "Pass the variant or the Keras file that it was exported from."
+            "Pass the variant, the Keras file or the folder of the training that it was exported from."
         )
     choice = choose(runner.info.variant, NETWORKS)
     check_weights(choice, arguments)
@@ -118,9 +127,10 @@ def _model(arguments: argparse.Namespace, artefact: Choice, runner: Runner) -> A
     if runner.labels and len(runner.labels) != wanted:
         raise InvalidInputError(
             f"Expected --model FILE for {artefact.text!r}, which has {len(runner.labels)} classes. Received: none, "
-            f"and weights of {wanted}. Pass the Keras file that it was exported from, or --weights FILE."
+            f"and weights of {wanted}. Pass the Keras file or the folder of the training that it was exported from, or "
+            "--weights FILE."
         )
-    return choice.model(arguments, input_shape=shape)
+    return choice
 
 
 def _sides(runner: Runner, model: Any) -> tuple[int | None, int | None]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import InvalidInputError, counted, warn
 from keras_effnet.system.files import reachable, system_said
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -18,6 +18,7 @@ _OTHERS = "arw avif cr2 cr3 dng heic heif jfif jp2 jxl nef orf pgm ppm psd raf r
 OTHER_PICTURES = frozenset(f".{ending}" for ending in _OTHERS.split())
 
 LeftOut = tuple[str, str]  # file, reason
+OTHER_KIND = f"not one of {KINDS}; convert it"
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[Path]:
@@ -27,6 +28,9 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
 
     Raises:
         InvalidInputError: not a directory, no picture in it, or a folder in it that may not be read.
+
+    Warns:
+        EffNetWarning: pictures of a kind that cannot be read, HEIC say, are left out.
     """
     root = Path(directory)
     with reachable(root, "a directory of photographs that can be read"):
@@ -40,6 +44,11 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
         others = f", but {len(left_out)} that cannot be used, {left_out[0][0]!r} say" if left_out else ""
         raise InvalidInputError(
             f"Expected a directory of photographs ({KINDS}). Received: {str(root)!r}, which holds none{others}."
+        )
+    if others := [name for name, reason in left_out if reason == OTHER_KIND]:
+        warn(
+            f"Expected photographs ({KINDS}) in {str(root)!r}. {counted(len(others), 'picture')} of other kinds "
+            f"{'is' if len(others) == 1 else 'are'} left out, {others[0]!r} say; convert them."
         )
     return found
 
@@ -110,7 +119,7 @@ def _walk(
         elif suffix_of(name) in IMAGE_SUFFIXES:
             yield inner
         elif suffix_of(name) in OTHER_PICTURES:
-            left_out.append((inner, f"not one of {KINDS}; convert it"))
+            left_out.append((inner, OTHER_KIND))
 
 
 def entries(place: Path) -> list[tuple[str, bool]]:

@@ -132,6 +132,21 @@ def input_side(model: Any) -> int:
     return int(height)
 
 
+def image_shape(model: Any) -> tuple[int | None, int | None, int]:
+    """`[H, W, C]` of a Keras model whose one input is pictures, channels last; None for a side that it leaves open.
+
+    Raises:
+        InvalidInputError: several inputs, or one that is no batch of pictures.
+    """
+    _, height, width, channels = _input_shape(model)
+    if channels is None:
+        raise InvalidInputError(
+            "Expected a built model with one image input [N, height, width, channels]. "
+            f"Received: input shape {getattr(model, 'input_shape', None)}."
+        )
+    return height, width, channels
+
+
 def _input_shape(model: Any) -> tuple[int | None, int | None, int | None, int | None]:
     """`[N, H, W, C]` of a model with one input of pictures; None for what it leaves open."""
     shape = getattr(model, "input_shape", None)

@@ -203,7 +203,7 @@ def decode_predictions(
             for ImageNet's.
 
     Returns:
-        For each picture a list of `Prediction` tuples (wnid, label, probability), best first.
+        For each picture a list of `Prediction` tuples (wnid, label, probability), best first; of equal ones the first class comes first.
 
     Raises:
         InvalidInputError: another shape, labels that do not fit, or `top` out of range.
@@ -224,7 +224,7 @@ def decode_predictions(
     if top < 1 or (labels is None and top > len(names)):
         raise InvalidInputError(f"Expected top between 1 and {len(names)}. Received: {top}.")
     wnids = imagenet_wnids() if labels is None else ("",) * len(names)
-    best = np.argsort(scores, axis=1)[:, ::-1][:, :top]
+    best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :top]  # of equal ones the first
     return [
         [Prediction(wnids[index], names[index], float(row[index])) for index in order]
         for row, order in zip(scores, best, strict=True)

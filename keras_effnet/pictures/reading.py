@@ -125,7 +125,8 @@ def load_image(
 
     Args:
         path: an image file that Pillow can decode; or its bytes, or a binary file object.
-        size: side of the result in pixels, or a Keras model, which then also says the next three.
+        size: side of the result in pixels, or a Keras model or what `export.load` gives, which then also says the
+            next three.
         interpolation: `"bicubic"` (default) or `"bilinear"`.
         margin: pixels of the shorter side that the crop leaves out, at the result's scale (default: 32); 0 for
             the whole square. Of a picture with `size + margin` and margin 0, the centre is the usual crop.
@@ -159,10 +160,20 @@ def _wanted(size: Any) -> tuple[int, Framing]:
     """The side of the result, and how a model's photographs are read."""
     if isinstance(size, Integral) and int(size) > 0:
         return int(size), Framing()
+    if isinstance(
+        getattr(size, "framing", None), Framing
+    ):  # an exported file, opened; a room that this one may not know
+        side, *others = set(size.size)
+        if side is None or others:
+            raise InvalidInputError(
+                f"Expected a file with one square input of known size. Received: {str(size.path)!r} with {size.size}. "
+                "Pass the side of its pictures in pixels instead."
+            )
+        return int(side), size.framing
     if not hasattr(size, "layers"):
         raise InvalidInputError(
-            "Expected size as a positive whole number: the side of the square, in pixels; or a Keras model. "
-            f"Received: {size!r}. Pass for example 224."
+            "Expected size as a positive whole number: the side of the square, in pixels; or a Keras model, or an opened "
+            f"file. Received: {size!r}. Pass for example 224."
         )
     return input_side(size), framing_of(size)
 
