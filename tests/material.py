@@ -26,6 +26,29 @@ def slim_variant() -> Any:
     return Variant(name="slim", title="Slim", baseline=baseline, **scale)
 
 
+def slim_lite() -> Any:
+    """Two of Lite0's blocks at 64 px, which children of a test know by the name of `slim` too, see `CLI`."""
+    from keras_effnet.network.table import EFFICIENTNET_LITE0
+    from keras_effnet.network.variants import Variant
+
+    first, second, *_ = EFFICIENTNET_LITE0.stages
+    baseline = replace(EFFICIENTNET_LITE0, stages=(first, replace(second, repeats=1)))
+    scale: dict[str, Any] = {"width": 1.0, "depth": 1.0, "resolution": 64, "dropout": 0.2}
+    return Variant(name="slim", title="Slim", baseline=baseline, **scale)
+
+
+# a process of its own for a command line whose `--model slim` is `slim_lite`; needs tests/ in PYTHONPATH
+CLI = """
+import sys
+from keras_effnet.cli import main
+from keras_effnet.network.variants import VARIANTS
+from material import slim_lite
+
+VARIANTS["slim"] = slim_lite()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def exported(model: Any, out: Path, pictures: Any, *targets: str) -> list[Any]:
     """The artefacts of one job, also those that fail, calibrated and verified on the same pictures."""
     from keras_effnet.export.pipeline import Job, export_job
