@@ -50,10 +50,13 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
         made = by_name(facts.output_names, model(image, training=False))
         return {name: tf.cast(value, tf.float32) for name, value in made.items()}
 
-    def serve_uint8(image: Any) -> dict[str, Any]:
-        return serve(tf.cast(image, tf.float32))
+    spec = tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)
+    # the graph stands once in the folder: the other signatures call this function
+    served = archive.add_endpoint("serving_default", serve, [spec])
 
-    archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
+    def serve_uint8(image: Any) -> dict[str, Any]:
+        return dict(served(tf.cast(image, tf.float32)))
+
     archive.add_endpoint("serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, name=INPUT_NAME)])
     if facts.channels in (1, 3):
         framing = replace(facts.info.framing, channels=facts.channels)
@@ -64,7 +67,7 @@ def write_archive(facts: ModelFacts, path: Path) -> None:
             count = tf.shape(pixels)[0]
             # TensorFlow's batch normalization cannot take a batch of none: it gets a black picture, cut off again
             filled = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-            made = serve(tf.ensure_shape(filled, shape))
+            made = served(tf.ensure_shape(filled, shape))
             return {name: _readable_only(value[:count], readable) for name, value in made.items()}
 
         spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
