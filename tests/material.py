@@ -16,12 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
-def slim_variant() -> Any:
-    """The first three of B0's blocks at 32 px: every kind of layer, and little to trace and to compile."""
+def slim_variant(stages: int = 2) -> Any:
+    """The first three of B0's blocks at 32 px: every kind of layer, and little to trace and to compile.
+
+    With one stage it is a single block, which learns too.
+    """
     from keras_effnet.network.table import EFFICIENTNET_B0
     from keras_effnet.network.variants import Variant
 
-    baseline = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2])
+    baseline = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:stages])
     scale: dict[str, Any] = {"width": 1.0, "depth": 1.0, "resolution": 32, "dropout": 0.1}
     return Variant(name="slim", title="Slim", baseline=baseline, **scale)
 

@@ -18,10 +18,11 @@ import keras
 import numpy as np
 import pytest
 from colours import COLOURS, picture
-from material import ROOT, needs_keras_alone, slim_variant
+from material import ROOT, needs_keras_alone, slim_lite, slim_variant
 
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pretrain import examples, pretrain
 from keras_effnet.pretrain.batches import training_batches
@@ -45,8 +46,8 @@ QUICK = Recipe(
 
 @pytest.fixture(scope="module")
 def small() -> Any:
-    """Without dropout, so that a few steps tell."""
-    return replace(slim_variant(), name="small", dropout=0.0)
+    """One block without dropout, so that a few steps tell."""
+    return replace(slim_variant(1), name="small", dropout=0.0)
 
 
 ONE_EPOCH = replace(QUICK, epochs=1)
@@ -233,7 +234,7 @@ def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) 
         "from keras_effnet.pretrain import examples\nfrom keras_effnet.pretrain import pretrain\n"
         "from keras_effnet.pretrain.recipe import Recipe\nfrom material import slim_variant\n"
         "recipe = Recipe(epochs=1, batch_size=8, augment_ops=0, ema=0)\n"
-        "pretrain(slim_variant(), examples.from_folders(sys.argv[1]), out='run', recipe=recipe, strategy='mirrored',"
+        "pretrain(slim_variant(1), examples.from_folders(sys.argv[1]), out='run', recipe=recipe, strategy='mirrored',"
         " verbose=0)\n"
         "print(made[0].num_replicas_in_sync)\n"
     )
@@ -299,7 +300,8 @@ def test_pretrain_command_trains(folders: Path, tmp_path: Path, capsys: Any, mon
     monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")
     out = tmp_path / "run"
     recipe = ["--epochs", "1", "--batch-size", "8", "--augment-ops", "0", "--ema", "0", "--size", "32"]
-    assert main(["pretrain", str(folders), "--model", "lite0", "--out", str(out), *recipe]) == 0
+    monkeypatch.setitem(VARIANTS, "slim", slim_lite())
+    assert main(["pretrain", str(folders), "--model", "slim", "--out", str(out), *recipe]) == 0
     told = capsys.readouterr()
     assert told.out.strip() == str(out / "model.keras")
     assert re.search(r"^pretraining: epoch 1 of 1, accuracy 0\.\d+, loss \d", told.err, re.M)
