@@ -18,19 +18,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The files that take longest, first: no worker is then left alone with one of them in the end. `make test` hands
 # out whole files in this order.
 LONGEST = (
-    "test_train.py",
     "test_trained.py",
-    "test_ends.py",
-    "test_builder.py",
     "test_cli.py",
-    "test_pretrain.py",
-    "test_int8_files.py",
     "test_hosts.py",
-    "test_compression.py",
+    "test_builder.py",
+    "test_int8_files.py",
+    "test_train.py",
+    "test_ends.py",
+    "test_pretrain.py",
+    "test_keras_files.py",
     "test_layer_kinds.py",
+    "test_compression.py",
+    "test_qat.py",
     "test_keras_models.py",
     "test_search.py",
-    "test_qat.py",
+    "test_export_models.py",
+    "test_export.py",
+    "test_convert.py",
     "test_budget.py",
 )
 
