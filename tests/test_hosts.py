@@ -113,15 +113,19 @@ def test_terminating_processes_ends_them(tmp_path: Path) -> None:
     """JAX would swallow SIGTERM for its preemption service, once processes have joined."""
     pytest.importorskip("jax")
     processes = _start(WAIT, [tmp_path], 2)
-    deadline = time.monotonic() + 200
-    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.2)
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        process.communicate(timeout=30)
-        assert process.returncode != 0
+    try:
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.2)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.communicate(timeout=30)
+            assert process.returncode != 0
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_randaugment_feeds_a_model_on_jax(folders: Path) -> None:
