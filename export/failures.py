@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from keras_effnet.errors import EffNetError, ExportError
 
@@ -17,8 +15,6 @@ _RAISED = re.compile(r"^\s*(?P<said>[A-Za-z]\w*(?:Error|Exception): .+)$", re.MU
 _BRANCH = "as a Python `bool`"  # of TensorFlow, followed by half a page on AutoGraph
 # of TensorFlow's compiler: 'tf.Complex' op is neither a custom op nor a flex op
 _OPERATOR = re.compile(r"'tf\.(\w+)' op is neither")
-# TensorFlow names its own temporary file first: "{{node SaveV2}} FILE; No space left on device [Op:SaveV2]"
-_DISK = re.compile(r"; (?P<said>[^;\[\n]+)")
 
 
 @contextmanager
@@ -63,19 +59,3 @@ def unknown_operators(name: str, format_: str, operators: Iterable[str]) -> Expo
         f"Expected {name!r} to convert to {format_}. Received: {', '.join(sorted(operators))}, for which "
         f"{format_} has no operator. Build the model without, or export it to saved_model, which has them all."
     )
-
-
-def write_out(archive: Any, path: Path) -> None:
-    """Write a `keras.export.ExportArchive` to a disk that may be full.
-
-    Raises:
-        OSError: the disk is full or failed, which `staged` understands; its text is what the system said.
-    """
-    import tensorflow as tf
-
-    try:
-        archive.write_out(str(path), verbose=False)
-    except tf.errors.OpError as error:
-        text = str(error.message)
-        said = _DISK.search(text)
-        raise OSError(said["said"].strip() if said else text.split("\n", maxsplit=1)[0]) from error

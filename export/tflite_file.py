@@ -22,9 +22,10 @@ from keras_effnet.system.files import system_said
 from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
-from .failures import converting, write_out
+from .failures import converting
 from .model_facts import INPUT_NAME, NO_PREPROCESSING, ModelFacts
 from .outputs import LABELS_FILE, ONLY_OUTPUT, Output, by_name, labels_file
+from .saved_model import concrete, save
 
 SIGNATURE = "serving_default"
 METADATA_NAME = "TFLITE_METADATA"
@@ -51,7 +52,6 @@ def convert_float(
     Raises:
         ExportError: the converter failed, or the folder for temporary files is full.
     """
-    import keras
     import tensorflow as tf
 
     def serve(image: Any) -> dict[str, Any]:
@@ -59,10 +59,9 @@ def convert_float(
         return {name: tf.cast(value, tf.float32) for name, value in made.items()}
 
     with tempfile.TemporaryDirectory() as folder, converting(called or model.name, "TFLite"):
-        archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME)])
+        served = concrete(serve, tf.TensorSpec((1, *shape), tf.float32, name=INPUT_NAME))
         try:
-            write_out(archive, Path(folder))
+            save({SIGNATURE: served}, Path(folder))
         except OSError as error:
             raise ExportError(
                 f"Expected room for a SavedModel in {str(Path(folder).parent)!r}, which the converter reads. "

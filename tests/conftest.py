@@ -19,16 +19,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # out whole files in this order.
 LONGEST = (
     "test_trained.py",
-    "test_hosts.py",
     "test_cli.py",
-    "test_train.py",
-    "test_int8_files.py",
-    "test_pretrain.py",
+    "test_hosts.py",
     "test_builder.py",
+    "test_int8_files.py",
+    "test_train.py",
     "test_ends.py",
+    "test_pretrain.py",
+    "test_keras_files.py",
+    "test_layer_kinds.py",
+    "test_compression.py",
+    "test_qat.py",
     "test_keras_models.py",
     "test_search.py",
+    "test_export_models.py",
     "test_export.py",
+    "test_convert.py",
+    "test_budget.py",
 )
 
 

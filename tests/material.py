@@ -16,14 +16,40 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
-def slim_variant() -> Any:
-    """The first three of B0's blocks at 32 px: every kind of layer, and little to trace and to compile."""
+def slim_variant(stages: int = 2) -> Any:
+    """The first three of B0's blocks at 32 px: every kind of layer, and little to trace and to compile.
+
+    With one stage it is a single block, which learns too.
+    """
     from keras_effnet.network.table import EFFICIENTNET_B0
     from keras_effnet.network.variants import Variant
 
-    baseline = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2])
+    baseline = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:stages])
     scale: dict[str, Any] = {"width": 1.0, "depth": 1.0, "resolution": 32, "dropout": 0.1}
     return Variant(name="slim", title="Slim", baseline=baseline, **scale)
+
+
+def slim_lite() -> Any:
+    """Two of Lite0's blocks at 64 px, which children of a test know by the name of `slim` too, see `CLI`."""
+    from keras_effnet.network.table import EFFICIENTNET_LITE0
+    from keras_effnet.network.variants import Variant
+
+    first, second, *_ = EFFICIENTNET_LITE0.stages
+    baseline = replace(EFFICIENTNET_LITE0, stages=(first, replace(second, repeats=1)))
+    scale: dict[str, Any] = {"width": 1.0, "depth": 1.0, "resolution": 64, "dropout": 0.2}
+    return Variant(name="slim", title="Slim", baseline=baseline, **scale)
+
+
+# a process of its own for a command line whose `--model slim` is `slim_lite`; needs tests/ in PYTHONPATH
+CLI = """
+import sys
+from keras_effnet.cli import main
+from keras_effnet.network.variants import VARIANTS
+from material import slim_lite
+
+VARIANTS["slim"] = slim_lite()
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def exported(model: Any, out: Path, pictures: Any, *targets: str) -> list[Any]:

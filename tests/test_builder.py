@@ -34,31 +34,48 @@ def _parameters(weights: Any) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
+def _described(model: Any) -> dict[str, Any]:
+    """Of each layer that computes: the shapes of its weights, and what its configuration says of its arithmetic."""
+    # keras.applications keeps the constants of the preprocessing in variables; here they are constants of the graph
+    told = ("kernel_size", "strides", "activation", "rate", "epsilon", "use_bias")
+    kinds = (
+        keras.layers.Conv2D,
+        keras.layers.DepthwiseConv2D,
+        keras.layers.BatchNormalization,
+        keras.layers.Dense,
+    )
+    kinds += keras.layers.Activation, keras.layers.Dropout, keras.layers.Add, keras.layers.Multiply
+    return {
+        layer.name: (
+            type(layer).__name__,
+            [tuple(weight.shape) for weight in layer.weights if "seed" not in weight.path],
+            {name: value for name, value in layer.get_config().items() if name in told},
+        )
+        for layer in model.layers
+        if isinstance(layer, kinds)
+    }
+
+
 @pytest.mark.parametrize(
     "name", ["b0", "b1", *(pytest.param(f"b{n}", marks=pytest.mark.slow) for n in range(2, 8))]
 )
 def test_network_equals_keras_applications_layer_by_layer_and_in_the_output_of_its_file(
     name: str, tmp_path: Path
 ) -> None:
+    """The output of the smallest, of one whose repeats are scaled, and of the largest."""
     size = 64  # the layers are the same at every size; the full one would only take longer
     peer = their_model(name, size=size, classifier_activation=None)
     ours = EfficientNet(name, weights=None, input_shape=(size, size, 3), classifier_activation=None)
-    # keras.applications keeps the constants of the preprocessing in variables; here they are constants of the graph.
-    # Its layers without a name of their own are counted by Keras: the second network of a process has rescaling_2
-    wanted = {
-        layer.name: [tuple(w.shape) for w in layer.weights]
-        for layer in peer.layers
-        if layer.weights and not isinstance(layer, keras.layers.Normalization)
-    }
-    found = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in ours.layers if layer.weights}
-    assert found == wanted
+    assert _described(ours) == _described(peer)
+    # Keras counts layers without a name of their own: the second network of a process has rescaling_2
     lacking = {layer.name for layer in peer.layers} - {layer.name for layer in ours.layers}
     assert all(
         re.fullmatch(r"(input_layer|normalization|rescaling_).*|.+(_pad|_se_reshape)", each)
         for each in lacking
     )
     assert _parameters(ours.trainable_weights) == TRAINABLE[name]
-
+    if name not in ("b0", "b1", "b7"):
+        return
     keras_effnet.load_weights(ours, save(peer, tmp_path / f"{name}.weights-only.h5"))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
     theirs = outputs(peer, pixels)
@@ -243,22 +260,20 @@ def test_symmetric_padding_pads_like_torchvision(tiny_variant: Any, pixels64: An
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_keeps_preprocessing_and_softmax_in_float32(
-    tiny_variant: Any, pixels64: Any, policy: str
-) -> None:
+def test_mixed_precision_keeps_preprocessing_and_softmax_in_float32(pixels32: Any, policy: str) -> None:
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(policy)
     try:
-        model = EfficientNet(tiny_variant, weights=None, classes=7)
+        model = EfficientNet(slim_variant(1), weights=None, classes=7)
         assert model.get_layer("rescaling").compute_dtype == "float32"
         assert model.get_layer("predictions").compute_dtype == "float32"
         assert model.get_layer("top_conv").compute_dtype == policy.removeprefix("mixed_")
         model.compile("sgd", "sparse_categorical_crossentropy")
-        loss = model.fit(pixels64, np.arange(6), batch_size=6, verbose=0).history["loss"][0]
+        loss = model.fit(pixels32[:6], np.arange(6), batch_size=6, verbose=0).history["loss"][0]
     finally:
         keras.mixed_precision.set_dtype_policy(before)
     assert np.isfinite(loss)
-    assert outputs(model, pixels64).sum(axis=1) == pytest.approx(np.ones(6), abs=1e-5)
+    assert outputs(model, pixels32).sum(axis=1) == pytest.approx(np.ones(16), abs=1e-5)
 
 
 def test_tf_keras_twin_has_the_same_layers_and_output(tiny_variant: Any, tiny: Any, pixels64: Any) -> None:
@@ -280,7 +295,7 @@ def test_network_trains_one_step_on_the_jax_backend() -> None:
         "import numpy as np, keras\n"
         "from keras_effnet import EfficientNet\n"
         "from material import slim_variant\n"
-        "model = EfficientNet(slim_variant(), weights=None, classes=4)\n"
+        "model = EfficientNet(slim_variant(1), weights=None, classes=4)\n"
         "model.compile('sgd', 'sparse_categorical_crossentropy')\n"
         "before = model.get_layer('stem_conv').get_weights()[0].copy()\n"
         "history = model.fit(np.random.rand(4, 32, 32, 3) * 255, np.arange(4), verbose=0)\n"

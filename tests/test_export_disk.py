@@ -12,7 +12,7 @@ from full_disk import full_disk
 
 from keras_effnet.errors import ExportError
 from keras_effnet.export import to_saved_model, to_tflite
-from keras_effnet.export.failures import write_out
+from keras_effnet.export.saved_model import save
 
 LIMIT = 3000  # bytes
 
@@ -61,10 +61,12 @@ def test_full_folder_for_temporary_files_is_one_line_that_names_it(
         ("something else\nwith details", "something else"),
     ],
 )
-def test_error_of_tensorflow_becomes_what_the_system_said(text: str, said: str) -> None:
-    class Archive:
-        def write_out(self, path: str, verbose: bool) -> None:
-            raise tf.errors.ResourceExhaustedError(None, None, text)
+def test_error_of_tensorflow_becomes_what_the_system_said(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, text)
 
+    monkeypatch.setattr("tensorflow.saved_model.save", fail)
     with pytest.raises(OSError, match=f"^{said}$"):
-        write_out(Archive(), Path("x"))
+        save({}, Path("x"))

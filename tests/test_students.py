@@ -49,8 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _slim(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of a single block goes by the name of `slim`, one of twice its filters by that of `wide`."""
-    whole = slim_variant()
-    slim = replace(whole, baseline=replace(whole.baseline, stages=whole.baseline.stages[:1]))
+    slim = slim_variant(1)
     monkeypatch.setitem(VARIANTS, "slim", slim)
     monkeypatch.setitem(VARIANTS, "wide", replace(slim, name="wide", width=2.0))
 

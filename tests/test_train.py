@@ -1,8 +1,9 @@
-"""`keras-effnet train`: whole runs on tiny pictures, kills included."""
+"""`keras-effnet train`: whole runs of two blocks on tiny pictures, kills included."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -13,23 +14,34 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from material import ROOT
+from material import CLI, ROOT, slim_lite
 from PIL import Image
 
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.variants import VARIANTS
+from keras_effnet.train.checkpoints import EpochCheckpoint
 
 pytest.importorskip("sklearn")
 pytest.importorskip("tensorboard")
 
-SIZE = "64"
+SIZE = "32"
 BROKEN = os.fsdecode(b"broken \xe9.jpg")  # a name in Latin-1, as old archives unpack them
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    """`--model slim`: every layer costs time when a run is traced, and it has few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, "slim", slim_lite())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +69,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from keras_effnet import EfficientNet
 
     keras.utils.set_random_seed(3)
-    model = EfficientNet("lite0", weights=None, input_shape=(32, 32, 3), preprocessing=(0.4, 0.2))
-    path = tmp_path_factory.mktemp("weights") / "lite0.weights.h5"
+    model = EfficientNet("slim", weights=None, input_shape=(32, 32, 3), preprocessing=(0.4, 0.2))
+    path = tmp_path_factory.mktemp("weights") / "slim.weights.h5"
     model.save_weights(path)
     return path
 
@@ -66,9 +78,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def options(data: Path, weights: Path) -> list[str]:
     return [
-        "train", str(data), "--weights", str(weights), "--preprocessing", "0.4,0.2", "--image-size", SIZE,
-        "--batch-size", "8",
-        "--unfreeze", "block7", "--patience", "9", "--head-epochs", "30",
+        "train", str(data), "--model", "slim", "--weights", str(weights), "--preprocessing", "0.4,0.2",
+        "--image-size", SIZE, "--batch-size", "8",
+        "--unfreeze", "block2", "--patience", "9", "--head-epochs", "30",
     ]  # fmt: skip
 
 
@@ -80,14 +92,14 @@ def finished(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-def _child(arguments: list[str], **kwargs: Any) -> subprocess.Popen[str]:
+def _child(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "keras_effnet.cli", *arguments],
+        [sys.executable, "-c", CLI, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        **kwargs,
     )
 
 
@@ -100,6 +112,7 @@ def _wait_for(child: subprocess.Popen[str], happened: Any) -> None:
 
 
 def _state(out: Path, phase: str = "fine_tuning") -> dict[str, Any]:
+    """What is kept of a phase."""
     try:
         return dict(json.loads((out / "work" / phase / "state.json").read_text()))
     except FileNotFoundError:
@@ -144,7 +157,7 @@ def _judged(run: Path, data: Path) -> tuple[list[str], list[str], list[str]]:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     labels = (run / "labels.txt").read_text().split()
     pixels = np.stack(
-        [load_image(data / row["file"], 64, interpolation="bilinear", margin=0) for row in rows]
+        [load_image(data / row["file"], int(SIZE), interpolation="bilinear", margin=0) for row in rows]
     )
     guesses = [labels[index] for index in model.predict(pixels, verbose=0).argmax(1)]
     return labels, [row["label"] for row in rows], guesses
@@ -199,16 +212,27 @@ def test_killed_run_resumes_after_its_last_whole_epoch(
     assert not (out / "work").exists()
 
 
-def test_refit_uses_validation_photographs_too_also_when_it_was_killed(
-    options: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_refit_uses_validation_photographs_too_also_when_it_was_interrupted(
+    options: list[str],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "refit"
     # so slow that validation cannot find fault with it
     arguments = [*options, "--epochs", "3", "--learning-rate", "1e-6", "--refit", "--out", str(out)]
-    child = _child(arguments)
-    _wait_for(child, lambda: _state(out, "refit")["epoch"] >= 1)
-    child.kill()
-    child.communicate()
+    ended = EpochCheckpoint.on_epoch_end
+
+    def interrupted(self: EpochCheckpoint, epoch: int, logs: Any = None) -> None:
+        ended(self, epoch, logs)
+        if self.folder.name == "refit":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochCheckpoint, "on_epoch_end", interrupted)
+        assert main(arguments) == 130
+    assert _state(out, "refit")["epoch"] == 1 and not (out / "model.keras").exists()
     validated = json.loads((out / "work" / "validated.json").read_text())
     assert main([*arguments, "--resume"]) == 0
     assert "refitted to 30 training and validation photographs" in capsys.readouterr().out
@@ -254,33 +278,49 @@ def test_refit_is_refused_when_nothing_could_judge_it_or_be_refitted(
     assert not (out / "run.json").exists()
 
 
-def test_sigterm_leaves_a_run_that_resumes(options: list[str], tmp_path: Path) -> None:
+def test_sigterm_leaves_a_run_that_resumes(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The line that it prints is the whole command: spaces quoted, exports and all."""
     out = tmp_path / "stopped run"
     exports = ["--export", "saved_model", "onnx:int8", "--keep-failed", "--min-agreement", "0.9"]
     arguments = [*options, "--epochs", "0", "--out", str(out), *exports]
-    child = _child(arguments)
-    _wait_for(child, (out / "run.json").exists)
-    child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate(timeout=120)
-    assert child.returncode == 143
-    told = errors.strip().splitlines()[-1].partition("keras-effnet: interrupted; go on with: ")[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            importlib.import_module("keras_effnet.train.run"),
+            "cached_features",
+            lambda *_, **__: signal.raise_signal(signal.SIGTERM),
+        )
+        assert main(arguments) == 143
+    assert (out / "run.json").exists()
+    told = (
+        capsys.readouterr()
+        .err.strip()
+        .splitlines()[-1]
+        .partition("keras-effnet: interrupted; go on with: ")[2]
+    )
     program, *line = shlex.split(told)
     assert program == "keras-effnet" and line == ["train", "--resume", *arguments[1:]]
     assert main([*line[: -len(exports)], "--quiet"]) == 0
     assert json.loads((out / "metrics.json").read_text())["fine_tuning"] is None
 
 
-def test_full_disk_is_one_line_and_leaves_no_half_file(options: list[str], tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_leaves_no_half_file(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "full"
-
-    def limit() -> None:
-        # no file may grow beyond 5 MB: the model of 14 MB cannot be saved
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
-
-    child = _child([*options, "--epochs", "0", "--out", str(out)], preexec_fn=limit)
-    _, errors = child.communicate(timeout=300)
-    assert child.returncode == 2
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # no file may grow beyond 160 KB: that holds the features, but not the model
+    resource.setrlimit(resource.RLIMIT_FSIZE, (160_000, most))
+    try:
+        code = main([*options, "--epochs", "0", "--out", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    errors = capsys.readouterr().err
+    assert code == 2
     assert "Expected to write" in errors and "model.keras" in errors and "Traceback" not in errors
     assert not (out / "model.keras").exists() and not list(out.glob(".*"))
     assert main([*options, "--epochs", "0", "--out", str(out), "--resume", "--quiet"]) == 0
@@ -309,9 +349,9 @@ def test_wrong_use_is_answered_before_any_work(
     for extra, message in (
         (["--unfreeze", "block9"], "Expected unfreeze to be one of stem, block1,"),
         (["--weights", "imagnet"], "Did you mean 'imagenet'"),
-        (["--weights", "advprop"], "Expected a published set of weights of lite0"),
+        (["--weights", "advprop"], "Expected a published set of weights of slim"),
         (["--weights", str(tmp_path / "none.h5")], "no such file"),
-        (["--model", "lite1"], "which are of lite0. Pass other --weights, or --model lite0"),
+        (["--model", "lite0"], "which are of slim. Pass other --weights, or --model slim"),
         (["--augment", "strong"], "Expected augment to be one of"),
         (["--model", "b9"], "Expected variant to be one of"),
         (["--export", "tflite:int4"], "Expected target to be one of"),
@@ -349,26 +389,27 @@ def test_exports_are_verified_and_labelled_as_the_run_was_when_the_folder_has_ch
         (data / "yellow").rmdir()
     assert {name: (finished / name).read_bytes() for name in before} == before
     said = capsys.readouterr().out.splitlines()
-    file = finished / "export" / "lite0_float32.tflite"
+    file = finished / "export" / "slim_float32.tflite"
     assert said[-2] == f"export: {file}: the model's class for 100.0% of 6 test photographs"
     assert said[-1].startswith(f"page:   keras-effnet bundle web {file} --out {finished / 'site'} ")
     kept = re.compile(r"kept: the (head alone|fine-tuned network of epoch \d).* right, .*")
     assert any(kept.fullmatch(line) for line in said)
     assert main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
-    runner = load(finished / "export" / "lite0_float32.tflite")
+    runner = load(finished / "export" / "slim_float32.tflite")
     assert runner.labels == ("blue", "green", "red")
     report = json.loads((finished / "export" / "report.json").read_text())
     assert report["artifacts"][0]["ok"] and report["artifacts"][0]["images"] == 6
     assert printed["artifacts"] == report["artifacts"] and printed["test"]["photographs"] == 6
-    assert "lite0_float32.tflite" in (finished / "report.html").read_text()
+    assert "slim_float32.tflite" in (finished / "report.html").read_text()
 
 
 def test_data_that_cannot_be_used_give_the_folder_back(
     weights: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    arguments = ["--weights", str(weights), "--preprocessing", "0.4,0.2", "--out", str(out)]
+    arguments = ["--model", "slim", "--weights", str(weights), "--preprocessing", "0.4,0.2"]
+    arguments += ["--unfreeze", "top", "--out", str(out)]
     assert main(["train", str(data / "red"), *arguments]) == 2
     assert "Expected at least two classes" in capsys.readouterr().err
     assert not out.exists()
@@ -380,7 +421,8 @@ def test_photographs_that_cannot_be_read_are_listed_when_too_few_remain(
     """A CSV with another base folder: every name is wrong."""
     out, table = tmp_path / "run", tmp_path / "list.csv"
     table.write_text("file,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
-    arguments = ["--weights", str(weights), "--preprocessing", "0.4,0.2", "--out", str(out), "--quiet"]
+    arguments = ["--model", "slim", "--weights", str(weights), "--preprocessing", "0.4,0.2"]
+    arguments += ["--unfreeze", "top", "--out", str(out), "--quiet"]
     assert main(["train", str(table), *arguments]) == 2
     error = capsys.readouterr().err
     assert "Received: a (0), b (0)" in error and error.count("\n") == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,16 +74,29 @@ def pictures(count: int, *, side: int = SIDE, seed: int = 0) -> Any:
     return np.clip(np.rint(smooth + texture), 0, 255).astype(np.float32)
 
 
+def _trained_once(name: str, made: Callable[[], Any], factory: pytest.TempPathFactory) -> Any:
+    """A network that one worker trains, and the others read."""
+    import keras
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}.keras"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            made().save(path)
+    return keras.saving.load_model(path, compile=False)
+
+
 @pytest.fixture(scope="session")
-def tiny_swish() -> Any:
+def tiny_swish(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Swish and squeeze-and-excite at 64 px."""
-    return imbalanced()
+    return _trained_once("tiny_swish", imbalanced, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def tiny_lite() -> Any:
+def tiny_lite(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """ReLU6 at 64 px."""
-    return imbalanced(lite=True)
+    return _trained_once("tiny_lite", partial(imbalanced, lite=True), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -99,15 +99,13 @@ def test_published_members_are_hand_rounded() -> None:
 
 
 def test_tables_are_printed_side_by_side_without_keras(capsys: Any) -> None:
-    assert main(["scale", "tables"]) == 0
-    out = capsys.readouterr().out
-    for piece in ("66,347,960", "37.746", "38.326", "resnet50_v1.5", "16.7", "b7", "-13.5%"):
-        assert piece in out
     assert main(["scale", "tables", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["table3"]) == 14
     code = "from keras_effnet.cli import main; import sys; main(['scale', 'tables']); print('keras' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "False"
+    for piece in ("66,347,960", "37.746", "38.326", "resnet50_v1.5", "16.7", "b7", "-13.5%"):
+        assert piece in printed
 
 
 def test_members_and_budgets_on_the_command_line(capsys: Any) -> None:

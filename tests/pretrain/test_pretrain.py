@@ -17,24 +17,21 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import ROOT, encoded, exif, needs_keras_alone, slim_variant
-from PIL import Image
+from colours import COLOURS, picture
+from material import ROOT, needs_keras_alone, slim_lite, slim_variant
 
-from keras_effnet import load_image
 from keras_effnet.cli import main
-from keras_effnet.errors import EffNetWarning, InvalidInputError
+from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.listing import read_listing
 from keras_effnet.pretrain import examples, pretrain
-from keras_effnet.pretrain.batches import Equalization, training_batches, validation_batches
+from keras_effnet.pretrain.batches import training_batches
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
-from keras_effnet.system.devices import Share
 
 # runs of a few steps cannot have an average that is good for anything; the tests look at other things
 pytestmark = pytest.mark.filterwarnings("ignore:Expected more than:keras_effnet.errors.EffNetWarning")
 
-COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
 QUICK = Recipe(
     epochs=4,
     batch_size=8,
@@ -49,73 +46,8 @@ QUICK = Recipe(
 
 @pytest.fixture(scope="module")
 def small() -> Any:
-    """Without dropout, so that a few steps tell."""
-    return replace(slim_variant(), name="small", dropout=0.0)
-
-
-def _picture(label: str, seed: int) -> Image.Image:
-    noise = np.random.default_rng(seed).normal(0, 25, (48, 60, 3))
-    return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("colours")
-    for position, label in enumerate(COLOURS):
-        (root / label).mkdir()
-        for index in range(8):
-            suffix = "png" if index % 2 else "jpg"
-            _picture(label, 10 * position + index).save(root / label / f"{index}.{suffix}")
-    (root / "red" / "notes.txt").write_text("not a picture")
-    (root / ".cache").mkdir()
-    return root
-
-
-@pytest.fixture(scope="module")
-def records(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same pictures as ImageNet's TFRecords: encoded, labels from 1, in two files."""
-    import tensorflow as tf
-
-    root = tmp_path_factory.mktemp("records")
-    paths = sorted(path for path in folders.rglob("*") if path.suffix in {".png", ".jpg"})
-    for shard in range(2):
-        with tf.io.TFRecordWriter(str(root / f"train-0000{shard}-of-00002")) as writer:
-            for path in paths[shard::2]:
-                label = sorted(COLOURS).index(path.parent.name) + 1
-                feature = {
-                    "image/encoded": tf.train.Feature(
-                        bytes_list=tf.train.BytesList(value=[path.read_bytes()])
-                    ),
-                    "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-                }
-                writer.write(
-                    tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-                )
-    return str(root / "train-*")
-
-
-@pytest.fixture(scope="module")
-def prepared(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tfds data set, written here: no internet."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    root = tmp_path_factory.mktemp("tfds")
-    info_features = tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=sorted(COLOURS))}
-    )
-    rows = [
-        (10 * position + index, {"image": np.asarray(_picture(label, 10 * position + index)), "label": label})
-        for position, label in enumerate(sorted(COLOURS))
-        for index in range(8)
-    ]
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="colours",
-        version="1.0.0",
-        features=info_features,
-        split_datasets={"train": rows, "validation": rows[:3]},
-        data_dir=str(root),
-        disable_shuffling=True,
-    )
-    return str(root)
+    """One block without dropout, so that a few steps tell."""
+    return replace(slim_variant(1), name="small", dropout=0.0)
 
 
 ONE_EPOCH = replace(QUICK, epochs=1)
@@ -163,84 +95,6 @@ def test_pretrain_learns_from_tfds(prepared: str, small: Any, tmp_path: Path) ->
     _check_run(tmp_path / "run", found, small)
 
 
-def test_the_three_sources_hold_the_same_examples(folders: Path, records: str, prepared: str) -> None:
-    sources = (
-        examples.from_folders(folders),
-        examples.from_tfrecords(records, 3),
-        examples.from_tfds("colours", "train", data_dir=prepared),
-    )
-    means = []
-    for found in sources:
-        pixels, labels = next(iter(validation_batches(found, Recipe(batch_size=24), 32)))
-        assert pixels.shape == (24, 32, 32, 3) and labels.shape == (24, 3)
-        order = np.argsort(np.argmax(labels, axis=1), kind="stable")
-        means.append(np.asarray(pixels).mean(axis=(1, 2))[order].reshape(3, 8, 3).mean(axis=1))
-    np.testing.assert_allclose(means[0], list(COLOURS.values()), atol=8)
-    np.testing.assert_allclose(means[1], means[0], atol=1e-3)
-    np.testing.assert_allclose(means[2], means[0], atol=1)  # written from pixels, not from JPEG files
-
-
-def _of_class(root: Path, files: dict[str, bytes]) -> Examples:
-    """Examples of two classes, the files in the first one."""
-    for name, content in {**files, "../b/x.png": encoded(Image.new("RGB", (8, 8)), "PNG")}.items():
-        path = root / "a" / name
-        (root / "a").mkdir(exist_ok=True)
-        path.parent.resolve().mkdir(exist_ok=True)
-        path.write_bytes(content)
-    return examples.from_folders(root)
-
-
-def test_pretraining_tells_once_of_pictures_that_it_uses_with_a_fault(tmp_path: Path) -> None:
-    whole = encoded(Image.linear_gradient("L").resize((64, 48)), "JPEG", quality=95)
-    levels = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
-    deep = encoded(Image.fromarray(levels), "PNG")
-    found = _of_class(tmp_path, {"cut.jpg": whole[:-2], "also.jpg": whole[:-1], "deep.png": deep})
-    recipe = Recipe(batch_size=found.count, crop_area=0.5, augment_ops=0)
-    for batches in (validation_batches(found, recipe, 32), training_batches(found, recipe, 32)):
-        with pytest.warns(
-            EffNetWarning, match=r"\.(jpg|png)', which (lacks its last|has 16-bit gray)"
-        ) as said:
-            for _ in range(2):
-                next(iter(batches))
-        assert len([each for each in said if each.category is EffNetWarning]) == 1
-
-
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_pictures_of_all_kinds_and_orientations_are_those_of_load_image(
-    interpolation: str, tmp_path: Path
-) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).resize((64, 48))
-    files = {
-        f"{orientation}{'i' if order == '<' else 'm'}.jpg": encoded(
-            picture, "JPEG", exif=exif(orientation, order=order)
-        )
-        for orientation in range(1, 9)
-        for order in "<>"
-    }
-    grain = np.random.default_rng(1).integers(0, 256, (450, 600, 3), dtype=np.uint8)
-    files["large.jpg"] = encoded(Image.fromarray(grain), "JPEG")  # decoded at half its size
-    veiled = picture.convert("RGBA")
-    veiled.putalpha(Image.linear_gradient("L").resize(veiled.size))
-    kinds = {"png": "PNG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP", "gif": "GIF", "tiff": "TIFF"}
-    files |= {
-        f"x.{suffix}": encoded(picture if kind in {"BMP", "GIF"} else veiled, kind)
-        for suffix, kind in kinds.items()
-    }
-    found = _of_class(tmp_path, files)
-    assert found.count == len(files) + 1 == 24
-    framing = Framing(interpolation)
-    whole = Recipe(batch_size=found.count, crop_area=1, augment_ops=0)
-    batches = (
-        validation_batches(found, whole, 32, framing=framing),
-        training_batches(found, whole, 32, framing=framing),
-    )
-    expected = {load_image(path, 32, interpolation=interpolation).tobytes() for path in tmp_path.rglob("*.*")}
-    for data in batches:
-        seen = {np.asarray(one).astype(np.uint8).tobytes() for one in next(iter(data))[0]}
-        assert seen == expected
-
-
 def test_pretraining_reads_as_its_variant_is_used_later(
     folders: Path, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,73 +109,6 @@ def test_pretraining_reads_as_its_variant_is_used_later(
         with pytest.raises(InvalidInputError, match="seen"):
             pretrain(variant, examples.from_folders(folders), out=tmp_path / "run", verbose=0)
     assert [framing.interpolation for framing in framings] == ["bicubic", "bilinear"]
-
-
-def test_tfrecords_with_names_and_an_offset_of_their_own(records: str, tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    names = examples.RecordFeatures(image="jpeg", label="y", offset=0)
-    with tf.io.TFRecordWriter(str(tmp_path / "x-0")) as writer:
-        feature = {
-            "jpeg": tf.train.Feature(
-                bytes_list=tf.train.BytesList(value=[encoded(_picture("red", 0), "PNG")])
-            ),
-            "y": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
-        }
-        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    found = examples.from_tfrecords(str(tmp_path / "x-*"), 3, features=names)
-    pixels, labels = next(iter(validation_batches(found, Recipe(batch_size=1), 32)))
-    assert np.asarray(labels).tolist() == [[1.0, 0.0, 0.0]]
-    np.testing.assert_allclose(np.asarray(pixels).mean((0, 1, 2)), COLOURS["red"], atol=10)
-    with pytest.raises(InvalidInputError, match=r"records with 'jpeg' and 'y'.*--image-feature"):
-        examples.from_tfrecords(records, 3, features=names)
-
-
-def test_csv_and_split_folders_are_sources_too(folders: Path, tmp_path: Path) -> None:
-    rows = ["blue/0.jpg,b,train", "red/0.jpg,r,", "blue/1.png,b,validation", "red/1.png,r,test"]
-    (folders / "list.csv").write_text("\n".join(["file,label,split", *rows]) + "\n")
-    try:
-        listing = read_listing(folders / "list.csv")
-    finally:
-        (folders / "list.csv").unlink()
-    assert examples.from_listing(listing).count == 2
-    assert examples.from_listing(listing, "validation").count == 1
-    assert examples.from_listing(listing).labels == ("b", "r")
-
-
-def test_slices_of_several_processes_are_the_batch_of_one(folders: Path) -> None:
-    found, recipe = examples.from_folders(folders), Recipe(batch_size=8, augment_ops=0)
-    whole = training_batches(found, recipe, 32, seed=3)
-    parts = [
-        training_batches(found, recipe, 32, seed=3, share=Share(index=index, count=2)) for index in range(2)
-    ]
-    first = next(iter(training_batches(found, recipe, 32, seed=3)))[0]
-    for (pixels, labels), *halves in zip(whole.take(4), *(part.take(4) for part in parts), strict=True):
-        np.testing.assert_array_equal(np.concatenate([half[0] for half in halves]), pixels)
-        np.testing.assert_array_equal(np.concatenate([half[1] for half in halves]), labels)
-    again = next(iter(training_batches(found, recipe, 32, seed=3)))[0]
-    other = next(iter(training_batches(found, recipe, 32, seed=4)))[0]
-    np.testing.assert_array_equal(again, first)
-    assert np.abs(again - other).max() > 20
-
-
-def test_equalization_is_that_of_keras() -> None:
-    gray = np.random.default_rng(0).normal(90, 30, (32, 32, 3)).clip(0, 255).round().astype(np.float32)
-    wanted = np.asarray(keras.layers.Equalization(value_range=(0, 255))(gray))
-    assert np.abs(wanted - gray).mean() > 5
-    np.testing.assert_array_equal(np.asarray(Equalization(value_range=(0, 255))(gray)), wanted)
-
-
-@pytest.mark.parametrize("kind", ["autoaugment", "randaugment"])
-def test_augmentation_changes_the_pictures_within_their_range(folders: Path, kind: str) -> None:
-    found = examples.from_folders(folders)
-    plain, strong = (
-        np.asarray(next(iter(training_batches(found, Recipe(batch_size=8, augment=each), 32)))[0])
-        for each in ("none", kind)
-    )
-    assert plain.shape == strong.shape == (8, 32, 32, 3)
-    assert np.abs(plain - strong).mean() > 5
-    assert strong.min() >= 0 and strong.max() <= 255
 
 
 class _Stop(keras.callbacks.Callback):
@@ -427,7 +214,7 @@ def test_broken_picture_and_wrong_label_are_told_in_one_line(
     for index, label in enumerate(COLOURS):
         (tmp_path / "data" / label).mkdir(parents=True)
         for copy in range(3):
-            _picture(label, index).save(tmp_path / "data" / label / f"{copy}.png")
+            picture(label, index).save(tmp_path / "data" / label / f"{copy}.png")
     (tmp_path / "data" / "red" / "x.jpg").write_bytes(b"no picture")
     with pytest.raises(InvalidInputError, match="pictures that can be decoded"):
         pretrain(small, examples.from_folders(tmp_path / "data"), out=tmp_path / "a", recipe=QUICK, verbose=0)
@@ -447,7 +234,7 @@ def test_mirrored_strategy_trains_on_two_devices(folders: Path, tmp_path: Path) 
         "from keras_effnet.pretrain import examples\nfrom keras_effnet.pretrain import pretrain\n"
         "from keras_effnet.pretrain.recipe import Recipe\nfrom material import slim_variant\n"
         "recipe = Recipe(epochs=1, batch_size=8, augment_ops=0, ema=0)\n"
-        "pretrain(slim_variant(), examples.from_folders(sys.argv[1]), out='run', recipe=recipe, strategy='mirrored',"
+        "pretrain(slim_variant(1), examples.from_folders(sys.argv[1]), out='run', recipe=recipe, strategy='mirrored',"
         " verbose=0)\n"
         "print(made[0].num_replicas_in_sync)\n"
     )
@@ -496,7 +283,7 @@ def test_wrong_use_ends_with_two_and_one_line(
     for name in ("ONE/a", "EMPTY/a", "EMPTY/b", "TWO/a", "TWO/b"):
         Path(name).mkdir(parents=True)
         if name != "EMPTY/b":
-            _picture("red", 0).save(Path(name) / "0.png")
+            picture("red", 0).save(Path(name) / "0.png")
     given = [str(folders) if item == "DATA" else item for item in arguments]
     try:
         code: Any = main(["pretrain", "--out", "OUT", "--batch-size", "8", "--quiet", *given])
@@ -509,17 +296,12 @@ def test_wrong_use_ends_with_two_and_one_line(
     assert not Path("OUT").exists()
 
 
-def test_missing_tfds_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"pip install '\.\[pretrain\]'"):
-        examples.from_tfds("mnist", "train")
-
-
 def test_pretrain_command_trains(folders: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")
     out = tmp_path / "run"
     recipe = ["--epochs", "1", "--batch-size", "8", "--augment-ops", "0", "--ema", "0", "--size", "32"]
-    assert main(["pretrain", str(folders), "--model", "lite0", "--out", str(out), *recipe]) == 0
+    monkeypatch.setitem(VARIANTS, "slim", slim_lite())
+    assert main(["pretrain", str(folders), "--model", "slim", "--out", str(out), *recipe]) == 0
     told = capsys.readouterr()
     assert told.out.strip() == str(out / "model.keras")
     assert re.search(r"^pretraining: epoch 1 of 1, accuracy 0\.\d+, loss \d", told.err, re.M)
