@@ -44,8 +44,8 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     drop_connect_rate: float = 0.2,
     dropout_rate: float | None = None,
     preprocessing: Preprocessing | None = None,
-    padding: str = "same",
-    epsilon: float = 1e-3,
+    padding: str | None = None,
+    epsilon: float | None = None,
     prefix: str = "",
     endpoints: Iterable[int] | None = None,
     namespace: Any = None,
@@ -74,8 +74,9 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
             (x / 255), or (mean, std) of your own for pixels 0–1, each one number or one per channel: (x /
             255 - mean) / std. None for the one that `weights` were trained with (without weights: the
             variant's usual one). A file that leaves it open asks for it.
-        padding: `"same"`, or `"symmetric"` for weights trained in torchvision.
-        epsilon: of batch normalization; torchvision's B0–B4 need 1e-5.
+        padding: of strided convolutions, `"same"` or PyTorch's `"symmetric"`. None for what `weights` were trained
+            with where that is known (a published set or file, a converted one), else `"same"`.
+        epsilon: of batch normalization. None likewise: 1e-5 for PyTorch's own trainings, else 1e-3.
         prefix: what the names of all layers begin with, for example `"left_"`. Keras wants every name
             once: two networks on one `input_tensor` that shall become one model need different ones.
         endpoints: without top: which feature maps to give instead of the last one, for detection and
@@ -99,8 +100,7 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
     """
     chosen = get_variant(variant)
     keras_ = namespace or keras
-    _check(pooling, padding, drop_connect_rate, dropout_rate)
-    check_epsilon(epsilon)
+    _check(pooling, padding, epsilon, drop_connect_rate, dropout_rate)
     architecture = architecture_of(chosen, drop_connect_rate)
     chosen_maps = _check_endpoints(endpoints, architecture, include_top=include_top, pooling=pooling)
     if include_top:
@@ -127,8 +127,8 @@ def EfficientNet(  # noqa: N802 - a model constructor, named like those of keras
         preprocessing=convention if include_preprocessing else None,
         rescaling_name=rescaling_name(convention, usual),
         dropout_rate=chosen.dropout if dropout_rate is None else dropout_rate,
-        padding=padding,
-        epsilon=epsilon,
+        padding=padding or plan.facts.padding or PADDINGS[0],
+        epsilon=epsilon or plan.facts.epsilon or chosen.baseline.epsilon,
         name=name or chosen.title.lower(),
         prefix=prefix,
     )
@@ -141,6 +141,7 @@ def _inputs(
     keras_: Any, variant: Variant, include_top: bool, input_tensor: Any, input_shape: Any
 ) -> tuple[Any, Any]:
     """The model's input and the tensor to start from."""
+    smallest = variant.baseline.smallest
     if keras_.backend.image_data_format() != "channels_last":
         raise InvalidInputError(
             "Expected keras.config.image_data_format() to be 'channels_last'. Received: "
@@ -155,17 +156,17 @@ def _inputs(
                 "Pass keras.Input((height, width, channels)), or what a layer makes of one."
             )
         shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and not _compatible(shape, check_input_shape(input_shape)):
+        if input_shape is not None and not _compatible(shape, check_input_shape(input_shape, smallest)):
             raise InvalidInputError(
                 f"Expected input_shape to fit input_tensor, which has {shape}. Received: {tuple(input_shape)}. "
                 "Leave input_shape out."
             )
-        check_input_shape(shape)
+        check_input_shape(shape, smallest)
         return _source_of(keras_, input_tensor), input_tensor
     if input_shape is None:
         side = variant.resolution if include_top else None
         input_shape = (side, side, 3)
-    inputs = keras_.Input(shape=check_input_shape(input_shape))
+    inputs = keras_.Input(shape=check_input_shape(input_shape, smallest))
     return inputs, inputs
 
 
@@ -188,11 +189,19 @@ def _source_of(keras_: Any, tensor: Any) -> Any:
     return sources[0] if len(sources) == 1 else sources
 
 
-def _check(pooling: str | None, padding: str, drop_connect_rate: float, dropout_rate: float | None) -> None:
+def _check(
+    pooling: str | None,
+    padding: str | None,
+    epsilon: float | None,
+    drop_connect_rate: float,
+    dropout_rate: float | None,
+) -> None:
     if pooling not in (None, "avg", "max"):
         raise InvalidInputError(f"Expected pooling to be None, 'avg' or 'max'. Received: {pooling!r}.")
-    if padding not in PADDINGS:
+    if padding is not None and padding not in PADDINGS:
         raise unknown_name("padding", padding, PADDINGS)
+    if epsilon is not None:
+        check_epsilon(epsilon)
     check_rate("drop_connect_rate", drop_connect_rate)
     if dropout_rate is not None:
         check_rate("dropout_rate", dropout_rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ from keras_effnet.commands.models import classes_in, load_keras
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.export import load
 from keras_effnet.network.conventions import get_convention
+from keras_effnet.network.variants import VARIANTS
 from keras_effnet.pictures.folders import sample_paths
+from keras_effnet.pictures.framing import Framing, framing_of
+from keras_effnet.pictures.labels import imagenet_labels, known_labels
+from keras_effnet.weights import catalog, sources
 from keras_effnet.weights.convert import convert
 from keras_effnet.weights.facts import built_with
+from tests.weights import foreign
 
 CUP = str(next(path for path in sample_paths() if path.name == "cup.jpg"))
 
@@ -76,6 +82,37 @@ def test_commands_take_the_preprocessing_that_a_weight_file_leaves_open(tmp_path
         arguments.check(arguments)
     (choice,) = arguments.choices
     assert built_with(choice.model(arguments))["preprocessing"].same_as(get_convention((0.4, 0.2)))
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "framing"),
+    [
+        ([], 32, Framing("bicubic", 8)),
+        (["--size", "64"], 64, Framing("bicubic", 0)),
+    ],
+)
+def test_published_set_brings_the_size_crop_and_padding_that_it_was_judged_with(
+    size: list[str], side: int, framing: Framing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = foreign.write(tmp_path, "lite0", foreign.random_layers("lite0"), "timm")
+    source = catalog.Source(format="pytorch", address="x", file=written.name)
+    entry = replace(
+        sources.find_set("timm", VARIANTS["lite0"]),
+        resolution=32,
+        crop=0.8,
+        larger=catalog.Evaluation(resolution=64, crop=1.0, top1=76.0),
+        sources=(source,),
+    )
+    monkeypatch.setattr(sources, "sets_of", lambda variant: (entry,))
+    monkeypatch.setenv(sources.CACHE_VARIABLE, str(tmp_path))
+    arguments = parser().parse_args(["predict", CUP, "--model", "lite0", "--weights", "timm", *size])
+    arguments.check(arguments)
+    model = arguments.choice.model(arguments)
+    assert model.input_shape == (None, side, side, 3) and framing_of(model) == framing
+    made = built_with(model)
+    assert (made["padding"], made["epsilon"]) == ("symmetric", 1e-5)
+    assert made["preprocessing"].same_as(get_convention("imagenet"))
+    assert known_labels(model) == imagenet_labels()
 
 
 def test_export_takes_a_keras_file_and_says_what_it_does_in_a_log(tmp_path: Path, capsys: Any) -> None:

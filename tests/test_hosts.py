@@ -130,7 +130,7 @@ def test_randaugment_feeds_a_model_on_jax(folders: Path) -> None:
         "import sys, numpy as np\nfrom keras_effnet.pretrain import batches as feeding, examples\n"
         "from keras_effnet.pretrain.recipe import Recipe\n"
         "found = examples.from_folders(sys.argv[1])\n"
-        "batches = [feeding.training_batches(found, Recipe(batch_size=4, augment_ops=n), 32) for n in (0, 2)]\n"
+        "batches = [feeding.training_batches(found, Recipe(batch_size=4, augment=n), 32) for n in ('none', 'randaugment')]\n"
         "plain, strong = (np.asarray(next(iter(batch))[0]) for batch in batches)\n"
         "print(np.abs(plain - strong).mean() > 5, strong.min() >= 0, strong.max() <= 255)\n"
     )

@@ -310,11 +310,12 @@ def test_equalization_is_that_of_keras() -> None:
     np.testing.assert_array_equal(np.asarray(Equalization(value_range=(0, 255))(gray)), wanted)
 
 
-def test_randaugment_changes_the_pictures_within_their_range(folders: Path) -> None:
+@pytest.mark.parametrize("kind", ["autoaugment", "randaugment"])
+def test_augmentation_changes_the_pictures_within_their_range(folders: Path, kind: str) -> None:
     found = examples.from_folders(folders)
     plain, strong = (
-        np.asarray(next(iter(training_batches(found, Recipe(batch_size=8, augment_ops=ops), 32)))[0])
-        for ops in (0, 2)
+        np.asarray(next(iter(training_batches(found, Recipe(batch_size=8, augment=each), 32)))[0])
+        for each in ("none", kind)
     )
     assert plain.shape == strong.shape == (8, 32, 32, 3)
     assert np.abs(plain - strong).mean() > 5

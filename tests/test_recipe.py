@@ -101,12 +101,29 @@ def test_average_of_weights_warns_only_where_the_start_would_remain() -> None:
         ({"batch_size": -8}, "Expected batch_size above 0"),
         ({"crop_area": 1.5}, "Expected crop_area between 0 and 1"),
         ({"weight_decay": -1e-5}, "Expected weight_decay of at least 0"),
+        ({"augment": "auto"}, "Did you mean 'autoaugment'"),
+        ({"augment_ops": 3}, r"Expected augment='randaugment' .* Received: 'autoaugment' with 3 and 0\.5"),
         ({"learning_rate": float("nan")}, "Expected learning_rate above 0"),
     ],
 )
 def test_recipe_refuses_values_out_of_range(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Recipe(**changes)
+
+
+@pytest.mark.parametrize(
+    ("told", "done"),
+    [
+        ({}, "autoaugment"),
+        ({"augment_ops": 0}, "none"),
+        ({"augment": "randaugment"}, "randaugment"),
+        ({"augment": "randaugment", "augment_ops": 3}, "randaugment"),
+        ({"augment": "randaugment", "augment_strength": 0}, "none"),
+        ({"augment": "none"}, "none"),
+    ],
+)
+def test_augmentation_is_the_one_that_was_asked_for(told: dict[str, Any], done: str) -> None:
+    assert Recipe(**told).augmentation == done
 
 
 def test_help_of_pretrain_says_the_defaults_of_the_recipe() -> None:

@@ -85,7 +85,7 @@ def build(
         baseline: one of `BASELINES`, or a table of your own.
         depth: factor of the repeats, > 0; every stage's product is rounded up.
         width: factor of all filters, > 0; rounded to multiples of 8.
-        resolution: side of the input, at least 32 pixels; None for the baseline's own.
+        resolution: side of the input, at least what its halvings leave a pixel of; None for the baseline's own.
         weights: None for random ones. At scale 1 of `mobilenet_v1`, `mobilenet_v2` and `resnet50`:
             `"imagenet"` or a file, loaded by keras.applications and copied.
         options: as for `keras_effnet.EfficientNet`: `classes`, `include_top`, `pooling`, …. What is
@@ -138,7 +138,7 @@ def cost_of(
 def _at_scale(baseline: str | Baseline, depth: float, width: float, resolution: int | None) -> Variant:
     table = get_baseline(baseline)
     side = table.resolution if resolution is None else resolution
-    check_input_shape((side, side, 3))
+    check_input_shape((side, side, 3), table.smallest)
     return Variant(
         name=table.name,
         title=table.title,

@@ -117,7 +117,10 @@ def kinds_of(arguments: argparse.Namespace) -> str | dict[str, str] | None:
 
 def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=whole_number(32), metavar="N", help="side of the input, where the model leaves it open"
+        "--size",
+        type=whole_number(32),
+        metavar="N",
+        help="side of the input, in pixels: of a variant, or where a file leaves it open",
     )
 
 

@@ -21,6 +21,7 @@ from keras_effnet.export import formats
 from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of
 from keras_effnet.export.legacy import from_saved_model, has_layers_of_keras, holds_code, lambda_refused
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
+from keras_effnet.pictures.framing import Framing, margin_layer_name
 from keras_effnet.pictures.labels import IMAGENET_CLASSES, imagenet_labels, labels_in_name, numbered_labels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import import_keras
@@ -28,7 +29,7 @@ from keras_effnet.train.folder import LABELS, trained_model
 from keras_effnet.weights.catalog import SET_NAMES
 from keras_effnet.weights.checkpoint import TOP_LAYER
 from keras_effnet.weights.readers import READERS, open_checkpoint, tensorflow
-from keras_effnet.weights.sources import check_variant, fitting_set, plan_weights, variant_of_file
+from keras_effnet.weights.sources import check_variant, find_set, fitting_set, plan_weights, variant_of_file
 
 VARIANT, KERAS = "variant", formats.KERAS  # beside the formats of exported files
 NETWORKS = (VARIANT, KERAS)  # what has layers
@@ -71,6 +72,9 @@ class Choice:
     def model(self, arguments: argparse.Namespace, *, input_shape: tuple[int, int, int] | None = None) -> Any:
         """The Keras model: a variant with `--weights` and as many classes as they have, or what the file holds.
 
+        A published set that was judged on another crop than the variant's own says so in the model, and where it
+        was judged at another size, the model has that one. `input_shape` or else `--size` comes first.
+
         Raises:
             InvalidInputError: a file that Keras cannot read.
             WeightsError: weights that are missing, damaged or of another network.
@@ -78,14 +82,27 @@ class Choice:
         import_keras()
         if self.variant is None:
             return load_keras(str(self.path))
+        import keras
+
         from keras_effnet.applications import EfficientNet
 
         weights = weights_of(arguments)
+        entry = find_set(weights, self.variant) if weights in SET_NAMES else None
+        if input_shape is None:
+            side = arguments.size or (entry.resolution if entry else self.variant.resolution)
+            input_shape = (side, side, 3)
+        pixels = inputs = keras.Input(input_shape)
+        if entry is not None:
+            usual = Framing(self.variant.interpolation)
+            framing = entry.framing(pixels.shape[1])
+            if framing != usual:  # it computes nothing: its name tells how photographs are read
+                told = None if framing.interpolation == usual.interpolation else framing.interpolation
+                pixels = keras.layers.Identity(name=margin_layer_name(framing.margin, told))(inputs)
         return EfficientNet(
             self.variant,
             weights=weights,
             classes=classes_in(weights),
-            input_shape=input_shape,
+            input_tensor=pixels,
             preprocessing=arguments.preprocessing,
         )
 

@@ -47,7 +47,8 @@ VALUES = {
     "weight_decay": (float, "half of it times the sum of squares is in the loss (default: 1e-5)"),
     "label_smoothing": (float, "0-1 (default: 0.1)"),
     "drop_connect_rate": (float, "at the last block, 0-1 (default: 0.2)"),
-    "augment_ops": (int, "RandAugment's operations for each picture; 0 for none (default: 2)"),
+    "augment": (str, "autoaugment, randaugment or none (default: autoaugment)"),
+    "augment_ops": (int, "RandAugment's operations for each picture; 0 for no augmentation (default: 2)"),
     "augment_strength": (float, "RandAugment's strength, 0-1 (default: 0.5)"),
     "crop_area": (
         float,

@@ -174,7 +174,7 @@ def cost_of_variant(
     chosen = get_variant(variant)
     side = resolution or chosen.resolution
     shape = (side, side, 3)
-    check_input_shape(shape)
+    check_input_shape(shape, chosen.baseline.smallest)
     dry = DryRun()
     inputs = dry.Input(shape)
     graph = build_model(

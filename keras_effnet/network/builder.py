@@ -298,8 +298,8 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_input_shape(shape: Any) -> tuple[int | None, int | None, int]:
-    """Make sure that `shape` is (H, W, C) with sides of 32 pixels or more, or None.
+def check_input_shape(shape: Any, smallest: int = MIN_SIZE) -> tuple[int | None, int | None, int]:
+    """Make sure that `shape` is (H, W, C) with sides of so many pixels or more, or None.
 
     Returns:
         The same in Python's own integers.
@@ -308,12 +308,12 @@ def check_input_shape(shape: Any) -> tuple[int | None, int | None, int]:
         InvalidInputError: another rank, too small a side, no channel.
     """
     advice = "Pass for example (224, 224, 3), or (None, None, 3) for any size."
-    expected = f"Expected input_shape as (height, width, channels) with sides of at least {MIN_SIZE}"
+    expected = f"Expected input_shape as (height, width, channels) with sides of at least {smallest}"
     sides = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else ()
     if len(sides) != 3 or not all(side is None or is_whole(side) for side in sides):
         raise InvalidInputError(f"{expected}. Received: {shape!r}. {advice}")
     height, width, channels = (None if side is None else int(side) for side in sides)
-    if any(side is not None and side < MIN_SIZE for side in (height, width)):
+    if any(side is not None and side < smallest for side in (height, width)):
         raise InvalidInputError(f"{expected}. Received: {shape!r}. {advice}")
     if channels is None or channels < 1:
         raise InvalidInputError(

@@ -1,7 +1,6 @@
 """Networks as data: rows of stages, how they scale, and the blocks they unroll into.
 
 A network of your own needs a table, a `Baseline`, and nothing else. No framework is imported here.
-
 Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper and
 the reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides.
 MobileNetV1 (arXiv:1704.04861, Table 1), MobileNetV2 (arXiv:1801.04381, Table 2), ResNet-50
@@ -20,7 +19,7 @@ from keras_effnet.network.conventions import CONVENTIONS, Convention
 
 FILTER_MULTIPLE = 8
 RESOLUTION_MULTIPLE = 8  # sides that halve three times without a remainder
-MIN_SIZE = 32  # the networks halve their input five times
+MIN_SIZE = 32  # the published networks halve their input five times
 MAX_BLOCKS = 2000  # B7 has 55; counting this many takes a second, building them many minutes
 BLOCKS = ("inverted", "separable", "bottleneck", "bottleneck_v1.5")
 
@@ -109,8 +108,8 @@ class Block:
 class Baseline:
     """A network to scale.
 
-    Filters and the resolution are multiples of 8, to which scaled ones are rounded: at scale 1 the
-    network is then the table itself, and it never shrinks where a factor grows.
+    Filters are multiples of 8 and the resolution one of `resolution_multiple`, to which scaled ones are rounded:
+    at scale 1 the network is then the table itself, and it never shrinks where a factor grows.
 
     Attributes:
         name, title: short, and as people write it.
@@ -121,7 +120,8 @@ class Baseline:
         scale_ends: False where stem, top and the repeats of the first and the last stage stay as they
             are at every scale.
         activation: `"swish"`, `"relu6"` or `"relu"`.
-        resolution: side of the input at scale 1, in pixels.
+        resolution: side of the input at scale 1, in pixels; at least `smallest`.
+        resolution_multiple: what sides are rounded to, in pixels.
         dropout, drop_connect_rate: before the classifier at scale 1, and at the last block, 0–1.
         preprocessing, padding, epsilon: see `builder.BuildOptions`.
         interpolation: how its pictures are resized, see `load_image`.
@@ -138,6 +138,7 @@ class Baseline:
     scale_ends: bool = True
     activation: str = "relu6"
     resolution: int = 224
+    resolution_multiple: int = RESOLUTION_MULTIPLE
     dropout: float = 0.0
     drop_connect_rate: float = 0.0
     preprocessing: Convention | None = CONVENTIONS["advprop"]
@@ -148,9 +149,7 @@ class Baseline:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise InvalidInputError(
-                f"Expected a table of at least one stage. Received: none in {self.name!r}."
-            )
+            raise InvalidInputError(f"Expected at least one stage. Received: none in {self.name!r}.")
         coming = self.stem_filters
         multiples: dict[str, float] = {"stem_filters": self.stem_filters, "top_filters": self.top_filters}
         for number, stage in enumerate(self.stages, start=1):
@@ -168,11 +167,16 @@ class Baseline:
                     f"Expected the filters of {self.name!r} to be multiples of {FILTER_MULTIPLE}, to which scaled "
                     f"ones are rounded. Received: {label}={filters:g}. Take the nearest multiple."
                 )
-        if self.resolution < MIN_SIZE or self.resolution % RESOLUTION_MULTIPLE:
+        if self.resolution < self.smallest or self.resolution % self.resolution_multiple:
             raise InvalidInputError(
-                f"Expected the resolution of {self.name!r} to be a multiple of {RESOLUTION_MULTIPLE} pixels, at "
-                f"least {MIN_SIZE}. Received: {self.resolution}. Take the nearest multiple."
+                f"Expected the resolution of {self.name!r} to be a multiple of {self.resolution_multiple} pixels, at "
+                f"least {self.smallest}. Received: {self.resolution}. Take the nearest multiple."
             )
+
+    @property
+    def smallest(self) -> int:
+        """The least side of an input, in pixels: its halvings leave one."""
+        return 2 * (1 + self.stem_pool) * math.prod(stage.stride for stage in self.stages)
 
     def __repr__(self) -> str:
         """Short: a scaling rule or a variant that shows its baseline is not to print the whole table."""
@@ -206,9 +210,10 @@ def round_repeats(repeats: int, depth: float) -> int:
     return math.ceil(depth * repeats)
 
 
-def round_resolution(side: float) -> int:
-    """The nearest multiple of 8 pixels, at least 32."""
-    return max(MIN_SIZE, int(side / RESOLUTION_MULTIPLE + 0.5) * RESOLUTION_MULTIPLE)
+def round_resolution(side: float, baseline: Baseline | None = None) -> int:
+    """The nearest side that a baseline may have; None for multiples of 8 pixels, at least 32."""
+    multiple = baseline.resolution_multiple if baseline else RESOLUTION_MULTIPLE
+    return max(baseline.smallest if baseline else MIN_SIZE, int(side / multiple + 0.5) * multiple)
 
 
 def scaled(
@@ -317,7 +322,7 @@ EFFICIENTNET_B0 = Baseline(
 )
 # fmt: on
 
-# for phones: no squeeze-and-excite, ReLU6, unscaled ends (reference code, `efficientnet_lite_builder`)
+# no squeeze-and-excite, ReLU6, unscaled ends (reference code, `efficientnet_lite_builder`)
 EFFICIENTNET_LITE0 = replace(
     EFFICIENTNET_B0,
     name="lite0",
@@ -365,7 +370,6 @@ _CAFFE = Convention(
 )
 
 _RESNET50_ROWS = ((3, 1, 256), (4, 2, 512), (6, 2, 1024), (3, 2, 2048))
-
 RESNET50 = Baseline(
     name="resnet50",
     title="ResNet50",
@@ -380,7 +384,7 @@ RESNET50 = Baseline(
     use_bias=True,
 )
 
-# what most code since 2017, and the EfficientNet paper by its 4.1 G, calls ResNet-50
+# what most code since 2017, and the paper by its 4.1 G, calls ResNet-50
 RESNET50_V15 = replace(
     RESNET50,
     name="resnet50_v1.5",

@@ -26,7 +26,7 @@ FILTERS = ("bicubic", "bilinear")
 # sees, the resize that follows still smooths what it samples: of 12 megapixels no best class changed.
 SPARE = 2
 
-_LAYER = re.compile(r"^crop_margin\.(\d+)$")
+_LAYER = re.compile(rf"^crop_margin\.(\d+)(?:\.({'|'.join(FILTERS)}))?$")
 
 
 def crop_fraction(size: int, margin: int = CROP_MARGIN) -> float:
@@ -87,9 +87,9 @@ class Framing:
         return np.asarray(resized, dtype=np.uint8).reshape(size, size, self.channels)
 
 
-def margin_layer_name(margin: int) -> str:
-    """The name of the layer that tells a model's margin."""
-    return f"crop_margin.{margin}"
+def margin_layer_name(margin: int, interpolation: str | None = None) -> str:
+    """The name of the layer that tells a model's margin, and an interpolation that is not its variant's usual one."""
+    return f"crop_margin.{margin}" + (f".{interpolation}" if interpolation else "")
 
 
 def framing_of(model: Any) -> Framing:
@@ -100,13 +100,11 @@ def framing_of(model: Any) -> Framing:
     """
     from keras_effnet.network.variants import identify
 
-    variant = identify(model)
     found = [match for layer in flat_layers(model) if (match := _LAYER.match(layer.name))]
-    return Framing(
-        variant.interpolation if variant else "bicubic",
-        int(found[0][1]) if found else CROP_MARGIN,
-        _input_shape(model)[3] or 3,
-    )
+    margin, interpolation = (int(found[0][1]), found[0][2]) if found else (CROP_MARGIN, None)
+    variant = identify(model)
+    usual = variant.interpolation if variant else FILTERS[0]
+    return Framing(interpolation or usual, margin, _input_shape(model)[3] or 3)
 
 
 def input_side(model: Any) -> int:

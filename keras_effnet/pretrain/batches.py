@@ -20,6 +20,7 @@ from keras_effnet.errors import InvalidInputError, warn
 from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
+from keras_effnet.pretrain.autoaugment import autoaugment
 from keras_effnet.pretrain.examples import Examples
 from keras_effnet.pretrain.recipe import Recipe
 from keras_effnet.system.devices import Share
@@ -43,7 +44,7 @@ def training_batches(
 
     Order and random crops depend on `seed` and on TensorFlow's global seed, not on the number of
     processes: call `keras.utils.set_random_seed` with the same number on each. RandAugment has random
-    numbers of its own.
+    numbers of its own; AutoAugment's come with those of the crops.
 
     Returns:
         float32 `[batch, size, size, 3]`, 0–255, and float32 `[batch, classes]`; of each global batch
@@ -66,8 +67,12 @@ def training_batches(
 
     def read(picture: Any, number: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         if recipe.crop_area == 1:
-            return framing.square(picture, size)
-        return _random_crop(picture, size, recipe, framing, number)
+            pixels = framing.square(picture, size)
+        else:
+            pixels = _random_crop(picture, size, recipe, framing, number)
+        if recipe.augmentation == "autoaugment":
+            pixels = autoaugment(pixels, np.random.default_rng(number.astype(np.uint64)))
+        return pixels
 
     return _batches(
         examples, share.of_batches(whole), read, size, (local, steps), _augmentation(recipe, size)
@@ -189,7 +194,7 @@ class Equalization(keras.layers.Equalization):
 
 
 def _augmentation(recipe: Recipe, size: int) -> Callable[[Any], Any] | None:
-    if not recipe.augment_ops or not recipe.augment_strength:
+    if recipe.augmentation != "randaugment":
         return None
     import tensorflow as tf
 
@@ -207,7 +212,7 @@ def _augmentation(recipe: Recipe, size: int) -> Callable[[Any], Any] | None:
 
 def _random_crop(
     picture: Any, size: int, recipe: Recipe, framing: Framing, number: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.uint8]:
     """A random part of the picture, flipped half of the time (`distorted_bounding_box_crop`)."""
     import tensorflow as tf
     from PIL import Image
@@ -231,5 +236,5 @@ def _random_crop(
         resample=Image.Resampling[framing.interpolation.upper()],
         box=(left, top, left + width, top + height),
     )
-    pixels = np.asarray(part, np.float32)
+    pixels = np.asarray(part)
     return pixels[:, ::-1] if mirrored else pixels

@@ -2,11 +2,10 @@
 
     RMSProp (rho 0.9, momentum 0.9, epsilon 1e-3) at 0.016 per 256 pictures, ×0.97 every 2.4 epochs,
     5 epochs of warm-up; moving average of the weights 0.9999; L2 1e-5; label smoothing 0.1;
-    drop-connect 0.2; RandAugment; 350 epochs.
+    drop-connect 0.2; AutoAugment; 350 epochs.
 
-Source: `main.py` and `utils.py` of the reference code (`models/official/efficientnet`). The reference
-trained its `imagenet` weights with AutoAugment; Keras has no AutoAugment layer, so this recipe uses
-RandAugment, as the reference did for its `randaugment` weights. Nothing here imports Keras.
+Source: `main.py` and `utils.py` of the reference code (`models/official/efficientnet`), which trained its
+`imagenet` weights with AutoAugment and its `randaugment` weights with RandAugment. Nothing here imports Keras.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.errors import InvalidInputError, check_values
+from keras_effnet.errors import InvalidInputError, check_values, unknown_name
 from keras_effnet.system.files import check_writable
 from keras_effnet.train.folder import MODEL, RECIPE
 
+AUGMENTATIONS = ("autoaugment", "randaugment", "none")
 RATE_BATCH = 256  # the number of pictures in a step that `learning_rate` is given for
 
 
@@ -43,7 +43,8 @@ class Recipe:
         label_smoothing: 0–1.
         drop_connect_rate: at the last block, 0–1.
         dropout_rate: before the classifier; None for the variant's own.
-        augment_ops: RandAugment's operations for each picture; 0 for none.
+        augment: `"autoaugment"`, `"randaugment"` or `"none"`.
+        augment_ops: RandAugment's operations for each picture; 0 for no augmentation at all.
         augment_strength: RandAugment's magnitude, 0–1.
         crop_area: least share of the picture's area in a random crop; 1 for the evaluation crop and no
             flip, the same in each epoch.
@@ -63,6 +64,7 @@ class Recipe:
     label_smoothing: float = 0.1
     drop_connect_rate: float = 0.2
     dropout_rate: float | None = None
+    augment: str = AUGMENTATIONS[0]
     augment_ops: int = 2
     augment_strength: float = 0.5
     crop_area: float = 0.08
@@ -76,6 +78,20 @@ class Recipe:
         check_values(self, rates, lambda value: 0 <= value < 1, "in [0, 1)")
         shares = ("augment_strength", "crop_area", "decay_rate")
         check_values(self, shares, lambda value: 0 <= value <= 1, "between 0 and 1")
+        if self.augment not in AUGMENTATIONS:
+            raise unknown_name("augment", self.augment, AUGMENTATIONS)
+        told = (self.augment_ops, self.augment_strength)
+        if self.augment != "randaugment" and self.augment_ops and told != (2, 0.5):
+            raise InvalidInputError(
+                "Expected augment='randaugment' (--augment randaugment) with augment_ops and augment_strength, which are "
+                f"RandAugment's. Received: {self.augment!r} with {told[0]} and {told[1]}. Leave them out, or name it."
+            )
+
+    @property
+    def augmentation(self) -> str:
+        """The one of `AUGMENTATIONS` that is carried out."""
+        without = not self.augment_ops or (self.augment == "randaugment" and not self.augment_strength)
+        return "none" if without else self.augment
 
     def check_count(self, pictures: int) -> None:
         """Make sure that there are enough pictures for a step.

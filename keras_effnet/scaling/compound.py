@@ -73,7 +73,7 @@ class CompoundScaling:
 
         Returns:
             A `Variant` of the baseline: its width and depth are exact, its resolution is the nearest
-            multiple of 8 (at least 32), and its dropout grows by 0.05 per step, between 0 and 0.5, as
+            multiple of 8 (or what its table says), and its dropout grows by 0.05 per step, between 0 and 0.5, as
             the published family's does.
 
         Raises:
@@ -83,7 +83,9 @@ class CompoundScaling:
         return self.member(
             depth=self.alpha**phi,
             width=self.beta**phi,
-            resolution=round_resolution(self.baseline.resolution * self.gamma**phi) if phi else None,
+            resolution=round_resolution(self.baseline.resolution * self.gamma**phi, self.baseline)
+            if phi
+            else None,
             phi=phi,
         )
 
@@ -201,7 +203,9 @@ def single_dimension(scaling: CompoundScaling, dimension: str, phi: float) -> Va
         return scaling.member(depth=growth, width=1.0, phi=phi, label=label)
     if dimension == "width":
         return scaling.member(depth=1.0, width=math.sqrt(growth), phi=phi, label=label)
-    side = round_resolution(scaling.baseline.resolution * math.sqrt(growth)) if phi else None
+    side = (
+        round_resolution(scaling.baseline.resolution * math.sqrt(growth), scaling.baseline) if phi else None
+    )
     return scaling.member(depth=1.0, width=1.0, resolution=side, phi=phi, label=label)
 
 

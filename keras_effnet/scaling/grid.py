@@ -95,7 +95,7 @@ def networks(
     """
     groups: dict[str, list[Candidate]] = {}
     for candidate in grid:
-        side = round_resolution(baseline.resolution * candidate.gamma)
+        side = round_resolution(baseline.resolution * candidate.gamma, baseline)
         built = scaled(baseline, depth=candidate.alpha, width=candidate.beta)
         key = fingerprint((built, side) if merge else (built, side, candidate))
         groups.setdefault(key, []).append(candidate)
@@ -103,7 +103,7 @@ def networks(
     found = []
     for key, group in groups.items():
         depth, width = group[0].alpha, group[0].beta
-        side = round_resolution(baseline.resolution * group[0].gamma)
+        side = round_resolution(baseline.resolution * group[0].gamma, baseline)
         macs = cost_of(baseline, depth=depth, width=width, resolution=side, classes=classes).macs
         found.append(
             Network(

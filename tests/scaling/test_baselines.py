@@ -15,7 +15,8 @@ from keras_effnet.baselines import EFFICIENTNET_B0, RESNET50, RESNET50_V15, Base
 from keras_effnet.baselines.keras_weights import copy_weights
 from keras_effnet.costs import cost
 from keras_effnet.errors import InvalidInputError, WeightsError
-from keras_effnet.network.table import Convention, scaled
+from keras_effnet.network.table import BASELINES, Convention, scaled
+from keras_effnet.scaling import CompoundScaling
 
 TWINS = {
     # ours: keras.applications', its preprocessing, the published count of all weights
@@ -165,8 +166,8 @@ def test_unknown_baseline_gets_the_nearest_name() -> None:
         ({"filters_out": 20}, r"multiples of 8.*filters_out of stage 1=20"),
         ({"top_filters": 100}, r"multiples of 8.*top_filters=100"),
         ({"block": "bottleneck", "expand_ratio": 3}, r"filters_out / expand_ratio of stage 1=10\.6667"),
-        ({"resolution": 97}, r"multiple of 8 pixels, at least 32\. Received: 97"),
-        ({"resolution": 24}, r"multiple of 8 pixels, at least 32\. Received: 24"),
+        ({"resolution": 97}, r"multiple of 8 pixels, at least 2\. Received: 97"),
+        ({"resolution": 22, "resolution_multiple": 4}, r"multiple of 4 pixels, at least 2\. Received: 22"),
     ],
 )
 def test_table_that_scale_one_would_change_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -176,6 +177,19 @@ def test_table_that_scale_one_would_change_is_refused(changes: dict[str, Any], m
     rest = {key: value for key, value in changes.items() if key not in row} | {"stem_filters": stem}
     with pytest.raises(InvalidInputError, match=message):
         Baseline(name="odd", title="Odd", stages=(Stage(**row),), **rest)
+
+
+def test_small_inputs_go_where_the_halvings_leave_a_pixel() -> None:
+    assert {table.smallest for table in BASELINES.values()} == {32}
+    row = Stage(repeats=1, kernel_size=3, stride=2, filters_in=8, filters_out=16)
+    sides: dict[str, Any] = {"resolution": 14, "resolution_multiple": 2}
+    table = Baseline(name="own", title="Own", stages=(row,), stem_filters=8, **sides)
+    assert table.smallest == 4
+    assert CompoundScaling(baseline=table).at(1).resolution == 16  # 16.1
+    smallest = build(table, resolution=4, classes=3)
+    assert smallest.get_layer("block1a_project_bn").output.shape == (None, 1, 1, 16)
+    with pytest.raises(InvalidInputError, match=r"sides of at least 4\. Received: \(3, 3, 3\)"):
+        build(table, resolution=3)
 
 
 def test_table_is_itself_at_scale_one() -> None:

@@ -16,7 +16,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -271,6 +271,12 @@ def pickled_state(state: Mapping[str, Any], protocol: int = 2) -> tuple[bytes, d
             return _rebuild_tensor_v2, (stub, 0, self.array.shape, strides, False, OrderedDict())
 
     class Pickler(pickle._Pickler):  # the Python one asks sys.modules for the stubs
+        # dill, which other people's packages bring along, puts functions of its own into the table of this class
+        dispatch: ClassVar[dict[Any, Any]] = {
+            **{kind: save for kind, save in pickle._Pickler.dispatch.items() if save.__module__ == "pickle"},
+            types.FunctionType: pickle._Pickler.save_global,
+        }
+
         def persistent_id(self, thing: Any) -> Any:
             if not isinstance(thing, StorageStub):
                 return None

@@ -47,14 +47,14 @@ def test_conversion_there_and_back_keeps_weights_and_metadata(
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_later_load_of_torchvision_weights_asks_for_their_flags(tmp_path: Path, ending: str) -> None:
+def test_converted_torchvision_weights_know_their_padding_and_epsilon(tmp_path: Path, ending: str) -> None:
     source = foreign.write(tmp_path, "b0", foreign.random_layers("b0"), "torchvision")
     target = convert(source, tmp_path / f"b0{ending}")
     with open_checkpoint(target) as checkpoint:
         assert checkpoint.metadata["padding"] == "symmetric"
         assert checkpoint.metadata["epsilon"] == 1e-5
     with pytest.raises(InvalidInputError, match="padding='symmetric', epsilon=1e-05"):
-        keras_effnet.EfficientNetB0(weights=target)
+        keras_effnet.EfficientNetB0(weights=target, padding="same", epsilon=1e-3)
 
 
 def test_converted_h5_loads_with_keras_itself(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import keras_effnet
 from keras_effnet.errors import EffNetWarning, InvalidInputError, WeightsError
 from keras_effnet.weights.convert import convert
+from keras_effnet.weights.facts import built_with
 from tests.material import outputs
 from tests.weights import foreign
 
@@ -174,7 +175,7 @@ def test_weights_of_whole_numbers_are_refused(tmp_path: Path, built: Built) -> N
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"padding": "symmetric"}, {"epsilon": 1e-5}, {"padding": "same", "epsilon": 1e-3}], ids=str
+    "flags", [{"padding": "same"}, {"epsilon": 1e-3}, {"padding": "symmetric", "epsilon": 1e-3}], ids=str
 )
 def test_torchvision_weights_name_the_flags_to_build_with(
     b0_torchvision: Path, flags: dict[str, Any]
@@ -185,12 +186,16 @@ def test_torchvision_weights_name_the_flags_to_build_with(
         keras_effnet.EfficientNetB0(weights=b0_torchvision, **flags)
 
 
-def test_torchvision_weights_load_with_their_flags(b0_torchvision: Path) -> None:
-    flags: dict[str, Any] = {"padding": "symmetric", "epsilon": 1e-5}
+@pytest.mark.parametrize("flags", [{}, {"padding": "symmetric", "epsilon": 1e-5}], ids=str)
+def test_torchvision_weights_decide_padding_and_epsilon_that_nobody_asked_for(
+    b0_torchvision: Path, flags: dict[str, Any]
+) -> None:
     model = keras_effnet.EfficientNetB0(weights=b0_torchvision, input_shape=(64, 64, 3), **flags)
     assert np.array_equal(
         layer_values(model, "top_conv")[0], foreign.random_layers("b0")["top_conv"]["kernel"]
     )
+    made = built_with(model)
+    assert (made["padding"], made["epsilon"]) == ("symmetric", 1e-5)
 
 
 def test_built_model_with_other_flags_is_refused_and_unchanged(b0_torchvision: Path, built: Built) -> None:

@@ -254,13 +254,13 @@ def test_converted_file_brings_its_preprocessing_along(
     assert_same(keras_effnet.EfficientNetLite0(weights=path, **options), model, pictures)
 
 
-def test_other_epsilon_and_padding_of_a_whole_model_are_asked_for(tmp_path: Path, tiny_variant: Any) -> None:
+def test_padding_and_epsilon_of_a_whole_model_are_taken_over(tmp_path: Path, tiny_variant: Any) -> None:
     flags: dict[str, Any] = {"padding": "symmetric", "epsilon": 1e-5}
-    model = EfficientNet(tiny_variant, weights=None, classes=5, **flags)
-    model.save(tmp_path / "ours.keras")
+    EfficientNet(tiny_variant, weights=None, classes=5, **flags).save(tmp_path / "ours.keras")
+    again = EfficientNet(tiny_variant, weights=tmp_path / "ours.keras", classes=5)
+    assert {key: facts.built_with(again)[key] for key in flags} == flags
     with pytest.raises(InvalidInputError, match=r"Build the model with padding='symmetric', epsilon=1e-05\."):
-        EfficientNet(tiny_variant, weights=tmp_path / "ours.keras", classes=5)
-    EfficientNet(tiny_variant, weights=tmp_path / "ours.keras", classes=5, **flags)
+        EfficientNet(tiny_variant, weights=tmp_path / "ours.keras", classes=5, padding="same", epsilon=1e-3)
 
 
 def test_rescaling_around_the_network_counts(tmp_path: Path, tiny_variant: Any, pictures: np.ndarray) -> None:

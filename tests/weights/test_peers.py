@@ -42,6 +42,13 @@ def timm_model(variant: str) -> Any:
     return timm.create_model(f"tf_efficientnet_{variant}", pretrained=False)
 
 
+def timms_own_model(variant: str) -> Any:
+    """Of timm's own trainings: as PyTorch pads."""
+    _define_torchvision_operators()
+    timm = pytest.importorskip("timm")
+    return timm.create_model(f"efficientnet_{variant}", pretrained=False)
+
+
 def geffnet_model(variant: str) -> Any:
     _define_torchvision_operators()
     geffnet = pytest.importorskip("geffnet")
@@ -88,12 +95,14 @@ def randomize(model: Any) -> None:
                     module.bias.copy_(uniform(module.bias, -0.5, 0.5))
 
 
+PYTORCH = {"padding": "symmetric", "epsilon": 1e-5}
 CASES: list[tuple[Callable[[str], Any], str, dict[str, Any]]] = [
     *((timm_model, variant, {}) for variant in (*B, "b8", "l2", *LITE)),
     *((geffnet_model, variant, {}) for variant in ("b0", "b7", *LITE)),
     *((lukemelas_model, variant, {}) for variant in B),
     *((lukemelas_lite_model, variant, {}) for variant in LITE),
-    *((torchvision_model, variant, {"padding": "symmetric", "epsilon": 1e-5}) for variant in B[:5]),
+    *((timms_own_model, variant, PYTORCH) for variant in ("b0", "b5", "lite0")),
+    *((torchvision_model, variant, PYTORCH) for variant in B[:5]),
     *((torchvision_model, variant, {"padding": "symmetric", "epsilon": 1e-3}) for variant in B[5:]),
 ]
 

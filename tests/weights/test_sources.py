@@ -36,9 +36,9 @@ def test_unknown_set_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("variant", "name", "available"),
     [
-        ("b8", "imagenet", "advprop"),
+        ("b8", "imagenet", "randaugment, advprop"),
         ("l2", "imagenet", "noisy-student, noisy-student-475"),
-        ("lite0", "advprop", "imagenet"),
+        ("lite0", "advprop", "imagenet, timm"),
         ("b6", "baseline", "imagenet, advprop, noisy-student, torchvision"),
     ],
 )
@@ -141,7 +141,9 @@ def test_renamed_advprop_file_selects_its_preprocessing(
         sources.plan_weights(tmp_path / "mine.pth", VARIANTS["b0"], "imagenet")
 
 
-def test_unknown_b8_file_gets_the_only_preprocessing_that_b8_was_published_with(tmp_path: Path) -> None:
+def test_unknown_b8_file_gets_the_only_preprocessing_that_the_reference_published_b8_with(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "b8.tar.gz"
     foreign.write_tar(path, tmp_path / "mirror")
     assert sources.plan_weights(path, get_variant("b8")).preprocessing == CONVENTIONS["advprop"]
