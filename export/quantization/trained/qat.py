@@ -167,7 +167,7 @@ class _Student:
             self.shifts[step.name] = tf.Variable(np.zeros_like(step.bias))
             sums = self.ranges.get(step.key(step.activation.entry or OUTPUT))
             self.steps[step.name] = 0.0 if sums is None else sums.scale * BIAS_SHARE
-        self.free += [np.float32(1)] * len(self.shifts)
+        self.free += [np.ones(1, np.float32)] * len(self.shifts)
         self.variables = [*self.levels.values(), *self.shifts.values()]
         self.moments = [[tf.Variable(tf.zeros_like(each)) for each in self.variables] for _ in MOMENTS]
         self.learned = 0
