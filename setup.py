@@ -10,9 +10,12 @@ THREADS = ["threadpoolctl>=3.5"]  # whatever quantizes needs it
 TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", *THREADS]
 ONNX = [*THREADS, "tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
-TRAIN = ["scikit-learn>=1.5", "tensorboard>=2.20", *REPORT]
+EVALUATE = ["scikit-learn>=1.5", *REPORT]  # with SciPy
+TRAIN = ["tensorboard>=2.20", *EVALUATE]
 # tfds imports importlib_resources and does not say so
-PRETRAIN = ["tensorflow-datasets>=4.9", "importlib_resources>=6", "jax>=0.6"]
+TFDS = ["tensorflow-datasets>=4.9", "importlib_resources>=6"]
+HF = ["datasets>=3", "pyarrow>=17"]
+PRETRAIN = [*TFDS, "jax>=0.6"]
 SCORE = ["pyarrow>=17"]
 RAY = ["ray>=2.40"]
 QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
@@ -34,7 +37,7 @@ TEST = [
     *RAY,
     *NOTEBOOKS,
 ]
-ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
+ALL = [*TFLITE, *ONNX, *SCORE, *REPORT, *TRAIN, *PRETRAIN, *HF, *QAT, *SEARCH, *LITE_WEIGHTS, *DEMO]
 
 setup(
     name="keras-effnet",
@@ -78,7 +81,10 @@ setup(
         "onnx": [*ONNX, *REPORT],
         "score": SCORE,
         "ray": RAY,
+        "tfds": TFDS,
+        "hf": HF,
         "report": REPORT,
+        "evaluate": EVALUATE,
         "train": TRAIN,
         "qat": QAT,
         "search": SEARCH,

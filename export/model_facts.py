@@ -103,6 +103,9 @@ class ArtefactInfo:
         told = asdict(self)
         if not self.outputs:
             del told["outputs"]
+        for output in told.get("outputs", ()):
+            if not output["thresholds"]:
+                del output["thresholds"]
         return json.dumps(told)
 
     @classmethod
@@ -115,7 +118,13 @@ class ArtefactInfo:
         try:
             told = json.loads(text)
             outputs = [
-                Output(**{**each, "labels": tuple(each["labels"])}) for each in told.pop("outputs", ())
+                Output(
+                    name=each["name"],
+                    kind=each["kind"],
+                    labels=tuple(each["labels"]),
+                    thresholds=tuple(each.get("thresholds", ())),
+                )
+                for each in told.pop("outputs", ())
             ]
             return cls(**told, outputs=tuple(outputs))
         except (ValueError, TypeError, KeyError, AttributeError) as error:

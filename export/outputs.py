@@ -14,6 +14,7 @@ from typing import Any
 from keras_effnet.errors import InvalidInputError, unknown_name
 from keras_effnet.network.reader import Call, CallGraph, read_graph
 from keras_effnet.pictures.labels import check_lines, known_labels, labels_in
+from keras_effnet.pictures.thresholds import thresholds_in
 
 from .kinds import CLASSES, EMBEDDING, KINDS, LOGITS, MAP, SIGMOID, SIGMOIDS, Kind
 
@@ -36,11 +37,13 @@ class Output:
         name: by which artefacts give it.
         kind: one of `KINDS`.
         labels: names of its columns, or none.
+        thresholds: how probable a class must be to be accepted: one for all or one for each; none accept all.
     """
 
     name: str
     kind: str
     labels: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     @property
     def meaning(self) -> Kind:
@@ -80,7 +83,14 @@ def outputs_of(model: Any, kinds: SaidKinds = None, labels: SaidLabels = None) -
         known = given.get(name)
         if known is None and kind.has_labels:
             known = _carried(model, graph, position, columns)
-        made.append(Output(name=name, kind=kind.name, labels=_fitting(known, columns, name, names)))
+        made.append(
+            Output(
+                name=name,
+                kind=kind.name,
+                labels=_fitting(known, columns, name, names),
+                thresholds=thresholds_in(_ahead(graph, position)) if kind.is_probability else (),
+            )
+        )
     return tuple(made)
 
 
@@ -286,15 +296,20 @@ def _carried(
     """The class names that a model has for one of its outputs."""
     if len(model.outputs) == 1:
         return known_labels(model)
+    found = labels_in(_ahead(graph, position))
+    return found if found is not None and _count_fits(len(found), columns) else None
+
+
+def _ahead(graph: CallGraph | None, position: int | None) -> list[Any]:
+    """The layers of the head that ends in an output, from its last one backwards."""
     if graph is None or position is None:
-        return None
+        return []
     call = graph.calls[position]
     ahead = [call.layer]
     while len(call.inputs) == 1 and call.kind in (*_PASSING, "Softmax", "Dense"):
         call = graph.calls[call.inputs[0].call]
         ahead.append(call.layer)
-    found = labels_in(ahead)
-    return found if found is not None and _count_fits(len(found), columns) else None
+    return ahead
 
 
 def _count_fits(count: int, columns: Any) -> bool:

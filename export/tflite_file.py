@@ -30,7 +30,7 @@ SIGNATURE = "serving_default"
 METADATA_NAME = "TFLITE_METADATA"
 OLD_CODES = 127  # the largest that the old field, of one byte, can hold; it stands for all above, too
 
-_IMAGE_PROPERTIES, _NORMALIZATION = 2, 1  # members of the schema's unions
+_IMAGE_PROPERTIES, _NORMALIZATION, _SCORE_THRESHOLDING = 2, 1, 3  # members of the schema's unions
 _RGB, _GRAYSCALE = 1, 2
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
@@ -131,7 +131,7 @@ def _model_metadata(facts: ModelFacts, outputs: Sequence[Output]) -> bytes:
         facts.info.usage,
         content=_image_content(build, facts),
         # raw pixels go in: the normalization that a reader must apply is the identity
-        process_unit=_process_unit(build),
+        process_unit=_identity(build),
         # nobody knows the range of pixels that were preprocessed outside
         stats=None if facts.info.preprocessing == NO_PREPROCESSING else _stats(build, 0.0, 255.0),
     )
@@ -162,6 +162,10 @@ def _output(build: Any, output: Output, facts: ModelFacts) -> int:
         name,
         kind.words,
         stats=_stats(build, 0.0, 1.0) if kind.is_probability else None,
+        # clients of the schema know one threshold for all columns; both sides of a sigmoid are not in one
+        process_unit=_threshold(build, *output.thresholds)
+        if len(output.thresholds) == 1 and kind.name != "sigmoid"
+        else None,
         files=_vector(build, files) if files else None,
     )
 
@@ -199,9 +203,19 @@ def _image_content(build: Any, facts: ModelFacts) -> int:
     return _table(build, 3, {1: properties}, lambda: build.PrependUint8Slot(0, _IMAGE_PROPERTIES, 0))
 
 
-def _process_unit(build: Any) -> int:
+def _identity(build: Any) -> int:
     options = _table(build, 2, {0: _floats(build, [0.0]), 1: _floats(build, [1.0])})
-    return _table(build, 2, {1: options}, lambda: build.PrependUint8Slot(0, _NORMALIZATION, 0))
+    return _process_unit(build, options, _NORMALIZATION)
+
+
+def _threshold(build: Any, least: float) -> int:
+    """The score below which a client leaves a class out."""
+    options = _table(build, 1, {}, lambda: build.PrependFloat32Slot(0, least, 0.0))
+    return _process_unit(build, options, _SCORE_THRESHOLDING)
+
+
+def _process_unit(build: Any, options: int, kind: int) -> int:
+    return _table(build, 2, {1: options}, lambda: build.PrependUint8Slot(0, kind, 0))
 
 
 def _stats(build: Any, low: float, high: float) -> int:

@@ -24,6 +24,7 @@ from .applications import EfficientNetLite2 as EfficientNetLite2
 from .applications import EfficientNetLite3 as EfficientNetLite3
 from .applications import EfficientNetLite4 as EfficientNetLite4
 from .costs import cost as cost
+from .export.evaluation import evaluate as evaluate
 from .network.conventions import preprocess_input as preprocess_input
 from .pictures.labels import decode_predictions as decode_predictions
 from .pictures.reading import load_image as load_image

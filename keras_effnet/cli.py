@@ -1,4 +1,4 @@
-"""`keras-effnet`: list, predict, export, verify, bundle, benchmark, convert, cost, scale, explain, train, pretrain.
+"""`keras-effnet`: list, predict, evaluate, export, verify, bundle, benchmark, convert, cost, scale, explain, train, pretrain.
 
 Whatever is wrong with the arguments is told by a command's `check`, within half a second and before TensorFlow
 is loaded; its `run` does the work.
@@ -23,6 +23,7 @@ from keras_effnet.commands import (
     bundle,
     convert,
     cost,
+    evaluate,
     explain,
     export,
     list_variants,
@@ -40,6 +41,7 @@ from keras_effnet.system.signals import not_swallowed
 COMMANDS: tuple[ModuleType, ...] = (
     list_variants,
     predict,
+    evaluate,
     export,
     verify,
     bundle,

@@ -55,7 +55,7 @@ PUBLIC = (
     "CompoundScaling EfficientNet EfficientNetB0 EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 "
     "EfficientNetB5 EfficientNetB6 EfficientNetB7 EfficientNetB8 EfficientNetL2 EfficientNetLite0 "
     "EfficientNetLite1 EfficientNetLite2 EfficientNetLite3 EfficientNetLite4 baselines cost decode_predictions "
-    "errors explain export load_image load_weights preprocess_input scaling train transfer"
+    "errors evaluate explain export load_image load_weights preprocess_input scaling train transfer"
 )
 
 
@@ -104,6 +104,7 @@ def test_wheel_maps_export_into_the_package(wheel: Path) -> None:
     assert "keras_effnet/export/__init__.py" in names
     assert {"keras_effnet/py.typed", "keras_effnet/__init__.pyi"} <= set(names)
     assert "keras_effnet/export/templates/report.html" in names
+    assert "keras_effnet/reports/templates/judged.html" in names
     assert "keras_effnet/photos/cat.jpg" in names
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"keras_effnet"}

@@ -164,7 +164,7 @@ def test_report_stands_alone(finished: Path) -> None:
     import keras
 
     page = (finished / "report.html").read_text()
-    assert page.count("<svg") == 5  # two curves for each phase, and the confusion matrix
+    assert page.count("<svg") == 6  # two curves for each phase, the confusion matrix, the reliability
     assert not re.search(r"""(src|href)=["'](?!data:|#|export/)""", page.replace("xlink:href", "href"))
     assert f"keras {keras.__version__} · scikit-learn " in page
     assert "red/broken \N{REPLACEMENT CHARACTER}.jpg" in page

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures import prefetching
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import SPLITS, read_listing
-from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
+from keras_effnet.train.batches import Course, augmentation, evaluation_batches, training_batches
 from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.folder import trained_model
 from keras_effnet.train.results import reason_for_result
@@ -304,8 +305,7 @@ def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -
     tracemalloc.start()
     listing = split_listing(read_listing(tmp_path / "data.csv"), validation=0.1, test=0.1, seed=0)
     batches = training_batches(
-        listing,
-        listing.of("train"),
+        Course(listing),
         lambda pixels, labels: (pixels, labels),
         32,
         Framing("bilinear"),
@@ -328,8 +328,7 @@ def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path:
 
     def values(start: int) -> list[int]:
         batches = training_batches(
-            listing,
-            listing.of("train"),
+            Course(listing),
             lambda pixels, labels: (pixels, labels),
             32,
             framing,
@@ -453,6 +452,7 @@ def test_batches_are_made_when_they_are_asked_for_by_no_thread_of_the_pipeline(
 ) -> None:
     """Threads of tf.data that call Python ahead waited for ever when their iterator was dropped, as by an error."""
     listing = read_listing(_folders(tmp_path, {"a": 4, "b": 4}))
+    listing = replace(listing, splits=np.zeros(8, np.int8))
     indices, framing = np.arange(8), Framing("bilinear", 0)
     asked = []
     answer = prefetching._Following.__call__
@@ -464,7 +464,7 @@ def test_batches_are_made_when_they_are_asked_for_by_no_thread_of_the_pipeline(
     if kind == "training":
         augment = augmentation(Settings(data="x"), 32, None, 0)
         batches = training_batches(
-            listing, indices, augment, 32, framing, batch_size=1, seed=0, epochs=range(1)
+            Course(listing), augment, 32, framing, batch_size=1, seed=0, epochs=range(1)
         )
     else:
         batches = evaluation_batches(listing, indices, 32, framing, batch_size=1)

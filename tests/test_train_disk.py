@@ -46,7 +46,7 @@ def _features(folder: Path) -> None:
         pixels = np.zeros((len(chunk), 4, 4, 3), np.float32)
         return tf.data.Dataset.from_tensor_slices((pixels, chunk)).batch(8)
 
-    cached_features(backbone, np.arange(40), batches, folder / "train.f32")
+    cached_features(backbone.predict, 48, np.arange(40), batches, folder / "train.f32")
 
 
 def _checkpoint(folder: Path) -> None:

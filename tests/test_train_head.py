@@ -60,7 +60,12 @@ def test_class_weights_let_a_rare_class_count() -> None:
     validation = features(2, 400, 1, noise=2.0)
     recall = []
     for weights in (None, np.array([1.0, 10.0], np.float32)):
-        lesson = Lesson(views=[rows], labels=labels, validation=validation, class_weights=weights)
+        lesson = Lesson(
+            views=[rows],
+            labels=labels,
+            validation=validation,
+            weights=None if weights is None else weights[labels],
+        )
         kernel, bias, _ = solve_head(lesson, 2)
         found = probabilities(kernel, bias, validation[0]).argmax(1)
         recall.append(float(np.mean(found[validation[1] == 1] == 1)))

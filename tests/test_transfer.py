@@ -11,9 +11,11 @@ import pytest
 from material import ROOT, needs_keras_alone, outputs, randomize
 from PIL import Image
 
-from keras_effnet import EfficientNet, decode_predictions, export, transfer
+from keras_effnet import EfficientNet, decode_predictions, export, load_image, transfer
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.explain import explain
+from keras_effnet.export.model_facts import facts_of
+from keras_effnet.pictures.folders import sample_paths
 from keras_effnet.pictures.framing import framing_of
 from keras_effnet.pictures.labels import labels_layer_name, labels_of
 
@@ -335,3 +337,39 @@ def test_classifier_makes_a_new_head_on_a_trained_file_of_as_many_classes(
     assert np.array_equal(
         model.get_layer("top_conv").get_weights()[0], tiny.get_layer("top_conv").get_weights()[0]
     )
+
+
+def test_fixed_network_has_its_new_size_everywhere_and_learns_in_its_last_layers_alone(
+    tiny_variant: Any,
+) -> None:
+    model = transfer.classifier(tiny_variant, ["cat", "dog"], weights=None, crop_margin=0)
+    randomize(model)
+    fixed = transfer.fix_resolution(model, 96)
+    assert model.input_shape == (None, 64, 64, 3) and fixed.input_shape == (None, 96, 96, 3)
+    assert transfer.labels_of(fixed) == ("cat", "dog") and framing_of(fixed).margin == 0
+    assert facts_of(fixed).shape == (96, 96, 3)
+    assert load_image(sample_paths()[0], fixed).shape == (96, 96, 3)
+    before = {layer.name: layer.get_weights() for layer in fixed.layers}
+    fixed.compile("sgd", "sparse_categorical_crossentropy")
+    fixed.fit(np.random.default_rng(0).uniform(0, 255, (8, 96, 96, 3)), np.arange(8) % 2, verbose=0)
+    changed = {
+        layer.name
+        for layer in fixed.layers
+        if any(
+            not np.array_equal(old, new)
+            for old, new in zip(before[layer.name], layer.get_weights(), strict=True)
+        )
+    }
+    assert changed == {"top_conv", "top_bn", "predictions"}
+    assert np.array_equal(model.get_layer("top_bn").moving_mean, before["top_bn"][2])
+
+
+@pytest.mark.parametrize(("size", "received"), [(64, "64"), (31, "31"), (96.5, "96.5")])
+def test_fix_resolution_refuses_sizes_that_change_nothing_or_are_none(
+    size: Any, received: str, tiny_variant: Any
+) -> None:
+    model = transfer.classifier(tiny_variant, 2, weights=None)
+    with pytest.raises(
+        InvalidInputError, match=rf"at least 32 pixels, other than the 64.*Received: {received}"
+    ):
+        transfer.fix_resolution(model, size)

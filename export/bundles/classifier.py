@@ -35,6 +35,7 @@ class Classifier:
         kind: of its output: `classes`, `sigmoid`, `sigmoids` or `logits`.
         interpolation, margin: how photographs are read for it, see `Framing`.
         labels: names of its classes; of a single sigmoid two.
+        thresholds: how probable a class must be to be accepted: one for all or one for each; none accept all.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Classifier:
     interpolation: str
     margin: int
     labels: tuple[str, ...]
+    thresholds: tuple[float, ...]
 
     def told(self) -> dict[str, Any]:
         """For `model.json`, which the bundle's own code reads."""
@@ -62,6 +64,7 @@ class Classifier:
                 "scale": self.scale,
                 "zeroPoint": self.zero_point,
                 "kind": self.kind,
+                "thresholds": list(self.thresholds),
             },
             "framing": {
                 "side": self.side,
@@ -128,6 +131,7 @@ def read_classifier(path: Path) -> Classifier:
         interpolation=runner.framing.interpolation,
         margin=runner.framing.margin,
         labels=runner.labels or numbered_labels(2 if kind == "sigmoid" else columns),
+        thresholds=runner.outputs[0].thresholds,
     )
 
 

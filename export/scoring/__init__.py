@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require_installed, unknown_name, warn
-from keras_effnet.pictures.folders import photographs_in
 from keras_effnet.pictures.labels import check_lines, numbered_labels
+from keras_effnet.pictures.listing import photographs_in
 from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
 
@@ -23,7 +23,7 @@ from ..kinds import CLASSES, EMBEDDING, MAP, SIGMOID
 from ..runners import Runner, load
 from .parts import Parts, Plan, digest_of, opened
 from .tables import WRITERS, Row, Shape, Writer, row_of, table_of
-from .work import Answers, Question, answer
+from .work import Answers, Photograph, Question, answers_ahead
 from .workers import Crew, LocalProcess, Run, Worker
 
 SHOWN = 20  # errors that are listed; all are in the file
@@ -54,7 +54,9 @@ class Scores:
     """What an artefact says of photographs. Nothing is computed before it is asked for.
 
     Iterate to get a dictionary for each photograph, with `file` and either `predictions` (`class_index`, `label`
-    and `probability` of the best), or all values by the name of what they are, or `error`.
+    and `probability` of the best), or all values by the name of what they are, or `error`. Of a network with
+    thresholds each guess says whether it is `accepted`, and a row whether `none_of_these` is; see
+    `pictures.thresholds`.
 
     Attributes:
         photographs: their files.
@@ -68,7 +70,7 @@ class Scores:
     runner: Runner = field(repr=False)
     question: Question = field(repr=False)
     shape: Shape = field(repr=False)
-    photographs: Sequence[str] = field(repr=False)
+    photographs: Sequence[Photograph] = field(repr=False)
     workers: int
     engine: str = "processes"
     ordered: bool = True
@@ -81,6 +83,10 @@ class Scores:
     def __iter__(self) -> Iterator[Row]:
         for start, answers in self._answers(self._runs(), ordered=self.ordered):
             yield from self._rows(start, answers)
+
+    def answers(self) -> Iterator[tuple[int, Answers]]:
+        """The answers as arrays, a run of photographs at a time, as they are ready: the first one's place, and they."""
+        yield from self._answers(self._runs(), ordered=False)
 
     def table(self) -> Any:
         """All rows as a `pyarrow.Table` in memory, in the order of the photographs.
@@ -147,7 +153,7 @@ class Scores:
 
     def _rows(self, start: int, answers: Answers) -> Iterator[Row]:
         for place, row in enumerate(answers.rows()):
-            yield row_of(self.photographs[start + place], *row, self.shape)
+            yield row_of(str(self.photographs[start + place]), *row, self.shape)
 
     def _answers(self, runs: Iterator[Run], *, ordered: bool) -> Iterator[tuple[int, Answers]]:
         """The answers for each run; what is to be said of its photographs is said."""
@@ -155,11 +161,11 @@ class Scores:
         if self.workers:
             answered = Crew(self._maker(), self.workers, self.question).answers(runs, ordered=ordered)
         else:
-            answered = ((start, answer(self.question, self.runner, files)) for start, files in runs)
+            answered = answers_ahead(self.question, self.runner, runs)
         with closing(answered):
             for start, answers in answered:
                 for place, remark in answers.remarks.items():
-                    photograph = self.photographs[start + place]
+                    photograph = str(self.photographs[start + place])
                     warn(f"Expected a picture at {photograph!r} without a fault. It {remark}.")
                 yield start, answers
 
@@ -259,7 +265,7 @@ def asked_of(
     size: int | None = None,
 ) -> tuple[Question, Shape]:
     """The question to each photograph, and what the rows of its answers hold; arguments as of `score`."""
-    name, kind, told = _output(runner, output)
+    name, kind, told, thresholds = _output(runner, output)
     if kind is MAP or (top is not None and kind is EMBEDDING):
         advice = " Pass top=None (--all) for its values." if kind is EMBEDDING else ""
         raise InvalidInputError(
@@ -277,13 +283,15 @@ def asked_of(
         raise InvalidInputError(
             f"Expected {columns} class names, one for each column. Received: {len(names)}."
         )
-    question = Question(framing=runner.framing, size=side, output=name, columns=columns, top=top)
+    question = Question(
+        framing=runner.framing, size=side, output=name, columns=columns, top=top, thresholds=thresholds
+    )
     values = "probabilities" if kind.is_probability else kind.name
-    return question, Shape(values=values if top is None else None, labels=names)
+    return question, Shape(values=values if top is None else None, labels=names, thresholds=thresholds)
 
 
-def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str]]:
-    """Name, kind and class names of the output that is meant."""
+def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str], tuple[float, ...]]:
+    """Name, kind, class names and thresholds of the output that is meant."""
     if wanted is not None and wanted not in runner.names:
         raise unknown_name("output", wanted, runner.names)
     if wanted is None and len(runner.names) > 1:
@@ -293,9 +301,10 @@ def _output(runner: Runner, wanted: str | None) -> tuple[str, Any, Sequence[str]
         )
     name = wanted or runner.names[0]
     told = {output.name: output for output in runner.outputs}
-    kind = told[name].meaning if name in told else CLASSES
-    labels = told[name].labels if name in told and len(runner.names) > 1 else runner.labels
-    return name, kind, labels
+    if name not in told:
+        return name, CLASSES, runner.labels, ()
+    labels = told[name].labels if len(runner.names) > 1 else runner.labels
+    return name, told[name].meaning, labels, told[name].thresholds
 
 
 def _side(runner: Runner, size: int | None) -> int:

@@ -16,7 +16,7 @@ from keras_effnet.errors import EffNetError, ExportError, InvalidInputError, req
 from keras_effnet.system.files import files_of
 
 from ..runners import load
-from .work import Answers, Question, answer
+from .work import Answers, Photograph, Question, answer
 from .workers import ONE_THREAD, DiedError, NoRoomError
 
 KNOCK_S = 10.0  # for a cluster to take a connection
@@ -79,7 +79,7 @@ class Answering:
             place.write_bytes(content)
         self.runner, self.question = load(artefact, threads=1), question
 
-    def answer(self, photographs: Sequence[str]) -> Answers:
+    def answer(self, photographs: Sequence[Photograph]) -> Answers:
         """Answer; none for no photograph."""
         return answer(self.question, self.runner, photographs)
 
@@ -124,7 +124,7 @@ class Actor:
                 f"{_cause(error)}. Every node needs keras-effnet and the runtime of the file."
             ) from error
 
-    def answer(self, photographs: Sequence[str]) -> Answers:
+    def answer(self, photographs: Sequence[Photograph]) -> Answers:
         """Answer, or say that the actor is gone."""
         try:
             found: Answers = self.ray.get(self.actor.answer.remote(photographs))

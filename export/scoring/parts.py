@@ -23,7 +23,7 @@ import numpy as np
 from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.system.files import check_writable, files_of, remove, system_said, write_text
 
-from .work import Answers, Question
+from .work import Answers, Photograph, Question
 
 PLAN, LOCK, PART = "plan.json", "lock", ".npz"
 # how a person calls what differs between two plans
@@ -48,11 +48,11 @@ class Plan:
 
     @classmethod
     def of(
-        cls, photographs: Sequence[str], model: str, labels: Sequence[str], asked: Question, run: int
+        cls, photographs: Sequence[Photograph], model: str, labels: Sequence[str], asked: Question, run: int
     ) -> Plan:
         """The plan for these photographs."""
         return cls(
-            photographs=_digest(map(os.fsencode, photographs)),
+            photographs=_digest(os.fsencode(str(photograph)) for photograph in photographs),
             model=model,
             labels=_digest(label.encode("utf-8", "surrogateescape") for label in labels),
             question=str(asked),

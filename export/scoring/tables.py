@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_effnet.errors import require
+from keras_effnet.pictures.thresholds import accepted
 from keras_effnet.system.files import shown
 
-COLUMNS = ("file", "rank", "class_index", "label", "probability", "error")
+GUESS = ("class_index", "label", "probability")
 GROUP = 1024  # rows that a Parquet file keeps together, and are in memory at once
 
 Writer = Callable[[Iterable["Row"], Path, "Shape"], None]
@@ -26,10 +29,23 @@ class Shape:
     Attributes:
         values: what the values of all columns are called, `probabilities`; None where the best are listed.
         labels: names of the columns.
+        thresholds: how probable a class must be to be accepted; where there are any, each row says which of the
+            best are, and whether the picture shows `none_of_these`.
     """
 
     values: str | None
     labels: Sequence[str]
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def decides(self) -> bool:
+        """Whether guesses are accepted or not."""
+        return self.values is None and bool(self.thresholds)
+
+    @property
+    def guess(self) -> tuple[str, ...]:
+        """What is said of each guess."""
+        return (*GUESS, "accepted") if self.decides else GUESS
 
 
 def row_of(file: str, error: str | None, values: Any, classes: Any, shape: Shape) -> Row:
@@ -39,13 +55,16 @@ def row_of(file: str, error: str | None, values: Any, classes: Any, shape: Shape
         return {"file": name, "error": shown(error)}
     if shape.values is not None:
         return {"file": name, shape.values: values.tolist()}
-    return {
-        "file": name,
-        "predictions": [
-            {"class_index": int(index), "label": shape.labels[index], "probability": float(value)}
-            for index, value in zip(classes, values, strict=True)
-        ],
-    }
+    guesses = [
+        {"class_index": int(index), "label": shape.labels[index], "probability": float(value)}
+        for index, value in zip(classes, values, strict=True)
+    ]
+    if not shape.decides:
+        return {"file": name, "predictions": guesses}
+    thresholds = np.broadcast_to(shape.thresholds, len(shape.labels))
+    fits = accepted(values, tuple(thresholds[classes]))
+    told = [guess | {"accepted": bool(fit)} for guess, fit in zip(guesses, fits, strict=True)]
+    return {"file": name, "predictions": told, "none_of_these": not fits.any()}
 
 
 def write_csv(rows: Iterable[Row], path: Path, shape: Shape) -> None:
@@ -58,7 +77,7 @@ def write_csv(rows: Iterable[Row], path: Path, shape: Shape) -> None:
                 values = row.get(shape.values, [""] * len(shape.labels))
                 writer.writerow([row["file"], *values, row.get("error", "")])
             return
-        guesses = csv.DictWriter(file, COLUMNS)
+        guesses = csv.DictWriter(file, ("file", "rank", *shape.guess, "error"))
         guesses.writeheader()
         for row in rows:
             if "error" in row:
@@ -92,6 +111,8 @@ def schema_of(shape: Shape) -> Any:
         if shape.values is None
         else [(shape.values, number)]
     )
+    if shape.decides:
+        found += [("accepted", arrow.list_(arrow.bool_())), ("none_of_these", arrow.bool_())]
     names = {"labels": json.dumps(list(shape.labels), ensure_ascii=False)} if shape.labels else None
     return arrow.schema([("file", text), *found, ("error", text)], metadata=names)
 
@@ -100,7 +121,7 @@ def table_of(rows: Sequence[Row], shape: Shape) -> Any:
     """The rows as a `pyarrow.Table`."""
     arrow = require("pyarrow", "score")
     flat = [
-        {name: [guess[name] for guess in row["predictions"]] for name in COLUMNS[2:5]} | {"file": row["file"]}
+        row | {name: [guess[name] for guess in row["predictions"]] for name in shape.guess}
         if "predictions" in row
         else row
         for row in rows

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.decoding import Part
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import both_sides
+from keras_effnet.pictures.prefetching import READING_THREADS
+from keras_effnet.pictures.thresholds import accepted
 
 from ..runners import Runner
 
 BATCH = 8  # pictures at a time; more are not faster on a CPU
+RUNS_AHEAD = 1  # that are read before they are asked about
+
+Photograph = str | Part  # what can be sent to any process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +36,7 @@ class Question:
         output: name of the output that is meant.
         columns: how many values it has, a single sigmoid's two sides counted.
         top: how many of the best are wanted; None for all values, in the order of the columns.
+        thresholds: how probable a class must be to be accepted; accepted ones are better than others.
     """
 
     framing: Framing
@@ -34,6 +44,7 @@ class Question:
     output: str
     columns: int
     top: int | None
+    thresholds: tuple[float, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -89,33 +100,74 @@ def joined(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def answer(question: Question, runner: Runner, files: Sequence[str]) -> Answers:
-    """Read photographs and ask the network, a few at a time; what cannot be read costs only itself."""
-    return joined(
-        [_answer(question, runner, files[start : start + BATCH]) for start in range(0, len(files), BATCH)]
-        or [nothing(question)]
-    )
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A photograph's square, uint8 `[size, size, C]`, or why there is none; and what is to be said of one there is."""
+
+    pixels: npt.NDArray[np.uint8] | None = None
+    error: str | None = None
+    remark: str | None = None
 
 
-def _answer(question: Question, runner: Runner, files: Sequence[str]) -> Answers:
+def read(question: Question, photograph: Photograph) -> Reading:
+    """Read a photograph; one that cannot be read costs only itself."""
+    try:
+        decoded = question.framing.decode(photograph, question.size)
+        pixels = question.framing.square(decoded.picture, question.size)
+    except InvalidInputError as error:
+        return Reading(error=str(error))
+    return Reading(pixels=pixels, remark="; it ".join(decoded.remarks) or None)
+
+
+def answer(question: Question, runner: Runner, photographs: Iterable[Photograph]) -> Answers:
+    """Read photographs and ask the network, a few at a time."""
+    return answered(question, runner, (read(question, photograph) for photograph in photographs))
+
+
+def answered(question: Question, runner: Runner, readings: Iterable[Reading]) -> Answers:
+    """Ask the network of photographs that were read, a few at a time."""
+    coming = iter(readings)
+    made = []
+    while batch := list(islice(coming, BATCH)):
+        made.append(_answered(question, runner, batch))
+    return joined(made or [nothing(question)])
+
+
+def answers_ahead(
+    question: Question, runner: Runner, runs: Iterable[tuple[int, Sequence[Photograph]]]
+) -> Generator[tuple[int, Answers], None, None]:
+    """The answers for each run, in this process: threads read the photographs of the next one meanwhile."""
+    coming: deque[tuple[int, list[Future[Reading]]]] = deque()
+    readers = ThreadPoolExecutor(READING_THREADS, "reading")
+    try:
+        for start, photographs in runs:
+            coming.append((start, [readers.submit(read, question, each) for each in photographs]))
+            if len(coming) > RUNS_AHEAD:
+                yield _taken(question, runner, coming.popleft())
+        while coming:
+            yield _taken(question, runner, coming.popleft())
+    finally:
+        readers.shutdown(cancel_futures=True)
+
+
+def _taken(question: Question, runner: Runner, run: tuple[int, list[Future[Reading]]]) -> tuple[int, Answers]:
+    start, readings = run
+    return start, answered(question, runner, (reading.result() for reading in readings))
+
+
+def _answered(question: Question, runner: Runner, readings: Sequence[Reading]) -> Answers:
     made = nothing(question)
-    made.count = len(files)
-    pixels = []
-    for place, file in enumerate(files):
-        try:
-            decoded = question.framing.decode(file, question.size)
-            pixels.append(question.framing.square(decoded.picture, question.size))
-        except InvalidInputError as error:
-            made.errors[place] = str(error)
-        else:
-            if decoded.remarks:
-                made.remarks[place] = "; it ".join(decoded.remarks)
+    made.count = len(readings)
+    made.errors = {place: each.error for place, each in enumerate(readings) if each.error is not None}
+    made.remarks = {place: each.remark for place, each in enumerate(readings) if each.remark is not None}
+    pixels = [each.pixels for each in readings if each.pixels is not None]
     if not pixels:
         return made
     made_of = runner.answers(np.stack(pixels))[question.output]
     values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
-        made.classes = np.argsort(values, axis=1)[:, ::-1][:, : question.top].astype(np.int32)
+        order = np.lexsort((values, accepted(values, question.thresholds)))  # by the last of these first
+        made.classes = order[:, ::-1][:, : question.top].astype(np.int32)
         values = np.take_along_axis(values, made.classes, axis=1)
     made.values = values
     return made

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError
 
 from ..runners import Runner, load
-from .work import Answers, Question, answer
+from .work import Answers, Photograph, Question, answer
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         say(_answer(runner, question, photographs))
 
 
-def _answer(runner: Runner, question: Question, photographs: Sequence[str]) -> Answers | ExportError:
+def _answer(runner: Runner, question: Question, photographs: Sequence[Photograph]) -> Answers | ExportError:
     try:
         return answer(question, runner, photographs)
     except Exception as error:  # every runtime has errors of its own

@@ -18,8 +18,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from keras_effnet.errors import EffNetError, ExportError
+from keras_effnet.pictures.decoding import describe
 
-from .work import Answers, Question, joined, nothing
+from .work import Answers, Photograph, Question, joined, nothing
 
 AHEAD = 4  # runs of photographs for each worker that are under way or wait to be asked for
 # TensorFlow's own names; NumPy's libraries take the second
@@ -28,7 +29,7 @@ POLL_S = 1.0  # between two looks for room
 NO_ROOM_S = 120.0  # without any worker, until that is an error
 KILLED = "the process that read it died, twice"
 
-Run = tuple[int, Sequence[str]]  # place of the first photograph, and the photographs
+Run = tuple[int, Sequence[Photograph]]  # place of the first photograph, and the photographs
 
 
 class DiedError(Exception):
@@ -42,7 +43,7 @@ class NoRoomError(Exception):
 class Worker(Protocol):
     """Whoever answers for photographs, one run of them at a time."""
 
-    def answer(self, photographs: Sequence[str]) -> Answers:
+    def answer(self, photographs: Sequence[Photograph]) -> Answers:
         """Answer.
 
         Raises:
@@ -81,7 +82,7 @@ class LocalProcess:
             self.close()
             raise refused
 
-    def answer(self, photographs: Sequence[str]) -> Answers:
+    def answer(self, photographs: Sequence[Photograph]) -> Answers:
         """Answer; raises as `Worker.answer` does, and an ExportError where the runtime fails."""
         found = self._ask(photographs)
         if isinstance(found, EffNetError):
@@ -165,10 +166,10 @@ class Crew:
             )
         return start, joined(each)
 
-    def _killed(self, photograph: str) -> str:
-        return f"Expected a picture at {photograph!r}. It cannot be used ({KILLED})."
+    def _killed(self, photograph: Photograph) -> str:
+        return f"Expected {describe(photograph)}. It cannot be used ({KILLED})."
 
-    def _once(self, photographs: Sequence[str]) -> Answers:
+    def _once(self, photographs: Sequence[Photograph]) -> Answers:
         worker = self._worker()
         self.alive.add(worker)
         try:

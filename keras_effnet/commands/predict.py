@@ -23,17 +23,15 @@ from keras_effnet.commands.models import (
     Choice,
     choose_network,
     read_labels,
-    side_of,
 )
 from keras_effnet.commands.printing import INTERRUPTED, TERMINATED
+from keras_effnet.commands.runners import runner_for
 from keras_effnet.errors import InvalidInputError, counted, require_installed
-from keras_effnet.export import Runner, load
-from keras_effnet.export.runners import runner_of
 from keras_effnet.export.scoring import ENGINES, Scores, asked_of, check_out, workers_for
 from keras_effnet.export.scoring.tables import Row
-from keras_effnet.pictures.folders import photographs_in
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.labels import classes_of, known_labels, labels_of
+from keras_effnet.pictures.listing import photographs_in
+from keras_effnet.pictures.thresholds import NONE_OF_THESE
 from keras_effnet.system.files import check_new, check_writable
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend
@@ -49,6 +47,7 @@ EXAMPLES = """\
 
 A picture that cannot be read costs only itself: it is named on the error output, has an "error" in JSON and
 in --out, and makes the exit code 1 instead of 0. Where none can be read, nothing is loaded and the code is 2.
+A network with thresholds answers "none of these" where no class reaches its own.
 With --out, a command that was interrupted or killed goes on where it stopped when it is repeated."""
 
 
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE|DIR|CSV",
-        help="photographs, folders of them (with all below), and CSV files with a column 'file'",
+        help="photographs, folders of them (with all below), CSV files with a column 'file', tfds:NAME, hf:NAME",
     )
     parser.add_argument(
         "--model",
@@ -144,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _scores(choice: Choice, arguments: argparse.Namespace) -> Scores:
     """What is asked, of whom."""
-    runner, labels, size = _runner(choice, arguments)
+    runner, labels, size = runner_for(choice, arguments)
     top = None if arguments.all else arguments.top
     question, shape = asked_of(runner, top=top, output=arguments.output, labels=labels, size=size)
     return Scores(
@@ -157,22 +156,6 @@ def _scores(choice: Choice, arguments: argparse.Namespace) -> Scores:
         quiet=arguments.quiet,
         digest=None if choice.path else f"{choice.name} {arguments.weights} {arguments.preprocessing}",
     )
-
-
-def _runner(choice: Choice, arguments: argparse.Namespace) -> tuple[Runner, Sequence[str] | None, int]:
-    """What answers, the class names that are not its own, and the side of its pictures."""
-    if choice.format in (VARIANT, KERAS):
-        model = choice.model(arguments)
-        runner = runner_of(model, choice.path or Path(choice.text))
-        size = choice.side_for(model, runner.size, arguments.size)
-        if len(runner.names) > 1:
-            return runner, None, size
-        classes, carried = classes_of(model), labels_of(model)
-        given = choice.labels_for(arguments.labels, classes, carried=carried, known=known_labels(model))
-        return runner, given, size
-    runner = load(str(choice.path))
-    size = side_of(choice.text, runner.size, arguments.size, runner.info.variant if runner.info else None)
-    return runner, arguments.labels and read_labels(arguments.labels), size
 
 
 def _check_readable(paths: Sequence[str]) -> None:
@@ -204,9 +187,12 @@ def _show(row: Row) -> bool:
     if "error" in row:
         return True
     print(row["file"])
+    if row.get("none_of_these"):
+        print(f"  {NONE_OF_THESE}")
     for guess in row["predictions"]:
         filled = "█" * round(guess["probability"] * 20)
-        print(f"  {guess['probability']:7.2%}  {filled:<20}  {guess['label']}")
+        below = "" if guess.get("accepted", True) else "  (below its threshold)"
+        print(f"  {guess['probability']:7.2%}  {filled:<20}  {guess['label']}{below}")
     return False
 
 

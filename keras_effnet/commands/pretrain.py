@@ -127,7 +127,7 @@ def _count(arguments: argparse.Namespace) -> int | None:
         return None if arguments.count is None else int(arguments.count)
     if checks:
         find_data(checks)
-    arguments.listing = read_listing(data)
+    arguments.listing = read_listing(data, several=False)
     return len(in_split(arguments.listing, "train"))
 
 

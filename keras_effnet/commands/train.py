@@ -20,18 +20,27 @@ from keras_effnet.commands.flags import (
 )
 from keras_effnet.commands.models import VARIANT, choose
 from keras_effnet.commands.printing import stopped, table
+from keras_effnet.commands.teachers import add_students, choose_teacher, open_teacher, show_students
 from keras_effnet.errors import counted
 from keras_effnet.export.options import Options
 from keras_effnet.export.pipeline import Artefact, Job, export_job, final_path
 from keras_effnet.export.report import write_reports
 from keras_effnet.export.targets import Target, check_installed, check_options, parse_target
+from keras_effnet.pictures.listing import full_name
 from keras_effnet.system.progress import Progress
 from keras_effnet.system.quiet import check_backend, import_keras
 from keras_effnet.system.signals import terminable
 from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import SETTINGS, RunFolder
-from keras_effnet.train.results import Outcome, check_extras, reason_for_result, write_report
-from keras_effnet.train.settings import Settings
+from keras_effnet.train.results import (
+    Outcome,
+    certainty_told,
+    check_extras,
+    fixing_told,
+    reason_for_result,
+    write_report,
+)
+from keras_effnet.train.settings import Settings, paper_settings
 from keras_effnet.train.settings import check as check_settings
 
 NAME = "train"
@@ -39,6 +48,8 @@ HELP = "train a classifier on a folder of photographs, measure it, export it"
 EXAMPLES = """\
   keras-effnet train photographs/ --out runs/flowers
   keras-effnet train photographs/ --model b0 --epochs 40 --out runs/b0 --export tflite:int8
+  keras-effnet train photographs/ --unlabelled more/ --rounds 2 --out runs/students
+  keras-effnet train photographs/ --teacher runs/b4 --model lite0 --out runs/small
   keras-effnet predict rose.jpg --model runs/flowers"""
 CALIBRATION = 200  # training photographs to choose integer ranges from
 VERIFICATION = 500  # photographs of the test split (or the validation split) to verify on
@@ -49,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA_DIR",
-        help="folder with a folder per class, or with train/, validation/ and test/, or a CSV: file,label[,split]",
+        help="folder with a folder per class, or with train/, validation/ and test/; a CSV: file,label[,split]; "
+        "tfds:NAME, hf:NAME, TFRECORD pattern, or one of the paper's data sets, flowers say",
     )
     parser.add_argument(
         "--out", required=True, type=folder_path, metavar="DIR", help="folder of the run; a new one"
@@ -67,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", default=_LATER, metavar="NAME", help="classes to use, in this order"
     )
     _add_training(parser)
+    _add_answers(parser)
+    add_students(parser)
     _add_speed(parser)
     parser.add_argument(
         "--export",
@@ -106,6 +120,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "first block to fine-tune: stem, block3a, block5, top (default: block3a)",
     )
     add("--learning-rate", float, "RATE", "highest of fine-tuning (default: 5e-4)")
+    add("--optimizer", str, "NAME", "of fine-tuning: adam or rmsprop (default: adam)")
     add("--dropout", float, "RATE", "before the classifier (default: the variant's)")
     add("--label-smoothing", float, "SHARE", "of fine-tuning (default: 0.1)")
     add("--augment", str, "KIND", "none, light, standard or randaugment (default: standard)")
@@ -116,10 +131,68 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--class-weights", action="store_true", default=_LATER, help="let every class count the same"
     )
     parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="the paper's setting for other data sets: all blocks, RMSProp at a quarter of ImageNet's rate, "
+        "ImageNet's crop, validation photographs learned in the end; what is given besides comes first",
+    )
+    parser.add_argument(
         "--refit",
         action="store_true",
         default=_LATER,
         help="in the end, fine-tune once more on training and validation photographs together",
+    )
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """What the network answers, for which size, and when it says nothing."""
+
+    def add(flag: str, kind: Any, metavar: str, text: str) -> None:
+        parser.add_argument(flag, type=kind, default=_LATER, metavar=metavar, help=text)
+
+    add(
+        "--answers",
+        str,
+        "KIND",
+        "softmax, sigmoid (one number for two classes) or sigmoids (several labels: a|b)",
+    )
+    add(
+        "--focal", float, "GAMMA", "leave the loss to photographs that are got wrong, 2 say (default: 0, off)"
+    )
+    add(
+        "--fix-size",
+        whole_number(1),
+        "PIXELS",
+        "in the end, get the last layers used to photographs of this size",
+    )
+    add("--fix-epochs", whole_number(1), "N", "of that at most (default: 10)")
+    parser.add_argument(
+        "--balanced-sampling",
+        action="store_true",
+        default=_LATER,
+        help="draw photographs of every class equally often",
+    )
+    parser.add_argument(
+        "--wanted-precision",
+        type=share,
+        default=_LATER,
+        metavar="SHARE",
+        help='share of the accepted guesses that is to be right; below the threshold that gives it, photographs show "none '
+        'of these" (default: none, with --none 0.95)',
+    )
+    parser.add_argument(
+        "--none",
+        dest="strangers",
+        default=_LATER,
+        metavar="DIR",
+        help="photographs of none of the classes, which the threshold is to refuse",
+    )
+    parser.add_argument(
+        "--no-temperature-scaling",
+        dest="temperature_scaling",
+        action="store_false",
+        default=_LATER,
+        help="leave the probabilities as training made them, instead of what fits the validation photographs best",
     )
 
 
@@ -150,6 +223,8 @@ def check(arguments: argparse.Namespace) -> None:
         arguments.folder = RunFolder.resume(out, given)
         return
     settings = Settings(**given)
+    if settings.teacher:
+        choose_teacher(settings.teacher)
     RunFolder.check_free(out)
     check_settings(settings)
     arguments.folder = RunFolder(path=out, settings=settings)
@@ -168,10 +243,12 @@ def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:
     import_keras()
     from keras_effnet.train import train
 
+    named = None if folder.model.is_file() else folder.settings.teacher
+    teacher = open_teacher(named) if named else None
     if not arguments.resume:
         RunFolder.create(folder.path, folder.settings)
     progress = Progress(quiet=arguments.quiet)
-    outcome = train(folder, progress)
+    outcome = train(folder, progress, teacher=teacher)
     write_report(outcome, _rows(folder))
     artefacts = _export(outcome, arguments, progress)
     if artefacts:
@@ -189,9 +266,14 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments
     }
-    given["data"] = str(Path(arguments.data).expanduser().resolve())
+    if arguments.paper:
+        given = paper_settings(given.get("batch_size", Settings.batch_size)) | given
+    given["data"] = full_name(arguments.data)
     if "weights" in given:
         given["weights"] = weights_of(arguments)
+    for name in ("unlabelled", "teacher", "strangers"):
+        if name in given:
+            given[name] = str(Path(given[name]).expanduser().resolve())
     return given
 
 
@@ -251,13 +333,18 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     print(table(["class", "precision", "recall", "photographs"], rows))
     if metrics["head"]:
         print(f"{judged} accuracy of the head alone: {metrics['head'][f'{judged}_accuracy']:.3f}")
+    show_students(metrics)
     if metrics.get("refit"):  # runs of earlier versions have no such entry
         print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
     print(
         f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on "
         f"{counted(metrics[judged]['photographs'], 'photograph')}"
     )
+    if metrics[judged].get("mean_average_precision") is not None:
+        print(f"mean average precision: {metrics[judged]['mean_average_precision']:.3f}")
     print(f"kept: {reason_for_result(metrics)}")
+    for line in [*fixing_told(metrics, judged), *certainty_told(metrics)]:
+        print(line)
     print(f"model:  {outcome.folder.model}")
     print(f"report: {outcome.folder.path / 'report.html'}")
     for row in artefacts:

@@ -19,7 +19,32 @@ import numpy as np
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.system.files import system_said
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An encoded picture inside a file that holds many, TFRecords say: its bytes stand there as they are.
+
+    Attributes:
+        file: the file that holds it.
+        start, length: where in it, in bytes.
+    """
+
+    file: str
+    start: int
+    length: int
+
+    @classmethod
+    def named(cls, name: str) -> Part:
+        """The part that `str` gave this name."""
+        file, _, place = name.rpartition("@")
+        start, _, length = place.partition("+")
+        return cls(file, int(start), int(length))
+
+    def __str__(self) -> str:
+        return f"{self.file}@{self.start}+{self.length}"
+
+
+Source = str | os.PathLike[str] | Part | bytes | bytearray | memoryview | BinaryIO
 
 MAX_PIXELS = 128 * 2**20  # no phone has more (108 million in 2024); 400 MB of RGB
 ENOUGH_ROWS = 0.9  # of a JPEG without its end; a network sees less change than from another crop
@@ -62,7 +87,8 @@ def decode_picture(
     """Read a picture: upright (EXIF), without transparency (over white), 8 bits per channel.
 
     Args:
-        source: a path, the bytes of a file, or a binary file object, read from where it stands to its end.
+        source: a path, a part of a file, the bytes of one, or a binary file object, read from where it stands
+            to its end.
         channels: 3 for RGB, 1 for gray.
         max_pixels: width × height that is accepted. It is compared with what the file's header says, before
             anything is decoded. Above 179 million Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
@@ -128,6 +154,8 @@ def describe(source: Source) -> str:
     """What messages call a source: `a picture at 'cat.jpg'`."""
     if isinstance(source, bytes | bytearray | memoryview):
         return "a picture in the bytes given"
+    if isinstance(source, Part):
+        return f"a picture at {str(source)!r}"
     if isinstance(source, str | os.PathLike):
         return f"a picture at {os.fspath(source)!r}"
     return f"a picture in the file object given ({getattr(source, 'name', type(source).__name__)})"
@@ -139,6 +167,11 @@ def _stream(source: Source, name: str) -> Iterator[BinaryIO]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
         return
+    if isinstance(source, Part):
+        with _opened_file(Path(source.file), name) as stream:
+            stream.seek(source.start)
+            yield io.BytesIO(stream.read(source.length))
+        return
     if not isinstance(source, str | os.PathLike):
         content = source.read() if hasattr(source, "read") else None
         if not isinstance(content, bytes):
@@ -148,12 +181,16 @@ def _stream(source: Source, name: str) -> Iterator[BinaryIO]:
             )
         yield io.BytesIO(content)
         return
-    path = Path(source)
+    with _opened_file(Path(source), name) as stream:
+        yield stream
+
+
+def _opened_file(path: Path, name: str) -> BinaryIO:
     try:
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "no such file"
             raise UnreadablePictureError(f"Expected {name}. Received: {kind}. {_ADVICE}", kind)
-        stream = path.open("rb")
+        return path.open("rb")
     except OSError as error:
         said = system_said(error)
         raise UnreadablePictureError(
@@ -161,8 +198,6 @@ def _stream(source: Source, name: str) -> Iterator[BinaryIO]:
             "Check the path and its permissions.",
             said,
         ) from error
-    with stream:
-        yield stream
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
@@ -41,34 +41,6 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
             f"Expected a directory of photographs ({KINDS}). Received: {str(root)!r}, which holds none{others}."
         )
     return found
-
-
-def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The files that are named, those in CSV files with a column `file`, and the pictures in folders; each once.
-
-    The names in a CSV file are relative to its folder.
-
-    Raises:
-        InvalidInputError: a folder without pictures or one that may not be read; a CSV file that is no such list.
-    """
-    found: dict[str, None] = {}
-    for name in named:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            found.update(dict.fromkeys(map(str, list_images(path))))
-        elif suffix_of(path.name) == ".csv":
-            found.update(dict.fromkeys(_listed(path)))
-        else:
-            found[str(path)] = None
-    return list(found)
-
-
-def _listed(path: Path) -> Iterator[str]:
-    """The files in the column `file` of a CSV file."""
-    for number, row in csv_rows(path, ("file",), "Name the columns in the first line."):
-        if not row["file"]:
-            raise InvalidInputError(f"Expected a file in line {number} of {str(path)!r}. Received: none.")
-        yield os.path.join(path.parent, row["file"])  # noqa: PTH118 - a Path per picture is slow
 
 
 def csv_rows(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str | None]]]:

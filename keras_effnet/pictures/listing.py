@@ -1,8 +1,19 @@
 """Labelled photographs, each once: which there are, of which class, and what each is for.
 
-Understood are a folder with a folder per class; a folder with `train/`, `validation/` and `test/` (each
-with a folder per class; the last two may be missing); and a CSV file with the columns `file,label` and,
-if wanted, `split`. A photograph anywhere below its class folder belongs to the class.
+Understood are, with the same names in all commands:
+
+    DIR                         a folder per class; a photograph anywhere below its class folder belongs to the class
+    DIR                         train/, validation/ and test/, each with a folder per class; to train, the last two
+                                may be missing
+    FILE.csv                    the columns file,label and, if wanted, split; or the folder of such a file. To train, a
+                                label may be several: dog|cat
+    tfds:NAME[/config][:split]  what tensorflow-datasets has prepared on this machine
+    hf:NAME[:split]             what Hugging Face's datasets has on this machine
+    '/data/train-*'             TFRecord files
+    cifar10 cifar100 birdsnap cars flowers aircraft pets food101    the paper's transfer data sets
+    DIR                         ImageNet's validation photographs, Birdsnap or FGVC Aircraft as their archives unpack
+
+A file or folder of that name comes before anything else. Nothing is ever fetched.
 """
 
 from __future__ import annotations
@@ -17,28 +28,32 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.folders import (
-    IMAGE_SUFFIXES,
-    KINDS,
-    OTHER_PICTURES,
-    LeftOut,
-    csv_rows,
-    entries,
-    suffix_of,
-    walk_pictures,
-)
+from keras_effnet.pictures.decoding import Part
+from keras_effnet.pictures.folders import LeftOut, csv_rows, entries, list_images, suffix_of
 from keras_effnet.pictures.labels import check_labels
+from keras_effnet.pictures.sources import huggingface, tfds
+from keras_effnet.pictures.sources.class_folders import from_csv, from_folders
+from keras_effnet.pictures.sources.imagenet import from_flat, is_flat
+from keras_effnet.pictures.sources.records import are_records, files_of, from_records
+from keras_effnet.pictures.sources.rows import ALL, SEVERAL, SPLITS, UNDECIDED, Found, Wish
+from keras_effnet.pictures.sources.transfer_sets import (
+    TRANSFER_SETS,
+    check_there,
+    from_archive,
+    from_transfer_set,
+    layout_of,
+)
 
-SPLITS = ("train", "validation", "test")
-UNDECIDED = -1
-_TRAIN = SPLITS.index("train")
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test", "testing"),
-}
-
-_Row = tuple[str, str, int]  # file, class, index into SPLITS or UNDECIDED
+__all__ = [
+    "SEVERAL",
+    "SPLITS",
+    "UNDECIDED",
+    "Listing",
+    "find_data",
+    "photographs_in",
+    "read_judged",
+    "read_listing",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +63,13 @@ class Listing:
     Attributes:
         root: the folder that the file names are relative to.
         files: their names, `dress/001.jpg`.
-        labels: int32 `[N]`, indices into `classes`.
+        labels: int32 `[N]`, indices into `classes`; of several labels the one that fewest photographs have.
         splits: int8 `[N]`, indices into `SPLITS`, or `UNDECIDED`.
         classes: class names in the order of the outputs.
         left_out: (file, reason) of pictures that were found and belong to no class, or are of a kind
             that cannot be read.
+        packed: whether the files are parts of larger ones, named as `Part` does.
+        marks: bool `[N, classes]`, which classes each photograph shows, where they may be several; else None.
     """
 
     root: Path
@@ -61,14 +78,36 @@ class Listing:
     splits: npt.NDArray[np.int8]
     classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    packed: bool = False
+    marks: npt.NDArray[np.bool_] | None = None
 
-    def path(self, index: int) -> str:
-        """Where photograph `index` lies."""
-        return os.path.join(self.root, self.files[index])  # noqa: PTH118 - a Path per picture is slow
+    def source(self, index: int) -> str | Part:
+        """Where photograph `index` lies, for whoever reads it."""
+        name = os.path.join(self.root, self.files[index])  # noqa: PTH118 - a Path per picture is slow
+        return Part.named(name) if self.packed else name
+
+    def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What is true of photographs, 1 or 0 `[n, classes]`."""
+        if self.marks is not None:
+            return self.marks[indices].astype(np.float32)
+        rows = np.zeros((len(indices), len(self.classes)), np.float32)
+        rows[np.arange(len(indices)), self.labels[indices]] = 1
+        return rows
+
+    def told(self, index: int) -> str:
+        """The class of photograph `index` in words; of several labels all."""
+        if self.marks is None:
+            return self.classes[self.labels[index]]
+        return SEVERAL.join(self.classes[label] for label in np.flatnonzero(self.marks[index]))
 
     def of(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of a split, in the order of the list."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def split_called(self) -> str:
+        """The name of the split that all photographs are of; `all` where they are of several, or of none."""
+        found = np.unique(self.splits)
+        return SPLITS[found[0]] if len(found) == 1 and found[0] != UNDECIDED else ALL
 
     def without_validation(self) -> Listing:
         """The same photographs, those for validation among the ones to train on."""
@@ -79,8 +118,13 @@ class Listing:
 
     def counts(self, split: str | None = None) -> npt.NDArray[np.int64]:
         """Photographs per class, `[classes]`; of all splits together for None."""
-        labels = self.labels if split is None else self.labels[self.of(split)]
-        return np.bincount(labels, minlength=len(self.classes))
+        return self.counts_of(np.arange(len(self.files)) if split is None else self.of(split))
+
+    def counts_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Of these photographs, those of each class, `[classes]`; one of several labels counts for each."""
+        if self.marks is not None:
+            return np.asarray(self.marks[indices].sum(axis=0), np.int64)
+        return np.bincount(self.labels[indices], minlength=len(self.classes))
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Listing:
         """The photographs for which `keep` is True."""
@@ -91,51 +135,155 @@ class Listing:
             splits=self.splits[keep],
             classes=self.classes,
             left_out=self.left_out,
+            packed=self.packed,
+            marks=None if self.marks is None else self.marks[keep],
         )
 
 
-def read_listing(data: str | os.PathLike[str], classes: Sequence[str] = ()) -> Listing:
+def read_listing(
+    data: str | os.PathLike[str], classes: Sequence[str] = (), *, several: bool | None = None
+) -> Listing:
     """List the photographs of a folder or a CSV file.
 
     Args:
         data: see the module.
         classes: names to use, in this order; empty for all that are found, sorted.
+        several: whether a photograph may have several labels; None where a CSV file has such a row.
 
     Raises:
         InvalidInputError: no such place, fewer than two classes, an empty class, classes that disagree
             with the folders or between the splits, folders that can be understood in two ways, a
             photograph that is listed twice.
     """
-    place = find_data(data)
-    left_out: list[LeftOut] = []
-    if place.is_file():
-        return _listing(place.parent, _from_csv(place), tuple(classes), left_out)
-    return _listing(place, _from_folders(place, set(classes), left_out), tuple(classes), left_out)
+    wanted = tuple(classes)
+    found = _found(data, Wish(classes=wanted))
+    if several is None and found.joined:
+        found = replace(found, rows=list(found.rows))
+        several = any(SEVERAL in label for _, label, _ in found.rows)
+    if several:
+        return _marked(found, wanted)
+    return _listing(found, wanted, to_train=True)
 
 
-def find_data(data: str | os.PathLike[str]) -> Path:
-    """The folder or CSV file that `data` names.
+def _marked(found: Found, wanted: tuple[str, ...]) -> Listing:
+    """Photographs of which each may show several of the classes."""
+    named = [
+        (file, frozenset(name.strip() for name in label.split(SEVERAL) if name.strip()), split)
+        for file, label, split in found.rows
+    ]
+    rows = [row for row in named if not wanted or row[1] & set(wanted)]
+    training: set[str] = set().union(*(names for _, names, split in rows if split in (UNDECIDED, 0)))
+    classes = wanted or found.classes or tuple(sorted(training))
+    strange: set[str] = set().union(*(names for _, names, _ in rows)) if not wanted else set()
+    _check_classes(found.root, classes, strange, training, found.left_out)
+    place = {name: index for index, name in enumerate(classes)}
+    marks = np.zeros((len(rows), len(classes)), bool)
+    for row, (_, names, _) in enumerate(rows):
+        marks[row, [place[name] for name in names if name in place]] = True
+    return Listing(
+        root=found.root,
+        files=[file for file, _, _ in rows],
+        labels=rarest(marks),
+        splits=np.array([split for _, _, split in rows], np.int8),
+        classes=check_labels(classes),
+        left_out=tuple(found.left_out),
+        packed=found.packed,
+        marks=marks,
+    )
+
+
+def rarest(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Of the classes that each photograph shows, the one that fewest do: it is split and drawn by that."""
+    counts = np.where(marks, marks.sum(axis=0), len(marks) + 1)
+    return counts.argmin(axis=1).astype(np.int32)
+
+
+def read_judged(data: str | os.PathLike[str], *, split: str | None = None) -> Listing:
+    """List the photographs to judge a classifier by; any number of classes.
+
+    Args:
+        data: see the module.
+        split: `"train"`, `"validation"`, `"test"` or `"all"`; None for the test split, else the validation split,
+            and all photographs where there is neither.
 
     Raises:
-        InvalidInputError: no such place.
+        InvalidInputError: as of `read_listing`, or no photograph, or none of the split.
     """
-    place = Path(data).expanduser()
-    if not (place.is_file() or place.is_dir()):
+    return _listing(_found(data, Wish(judging=True, split=split)), (), to_train=False)
+
+
+def _found(data: str | os.PathLike[str], wish: Wish) -> Found:
+    name, place = os.fspath(data), find_data(data)
+    if place is None:
+        return _named(name, wish)
+    if place.is_file():
+        return from_records(str(place), wish) if are_records(name) else from_csv(place, wish)
+    if layout_of(place) is not None:
+        return from_archive(place, wish)
+    if (listed := _list_in(place)) is not None:
+        return from_csv(listed, wish)
+    return from_flat(place, wish) if is_flat(place) else from_folders(place, wish)
+
+
+def _named(name: str, wish: Wish) -> Found:
+    """The photographs of what is no file and no folder."""
+    if name.startswith(tfds.PREFIX):
+        return tfds.from_tfds(name.removeprefix(tfds.PREFIX), wish)
+    if name.startswith(huggingface.PREFIX):
+        return huggingface.from_huggingface(name.removeprefix(huggingface.PREFIX), wish)
+    return from_transfer_set(name, wish) if name in TRANSFER_SETS else from_records(name, wish)
+
+
+def _list_in(place: Path) -> Path | None:
+    """The only CSV file of a folder that has photographs and no folders."""
+    found = entries(place)
+    lists = [place / name for name, _ in found if suffix_of(name) == ".csv"]
+    return lists[0] if len(lists) == 1 and not any(is_folder for _, is_folder in found) else None
+
+
+def find_data(data: str | os.PathLike[str]) -> Path | None:
+    """The file or folder that `data` names, or None where it names another source that is there.
+
+    Raises:
+        InvalidInputError: no such place, or a data set that is not on this machine.
+        MissingExtraError: what reads it is not installed.
+    """
+    name, place = os.fspath(data), Path(data).expanduser()
+    if place.is_file() or place.is_dir():
+        return place
+    if name.startswith(tfds.PREFIX):
+        tfds.check_prepared(tfds.split_name(name.removeprefix(tfds.PREFIX))[0])
+    elif name.startswith(huggingface.PREFIX):
+        huggingface.check_installed()
+    elif name in TRANSFER_SETS:
+        check_there(name)
+    elif are_records(name):
+        files_of(name)
+    else:
         raise InvalidInputError(
             f"Expected a folder with a folder of photographs per class, or a CSV file. Received: "
-            f"{str(data)!r}, which does not exist."
+            f"{name!r}, which does not exist."
         )
-    return place
+    return None
 
 
-def _listing(
-    root: Path, rows: Iterable[_Row], wanted: tuple[str, ...], left_out: Sequence[LeftOut]
-) -> Listing:
+def full_name(data: str) -> str:
+    """The same data, named so that they are found from any folder too."""
+    place = Path(data).expanduser()
+    return data if _is_named(data) and not place.exists() else str(place.resolve())
+
+
+def _is_named(data: str) -> bool:
+    """Whether a text has the form of a data set's name, and not of a path."""
+    return data.startswith((tfds.PREFIX, huggingface.PREFIX)) or data in TRANSFER_SETS
+
+
+def _listing(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
     files: list[str] = []
     names: dict[str, int] = {}  # class → its number in the order of appearance
     numbers, splits = array("i"), array("b")
     training = set()
-    for file, label, split in rows:
+    for file, label, split in found.rows:
         if wanted and label not in wanted:
             continue
         files.append(file)
@@ -143,16 +291,32 @@ def _listing(
         splits.append(split)
         if split in (UNDECIDED, 0):
             training.add(label)
-    classes = wanted or tuple(sorted(training))
-    _check_classes(root, classes, set(names), training, left_out)
+    classes = wanted or found.classes or tuple(sorted(training if to_train else names))
+    if to_train:
+        _check_classes(found.root, classes, set(names), training, found.left_out)
+    elif not files:
+        raise _no_photographs(found)
     order = np.array([classes.index(name) for name in names], np.int32)
     return Listing(
-        root=root,
+        root=found.root,
         files=files,
         labels=order[np.frombuffer(numbers, np.intc)] if files else np.zeros(0, np.int32),
         splits=np.array(splits, np.int8),
         classes=check_labels(classes),
-        left_out=tuple(left_out),
+        left_out=tuple(found.left_out),
+        packed=found.packed,
+    )
+
+
+def _no_photographs(found: Found) -> InvalidInputError:
+    loose = (
+        f" ({len(found.left_out)} pictures in no class folder, {found.left_out[0][0]!r} say)"
+        if found.left_out
+        else ""
+    )
+    return InvalidInputError(
+        f"Expected photographs of known class in {str(found.root)!r}. Received: none{loose}. "
+        "Pass a folder with a folder of photographs per class, or a CSV file with the columns file,label."
     )
 
 
@@ -183,133 +347,35 @@ def _check_classes(
         )
 
 
-def _from_folders(root: Path, wanted: set[str], left_out: list[LeftOut]) -> Iterator[_Row]:
-    """The photographs in the folders of `root`, of the wanted classes or of all.
+def photographs_in(named: Iterable[str | os.PathLike[str]]) -> list[str | Part]:
+    """The photographs that are named, each once, whatever their class.
+
+    Args:
+        named: files; folders of them; CSV files with a column `file`, relative to their folder; and the other
+            sources above: their test split, or what there is.
 
     Raises:
-        InvalidInputError: folders that are missing, empty, unreadable, or that can be meant in two ways.
+        InvalidInputError: a folder without pictures or one that may not be read; a CSV file that is no such list; a
+            data set that is not on this machine.
     """
-    splits = _split_folders(root)
-    if not splits:
-        yield from _from_classes(root, "", UNDECIDED, wanted, left_out)
-        return
-    left_out += _loose(root, "")
-    for split, folder in splits.items():
-        yield from _from_classes(root, folder, split, wanted, left_out)
+    found: dict[str | Part, None] = {}
+    for name in named:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found.update(dict.fromkeys(map(str, list_images(path))))
+        elif suffix_of(path.name) == ".csv":
+            found.update(dict.fromkeys(_listed(path)))
+        elif are_records(str(path)) or (_is_named(os.fspath(name)) and not path.exists()):
+            listing = read_judged(name)
+            found.update((listing.source(index), None) for index in range(len(listing.files)))
+        else:
+            found[str(path)] = None
+    return list(found)
 
 
-def _split_folders(root: Path) -> dict[int, str]:
-    """Split → its folder's name, if the folders of `root` are train, validation and test, not classes."""
-    found: dict[int, list[str]] = {}
-    others: list[str] = []
-    for name in _folders(root):
-        split = _split_called(name)
-        (others if split is None else found.setdefault(split, [])).append(name)
-    training = found.get(_TRAIN, [])
-    nested = any(_folders(root / name) for name in training)
-    if not found or (others and not nested):
-        return {}  # with photographs in it and classes beside it, train is a class that is called so
-    if others:
-        raise InvalidInputError(
-            f"Expected train, validation and test alone in {str(root)!r}, or a folder per class. Received: "
-            f"{', '.join(others)} beside {training[0]!r}, which has folders in it. Move "
-            f"{'it' if len(others) == 1 else 'them'} elsewhere, or rename {training[0]!r} if it is a class."
-        )
-    for names in found.values():
-        if len(names) > 1:
-            raise InvalidInputError(
-                f"Expected one folder for each split in {str(root)!r}. Received: {' and '.join(names)}. "
-                "Put their photographs into one."
-            )
-    if not training:
-        raise InvalidInputError(
-            f"Expected a folder train in {str(root)!r}. Received: "
-            f"{', '.join(name for names in found.values() for name in names)} alone. Rename the one to train on."
-        )
-    return {split: names[0] for split, names in found.items()}
-
-
-def _from_classes(
-    root: Path, folder: str, split: int, wanted: set[str], left_out: list[LeftOut]
-) -> Iterator[_Row]:
-    place = root / folder
-    names = _folders(place)
-    missing = sorted(wanted - set(names))
-    if missing and split in (UNDECIDED, _TRAIN):
-        raise InvalidInputError(
-            f"Expected a folder in {str(place)!r} for each of the classes asked for. Received none for: "
-            f"{', '.join(missing)}. The folders are: {', '.join(names) or 'none'}."
-        )
-    if len(names) == 1 and len(inner := _folders(place / names[0])) > 1:
-        raise InvalidInputError(
-            f"Expected a folder per class in {str(place)!r}. Received one folder, {names[0]!r}, with "
-            f"{len(inner)} folders in it. Pass {str(place / names[0])!r} if those are the classes."
-        )
-    left_out += _loose(root, folder)
-    for name in names:
-        if wanted and name not in wanted:
-            continue
-        empty, before = True, len(left_out)
-        for file in walk_pictures(root, os.path.join(folder, name), left_out=left_out):  # noqa: PTH118
-            empty = False
-            yield file, name, split
-        if empty:
-            others = f", and {len(left_out) - before} that cannot be used" if left_out[before:] else ""
-            raise InvalidInputError(
-                f"Expected photographs in every class folder. Received: {str(place / name)!r}, which has "
-                f"none ({KINDS}){others}. Remove the folder or fill it."
-            )
-
-
-def _folders(place: Path) -> list[str]:
-    return [name for name, is_folder in entries(place) if is_folder]
-
-
-def _loose(root: Path, folder: str) -> Iterator[LeftOut]:
-    """The pictures that lie where only class folders should."""
-    for name, is_folder in entries(root / folder):
-        if not is_folder and suffix_of(name) in IMAGE_SUFFIXES | OTHER_PICTURES:
-            yield os.path.join(folder, name), "in no class folder"  # noqa: PTH118
-
-
-def _from_csv(path: Path) -> Iterator[_Row]:
-    """The photographs that a CSV file with the columns `file,label` and perhaps `split` lists.
-
-    Raises:
-        InvalidInputError: other columns, an incomplete line, a photograph listed twice, an unreadable file.
-    """
-    known: set[str] = set()
-    advice = "The first line must be file,label or file,label,split."
-    for number, row in csv_rows(path, ("file", "label"), advice):
-        found = _csv_row(row, path, number)
-        file = os.path.normpath(found[0])
-        if file in known:
-            raise InvalidInputError(
-                f"Expected each photograph once in {str(path)!r}, with one label and one split. "
-                f"Received again in line {number}: {found[0]!r}. Remove one of the lines."
-            )
-        known.add(file)
-        yield found
-
-
-def _csv_row(row: dict[str, str | None], path: Path, number: int) -> _Row:
-    file, label, split = ((row.get(name) or "").strip() for name in ("file", "label", "split"))
-    if not file or not label:
-        raise InvalidInputError(
-            f"Expected a file and a label in line {number} of {str(path)!r}. Received: {file!r}, {label!r}."
-        )
-    index = _split_called(split) if split else UNDECIDED
-    if index is None:
-        raise InvalidInputError(
-            f"Expected train, validation, test or nothing as the split in line {number} of {str(path)!r}. "
-            f"Received: {split!r}."
-        )
-    return file, label, index
-
-
-def _split_called(name: str) -> int | None:
-    """The index in `SPLITS` of what people call `name`, in any case; None for other names."""
-    for index, split in enumerate(SPLITS):
-        if name.lower() in _SPLIT_NAMES[split]:
-            return index
-    return None
+def _listed(path: Path) -> Iterator[str]:
+    """The files in the column `file` of a CSV file."""
+    for number, row in csv_rows(path, ("file",), "Name the columns in the first line."):
+        if not row["file"]:
+            raise InvalidInputError(f"Expected a file in line {number} of {str(path)!r}. Received: none.")
+        yield os.path.join(path.parent, row["file"])  # noqa: PTH118 - a Path per picture is slow

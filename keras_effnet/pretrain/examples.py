@@ -54,7 +54,7 @@ class Examples:
 
 def from_folders(directory: str | os.PathLike[str]) -> Examples:
     """The pictures to train on of a folder or CSV file, see `pictures.listing`."""
-    return from_listing(read_listing(directory))
+    return from_listing(read_listing(directory, several=False))
 
 
 def from_listing(listing: Listing, split: str = "train") -> Examples:
@@ -62,7 +62,7 @@ def from_listing(listing: Listing, split: str = "train") -> Examples:
     import tensorflow as tf
 
     indices = in_split(listing, split)
-    paths = [os.fsencode(listing.path(int(index))) for index in indices]
+    paths = [os.fsencode(str(listing.source(int(index)))) for index in indices]  # none is a part of a file
     records = tf.data.Dataset.from_tensor_slices((paths, listing.labels[indices].astype(np.int64)))
     return Examples(records=records, are_paths=True, count=len(paths), labels=listing.classes)
 
@@ -71,8 +71,13 @@ def in_split(listing: Listing, split: str) -> npt.NDArray[np.intp]:
     """The places of a split's pictures in a listing; photographs without a split are to train on.
 
     Raises:
-        InvalidInputError: there are none.
+        InvalidInputError: there are none, or they lie within files.
     """
+    if listing.packed:
+        raise InvalidInputError(
+            f"Expected a folder or a CSV file of pictures. Received: pictures within files of {str(listing.root)!r}. "
+            "Pass the data set's name with --format tfds, or a pattern of files with --format tfrecords."
+        )
     chosen = listing.splits == SPLITS.index(split)
     if split == "train":
         chosen |= listing.splits == UNDECIDED

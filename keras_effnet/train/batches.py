@@ -38,14 +38,56 @@ def evaluation_batches(
         A `tf.data.Dataset` of (uint8 `[n, size, size, 3]`, float32 one-hot `[n, classes]`).
     """
     chunks = list(in_chunks(np.asarray(indices, np.int64), batch_size))
-    return dataset_of(
-        lambda: _read(listing, chunks, size, framing), _kinds(size, len(listing.classes)), len(chunks)
-    )
+    course = Course(listing)
+    return dataset_of(lambda: _read(course, chunks, size, framing), _kinds(size, course.width), len(chunks))
+
+
+class Course:
+    """What a network is fine-tuned on: the training photographs of a listing, each once in an epoch.
+
+    Attributes:
+        listing: the photographs, those for validation too.
+        width: numbers that `targets` gives for each.
+        class_weights: float32 `[classes]` by which the loss of each is weighed, or None.
+        knows_head: whether the head has learned from the same photographs, and is the result where it is better.
+    """
+
+    knows_head = True
+
+    def __init__(self, listing: Listing, class_weights: npt.NDArray[np.float32] | None = None) -> None:
+        self.listing, self.class_weights = listing, class_weights
+        self.width = len(listing.classes)
+        self._rows = np.eye(self.width, dtype=np.float32)
+
+    def __len__(self) -> int:
+        """Photographs in an epoch."""
+        return len(self.listing.of("train"))
+
+    def order(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The indices of an epoch's photographs."""
+        return generator.permutation(self.listing.of("train"))
+
+    def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What the network is to say of photographs, `[n, width]`: here what is true, 1 or 0."""
+        return self.listing.targets(indices)
+
+    def taught(self, batch: Batch) -> Batch:
+        """A batch after its augmentation, before the network gets it."""
+        return batch
+
+    def loss(self, label_smoothing: float) -> Any:
+        """What fine-tuning lowers."""
+        from keras import losses
+
+        return losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+
+    def accuracy(self) -> Any:
+        """The metric of that name."""
+        return "accuracy"
 
 
 def training_batches(
-    listing: Listing,
-    indices: npt.NDArray[np.int64],
+    course: Course,
     augment: Callable[[Any, Any], tuple[Any, ...]],
     size: int,
     framing: Framing,
@@ -68,43 +110,42 @@ def training_batches(
     """
     import tensorflow as tf
 
-    indices = np.asarray(indices, np.int64)
-    traced: Any = tf.function(augment, input_signature=_kinds(size, len(listing.classes)))
+    traced: Any = tf.function(augment, input_signature=_kinds(size, course.width))
     kinds = traced.get_concrete_function().structured_outputs
 
     def chunks() -> Iterator[npt.NDArray[np.int64]]:
         for epoch in epochs:
-            yield from in_chunks(np.random.default_rng((seed, epoch)).permutation(indices), batch_size)
+            yield from in_chunks(course.order(np.random.default_rng((seed, epoch))), batch_size)
 
     def make() -> Iterator[Batch]:
         # one call at a time: the random layers draw one after the other, so a seed gives the same pictures
-        for pixels, labels in _read(listing, chunks(), size, framing):
-            yield tuple(np.asarray(array) for array in traced(pixels, labels))
+        for pixels, labels in _read(course, chunks(), size, framing):
+            yield course.taught(tuple(np.asarray(array) for array in traced(pixels, labels)))
 
-    return dataset_of(make, kinds, -(-len(indices) // batch_size) * len(epochs))
+    return dataset_of(make, kinds, -(-len(course) // batch_size) * len(epochs))
 
 
-def _kinds(size: int, classes: int) -> list[Any]:
-    """Of a batch of photographs as they are read, and their one-hot labels."""
+def _kinds(size: int, width: int) -> list[Any]:
+    """Of a batch of photographs as they are read, and of what a network is to say of them."""
     import tensorflow as tf
 
     return [
         tf.TensorSpec((None, size, size, 3), tf.uint8),
-        tf.TensorSpec((None, classes), tf.float32),
+        tf.TensorSpec((None, width), tf.float32),
     ]
 
 
 def _read(
-    listing: Listing, chunks: Iterable[npt.NDArray[np.int64]], size: int, framing: Framing
+    course: Course, chunks: Iterable[npt.NDArray[np.int64]], size: int, framing: Framing
 ) -> Iterator[Batch]:
-    one_hot = np.eye(len(listing.classes), dtype=np.float32)
-
     def read(index: int) -> npt.NDArray[np.uint8]:
-        return framing.read(listing.path(index), size, silent=True)  # the scan has told what there is to say
+        return framing.read(
+            course.listing.source(index), size, silent=True
+        )  # the scan has told what there is to say
 
     with ThreadPoolExecutor(READING_THREADS) as readers:
         for chunk in chunks:
-            yield mapped_in_threads(read, chunk, readers=readers), one_hot[listing.labels[chunk]]
+            yield mapped_in_threads(read, chunk, readers=readers), course.targets(chunk)
 
 
 def arrays(
@@ -120,7 +161,7 @@ def arrays(
         indices = indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
     if len(indices) == 0:
         raise InvalidInputError("Expected at least one photograph. Received none.")
-    return np.stack([framing.read(listing.path(int(index)), size, silent=True) for index in indices])
+    return np.stack([framing.read(listing.source(int(index)), size, silent=True) for index in indices])
 
 
 def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -154,7 +195,8 @@ def augmentation(
         pixels = tf.ensure_shape(pixels, [None, size, size, 3])
         if class_weights is None:
             return pixels, labels
-        return pixels, labels, tf.linalg.matvec(labels, class_weights)
+        # of several labels their mean
+        return pixels, labels, tf.linalg.matvec(labels, class_weights) / tf.reduce_sum(labels, axis=1)
 
     return augment
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.pictures.listing import Listing
-from keras_effnet.train.batches import augmentation, evaluation_batches, training_batches
+from keras_effnet.train.batches import Course, augmentation, evaluation_batches, training_batches
 from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.settings import Settings
 from keras_effnet.transfer import unfreeze
@@ -20,17 +18,21 @@ from keras_effnet.transfer import unfreeze
 MIXED_CAPABILITY = 7  # of an NVIDIA GPU, from which on float16 is faster than float32
 CLIP_NORM = 1.0  # a mislabelled photograph must not throw a pretrained network over
 
+_OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "rmsprop": partial(keras.optimizers.RMSprop, rho=0.9, momentum=0.9, epsilon=1e-3),  # as in pretrain
+}
+
 
 def fine_tune(
     model: Any,
-    listing: Listing,
+    course: Course,
     checkpoint: EpochCheckpoint,
     settings: Settings,
     *,
     size: int,
     framing: Framing,
     epochs: int,
-    class_weights: npt.NDArray[np.float32] | None,
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
 ) -> None:
@@ -38,25 +40,55 @@ def fine_tune(
 
     Args:
         model: a classifier, built within the scope of the run's strategy.
-        listing: the photographs; without any for validation, the last epoch counts as the best.
+        course: the photographs; without any for validation, the last epoch counts as the best.
         epochs: to do at most; the learning rate falls as fast as if all of the settings' were to come.
     """
     if settings.weights is not None:
         unfreeze(model, settings.unfreeze)
-    steps = -(-len(listing.of("train")) // settings.batch_size)
-    _compile(model, settings, steps)
+    _compile(model, course, settings)
+    go_on(
+        model,
+        course,
+        checkpoint,
+        settings,
+        size=size,
+        framing=framing,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+
+
+def steps_of(course: Course, settings: Settings) -> int:
+    """Of the optimizer, in an epoch."""
+    return -(-len(course) // settings.batch_size)
+
+
+def go_on(
+    model: Any,
+    course: Course,
+    checkpoint: EpochCheckpoint,
+    settings: Settings,
+    *,
+    size: int,
+    framing: Framing,
+    epochs: int,
+    callbacks: Sequence[Any] = (),
+    verbose: int = 0,
+) -> None:
+    """`fine_tune` with a model that is compiled, and that learns in the layers that are trainable."""
     beginning = model.get_weights()
     if not (checkpoint.finished or checkpoint.exhausted):
         checkpoint.restore(model)
         start = checkpoint.epoch
         # the random layers start anew in a resumed run: another seed, or they would repeat themselves
-        augment = augmentation(settings, size, class_weights, seed=settings.seed + 1000 * start)
-        batches, checks = _batches(listing, augment, settings, size, framing, range(start, epochs))
+        augment = augmentation(settings, size, course.class_weights, seed=settings.seed + 1000 * start)
+        batches, checks = _batches(course, augment, settings, size, framing, range(start, epochs))
         averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema else []
         if start < epochs:
             model.fit(
                 batches,
-                steps_per_epoch=steps,
+                steps_per_epoch=steps_of(course, settings),
                 initial_epoch=start,
                 epochs=epochs,
                 validation_data=checks,
@@ -72,29 +104,30 @@ def fine_tune(
 
 
 def _batches(
-    listing: Listing, augment: Any, settings: Settings, size: int, framing: Framing, epochs: range
+    course: Course, augment: Any, settings: Settings, size: int, framing: Framing, epochs: range
 ) -> tuple[Any, Any]:
     """To train on, and to validate with; None for nothing."""
     count = settings.batch_size
-    training, validation = listing.of("train"), listing.of("validation")
+    validation = course.listing.of("validation")
     batches = training_batches(
-        listing, training, augment, size, framing, batch_size=count, seed=settings.seed, epochs=epochs
+        course, augment, size, framing, batch_size=count, seed=settings.seed, epochs=epochs
     )
     if not len(validation):
         return batches, None
-    return batches, evaluation_batches(listing, validation, size, framing, batch_size=count)
+    return batches, evaluation_batches(course.listing, validation, size, framing, batch_size=count)
 
 
-def _compile(model: Any, settings: Settings, steps: int) -> None:
+def _compile(model: Any, course: Course, settings: Settings) -> None:
+    steps = steps_of(course, settings)
     total = steps * max(settings.epochs, 1)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
     )
     average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
     model.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=CLIP_NORM, **average),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-        metrics=["accuracy"],
+        _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
+        loss=course.loss(settings.label_smoothing),
+        metrics=[course.accuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],
     )
 

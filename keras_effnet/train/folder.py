@@ -5,6 +5,8 @@ data.csv      file,label,split              labels.txt    class names, one per l
 data.json     where these files lie, and    metrics.json  accuracy, precision, recall, confusion
               the order of the classes
 skipped.csv   what was left out, and why
+unlabelled.csv  the photographs without labels, if there are any
+student_1.csv   those that the first student learned from, and as what
 remarks.csv   what is used although something is wrong with it, if there is any
 logs/         for TensorBoard               report.html   the same for people
 work/         features and checkpoints,     export/       artefacts with their report
@@ -16,15 +18,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.pictures.listing import SPLITS, Listing
+from keras_effnet.pictures.listing import SEVERAL, SPLITS, Listing, rarest
 from keras_effnet.system.files import (
     check_writable,
     reachable,
@@ -34,9 +36,11 @@ from keras_effnet.system.files import (
     staged,
     write_text,
 )
-from keras_effnet.train.settings import Settings
+from keras_effnet.train.settings import DECIDED_LAST, Settings
 
 MODEL, LABELS, SKIPPED, REMARKS = "model.keras", "labels.txt", "skipped.csv", "remarks.csv"
+CERTAINTY = "certainty.json"  # in `work`: what `DECIDED_LAST` led to
+UNLABELLED = "unlabelled.csv"
 SETTINGS, RECIPE = (
     "run.json",
     "recipe.json",
@@ -109,7 +113,7 @@ class RunFolder:
 
         A list of photographs that could not be read stays, for people to look at.
         """
-        for name in (SETTINGS, "data.csv", "data.json", REMARKS):
+        for name in (SETTINGS, "data.csv", "data.json", REMARKS, UNLABELLED):
             remove(self.path / name)
         skipped = self.path / SKIPPED
         if skipped.is_file() and len(skipped.read_bytes().splitlines()) < 2:
@@ -139,7 +143,9 @@ class RunFolder:
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"Expected the settings of a run in {str(file)!r}. {error}") from error
         stored = settings.to_dict()
-        other = sorted(name for name, value in given.items() if stored[name] != value)
+        changed = {name: value for name, value in given.items() if stored[name] != value}
+        still_open = () if (path / MODEL).is_file() else DECIDED_LAST
+        other = sorted(set(changed) - set(still_open))
         if other:
             told = ", ".join(f"{name} {given[name]!r} instead of {stored[name]!r}" for name in other)
             raise InvalidInputError(
@@ -147,7 +153,11 @@ class RunFolder:
                 "Give what it was begun with, or begin another run with another --out."
             )
         remove_leftovers(path)
-        return cls(path=path, settings=settings)
+        folder = cls(path=path, settings=replace(settings, **changed))
+        if changed:
+            remove(folder.work / CERTAINTY)
+            folder.write_json(SETTINGS, folder.settings.to_dict())
+        return folder
 
     @property
     def work(self) -> Path:
@@ -178,6 +188,23 @@ class RunFolder:
         _write_csv(path, ("file", "reason"), skipped)
         return path
 
+    def add_skipped(self, more: Sequence[tuple[str, str]]) -> Path:
+        """Keep (file, reason) beside those that are kept already; returns the place."""
+        return self.write_skipped(list(dict.fromkeys([*self.skipped(), *more])))
+
+    def write_unlabelled(self, files: Sequence[str]) -> None:
+        """Keep the photographs without labels for good."""
+        _write_csv(self.path / UNLABELLED, ("file",), ([file] for file in files))
+
+    def read_unlabelled(self) -> list[str] | None:
+        """What `write_unlabelled` kept, or None."""
+        path = self.path / UNLABELLED
+        return [row[0] for row in _read_csv(path)] if path.is_file() else None
+
+    def write_lessons(self, name: str, rows: Iterable[tuple[str, str, float, int]]) -> None:
+        """Keep (file, class, probability, times) of photographs without labels that a student learned from."""
+        _write_csv(self.path / f"{name}.csv", ("file", "label", "probability", "times"), rows)
+
     def write_remarks(self, faulty: Sequence[tuple[str, str]]) -> None:
         """Keep (file, remark) of photographs that are used although something is wrong with them."""
         if faulty:
@@ -186,12 +213,18 @@ class RunFolder:
     def write_listing(self, listing: Listing) -> None:
         """Keep the photographs and their splits for good: whoever resumes or adds exports uses the same."""
         rows = (
-            (file, listing.classes[label], SPLITS[split])
-            for file, label, split in zip(listing.files, listing.labels, listing.splits, strict=True)
+            (file, listing.told(index), SPLITS[split])
+            for index, (file, split) in enumerate(zip(listing.files, listing.splits, strict=True))
         )
         _write_csv(self.path / "data.csv", ("file", "label", "split"), rows)
         # last: where it lies, the two others are whole
-        self.write_json("data.json", {"root": str(listing.root), "classes": list(listing.classes)})
+        told: dict[str, Any] = {
+            "root": str(listing.root),
+            "classes": list(listing.classes),
+            "packed": listing.packed,
+            "several": listing.marks is not None,
+        }
+        self.write_json("data.json", told)
 
     def read_listing(self) -> tuple[Listing, list[tuple[str, str]]] | None:
         """What `write_listing` and `write_skipped` kept; None while they are not both whole.
@@ -202,31 +235,43 @@ class RunFolder:
         try:
             known = self.read_json("data.json")
             if known is not None:
-                return self._stored(Path(known["root"]), tuple(known["classes"])), self._skipped()
+                return self._stored(known), self.skipped()
         except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         if self.model.is_file():
             raise self._damaged("no data.json")
         return None
 
-    def _stored(self, root: Path, classes: tuple[str, ...]) -> Listing:
+    def _stored(self, known: dict[str, Any]) -> Listing:
+        classes = tuple(known["classes"])
+        several = known.get("several", False)
         number = {name: index for index, name in enumerate(classes)}
         files: list[str] = []
-        labels: list[int] = []
+        labels: list[list[int]] = []
         splits: list[int] = []
         for row in _read_csv(self.path / "data.csv"):
             files.append(row[0])
-            labels.append(number[row[1]])
+            labels.append([number[name] for name in (row[1].split(SEVERAL) if several else [row[1]])])
             splits.append(SPLITS.index(row[2]))
+        marks = np.zeros((len(files) if several else 0, len(classes)), bool)
+        for place in range(len(marks)):
+            marks[place, labels[place]] = True
         return Listing(
-            root=root,
+            root=Path(known["root"]),
             files=files,
-            labels=np.array(labels, np.int32),
+            labels=rarest(marks) if several else np.array([first for first, *_ in labels], np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
+            packed=known.get("packed", False),  # runs of earlier versions do not say
+            marks=marks if several else None,
         )
 
-    def _skipped(self) -> list[tuple[str, str]]:
+    def skipped(self) -> list[tuple[str, str]]:
+        """What `write_skipped` kept.
+
+        Raises:
+            OSError: it is not there.
+        """
         return [(row[0], row[1]) for row in _read_csv(self.path / SKIPPED)]
 
     def _damaged(self, received: str) -> InvalidInputError:

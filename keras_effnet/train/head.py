@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import ExportError, require
+from keras_effnet.evaluation.certainty import cross_entropy
 from keras_effnet.pictures.prefetching import Batch, dataset_of
 from keras_effnet.system.files import system_said
 from keras_effnet.system.resources import one_blas_thread
@@ -38,7 +39,8 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def cached_features(
-    backbone: Any,
+    ask: Callable[[Any], FloatArray],
+    channels: int,
     indices: npt.NDArray[np.int64],
     batches: Callable[[npt.NDArray[np.int64]], Any],
     path: Path,
@@ -46,13 +48,15 @@ def cached_features(
     mirrored: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> FloatArray:
-    """The backbone's features of photographs, float32 `[N, C]`, read from `path` as far as they are there.
+    """A network's features of photographs, or other answers, float32 `[N, C]`, read from `path` as far as they are there.
 
     The file holds one row of float32 per photograph and nothing else. Its length says how far the work came,
     so a run that was killed goes on where it was; and a full disk is an error at the write, which a
     memory-mapped file could not report.
 
     Args:
+        ask: from a data set of pixels to the network's answers `[n, channels]`.
+        channels: C.
         batches: from some of the indices to a `tf.data.Dataset` of (pixels, labels).
         mirrored: of the photographs' mirror images.
         progress: called with the number of photographs done since the last call.
@@ -62,7 +66,6 @@ def cached_features(
     """
     import tensorflow as tf
 
-    channels = int(backbone.output_shape[-1])
     row = channels * np.dtype(np.float32).itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def cached_features(
             progress(done)
             for chunk in in_chunks(indices[done:], CHUNK):
                 pixels = batches(chunk).map(lambda image, _: tf.reverse(image, [2]) if mirrored else image)
-                features = np.asarray(backbone.predict(pixels, verbose=0), dtype=np.float32)
+                features = np.asarray(ask(pixels), dtype=np.float32)
                 file.write(features.tobytes())
                 file.flush()
                 progress(len(chunk))
@@ -92,15 +95,16 @@ class Lesson:
 
     Attributes:
         views: features of the training photographs, each `[N, C]`: as they are, and mirrored.
-        labels: their class indices `[N]`; every class occurs.
-        validation: features `[M, C]` and class indices `[M]`, which choose the strength or the time to stop.
-        class_weights: per class, or None.
+        labels: what the columns are to say of them: class indices `[N]` of a softmax, each of which occurs, or yes and
+            no `[N, columns]` of sigmoids; see `answers.targets_of`.
+        validation: features `[M, C]` and labels, which choose the strength or the time to stop.
+        weights: how much each photograph counts `[N]`, or None.
     """
 
     views: Sequence[FloatArray]
-    labels: npt.NDArray[np.int32]
-    validation: tuple[FloatArray, npt.NDArray[np.int32]]
-    class_weights: FloatArray | None = None
+    labels: npt.NDArray[Any]
+    validation: tuple[FloatArray, npt.NDArray[Any]]
+    weights: FloatArray | None = None
 
     def is_solved_in_seconds(self, classes: int) -> bool:
         """Whether solving takes seconds rather than minutes."""
@@ -137,23 +141,26 @@ def train_head(
 
 
 def _fit_in_batches(
-    head: Any, lesson: Lesson, classes: int, epochs: int, seed: int, callbacks: Sequence[Any]
+    head: Any, lesson: Lesson, columns: int, epochs: int, seed: int, callbacks: Sequence[Any]
 ) -> dict[str, list[float]]:
+    softmax = lesson.labels.ndim == 1
     head.compile(
         keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY),
         # no label smoothing: one layer on fixed features underfits with it (validation loss 0.60 against 0.50
         # on 500 photographs of clothing)
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
+        loss="categorical_crossentropy" if softmax else "binary_crossentropy",
+        metrics=["accuracy" if softmax else keras.metrics.BinaryAccuracy(name="accuracy")],
     )
-    eye = np.eye(classes, dtype=np.float32)
-    weights = None if lesson.class_weights is None else lesson.class_weights[lesson.labels]
+
+    def rows(targets: npt.NDArray[Any]) -> FloatArray:
+        return np.eye(columns, dtype=np.float32)[targets] if softmax else np.asarray(targets, np.float32)
+
     stop = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
     features, truth = lesson.validation
     history = head.fit(
-        _batches(lesson.views, eye[lesson.labels], weights, np.random.default_rng(seed)),
+        _batches(lesson.views, rows(lesson.labels), lesson.weights, np.random.default_rng(seed)),
         epochs=epochs,
-        validation_data=_batches([features], eye[truth]),
+        validation_data=_batches([features], rows(truth)),
         callbacks=[stop, *callbacks],
         shuffle=False,  # by Keras, which would warn that it cannot
         verbose=0,
@@ -185,30 +192,31 @@ def _batches(
     return dataset_of(make, kinds, -(-len(rows) // BATCH_SIZE))
 
 
-def solve_head(lesson: Lesson, classes: int) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
-    """Weights of the last layer.
+def solve_head(lesson: Lesson, columns: int) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
+    """Weights of the last layer; of sigmoids each column is a problem of its own, with the same strength.
 
     Returns:
-        Kernel `[C, classes]`, bias `[classes]`, and for each strength that was tried the validation
+        Kernel `[C, columns]`, bias `[columns]`, and for each strength that was tried the validation
         cross-entropy and accuracy.
     """
     linear = require("sklearn.linear_model", "train")
     exceptions = require("sklearn.exceptions", "train")
     features = np.concatenate(lesson.views)
-    targets = np.tile(lesson.labels, len(lesson.views))
-    weights = None if lesson.class_weights is None else lesson.class_weights[targets]
-    regression = linear.LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+    targets = np.concatenate([lesson.labels] * len(lesson.views))
+    weights = None if lesson.weights is None else np.tile(lesson.weights, len(lesson.views))
+    problems = [targets] if targets.ndim == 1 else list(targets.T)
+    regressions = [linear.LogisticRegression(max_iter=ITERATIONS, warm_start=True) for _ in problems]
     tried: list[dict[str, float]] = []
     best: tuple[FloatArray, FloatArray] | None = None
     least, since = np.inf, 0
     for strength in STRENGTHS:
-        regression.set_params(C=strength)
         with warnings.catch_warnings(), one_blas_thread():
             # the weakest pulls may not converge; validation judges what they came to
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-            regression.fit(features, targets, sample_weight=weights)
-        kernel, bias = _for_each_class(regression, classes)
-        loss, accuracy = _judge(lesson.validation, kernel, bias)
+            for regression, answer in zip(regressions, problems, strict=True):
+                regression.set_params(C=strength).fit(features, answer, sample_weight=weights)
+        kernel, bias = _for_each_column(regressions, columns)
+        loss, accuracy = judge_head(lesson.validation, kernel, bias)
         tried.append({"strength": strength, "val_loss": loss, "val_accuracy": accuracy})
         if loss < least:
             best, least, since = (kernel, bias), loss, 0
@@ -218,19 +226,20 @@ def solve_head(lesson: Lesson, classes: int) -> tuple[FloatArray, FloatArray, di
     return *best, {name: [row[name] for row in tried] for name in tried[0]}
 
 
-def _for_each_class(regression: Any, classes: int) -> tuple[FloatArray, FloatArray]:
-    """Kernel and bias of a softmax; with two classes the library keeps the difference only."""
-    kernel, bias = regression.coef_, regression.intercept_
-    if classes == 2:
+def _for_each_column(regressions: Sequence[Any], columns: int) -> tuple[FloatArray, FloatArray]:
+    """Kernel and bias; of a softmax over two classes the library keeps the difference only."""
+    kernel = np.concatenate([regression.coef_ for regression in regressions])
+    bias = np.concatenate([regression.intercept_ for regression in regressions])
+    if len(kernel) < columns:
         kernel, bias = np.concatenate([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
     return kernel.T.astype(np.float32), bias.astype(np.float32)
 
 
-def _judge(
-    validation: tuple[FloatArray, npt.NDArray[np.int32]], kernel: FloatArray, bias: FloatArray
+def judge_head(
+    validation: tuple[FloatArray, npt.NDArray[Any]], kernel: FloatArray, bias: FloatArray
 ) -> tuple[float, float]:
-    features, labels = validation
+    """Mean cross-entropy, and the share of right guesses, or of right decisions."""
+    features, targets = validation
     logits = (features @ kernel + bias).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
-    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
+    right = logits.argmax(axis=1) == targets if targets.ndim == 1 else (logits > 0) == targets
+    return cross_entropy(logits, targets) / targets.size, float(right.mean())

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.errors import InvalidInputError, require, require_installed
+from keras_effnet.errors import InvalidInputError, counted, require_installed
+from keras_effnet.evaluation.certainty import coverage_of
+from keras_effnet.evaluation.drawings import confusion, coverage_curve, reliability_diagram, worst_mistakes
+from keras_effnet.evaluation.measures import Judged, reliability
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, write_text
+from keras_effnet.train.answers import judged_by
 from keras_effnet.train.folder import RunFolder
 
-MISTAKES = 12
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "scikit-learn")
-_TICKS = 40  # classes, up to which the confusion matrix names them
-_CELL = 0.3  # inches of one of its cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,44 +46,20 @@ class Outcome:
     judged: str
     framing: Framing
 
+    def answers(self) -> Judged:
+        """What the network said of these photographs, beside the truth."""
+        return judged_by(self.probabilities, self.listing, self.listing.of(self.judged))
+
     def __repr__(self) -> str:
         """Short: the listing alone may be thousands of names."""
         accuracy = self.metrics[self.judged]["accuracy"]
         return f"<Outcome in {str(self.folder.path)!r}: {self.judged} accuracy {accuracy:.3f}>"
 
 
-def measure(
-    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """The figures of one split, as JSON takes them, from its probabilities `[N, classes]` and labels `[N]`.
-
-    Returns:
-        `photographs`, `accuracy`, `loss` (mean cross entropy), `per_class` (name → `precision`,
-        `recall`, `f1`, `photographs`) and `confusion_matrix` (rows: truth, columns: guess).
-    """
-    metrics = require("sklearn.metrics", "train")
-    numbers = np.arange(len(classes))
-    guesses = probabilities.argmax(axis=1)
-    of_classes = metrics.precision_recall_fscore_support(labels, guesses, labels=numbers, zero_division=0.0)
-    return {
-        "photographs": len(labels),
-        "accuracy": float(metrics.accuracy_score(labels, guesses)),
-        "loss": float(metrics.log_loss(labels, probabilities, labels=numbers)),
-        "per_class": {
-            name: {
-                "precision": float(precision),
-                "recall": float(recall),
-                "f1": float(f1),
-                "photographs": int(count),
-            }
-            for name, precision, recall, f1, count in zip(classes, *of_classes, strict=True)
-        },
-        "confusion_matrix": metrics.confusion_matrix(labels, guesses, labels=numbers).tolist(),
-    }
-
-
 def reason_for_result(metrics: dict[str, Any]) -> str:
     """Which network a run has kept, and why, in one sentence without its point."""
+    if metrics.get("students"):
+        return _reason_among_students(metrics["students"])
     head, tuned, refit = metrics["head"], metrics["fine_tuning"], metrics.get("refit")
     if tuned is None:
         return "the head alone on the pretrained network; nothing was fine-tuned (--epochs 0)"
@@ -106,6 +83,54 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
     return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
 
 
+def _reason_among_students(told: dict[str, Any]) -> str:
+    rows = {row["round"]: f"{row['validation_accuracy']:.3f}" for row in told["rounds"]}
+    names = {number: f"student {number}" if number else "the first network" for number in rows}
+    kept = told["kept"]
+    others = ", ".join(f"{names[number]} {reached}" for number, reached in rows.items() if number != kept)
+    return (
+        f"{names[kept]}: it got {rows[kept]} of the validation photographs right"
+        + (f"; {others}" if others else "")
+        + ("; of equal ones the latest is kept" if list(rows.values()).count(rows[kept]) > 1 else "")
+    )
+
+
+def fixing_told(metrics: dict[str, Any], judged: str) -> list[str]:
+    """What getting used to another size has brought on the judged photographs, in a sentence; none without."""
+    found, name = metrics.get("fixing"), f"{judged}_accuracy"
+    if not found or name not in found["after"]:
+        return []
+    return [
+        f"fixed to {found['size']} px: {judged} accuracy {found['after'][name]:.3f}, before {found['before'][name]:.3f}, "
+        f"at {found['trained_at']} px {found['as_trained'][name]:.3f}"
+    ]
+
+
+def certainty_told(metrics: dict[str, Any]) -> list[str]:
+    """What a run's probabilities and its threshold are worth, a sentence each without its point."""
+    found = metrics.get("certainty")
+    if found is None:
+        return []  # of an earlier version
+    told = [
+        f"calibration error: {found['calibration_error']:.3f}, before temperature scaling "
+        f"{found['calibration_error_before']:.3f} (temperature {found['temperature']:.2f})"
+    ]
+    if worth := found.get("accepted"):
+        precision = "none" if worth["precision"] is None else f"{worth['precision']:.1%}"
+        strangers = (
+            f"; {worth['refused']:.1%} of {counted(worth['strangers'], 'stranger')} refused"
+            if "refused" in worth
+            else ""
+        )
+        least = found["thresholds"]
+        below = f"{least[0]:.3f}" if len(least) == 1 else "thresholds of each class"
+        told.append(
+            f"none of these below {below}: {worth['coverage']:.1%} accepted, {precision} of {'them' if len(least) == 1 else 'the labels'} "
+            f"right{strangers}"
+        )
+    return told
+
+
 def check_extras() -> None:
     """Make sure that everything is there that a run needs, before the first minute of work.
 
@@ -119,18 +144,21 @@ def check_extras() -> None:
 
 def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> Path:
     """Write the report as one self-contained HTML file; `artefacts` are rows of the export's `report.json`."""
-    metrics, judged = outcome.metrics, outcome.judged
-    figures = metrics[judged]
+    metrics, split = outcome.metrics, outcome.judged
+    figures, judged = metrics[split], outcome.answers()
     text = page.render(
         Path(__file__).parent / "templates" / "report.html",
         metrics=metrics,
-        judged=judged,
+        judged=split,
         figures=figures,
         reason=reason_for_result(metrics),
         plots=_plots(metrics),
         confusion=_confusion(figures, outcome.listing.classes),
-        mistakes=_mistakes(outcome),
-        wrong=round(figures["photographs"] * (1 - figures["accuracy"])),
+        reliability=reliability_diagram("How sure, how often right", reliability(judged)),
+        coverage=coverage_curve(coverage_of(judged.confidences, judged.right), *_threshold(metrics)),
+        certainty=certainty_told(metrics),
+        mistakes=_mistakes(outcome, judged),
+        wrong=int(np.sum(~judged.right)),
         artefacts=artefacts,
         software=page.software(_PACKAGES),
     )
@@ -139,11 +167,27 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
     return path
 
 
+def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> Any:
+    """The matrix as a drawing; None for several labels, which have none."""
+    counts = figures.get("confusion_matrix")
+    return None if counts is None else confusion(np.array(counts), classes)
+
+
+def _threshold(metrics: dict[str, Any]) -> tuple[float, ...]:
+    """The share of the judged photographs that the run's threshold accepts, if it has one."""
+    worth = metrics.get("certainty", {}).get("accepted")
+    return (worth["coverage"],) if worth else ()
+
+
 def _plots(metrics: dict[str, Any]) -> list[Any]:
     """Loss and accuracy of each phase that took place: by epoch, or by strength where it was solved."""
     found = []
-    for phase, title in (("head", "Head, the last layer"), ("fine_tuning", "Fine-tuning")):
-        history = (metrics[phase] or {}).get("history") or {}
+    phases = {"Head, the last layer": metrics["head"], "Fine-tuning": metrics["fine_tuning"]}
+    for row in (metrics.get("students") or {}).get("rounds", []):
+        if row["round"]:
+            phases[f"Student {row['round']}"] = row["training"]
+    for title, phase in phases.items():
+        history = (phase or {}).get("history") or {}
         for key in ("accuracy", "loss") if history else ():
             found.append(_curves(history, key, f"{title}: {key}"))
     return found
@@ -158,39 +202,20 @@ def _curves(history: dict[str, list[float]], key: str, title: str) -> Any:
     return page.curves(title, "epoch", epochs, {"training": history[key], **judged})
 
 
-def _confusion(figures: dict[str, Any], classes: Sequence[str]) -> Any:
-    """Rows are the truth, columns the guess; a color shows the share of the row."""
-    counts = np.array(figures["confusion_matrix"])
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(max(1.6 + _CELL * len(classes), 3.4), 14)
-    made = page.axes("Truth and guess", side, side)
-    made.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
-    if len(classes) <= _TICKS:
-        made.set_xticks(range(len(classes)), classes, rotation=90, fontsize=9)
-        made.set_yticks(range(len(classes)), classes, fontsize=9)
-        for row, column in np.argwhere(counts > 0):
-            color = "white" if shares[row, column] > 0.6 else "black"
-            text = str(counts[row, column])
-            made.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    made.set_ylabel("truth")
-    made.set_xlabel("guess")
-    made.tick_params(length=0)
-    made.spines[:].set_visible(False)
-    return page.drawing(made)
-
-
-def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
+def _mistakes(outcome: Outcome, judged: Judged) -> list[dict[str, Any]]:
     """The mistakes that the model was surest of, as pictures, beside what spoke for the wrong class."""
     from keras_effnet.explain import class_activation_map, overlay
 
     listing = outcome.listing
-    indices = listing.of(outcome.judged)
-    guesses, sure = outcome.probabilities.argmax(axis=1), outcome.probabilities.max(axis=1)
-    wrong = np.flatnonzero(guesses != listing.labels[indices])
+    indices, several = listing.of(outcome.judged), listing.marks is not None
     found = []
-    for row in wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]:
-        index, guess = int(indices[row]), int(guesses[row])
-        pixels = outcome.framing.read(listing.path(index), outcome.metrics["model"]["image_size"])
+    for row in worst_mistakes(judged):
+        # of several labels a row is a decision about one class of one photograph
+        place, guess = (
+            divmod(int(row), len(listing.classes)) if several else (int(row), int(judged.guesses[row]))
+        )
+        index, denied = int(indices[place]), several and not judged.guesses[row]
+        pixels = outcome.framing.read(listing.source(index), outcome.metrics["model"]["image_size"])
         try:
             heat = page.thumbnail(overlay(pixels, class_activation_map(outcome.model, pixels, guess)))
         except InvalidInputError:
@@ -198,9 +223,9 @@ def _mistakes(outcome: Outcome) -> list[dict[str, Any]]:
         found.append(
             {
                 "file": listing.files[index],
-                "truth": listing.classes[listing.labels[index]],
-                "guess": listing.classes[guess],
-                "probability": float(sure[row]),
+                "truth": listing.told(index),
+                "guess": f"{'not ' if denied else ''}{listing.classes[guess]}",
+                "probability": float(judged.confidences[row]),
                 "picture": page.thumbnail(pixels),
                 "heat": heat,
             }

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet import transfer
 from keras_effnet.errors import ExportError, InvalidInputError, WeightsError
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.framing import Framing
@@ -25,13 +24,28 @@ from keras_effnet.pictures.prefetching import error_of_ours
 from keras_effnet.system.devices import strategy_scope
 from keras_effnet.system.files import staged
 from keras_effnet.system.progress import Progress
-from keras_effnet.train.batches import evaluation_batches
+from keras_effnet.train import students
+from keras_effnet.train.answers import (
+    Labelled,
+    answers_for,
+    as_probabilities,
+    classifier,
+    judged_by,
+    measured,
+    targets_of,
+)
+from keras_effnet.train.batches import Course, evaluation_batches
+from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision
 from keras_effnet.train.folder import RunFolder
-from keras_effnet.train.head import FloatArray, Lesson, cached_features, train_head
-from keras_effnet.train.results import Outcome, measure
-from keras_effnet.train.splits import class_weights, data_figures, photographs_of
+from keras_effnet.train.head import FloatArray, Lesson, cached_features, judge_head, train_head
+from keras_effnet.train.lessons import Lessons, Teacher
+from keras_effnet.train.resolution import fixed_network
+from keras_effnet.train.results import Outcome
+from keras_effnet.train.settings import Settings
+from keras_effnet.train.splits import class_weights, data_figures, photo_weights, photographs_of
+from keras_effnet.train.unlabelled import unlabelled_photographs
 
 MIRRORED_LIMIT = 20_000  # photographs; with more the mirror images add time and no accuracy
 EVALUATION_BATCH = 32
@@ -40,12 +54,13 @@ VALIDATED = "work/validated.json"
 _EVENTS = re.compile(r"}} (?P<file>[^\n]+); (?P<said>[^\n]+)\n.*(events file|Failed to flush)", re.DOTALL)
 
 
-def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
+def train(folder: RunFolder, progress: Progress | None = None, *, teacher: Teacher | None = None) -> Outcome:
     """Do what is left of a run.
 
     Args:
         folder: from `RunFolder.create` or `RunFolder.resume`.
         progress: what to show; None for nothing.
+        teacher: to learn from, where the settings name one.
 
     Raises:
         InvalidInputError: data that cannot be used; the run gives its folder back if nothing was computed.
@@ -54,7 +69,7 @@ def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
     """
     try:
         with plain_errors():
-            return _Run(folder, progress or Progress(quiet=True)).do()
+            return _Run(folder, progress or Progress(quiet=True), teacher).do()
     except (InvalidInputError, WeightsError):
         if not folder.begun:
             folder.abandon()
@@ -62,52 +77,106 @@ def train(folder: RunFolder, progress: Progress | None = None) -> Outcome:
 
 
 class _Run:
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
-        self.folder, self.settings, self.progress = folder, folder.settings, progress
+    def __init__(self, folder: RunFolder, progress: Progress, teacher: Teacher | None) -> None:
+        self.folder, self.progress, self.teacher = folder, progress, teacher
+        self.use(folder.settings)
+
+    def use(self, settings: Settings) -> None:
+        """Train networks with these settings from now on."""
+        self.settings = settings
         self.variant = get_variant(self.settings.variant)
         self.size = self.settings.image_size or self.variant.resolution
         self.framing = Framing(self.variant.interpolation, self.settings.crop_margin)
+        # what is kept of the head: a student of another network has a head of its own
+        self.place = "" if settings.variant == self.folder.settings.variant else f"{settings.variant}_"
 
     def do(self) -> Outcome:
         keras.utils.set_random_seed(self.settings.seed)
         listing, skipped = photographs_of(self.folder, self.progress)
+        self.answers = answers_for(self.settings, listing)
+        metrics = self.folder.read_json("metrics.json")
+        strangers = None if metrics else strangers_of(self.settings, listing, self.progress)
         if self.folder.model.is_file():
             model = keras.saving.load_model(self.folder.model, compile=False)
+            self.use(students.settings_of_result(self.folder))
+            self.size = int(model.input_shape[1])
         else:
-            model = self._classifier(listing)
-            if self.settings.weights is not None:
-                self._head(model, listing)
-            head = model.get_weights() if self.settings.refit else []
-            best = self._fine_tune(model, listing, "fine_tuning", self.settings.epochs)
-            if self.settings.refit and not best:
-                self.progress.say(
-                    "no refit: fine-tuning got fewer validation photographs right than the head"
-                )
-            elif self.settings.refit:
-                self._keep_validation_figures(model, listing)
-                model.set_weights(head)
-                self._fine_tune(model, listing.without_validation(), "refit", best)
+            model = self._trained(listing, strangers)
             save_classifier(model, self.folder.model, listing.classes)
-        metrics = self.folder.read_json("metrics.json")
         judged = "test" if len(listing.of("test")) else "validation"
         probabilities = self._probabilities(model, listing, judged)
         if metrics is None:
             metrics = self._metrics(model, listing, skipped, judged, probabilities)
+            strange = None if strangers is None else self._probabilities(model, strangers, judged)
+            decided = decided_for(self, model, listing, strangers)
+            metrics["certainty"] = figures(decided, listing, listing.of(judged), probabilities, strange)
             self.folder.write_json("metrics.json", metrics)
-        return Outcome(
-            folder=self.folder,
-            model=model,
-            listing=listing,
-            metrics=metrics,
-            probabilities=probabilities,
-            judged=judged,
-            framing=self.framing,
-        )
+        told: dict[str, Any] = {"probabilities": probabilities, "judged": judged, "framing": self.framing}
+        return Outcome(folder=self.folder, model=model, listing=listing, metrics=metrics, **told)
+
+    def _trained(self, listing: Listing, strangers: Listing | None) -> Any:
+        """The network that is the run's result."""
+        teacher = students.fitting(self.teacher, self.settings, listing.classes)
+        if teacher is not None:
+            students.judge_teacher(self, teacher, listing)
+        if self.settings.unlabelled:
+            unlabelled = unlabelled_photographs(self.folder, listing, self.progress)
+            model = students.noisy_students(self, listing, unlabelled, teacher)
+            return self._finished(model, listing, strangers)
+        model = self._with_head(listing)
+        head = model.get_weights() if self.settings.refit else []
+        best = self._fine_tune(model, self.course(listing, teacher), "fine_tuning")
+        if self.settings.refit and not best:
+            self.progress.say("no refit: fine-tuning got fewer validation photographs right than the head")
+        if not (self.settings.refit and best):
+            return self._finished(model, listing, strangers)
+        known = fixed_network(self, model, listing, "fixing")
+        decided = decided_for(self, known, listing, strangers)
+        self._keep_validation_figures(decided.given_to(known), listing)
+        everything = listing.without_validation()
+        model.set_weights(head)
+        self.size = int(model.input_shape[1])
+        self._fine_tune(model, self.course(everything, teacher), "refit", best)
+        return decided.given_to(fixed_network(self, model, everything, "refit_fixing"))
+
+    def _finished(self, model: Any, listing: Listing, strangers: Listing | None) -> Any:
+        """A trained network after phase 3, with what validation decides of its certainty."""
+        fixed = fixed_network(self, model, listing, "fixing")
+        return decided_for(self, fixed, listing, strangers).given_to(fixed)
+
+    def course(self, listing: Listing, teacher: Teacher | None = None) -> Course:
+        """What labelled photographs teach, with or without a teacher."""
+        weights = self.class_weights(listing)
+        if teacher is None:
+            return Labelled(listing, self.settings, self.answers, weights)
+        return Lessons(listing, self.settings, teacher=teacher, class_weights=weights)
+
+    def network(self, course: Course, phase: str) -> Any:
+        """A new network that has learned what a course has, or what is kept of an earlier try."""
+        model = self._with_head(course.listing)
+        self._fine_tune(model, course, phase)
+        return model
+
+    def accuracies(self, model: Any, listing: Listing) -> dict[str, float]:
+        """`validation_accuracy` and, where there are such photographs, `test_accuracy`."""
+        return {
+            f"{split}_accuracy": self._accuracy(model, listing, split)
+            for split in ("validation", "test")
+            if len(listing.of(split))
+        }
+
+    def _with_head(self, listing: Listing) -> Any:
+        """A new network after phase 1, or an untrained one."""
+        model = self._classifier(listing)
+        if self.settings.weights is not None:
+            self._head(model, listing)
+        return model
 
     def _classifier(self, listing: Listing) -> Any:
-        return transfer.classifier(
+        return classifier(
+            self.answers,
+            listing,
             self.variant,
-            listing.classes,
             weights=self.settings.weights,
             preprocessing=self.settings.preprocessing,
             input_shape=(self.size, self.size, 3),
@@ -115,18 +184,20 @@ class _Run:
             crop_margin=self.settings.crop_margin,
         )
 
-    def _batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+    def batches(self, listing: Listing) -> Callable[[npt.NDArray[np.int64]], Any]:
+        """From indices to batches of these photographs, as the network sees them in the end."""
         return lambda indices: evaluation_batches(
             listing, indices, self.size, self.framing, batch_size=EVALUATION_BATCH
         )
 
-    def _class_weights(self, listing: Listing) -> FloatArray | None:
+    def class_weights(self, listing: Listing) -> FloatArray | None:
+        """Of the training photographs, where the settings say so."""
         return class_weights(listing) if self.settings.class_weights else None
 
     def _head(self, model: Any, listing: Listing) -> None:
         """Phase 1, or its result from an earlier try."""
         last = model.get_layer("predictions")
-        place = self.folder.work / "head.npz"
+        place = self.folder.work / f"{self.place}head.npz"
         if place.is_file():
             with np.load(place) as stored:
                 last.set_weights([stored["kernel"], stored["bias"]])
@@ -135,12 +206,15 @@ class _Run:
         features = self._features(model, listing)
         seconds = time.monotonic() - began
         training = [features[name] for name in ("train", "train_mirrored") if name in features]
-        labels = {split: listing.labels[listing.of(split)] for split in ("train", "validation", "test")}
+        labels = {
+            split: targets_of(self.answers, listing, listing.of(split))
+            for split in ("train", "validation", "test")
+        }
         lesson = Lesson(
             views=training,
             labels=labels["train"],
             validation=(features["validation"], labels["validation"]),
-            class_weights=self._class_weights(listing),
+            weights=photo_weights(listing) if self.settings.balances else None,
         )
         history = train_head(
             model,
@@ -158,8 +232,7 @@ class _Run:
         }
         for split in ("validation", "test"):
             if len(labels[split]):
-                guesses = (features[split] @ kernel + bias).argmax(axis=1)
-                report[f"{split}_accuracy"] = float((guesses == labels[split]).mean())
+                report[f"{split}_accuracy"] = judge_head((features[split], labels[split]), kernel, bias)[1]
         self.folder.write_json("work/head.json", report)
         with staged(place, overwrite=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, kernel=kernel, bias=bias)
@@ -178,39 +251,44 @@ class _Run:
         with self.progress.bar("features", total) as advance:
             for name, (split, mirrored) in wanted.items():
                 found[name] = cached_features(
-                    backbone,
+                    lambda pixels: backbone.predict(pixels, verbose=0),
+                    int(backbone.output_shape[-1]),
                     listing.of(split),
-                    self._batches(listing),
-                    self.folder.work / "features" / f"{name}.f32",
+                    self.batches(listing),
+                    self.folder.work / f"{self.place}features" / f"{name}.f32",
                     mirrored=mirrored,
                     progress=advance,
                 )
         return found
 
-    def _fine_tune(self, model: Any, listing: Listing, phase: str, epochs: int) -> int:
-        """Phase 2 on a model of the run's precision and strategy; the epoch that `model` has now, 0 for none of it."""
+    def _fine_tune(self, model: Any, course: Course, phase: str, epochs: int | None = None) -> int:
+        """Phase 2 on a model of the run's precision and strategy; the epoch that `model` has now, 0 for none of it.
+
+        Args:
+            epochs: at most; None for those of the settings.
+        """
+        epochs = self.settings.epochs if epochs is None else epochs
         if epochs == 0:
             return 0
         with precision(self.settings) as policy, strategy_scope(self.settings.strategy):
             plain = policy == "float32" and self.settings.strategy == "none"
-            tuned = model if plain else self._classifier(listing)
+            tuned = model if plain else self._classifier(course.listing)
             if not plain:
                 tuned.set_weights(model.get_weights())
             checkpoint = EpochCheckpoint(
                 self.folder.work / phase,
-                to_beat=self._accuracy(model, listing),
+                to_beat=self._to_beat(model, course),
                 patience=self.settings.patience,
             )
             fine_tune(
                 tuned,
-                listing,
+                course,
                 checkpoint,
                 self.settings,
                 size=self.size,
                 framing=self.framing,
                 epochs=epochs,
-                class_weights=self._class_weights(listing),
-                callbacks=[*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))],
+                callbacks=self.callbacks(phase),
                 verbose=self.progress.fit_verbosity,
             )
         if not plain:
@@ -220,7 +298,7 @@ class _Run:
         self.folder.write_json(
             f"work/{phase}.json",
             {
-                "photographs": len(listing.of("train")),
+                "photographs": len(course),
                 "epochs": checkpoint.epoch,
                 "best_epoch": best,
                 "accuracy_before": checkpoint.to_beat or None,
@@ -236,24 +314,31 @@ class _Run:
         """How the network does that validation chose: the refitted one knows these photographs."""
         if self.folder.read_json(VALIDATED) is None:
             scores = self._probabilities(model, listing, "validation")
-            self.folder.write_json(VALIDATED, _measured(listing, "validation", scores))
+            self.folder.write_json(VALIDATED, measured(model, listing, "validation", scores))
 
-    def _accuracy(self, model: Any, listing: Listing) -> float:
-        """The validation accuracy before fine-tuning, the one to beat."""
-        if self.settings.weights is None or not len(listing.of("validation")):
+    def _to_beat(self, model: Any, course: Course) -> float:
+        """The validation accuracy before fine-tuning."""
+        if self.settings.weights is None or not (course.knows_head and len(course.listing.of("validation"))):
             return 0.0
-        guesses = self._probabilities(model, listing, "validation").argmax(axis=1)
-        return float(np.mean(guesses == listing.labels[listing.of("validation")]))
+        return self._accuracy(model, course.listing, "validation")
+
+    def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
+        said = self._probabilities(model, listing, split)
+        return judged_by(said, listing, listing.of(split)).top(1)
 
     def _tensorboard(self, phase: str) -> list[Any]:
         return [keras.callbacks.TensorBoard(self.folder.path / "logs" / phase, write_graph=False)]
 
+    def callbacks(self, phase: str) -> list[Any]:
+        """Of `fit`: what is shown and logged."""
+        return [*self._tensorboard(phase), self.progress.epochs(phase.replace("_", "-"))]
+
     def _probabilities(self, model: Any, listing: Listing, split: str) -> npt.NDArray[np.float32]:
         indices = listing.of(split)
         with self.progress.bar(f"judging: {split}", len(indices)) as advance:
-            found = np.asarray(model.predict(self._batches(listing)(indices), verbose=0), np.float32)
+            made = model.predict(self.batches(listing)(indices), verbose=0)
             advance(len(indices))
-        return found
+        return as_probabilities(made, listing)
 
     def _metrics(
         self,
@@ -274,19 +359,17 @@ class _Run:
             "head": self.folder.read_json("work/head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
+            "fixing": self.folder.read_json("work/fixing.json"),
+            "teacher": self.folder.read_json(students.JUDGED),
+            "students": students.figures_of(self.folder),
         }
         if (validated := self.folder.read_json(VALIDATED)) is not None:
             found["validation"] = validated
         for split in ("validation", "test"):
             if split not in found and len(listing.of(split)):
                 scores = probabilities if split == judged else self._probabilities(model, listing, split)
-                found[split] = _measured(listing, split, scores)
+                found[split] = measured(model, listing, split, scores)
         return found
-
-
-def _measured(listing: Listing, split: str, scores: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Accuracy and the rest from the probabilities of a split's photographs."""
-    return measure(scores, listing.labels[listing.of(split)], listing.classes)
 
 
 @contextmanager

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.pictures.decoding import UnreadablePictureError, decode_picture
+from keras_effnet.pictures.decoding import Source, UnreadablePictureError, decode_picture
 from keras_effnet.pictures.folders import LeftOut
 from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing, read_listing
 from keras_effnet.pictures.prefetching import READING_THREADS
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.folder import REMARKS, SKIPPED, RunFolder
+from keras_effnet.train.settings import SIGMOIDS
 
 IMBALANCE = 3.0  # the largest class over the smallest, from which on people are told
 _TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
@@ -44,7 +45,8 @@ def photographs_of(folder: RunFolder, progress: Progress) -> tuple[Listing, list
     if known is not None:
         return known
     settings = folder.settings
-    everything = read_listing(settings.data, settings.classes)
+    several = None if settings.answers is None else settings.answers == SIGMOIDS
+    everything = read_listing(settings.data, settings.classes, several=several)
     with progress.bar("reading", len(everything.files)) as advance:
         found = scan(everything, advance)
     keep = np.ones(len(everything.files), bool)
@@ -90,7 +92,7 @@ def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> 
     with ThreadPoolExecutor(READING_THREADS) as pool:
         while window := list(islice(todo, _WINDOW)):
             for index, (reason, remarks) in zip(
-                window, pool.map(lambda index: _examine(listing.path(index)), window), strict=True
+                window, pool.map(lambda index: _examine(listing.source(index)), window), strict=True
             ):
                 if reason:
                     broken.append((index, reason))
@@ -100,10 +102,10 @@ def scan(listing: Listing, progress: Callable[[int], None] = lambda _: None) -> 
     return Scan(broken=tuple(broken), faulty=tuple(faulty))
 
 
-def _examine(path: str) -> tuple[str, tuple[str, ...]]:
+def _examine(source: Source) -> tuple[str, tuple[str, ...]]:
     """Why a photograph cannot be read, empty if it can; and what is wrong with it all the same."""
     try:
-        return "", decode_picture(path, at_least=_THUMB).remarks
+        return "", decode_picture(source, at_least=_THUMB).remarks
     except UnreadablePictureError as error:
         return error.reason, ()
 
@@ -145,9 +147,16 @@ def split_listing(listing: Listing, *, validation: float, test: float, seed: int
 def class_weights(listing: Listing) -> npt.NDArray[np.float32]:
     """A weight for each class, so that the training photographs of every class count the same in sum."""
     sklearn = require("sklearn.utils.class_weight", "train")
-    labels = listing.labels[listing.of("train")]
+    # each label of each photograph
+    labels = np.nonzero(listing.targets(listing.of("train")))[1]
     weights = sklearn.compute_class_weight("balanced", classes=np.arange(len(listing.classes)), y=labels)
     return np.asarray(weights, dtype=np.float32)
+
+
+def photo_weights(listing: Listing) -> npt.NDArray[np.float32]:
+    """A weight for each training photograph, by which every class counts the same; of several labels their mean."""
+    rows = listing.targets(listing.of("train"))
+    return np.asarray(rows @ class_weights(listing) / rows.sum(axis=1), np.float32)
 
 
 def imbalance(listing: Listing) -> float:
@@ -157,7 +166,7 @@ def imbalance(listing: Listing) -> float:
 
 
 def _check_enough(listing: Listing, indices: npt.NDArray[np.int64], least: int) -> None:
-    counts = np.bincount(listing.labels[indices], minlength=len(listing.classes))
+    counts = listing.counts_of(indices)
     few = [f"{name} ({count})" for name, count in zip(listing.classes, counts, strict=True) if count < least]
     if few:
         raise InvalidInputError(

@@ -117,10 +117,11 @@ def test_app_computes_floats_on_the_gpu_or_on_the_cpu_without_one(
     gpu: str, processor: str, program: list[str], app: Path, tmp_path: Path
 ) -> None:
     facts = json.loads((app / ASSETS / "model.json").read_text(encoding="utf-8"))
-    ends = {"input": "float32", "output": {"type": "float32", "scale": 1.0, "zeroPoint": 0, "kind": "logits"}}
+    output = {"type": "float32", "scale": 1.0, "zeroPoint": 0, "kind": "logits", "thresholds": [0.5]}
+    ends = {"input": "float32", "output": output}
     (tmp_path / "model.json").write_text(json.dumps(facts | ends, indent=1), encoding="utf-8")
     shutil.copy(app / ASSETS / "labels.txt", tmp_path)
     asked = [*program, "classify", str(tmp_path), "0 0.6931472 -40", gpu]
     said = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.splitlines()
     assert said[0].startswith(f"{processor} | 0 128 255 | ")
-    assert said[1:] == ["dog 0.6667", "cat 0.3333", "fish 0.0000"]
+    assert said[1:] == ["dog 0.6667", "cat 0.3333 below", "fish 0.0000 below"]

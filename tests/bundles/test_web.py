@@ -82,7 +82,8 @@ def test_page_has_all_it_needs_and_reaches_the_cdn_alone(files: dict[str, Path],
     assert "connect-src 'self' https://cdn.jsdelivr.net/npm/@litertjs/;" in page
     assert "default-src 'none'" in page and "script-src 'self' blob: 'wasm-unsafe-eval';" in page
     facts = json.loads((site / "model.json").read_text(encoding="utf-8"))
-    assert facts["output"] == {"type": "uint8", "scale": 1 / 256, "zeroPoint": 0, "kind": "classes"}
+    ends = {"type": "uint8", "scale": 1 / 256, "zeroPoint": 0, "kind": "classes", "thresholds": []}
+    assert facts["output"] == ends
     assert facts["framing"] == {"side": 32, "margin": 32, "interpolation": "bicubic", "channels": 3}
     assert facts["runtime"]["module"]["url"] == f"{CDN}/@litertjs/core@{VERSION}/dist/index.js"
     assert facts["runtime"]["relaxed"]["wasm"]["integrity"].startswith("sha384-AZ/Ak4CbDpjq")
@@ -136,6 +137,12 @@ def test_page_scores_as_load_does_and_names_what_it_sees(
 ) -> None:
     site = tmp_path / "site"
     assert main(["bundle", "web", str(files["float32"]), "--out", str(site)]) == 0
+    runner = load(files["float32"])
+    expected = runner(np.stack([runner.framing.read(path, 32) for path in photographs]))
+    sure, unsure = float(expected[0].max()), float(expected[1].max())
+    facts = json.loads((site / "model.json").read_text(encoding="utf-8"))
+    facts["output"]["thresholds"] = [(sure + unsure) / 2]
+    (site / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no photograph")
     said = open_page(
@@ -147,13 +154,13 @@ def test_page_scores_as_load_does_and_names_what_it_sees(
         photographs=[str(path) for path in photographs],
     )
 
-    runner = load(files["float32"])
-    pictures = np.stack([runner.framing.read(path, 32) for path in photographs])
-    expected = runner(pictures)
     assert np.abs(np.array(said["scores"]) - expected).max() < 1e-3
     seen, dropped, refused = said["shown"]
+    none = "None of these. Nearest: "
     for shown, scores in ((seen, expected[0]), (dropped, expected[1])):
-        assert shown["status"] == f"{NAMES[scores.argmax()]}, {100 * scores.max():.1f} %"
+        said_first = none if scores.max() < (sure + unsure) / 2 else ""
+        assert shown["status"] == f"{said_first}{NAMES[scores.argmax()]}, {100 * scores.max():.1f} %"
+    assert seen["status"].startswith(none) != dropped["status"].startswith(none)
     assert [name for name, *_ in seen["names"]] == [NAMES[index] for index in expected[0].argsort()[::-1]]
     assert "ms in the network on the processor (WebAssembly)" in seen["time"]
     assert seen["label"] == "The middle of wide.jpg, which the network looks at"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from keras_effnet.system.protobuf import varint
+
 FOOTER_BYTES = 48
 MAGIC = 0xDB4775248B80FB57
 TRAILER_BYTES = 5  # compression type, checksum
@@ -58,9 +60,9 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
     key = b""
     while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = varint(block, at)
+        fresh, at = varint(block, at)
+        length, at = varint(block, at)
         if shared > len(key) or at + fresh + length > end:
             raise ValueError("an entry ends behind its block")
         key = key[:shared] + block[at : at + fresh]
@@ -70,23 +72,9 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(content: bytes, at: int) -> tuple[int, int, int]:
-    offset, at = _varint(content, at)
-    size, at = _varint(content, at)
+    offset, at = varint(content, at)
+    size, at = varint(content, at)
     return offset, size, at
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, and the position behind it."""
-    number = shift = 0
-    while True:
-        byte = content[at]
-        number |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return number, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
 
 
 def _table() -> tuple[int, ...]:

@@ -16,7 +16,7 @@ class R {
 
     object id { const val photograph = 1; const val take = 2; const val choose = 3; const val answer = 4 }
 
-    object string { const val loading = 5; const val ready = 6; const val looking = 7; const val answer = 8; const val unreadable = 9; const val unloadable = 10 }
+    object string { const val loading = 5; const val ready = 6; const val looking = 7; const val answer = 8; const val unreadable = 9; const val unloadable = 10; const val none = 11; const val below = 12 }
 }
 
 private class RawPicture(file: File) : Picture {
@@ -44,7 +44,7 @@ fun main(arguments: Array<String>) {
             val classifier = Classifier.open(Context(AssetManager(File(arguments[1]))))
             val guesses = classifier.classify(byteArrayOf(0, 128.toByte(), 255.toByte()))
             println("${classifier.processor} | ${TensorBuffer.given} | ${classifier.framing}")
-            guesses.forEach { println("${it.label} %.4f".format(it.probability)) }
+            guesses.forEach { println("${it.label} %.4f".format(it.probability) + if (it.isAccepted) "" else " below") }
         }
     }
 }

@@ -1,6 +1,6 @@
 package org.json
 
-/** Objects of texts, numbers and objects, which is what `model.json` has. */
+/** Objects of texts, numbers, lists of numbers and objects, which is what `model.json` has. */
 class JSONObject private constructor(private val values: Map<String, Any>) {
     constructor(text: String) : this(Reader(text).readObject())
 
@@ -12,10 +12,12 @@ class JSONObject private constructor(private val values: Map<String, Any>) {
 
     fun getDouble(name: String) = get(name) as Double
 
+    fun getJSONArray(name: String) = get(name) as JSONArray
+
     private fun get(name: String) = values[name] ?: throw NoSuchElementException("No value for $name")
 
     private class Reader(text: String) {
-        private val words = Regex("\"[^\"]*\"|[{}:,]|[^\\s{}:,\"]+").findAll(text).map { it.value }.iterator()
+        private val words = Regex("\"[^\"]*\"|[{}\\[\\]:,]|[^\\s{}\\[\\]:,\"]+").findAll(text).map { it.value }.iterator()
 
         fun readObject(): Map<String, Any> {
             words.next()
@@ -30,11 +32,28 @@ class JSONObject private constructor(private val values: Map<String, Any>) {
                 val value = words.next()
                 members[word.trim('"')] =
                     if (value == "{") JSONObject(readMembers())
+                    else if (value == "[") JSONArray(readNumbers())
                     else if (value.startsWith("\"")) value.trim('"')
                     else value.toDouble()
                 word = words.next().let { if (it == ",") words.next() else it }
             }
             return members
         }
+
+        private fun readNumbers(): List<Double> {
+            val numbers = mutableListOf<Double>()
+            var word = words.next()
+            while (word != "]") {
+                if (word != ",") numbers += word.toDouble()
+                word = words.next()
+            }
+            return numbers
+        }
     }
+}
+
+class JSONArray internal constructor(private val values: List<Double>) {
+    fun length() = values.size
+
+    fun getDouble(index: Int) = values[index]
 }

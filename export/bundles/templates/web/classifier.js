@@ -63,6 +63,12 @@ function probabilities(values, kind) {
   return powers.map((value) => value / total);
 }
 
+/** Whether a class is as probable as its threshold; a photograph of which none is shows none of the classes. */
+export function isAccepted(answer, index, { thresholds }) {
+  if (thresholds.length === 0) return true;
+  return answer[index] >= Math.fround(thresholds.length === 1 ? thresholds[0] : thresholds[index]);
+}
+
 /** LiteRT.js from files whose hashes were checked: modules, loader and WebAssembly run from memory. */
 async function loadRuntime(files) {
   const text = async (file) => new TextDecoder().decode(await fetchChecked(file));

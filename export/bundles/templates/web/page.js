@@ -1,6 +1,6 @@
 // The page: a photograph comes in by drop, paste, camera or choice; names, bars and the time come out.
 
-import { loadClassifier } from "./classifier.js";
+import { isAccepted, loadClassifier } from "./classifier.js";
 import { centralSquare, decode, squareOf } from "./pixels.js";
 
 const TOP = 5;
@@ -100,8 +100,11 @@ function draw(picture, name) {
   byId("hint").hidden = true;
 }
 
+/** The best classes, those first that are accepted; those that are not stand there all the same, paler. */
 function list(answer) {
-  const best = [...answer.keys()].sort((one, other) => answer[other] - answer[one]).slice(0, TOP);
+  const accepted = Array.from(answer, (_, index) => isAccepted(answer, index, facts.output));
+  const order = (one, other) => accepted[other] - accepted[one] || answer[other] - answer[one];
+  const best = [...answer.keys()].sort(order).slice(0, TOP);
   byId("names").replaceChildren(
     ...best.map((index) => {
       const row = document.createElement("li");
@@ -111,13 +114,15 @@ function list(answer) {
       name.textContent = labels[index];
       share.textContent = percent(answer[index]);
       bar.className = "bar";
+      row.classList.toggle("below", !accepted[index]);
       bar.append(document.createElement("i"));
       bar.firstChild.style.width = `${100 * answer[index]}%`;
       row.append(name, share, bar);
       return row;
     }),
   );
-  say(`${labels[best[0]]}, ${percent(answer[best[0]])}`);
+  const named = `${labels[best[0]]}, ${percent(answer[best[0]])}`;
+  say(accepted[best[0]] ? named : `None of these. Nearest: ${named}`);
 }
 
 function percent(share) {

@@ -73,7 +73,12 @@ class MainActivity : ComponentActivity() {
                 val begin = System.nanoTime()
                 val guesses = network.classify(square)
                 val took = (System.nanoTime() - begin) / 1_000_000
-                val text = guesses.joinToString("\n") { "%s  %.1f %%".format(it.label, 100 * it.probability) }
+                val none = if (guesses.none { it.isAccepted }) listOf(getString(R.string.none)) else emptyList()
+                val lines = guesses.map {
+                    val line = "%s  %.1f %%".format(it.label, 100 * it.probability)
+                    if (it.isAccepted) line else getString(R.string.below, line)
+                }
+                val text = (none + lines).joinToString("\n")
                 runOnUiThread {
                     findViewById<ImageView>(R.id.photograph).setImageBitmap(bitmap)
                     answer.text = getString(R.string.answer, text, took, network.processor)

@@ -7,8 +7,8 @@ import com.google.ai.edge.litert.LiteRtException
 import kotlin.math.exp
 import org.json.JSONObject
 
-/** A class and its probability. */
-data class Guess(val label: String, val probability: Float)
+/** A class, its probability, and whether that reaches the class's threshold. */
+data class Guess(val label: String, val probability: Float, val isAccepted: Boolean)
 
 /**
  * The network in `assets/model.tflite`. It takes raw pixels 0–255: what it does to them is inside its graph, so
@@ -30,6 +30,9 @@ class Classifier private constructor(
     private val scale = output.getDouble("scale").toFloat()
     private val zeroPoint = output.getInt("zeroPoint")
     private val kind = output.getString("kind")
+    private val thresholds = output.getJSONArray("thresholds").let { told ->
+        FloatArray(told.length()) { told.getDouble(it).toFloat() }
+    }
     private val inputs = model.createInputBuffers()
     private val outputs = model.createOutputBuffers()
 
@@ -55,12 +58,19 @@ class Classifier private constructor(
         }
     }
 
-    /** The most probable classes of one square, best first. */
+    /** The most probable classes of one square, best first; where none is accepted, it shows none of them. */
     fun classify(square: ByteArray, top: Int = 5): List<Guess> =
         probabilities(square)
-            .mapIndexed { index, probability -> Guess(labels[index], probability) }
-            .sortedByDescending { it.probability }
+            .mapIndexed { index, probability -> Guess(labels[index], probability, probability >= threshold(index)) }
+            .sortedWith(compareByDescending<Guess> { it.isAccepted }.thenByDescending { it.probability })
             .take(top)
+
+    private fun threshold(index: Int): Float =
+        when (thresholds.size) {
+            0 -> 0f
+            1 -> thresholds[0]
+            else -> thresholds[index]
+        }
 
     override fun close() {
         inputs.forEach { it.close() }

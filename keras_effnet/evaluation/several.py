@@ -1,0 +1,86 @@
+"""Figures of a classifier of which each photograph may show several classes, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnet.errors import require
+from keras_effnet.evaluation.measures import EXTRA
+
+HALF = 0.5  # the threshold of a class that has none of its own
+
+
+def measure_several(
+    probabilities: npt.NDArray[Any],
+    marks: npt.NDArray[np.bool_],
+    classes: Sequence[str],
+    thresholds: Sequence[float] = (),
+) -> dict[str, Any]:
+    """The figures, as JSON takes them.
+
+    Args:
+        probabilities: float `[N, classes]`, 0–1, each on its own.
+        marks: bool `[N, classes]`, what is true.
+        classes: their names.
+        thresholds: from which on a class counts as said: one for each, one for all, or none for 0.5.
+
+    Returns:
+        `photographs`, `accuracy` (the share of right decisions), `exact` (the share of photographs with all of them
+        right), `mean_average_precision` (over the classes with photographs), `loss` (mean binary cross entropy),
+        `per_class` (name → `precision`, `recall`, `f1`, `average_precision`, `threshold`, `photographs`).
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    metrics = require("sklearn.metrics", EXTRA)
+    scores = np.asarray(probabilities, np.float64)
+    least = np.broadcast_to(np.asarray(thresholds or (HALF,), np.float32), len(classes))
+    said = np.asarray(probabilities, np.float32) >= least
+    rows = metrics.precision_recall_fscore_support(marks, said, average=None, zero_division=0.0)
+    precisions = [
+        float(metrics.average_precision_score(marks[:, k], scores[:, k])) if marks[:, k].any() else None
+        for k in range(len(classes))
+    ]
+    known = [value for value in precisions if value is not None]
+    tiny = np.finfo(np.float32).eps
+    logs = np.log(np.clip(np.where(marks, scores, 1 - scores), tiny, 1))
+    return {
+        "photographs": len(marks),
+        "accuracy": float((said == marks).mean()),
+        "exact": float((said == marks).all(axis=1).mean()),
+        "mean_average_precision": float(np.mean(known)) if known else None,
+        "loss": float(-logs.mean()),
+        "per_class": {
+            name: {
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "average_precision": average,
+                "threshold": float(threshold),
+                "photographs": int(count),
+            }
+            for name, precision, recall, f1, count, average, threshold in zip(
+                classes, *rows, precisions, least, strict=True
+            )
+        },
+    }
+
+
+def best_threshold(probabilities: npt.NDArray[Any], truth: npt.NDArray[np.bool_]) -> float:
+    """The threshold of one class with the best F1; half-way to the next probability below, 0.5 where nothing is true.
+
+    Args:
+        probabilities: float `[N]`, 0–1.
+        truth: bool `[N]`.
+    """
+    metrics = require("sklearn.metrics", EXTRA)
+    if not truth.any():
+        return HALF
+    precision, recall, steps = metrics.precision_recall_curve(truth, probabilities)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    place = int(f1[:-1].argmax())
+    return float((steps[place] + steps[max(0, place - 1)]) / 2)
