@@ -43,6 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--recipes", nargs="+", default=["weight_int8", "int8"])
     parser.add_argument("--output-type", default="uint8", choices=("uint8", "int8", "float32"))
+    parser.add_argument("--threads", type=int, default=0, help="one: CPU time is measured; default: all")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     from keras_effnet.export.model_facts import facts_of
@@ -108,7 +109,7 @@ def rows(model: Any, calibration: Any, judged: Any, arguments: Any) -> Iterator[
             path = to_tflite(model, Path(folder) / f"{recipe}.tflite", recipe, **options)
             seconds = time.perf_counter() - start
             contents = [plain.read_bytes(), path.read_bytes()]
-            float_time, own_time = latencies(contents)
+            float_time, own_time = latencies(contents, arguments.threads)
             yield {
                 "recipe": recipe,
                 **figures(goal, np.asarray(load(path)(judged))),

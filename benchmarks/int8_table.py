@@ -10,13 +10,15 @@
     python benchmarks/int8_table.py b4 --images 32     B4–B7, grown from the trained B0 (see grown.py)
 
 Every second photograph calibrates, the others judge. Agreement is with the float model's best class, as
-the file says it; the signal-to-noise ratio is that of the logits. Latency is one picture on all cores,
-as a ratio to the float32 file, files taking turns in one process, median.
+the file says it; the signal-to-noise ratio is that of the logits. Latency is one picture, as a ratio to the
+float32 file, files taking turns in one process, median: on all cores by the clock, or on a machine that has
+other things to do by the CPU time of one thread (`--threads 1`).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -143,7 +145,9 @@ def stock_quantizer(content: bytes, images: Any) -> bytes:
     return bytes(worker.quantize(ranges).quantized_model)
 
 
-def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qat: bool) -> Iterator[Row]:
+def rows(
+    model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, converter: bool, qat: bool
+) -> Iterator[Row]:
     from keras_effnet.export.quantization import accuracy
     from keras_effnet.export.quantization.layerwise import Method
     from keras_effnet.export.quantization.prepare import EQUALIZED_SHARE, prepare
@@ -174,8 +178,9 @@ def rows(model: Any, images: Any, held_out: Any, *, steps: bool, stock: bool, qa
         yield timed(f"+ equalized, {EQUALIZED_SHARE:.0%} (int8)", ours(EQUALIZED_SHARE))
         yield timed("+ equalized, 100 %", ours(1.0))
         return
-    if stock:
+    if stock and converter:
         yield timed("TFLite converter, int8", lambda: (stock_converter(model, images), None))
+    if stock:
         yield timed("LiteRT quantizer, int8", lambda: (stock_quantizer(content, images), None))
     yield timed("keras_effnet int8", ours(EQUALIZED_SHARE))
     if qat:
@@ -228,11 +233,13 @@ def partitions(content: bytes) -> int:
     return sum(op["op_name"] == "DELEGATE" for op in opened._get_ops_details())
 
 
-def latencies(contents: list[bytes]) -> list[float]:
-    """Median seconds of each file, taking turns."""
+def latencies(contents: list[bytes], threads: int = 0) -> list[float]:
+    """Median seconds of each file, taking turns; of one thread CPU time."""
     from ai_edge_litert.interpreter import Interpreter
 
-    opened = [Interpreter(model_content=content, num_threads=2) for content in contents]
+    clock = time.process_time if threads == 1 else time.perf_counter
+    threads = threads or os.cpu_count() or 1
+    opened = [Interpreter(model_content=content, num_threads=threads) for content in contents]
     for one in opened:
         one.allocate_tensors()
     times: list[list[float]] = [[] for _ in opened]
@@ -241,19 +248,17 @@ def latencies(contents: list[bytes]) -> list[float]:
         if time.perf_counter() - begun > LONGEST * len(opened):
             break
         for one, measured in zip(opened, times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             one.invoke()
-            measured.append(time.perf_counter() - start)
+            measured.append(clock() - start)
     return [float(np.median(measured)) for measured in times]
 
 
-def table(
-    model: Any, images: Any, held_out: Any, labels: Any, *, steps: bool, stock: bool, qat: bool
-) -> None:
+def table(model: Any, images: Any, held_out: Any, labels: Any, threads: int, **options: bool) -> None:
     from keras_effnet.export.quantization.accuracy import sqnr_db
 
-    found = list(rows(model, images, held_out, steps=steps, stock=stock, qat=qat))
-    times = latencies([row.content for row in found])
+    found = list(rows(model, images, held_out, **options))
+    times = latencies([row.content for row in found], threads)
     goal, goal_logits = predict(found[0].content, held_out)
     print("| file | agreement | top-1 | logits SQNR dB | simulated | size | latency | partitions | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -277,6 +282,10 @@ def main() -> None:
     parser.add_argument("--steps", action="store_true", help="what each step of the method adds")
     parser.add_argument("--qat", action="store_true", help="quantization-aware training too")
     parser.add_argument("--no-stock", action="store_true", help="leave the stock tools out (hours for B7)")
+    parser.add_argument(
+        "--no-converter", action="store_true", help="leave TensorFlow's converter out: it is slow"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="one: CPU time is measured; default: all")
     parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning on clothes")
     parser.add_argument("--trained", type=Path, help="clothing: a classifier of these photographs")
     parser.add_argument("--swap", action="store_true", help="let the judging photographs calibrate")
@@ -291,7 +300,7 @@ def main() -> None:
     )
     pictures = calibration.astype(np.float32), held_out.astype(np.float32)
     options = {"steps": arguments.steps, "stock": not arguments.no_stock, "qat": arguments.qat}
-    table(model, *pictures, labels, **options)
+    table(model, *pictures, labels, arguments.threads, converter=not arguments.no_converter, **options)
 
 
 def subject_of(

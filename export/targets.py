@@ -161,7 +161,7 @@ _ROWS = (
     # NPUs with 16-bit activations; an accuracy reference, slow on CPUs
     _integer_tflite(recipe="int16x8", write=tflite.write_int16x8, options=frozenset()),
     # as int8, and trained in integers for some minutes; with zeros, or with few values, among the weights
-    _trained_tflite(recipe="int8_qat", write=tflite.write_int8_qat),
+    _integer_tflite(recipe="int8_qat", write=tflite.write_int8_qat),
     _trained_tflite(recipe="int8_pruned", write=tflite.write_int8_pruned),
     _trained_tflite(recipe="int8_clustered", write=tflite.write_int8_clustered),
     # servers: ONNX Runtime, OpenVINO, TensorRT

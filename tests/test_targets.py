@@ -24,7 +24,7 @@ from keras_effnet.pictures.folders import sample_paths
         ("tflite:float32", "ai_edge_litert", "tflite"),
         ("tflite:weight_int8", "litert_quantizer", "tflite"),
         ("tflite:int8", "threadpoolctl", "tflite"),
-        ("tflite:int8_qat", "tensorflow_model_optimization", "qat"),
+        ("tflite:int8_clustered", "tensorflow_model_optimization", "qat"),
         ("tflite:int8_pruned", "tf_keras", "qat"),
         ("onnx:float32", "onnx", "onnx"),
         ("onnx:float16", "onnxruntime", "onnx"),

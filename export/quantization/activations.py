@@ -102,7 +102,7 @@ class Gelu(_Smooth):
 
 
 def hard_swish(u: Any) -> Any:
-    """For TensorFlow; a layer of `tf_keras` remembers it by its name, see `FUNCTIONS`."""
+    """For TensorFlow, and for layers of either Keras."""
     import tensorflow as tf
 
     return u * tf.nn.relu6(u + 3.0) * np.float32(1 / 6)
@@ -147,7 +147,6 @@ KNOWN: dict[str, Activation] = {
     **ACTIVATIONS,
     **{name: activation for activation in (HardSwish(), Tanh(), Gelu()) for name in activation.keras_names},
 }
-FUNCTIONS = {"hard_swish": hard_swish}  # what layers of `tf_keras` refer to, to copy them by
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -314,8 +314,16 @@ def steps_before(graph: Graph, first: str) -> frozenset[str]:
 
 def rounded(step: Weighted, ranges: Mapping[str, Range]) -> Weighted:
     """A step with each of its weights at the nearest place of its 8-bit grid."""
-    least = reconstruction.least_scales(step.grouped_bias(), _input_scale(ranges, step))
-    return step.with_grouped(reconstruction.round_nearest(step.grouped(), least))
+    return step.with_grouped(reconstruction.round_nearest(step.grouped(), _least_scales(ranges, step)))
+
+
+def weight_scales_of(step: Weighted, ranges: Mapping[str, Range]) -> Array:
+    """The scale of each output's weights, `[groups, outputs]`."""
+    return reconstruction.weight_scales(step.grouped(), _least_scales(ranges, step))
+
+
+def _least_scales(ranges: Mapping[str, Range], step: Weighted) -> Array:
+    return reconstruction.least_scales(step.grouped_bias(), _input_scale(ranges, step))
 
 
 def _input_scale(ranges: Mapping[str, Range], step: Weighted) -> float:

@@ -39,7 +39,7 @@ def to_keras(graph: Graph, *, height: int, width: int) -> Any:
     return keras.Model(image, made if len(made) > 1 else made[0], name="quantizable")
 
 
-def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any], Any] | None = None) -> Any:
+def to_trainable(graph: Graph, wrap: Wrap | None = None) -> Any:
     """The outputs of a graph, logits for probabilities, as a tf_keras model, which tfmot can train: only child processes call this.
 
     `tensorflow_model_optimization` knows `tf_keras` only and turns a whole process over to it.
@@ -47,7 +47,6 @@ def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any],
     Args:
         graph: steps with their weights.
         wrap: puts something around each layer; the key and the attribute are "" where there is none.
-        finish: turns the wrapped model into the one to train.
     """
     import tf_keras
 
@@ -68,8 +67,6 @@ def to_trainable(graph: Graph, wrap: Wrap | None = None, finish: Callable[[Any],
 
     made = graph.results_of(built)
     model = tf_keras.Model(image, made if len(made) > 1 else made[0])
-    if finish is not None:
-        model = finish(model)
     for step in graph.weighted:
         variables = _variables(model, step)
         variables["kernel"].assign(step.kernel)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from keras_effnet.errors import InvalidInputError
+from keras_effnet.errors import ExportError, InvalidInputError
 from keras_effnet.export.quantization import accuracy
 from keras_effnet.export.quantization.prepare import prepare
 from keras_effnet.export.quantization.to_tflite import integer_tflite
@@ -76,3 +79,18 @@ def test_compressed_network_still_knows_its_classes_and_zips_smaller(
 def test_impossible_compression_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Compression(**options)
+
+
+def test_killed_child_is_reported_and_leaves_nothing(
+    tiny_swish: Any, calibration: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def killed(command: Any, **options: Any) -> Any:
+        assert list(tmp_path.iterdir()), "the pictures were handed over"
+        return subprocess.CompletedProcess(command, -9)
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    with pytest.raises(ExportError, match="ended with code -9"):
+        compress(tiny_swish, calibration, Compression(clusters=8, smallest=SMALLEST))
+    assert not list(tmp_path.iterdir())

@@ -98,7 +98,6 @@ def test_hard_swish_is_written_in_one_file() -> None:
 
 
 def test_hard_swish_trains_in_integers(model: Any, calibration: Any, held_out: Any) -> None:
-    pytest.importorskip("tensorflow_model_optimization")
     from keras_effnet.export.quantization.trained import qat
 
     network = qat.train(model, calibration, training=qat.Training(steps=1, batch=2))
