@@ -131,8 +131,8 @@ def training_batches(
     def make() -> Iterator[Batch]:
         # one call at a time: the random layers draw one after the other, so a seed gives the same pictures
         for pixels, labels in _read(course, chunks(), size, framing, keep=KEPT_BYTES):
-            pixels, *others = course.taught(tuple(np.asarray(array) for array in traced(pixels, labels)))
-            yield (pixels if shown is None else np.asarray(maps(tf.constant(pixels))), *others)
+            changed, *others = course.taught(tuple(np.asarray(array) for array in traced(pixels, labels)))
+            yield (changed if shown is None else np.asarray(maps(tf.constant(changed))), *others)
 
     return dataset_of(make, kinds, -(-len(course) // batch_size) * len(epochs))
 

@@ -42,7 +42,7 @@ def whole(model: Any) -> Parts:
 
 
 def parts_of(model: Any) -> Parts:
-    """The parts of a functional model whose layers are frozen or not by now; TensorFlow computes them.
+    """The parts of a functional model of one input and one output whose layers are frozen or not by now, for TensorFlow.
 
     Compile `learning` afterwards; freezing other layers needs new parts.
     """
@@ -54,12 +54,11 @@ def parts_of(model: Any) -> Parts:
         if position == cut:
             maps = tensors[position]
             tensors[position] = keras.Input(maps.shape[1:], name="maps")
-    inputs = [tensors[place] for place in graph.inputs]
-    outputs = [tensors[output.call] for output in graph.outputs]
+    (pixels,), (end,) = graph.inputs, graph.outputs
     if cut is None:
-        return Parts(learning=keras.Model(inputs, outputs[0], name=model.name))
-    frozen = keras.Model(inputs, maps, name=f"{model.name}_frozen")
-    return Parts(learning=keras.Model(tensors[cut], outputs[0], name=model.name), frozen=frozen)
+        return Parts(learning=keras.Model(tensors[pixels], tensors[end.call], name=model.name))
+    frozen = keras.Model(tensors[pixels], maps, name=f"{model.name}_frozen")
+    return Parts(learning=keras.Model(tensors[cut], tensors[end.call], name=model.name), frozen=frozen)
 
 
 def _cut(graph: CallGraph) -> int | None:

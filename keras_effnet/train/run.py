@@ -234,7 +234,7 @@ class _Run:
         for split in ("validation", "test"):
             if len(labels[split]):
                 report[f"{split}_accuracy"] = judge_head((features[split], labels[split]), kernel, bias)[1]
-        self.folder.write_json("work/head.json", report)
+        self.folder.write_json(f"work/{self.place}head.json", report)
         with staged(place, overwrite=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, kernel=kernel, bias=bias)
         self.progress.say(
@@ -243,8 +243,7 @@ class _Run:
 
     def _features(self, model: Any, listing: Listing) -> dict[str, FloatArray]:
         backbone = keras.Model(model.input, model.get_layer("avg_pool").output)
-        if takes_parts(self.settings):
-            backbone = parts_of(backbone).learning
+        backbone = parts_of(backbone).learning if takes_parts(self.settings) else backbone
         wanted = {split: (split, False) for split in ("train", "validation", "test")}
         flips = self.settings.augment != "none"
         if flips and len(listing.of("train")) <= MIRRORED_LIMIT:
@@ -323,7 +322,7 @@ class _Run:
         """The validation accuracy before fine-tuning: the head's."""
         if self.settings.weights is None or not (course.knows_head and len(course.listing.of("validation"))):
             return 0.0
-        return float(self.folder.read_json("work/head.json")["validation_accuracy"])
+        return float(self.folder.read_json(f"work/{self.place}head.json")["validation_accuracy"])
 
     def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
         said = self._probabilities(model, listing, split)
@@ -359,7 +358,7 @@ class _Run:
                 "classes": list(listing.classes),
             },
             "data": data_figures(listing, skipped),
-            "head": self.folder.read_json("work/head.json"),
+            "head": self.folder.read_json(f"work/{self.place}head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
             "fixing": self.folder.read_json("work/fixing.json"),
