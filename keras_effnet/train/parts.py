@@ -150,7 +150,6 @@ def _depthwise(x: Any, kernel: Any, summand: Any, strides: tuple[int, ...], padd
     if kernel.shape[1] <= NARROW or tf.config.list_physical_devices("GPU"):
         return forward(x, kernel)
 
-    @tf.custom_gradient
     def convolved(x: Any, kernel: Any) -> Any:
         def gradients(slope: Any) -> tuple[Any, Any]:
             behind = tf.nn.depthwise_conv2d_backprop_input(tf.shape(x), kernel, slope, strides, padding)
@@ -158,7 +157,7 @@ def _depthwise(x: Any, kernel: Any, summand: Any, strides: tuple[int, ...], padd
 
         return forward(x, kernel), gradients
 
-    return convolved(x, kernel)
+    return tf.custom_gradient(convolved)(x, kernel)
 
 
 def _kernel_gradient(x: Any, shape: Any, slope: Any, strides: tuple[int, ...], padding: str) -> Any:
