@@ -102,7 +102,7 @@ class Job:
         options: for the targets that follow them.
         overwrite: replace existing artefacts.
         keep_failed: leave artefacts that failed verification under their final names.
-        rounds: timing rounds.
+        rounds: timing rounds; fewer, but three, where they would take longer than `timing.SECONDS`.
     """
 
     model: Any
@@ -172,7 +172,7 @@ def export_job(job: Job, progress: Callable[[str], None] = lambda _: None) -> li
         reports = _verify(job, facts, paths)
         progress(f"{job.name}: timing")
         latencies = timing.median_latencies_ms(
-            [load(path) for path in paths], job.images[:1], rounds=job.rounds
+            [load(path) for path in paths], job.images[:1], rounds=job.rounds, seconds=timing.SECONDS
         )
         artefacts = [
             _artefact(job, *row) for row in zip(job.targets, paths, reports, latencies, held, strict=True)

@@ -21,6 +21,7 @@ from .targets import parse_target, write_artefact
 
 ROUNDS = 30
 WARM_UP = 3
+SECONDS = 20.0  # of all turns of an export's files together; eight of B7 would take two and a half minutes
 
 
 def latency(
@@ -56,11 +57,19 @@ def latency(
 
 
 def median_latencies_ms(
-    runners: Sequence[Runner], images: npt.NDArray[Any], *, rounds: int = ROUNDS
+    runners: Sequence[Runner],
+    images: npt.NDArray[Any],
+    *,
+    rounds: int = ROUNDS,
+    seconds: float = float("inf"),
 ) -> list[float]:
-    """Median time of one call with `images`, in milliseconds, for each artefact; each is timed `rounds` times, in turn."""
+    """Median time of one call with `images`, in milliseconds, for each artefact; each is timed `rounds` times, in turn.
+
+    After so many seconds no further turn begins, once each was timed three times.
+    """
     calls = [partial(runner, images) for runner in runners]
-    return [seconds * 1e3 for seconds in medians(calls, rounds=rounds, warm_up=WARM_UP)]
+    found = medians(calls, rounds=rounds, warm_up=WARM_UP, seconds=seconds)
+    return [each * 1e3 for each in found]
 
 
 def example_pixels(runner: Runner, batch: int = 1, *, size: int | None = None) -> npt.NDArray[np.uint8]:

@@ -30,9 +30,9 @@ from .weighted import Weighted
 ALL = "all"  # computes in integers
 CANDIDATES = ("block3", "block4", "block5", "block6")
 BATCHES = (1, 16)
-BATCH_PIXELS = (
-    16 * 300 * 300
-)  # of larger pictures, fewer: their maps are as large as those of many small ones
+# of pictures larger than B0's, fewer: their maps are as large as those of many small ones, and each runtime keeps
+# the memory of its largest batch while all of them take turns
+BATCH_PIXELS = 16 * 224 * 224
 WORTH = (
     0.1  # of the time; less does not pay for the accuracy that integers in early stages cost (docs/onnx.md)
 )

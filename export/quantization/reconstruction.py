@@ -12,6 +12,8 @@ depthwise convolution one group per channel.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -112,7 +114,13 @@ def refit(fit: Regression) -> Array:
         weights = _minimise(train, ridge, TRIAL_ITERATIONS)
         return test.loss(weights, best_bias(train, weights))
 
-    return _minimise(fit, min((*RIDGES, np.inf), key=score), ITERATIONS)
+    _ = train.gram  # which all of them need
+    ridges = (*RIDGES, np.inf)
+    with ThreadPoolExecutor(
+        min(len(ridges), os.cpu_count() or 1)
+    ) as pool:  # NumPy itself is kept to one thread
+        scores = list(pool.map(score, ridges))
+    return _minimise(fit, ridges[scores.index(min(scores))], ITERATIONS)
 
 
 def _minimise(fit: Regression, ridge: float, iterations: int) -> Array:

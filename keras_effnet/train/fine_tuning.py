@@ -10,8 +10,15 @@ from typing import Any
 import keras
 
 from keras_effnet.pictures.framing import Framing
-from keras_effnet.train.batches import Course, augmentation, evaluation_batches, training_batches
+from keras_effnet.train.batches import (
+    Course,
+    augmentation,
+    evaluation_batches,
+    shown_once,
+    training_batches,
+)
 from keras_effnet.train.checkpoints import EpochCheckpoint
+from keras_effnet.train.parts import Parts, parts_of, whole
 from keras_effnet.train.settings import Settings
 from keras_effnet.transfer import unfreeze
 
@@ -24,8 +31,8 @@ _OPTIMIZERS = {
 }
 
 
-def prepare(model: Any, course: Course, settings: Settings) -> None:
-    """Make the top blocks of a classifier trainable and compile it, within the scope of the run's strategy.
+def prepare(model: Any, course: Course, settings: Settings) -> Parts:
+    """Make the top blocks of a classifier trainable and compile what learns, within the scope of the run's strategy.
 
     The learning rate falls as fast as if all epochs of the settings were to come.
     """
@@ -37,11 +44,26 @@ def prepare(model: Any, course: Course, settings: Settings) -> None:
         0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
     )
     average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
-    model.compile(
+    parts = parts_of(model) if takes_parts(settings) else whole(model)
+    parts.learning.compile(
         _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
         loss=course.loss(settings.label_smoothing),
         metrics=[course.accuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.xla],
+    )
+    return parts
+
+
+def takes_parts(settings: Settings) -> bool:
+    """Whether the parts of a classifier compute what the whole does, as fast: in float32, on one device of TensorFlow.
+
+    Without weights nothing is frozen.
+    """
+    return (
+        settings.weights is not None
+        and settings.strategy == "none"
+        and keras.backend.backend() == "tensorflow"
+        and keras.config.dtype_policy().name == "float32"
     )
 
 
@@ -51,7 +73,7 @@ def steps_of(course: Course, settings: Settings) -> int:
 
 
 def fine_tune(
-    model: Any,
+    parts: Parts,
     course: Course,
     checkpoint: EpochCheckpoint,
     settings: Settings,
@@ -62,20 +84,21 @@ def fine_tune(
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
 ) -> None:
-    """Train `model` from where `checkpoint` stands; afterwards it holds the best epoch's weights.
+    """Train a classifier from where `checkpoint` stands; afterwards it holds the best epoch's weights.
 
     Args:
-        model: a compiled classifier; it learns in the layers that are trainable.
+        parts: of the classifier; what learns is compiled, and learns in the layers that are trainable.
         course: the photographs; without any for validation, the last epoch counts as the best.
         epochs: to do at most.
     """
+    model = parts.learning
     beginning = model.get_weights()
     if not (checkpoint.finished or checkpoint.exhausted):
         checkpoint.restore(model)
         start = checkpoint.epoch
         # the random layers start anew in a resumed run: another seed, or they would repeat themselves
         augment = augmentation(settings, size, course.class_weights, seed=settings.seed + 1000 * start)
-        batches, checks = _batches(course, augment, settings, size, framing, range(start, epochs))
+        batches, checks = _batches(course, parts, augment, settings, size, framing, range(start, epochs))
         averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema else []
         if start < epochs:
             model.fit(
@@ -96,17 +119,26 @@ def fine_tune(
 
 
 def _batches(
-    course: Course, augment: Any, settings: Settings, size: int, framing: Framing, epochs: range
+    course: Course, parts: Parts, augment: Any, settings: Settings, size: int, framing: Framing, epochs: range
 ) -> tuple[Any, Any]:
     """To train on, and to validate with; None for nothing."""
-    count = settings.batch_size
+    frozen, count = parts.frozen, settings.batch_size
     validation = course.listing.of("validation")
     batches = training_batches(
-        course, augment, size, framing, batch_size=count, seed=settings.seed, epochs=epochs
+        course,
+        augment,
+        size,
+        framing,
+        batch_size=count,
+        seed=settings.seed,
+        epochs=epochs,
+        # frozen blocks are dropped now and then as the others are
+        shown=frozen and partial(frozen, training=True),
     )
     if not len(validation):
         return batches, None
-    return batches, evaluation_batches(course.listing, validation, size, framing, batch_size=count)
+    checks = evaluation_batches(course.listing, validation, size, framing, batch_size=count)
+    return batches, checks if frozen is None else shown_once(checks, partial(frozen, training=False))
 
 
 def _inner(optimizer: Any) -> Any:

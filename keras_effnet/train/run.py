@@ -37,10 +37,11 @@ from keras_effnet.train.answers import (
 from keras_effnet.train.batches import Course, evaluation_batches
 from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
-from keras_effnet.train.fine_tuning import fine_tune, precision, prepare
+from keras_effnet.train.fine_tuning import fine_tune, precision, prepare, takes_parts
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, judge_head, train_head
 from keras_effnet.train.lessons import Lessons, Teacher
+from keras_effnet.train.parts import parts_of
 from keras_effnet.train.resolution import fixed_network
 from keras_effnet.train.results import Outcome
 from keras_effnet.train.settings import Settings
@@ -233,7 +234,7 @@ class _Run:
         for split in ("validation", "test"):
             if len(labels[split]):
                 report[f"{split}_accuracy"] = judge_head((features[split], labels[split]), kernel, bias)[1]
-        self.folder.write_json("work/head.json", report)
+        self.folder.write_json(f"work/{self.place}head.json", report)
         with staged(place, overwrite=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, kernel=kernel, bias=bias)
         self.progress.say(
@@ -242,6 +243,7 @@ class _Run:
 
     def _features(self, model: Any, listing: Listing) -> dict[str, FloatArray]:
         backbone = keras.Model(model.input, model.get_layer("avg_pool").output)
+        backbone = parts_of(backbone).learning if takes_parts(self.settings) else backbone
         wanted = {split: (split, False) for split in ("train", "validation", "test")}
         flips = self.settings.augment != "none"
         if flips and len(listing.of("train")) <= MIRRORED_LIMIT:
@@ -277,12 +279,11 @@ class _Run:
                 tuned.set_weights(model.get_weights())
             checkpoint = EpochCheckpoint(
                 self.folder.work / phase,
-                to_beat=self._to_beat(model, course),
+                to_beat=self._to_beat(course),
                 patience=self.settings.patience,
             )
-            prepare(tuned, course, self.settings)
             fine_tune(
-                tuned,
+                prepare(tuned, course, self.settings),
                 course,
                 checkpoint,
                 self.settings,
@@ -317,11 +318,11 @@ class _Run:
             scores = self._probabilities(model, listing, "validation")
             self.folder.write_json(VALIDATED, measured(model, listing, "validation", scores))
 
-    def _to_beat(self, model: Any, course: Course) -> float:
-        """The validation accuracy before fine-tuning."""
+    def _to_beat(self, course: Course) -> float:
+        """The validation accuracy before fine-tuning: the head's."""
         if self.settings.weights is None or not (course.knows_head and len(course.listing.of("validation"))):
             return 0.0
-        return self._accuracy(model, course.listing, "validation")
+        return float(self.folder.read_json(f"work/{self.place}head.json")["validation_accuracy"])
 
     def _accuracy(self, model: Any, listing: Listing, split: str) -> float:
         said = self._probabilities(model, listing, split)
@@ -357,7 +358,7 @@ class _Run:
                 "classes": list(listing.classes),
             },
             "data": data_figures(listing, skipped),
-            "head": self.folder.read_json("work/head.json"),
+            "head": self.folder.read_json(f"work/{self.place}head.json"),
             "fine_tuning": self.folder.read_json("work/fine_tuning.json"),
             "refit": self.folder.read_json("work/refit.json"),
             "fixing": self.folder.read_json("work/fixing.json"),
