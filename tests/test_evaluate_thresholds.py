@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import assert_refused
+from material import assert_refused, build_colours
 from PIL import Image
 
 import keras_effnet
@@ -17,7 +17,6 @@ from keras_effnet import export, transfer
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.evaluation.certainty import told_of
-from keras_effnet.pictures.labels import labels_layer_name
 
 pytest.importorskip("sklearn")
 pytest.importorskip("onnxruntime")
@@ -26,25 +25,11 @@ COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 GRAY = (120, 120, 120)
 
 
-def _network(kernel: Any, bias: Any, activation: str, names: tuple[str, ...]) -> Any:
-    """The last layer on the mean red, green and blue, 0–1."""
-    import keras
-
-    image = keras.Input((32, 32, 3))
-    x = keras.layers.Rescaling(1 / 255)(image)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Identity(name=labels_layer_name(names))(x)
-    head = keras.layers.Dense(len(bias), activation=activation, name="predictions")
-    model = keras.Model(image, head(x), name="colours")
-    head.set_weights([np.array(kernel, np.float32), np.array(bias, np.float32)])
-    return model
-
-
 @pytest.fixture(scope="module")
 def colours() -> Any:
     """It is sure of pure colours, and of gray it says a third each."""
     kernel = 8 * np.eye(3)[::-1]
-    return transfer.with_thresholds(_network(kernel, [0, 0, 0], "softmax", tuple(COLOURS)), 0.6)
+    return transfer.with_thresholds(build_colours(kernel, [0, 0, 0], "softmax", tuple(COLOURS)), 0.6)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +123,7 @@ def test_evaluate_judges_a_single_sigmoid_by_both_sides_of_its_threshold(
 ) -> None:
     """Gray is 0.507 red and refused; the blue one among the red ones is wrong."""
     names = ("cold", "red")
-    model = transfer.with_thresholds(_network([[16], [0], [0]], [-7.5], "sigmoid", names), 0.9)
+    model = transfer.with_thresholds(build_colours([[16], [0], [0]], [-7.5], "sigmoid", names), 0.9)
     rows = ["file,label"]
     rows += [
         f"{path},{'red' if path.parent.name == 'red' else 'cold'}" for path in photographs.glob("*/*.png")
@@ -170,7 +155,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sigmoid for each colour."""
-    model = _network(16 * np.eye(3)[::-1], [-8, -8, -8], "sigmoid", tuple(COLOURS))
+    model = build_colours(16 * np.eye(3)[::-1], [-8, -8, -8], "sigmoid", tuple(COLOURS))
     model = transfer.with_thresholds(model, [0.3, 0.4, 0.5])
     return export.to_onnx(model, tmp_path_factory.mktemp("several") / "several.onnx")
 
@@ -232,5 +217,7 @@ def test_labels_that_are_one_name_stay_one_for_a_model_of_one_class(mixed: Path)
     """A softmax may have been trained on them (`--answers softmax`)."""
     names = ("blue | red", "blue|red", "green", "red|green")
     kernel = [[0, 8, -8, 8], [0, -8, 0, 8], [8, 8, 0, -8]]
-    (row,) = keras_effnet.evaluate(_network(kernel, [0] * 4, "softmax", names), mixed).as_dict()["results"]
+    (row,) = keras_effnet.evaluate(build_colours(kernel, [0] * 4, "softmax", names), mixed).as_dict()[
+        "results"
+    ]
     assert row["images"] == 4 and row["top1"] >= 0.5
