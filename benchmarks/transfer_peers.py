@@ -113,8 +113,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         sys.executable, "-m", "keras_effnet.cli", "train", str(arguments.data), "--image-size", str(arguments.size),
         "--seed", str(seed), "--out", str(run), "--json", "--quiet",
     ]  # fmt: skip
-    if run.exists():
-        command = [*command[:3], "train", "--out", str(run), "--resume", "--json", "--quiet"]
+    command += ["--resume"] if run.exists() else []
     metrics = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     judged = keras_effnet.evaluate(run / "model.keras", arguments.data, split="test")
     (result,) = judged

@@ -167,8 +167,9 @@ def check_extras() -> None:
 def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None) -> Iterator[Candidate]:
     """A model, at each of the sizes; made when it is asked for."""
     if isinstance(model, str | os.PathLike):
-        name = Path(model).name
-        model = network_of(Path(model)) if format_of(Path(model)) == KERAS else load(model)
+        path = Path(model)
+        name = path.name
+        model = network_of(path) if path.exists() and format_of(path) == KERAS else load(path)
     else:
         name = getattr(model, "name", "")
     if isinstance(model, Runner):
