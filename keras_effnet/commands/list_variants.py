@@ -23,7 +23,7 @@ EXAMPLES = """\
   keras-effnet list --json | jq '.[] | select(.resolution <= 260) | .variant'"""
 
 WIDTH = 120  # where there is no terminal
-NARROWEST = 30  # of the weight sets
+NARROWEST = 20  # of the weight sets
 GAP = "   "
 
 
@@ -101,12 +101,11 @@ def _shown(entries: Sequence[dict[str, Any]], width: int) -> str:
 
 
 def _folded(sets: Sequence[str], room: int) -> list[str]:
-    """Weight sets in lines of at most `room` characters; none is cut."""
+    """Weight sets in lines of at most `room` characters; one that is longer than that goes on in the next."""
     lines = [""]
     for text in sets:
-        longer = f"{lines[-1]}{GAP}{text}" if lines[-1] else text
-        if len(longer) > room and lines[-1]:
-            lines.append(text)
+        if lines[-1] and len(lines[-1]) + len(GAP) + len(text) <= room:
+            lines[-1] += GAP + text
         else:
-            lines[-1] = longer
-    return lines
+            lines += textwrap.wrap(text, room)
+    return lines[1:]
