@@ -26,6 +26,7 @@ standard error of the photographs and that of the seeds.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -173,25 +174,22 @@ def peer(arguments: argparse.Namespace) -> dict[str, Any]:
     splits["train"].change = _changes(arguments, training=True)
     began = time.process_time()
     learn = _by_fastai if arguments.peer == "fastai" else _by_timm
-    judges, history = [], []
+    history: list[float] = []
+    kept: dict[str, Any] = {}
     for judge in learn(model, splits["train"], classes, seed, arguments.peer):
-        judges.append(_right(judge, splits["test"]))
         history.append(float(np.mean(_right(judge, splits["validation"]))))
-        print(
-            arguments.peer,
-            seed,
-            len(history),
-            f"{history[-1]:.4f}",
-            f"{np.mean(judges[-1]):.4f}",
-            file=sys.stderr,
-        )
-    best = len(history) - 1 if arguments.peer == "fastai" else int(np.argmax(history))
+        print(arguments.peer, seed, len(history), f"{history[-1]:.4f}", file=sys.stderr, flush=True)
+        kept["last"] = judge
+        if history[-1] >= max(history):
+            kept["best"] = copy.deepcopy(judge)
+    right = {name: _right(network, splits["test"]) for name, network in kept.items()}
+    counted = "last" if arguments.peer == "fastai" else "best"
     return {
-        "right": dict(zip(splits["test"].files, judges[best], strict=True)),
-        "validation": history[best],
-        "best_epoch": best + 1,
-        "test_of_last": float(np.mean(judges[-1])),
-        "test_of_best": float(np.mean(judges[int(np.argmax(history))])),
+        "right": dict(zip(splits["test"].files, right[counted], strict=True)),
+        "validation": history[-1] if counted == "last" else max(history),
+        "history": history,
+        "test_of_last": float(np.mean(right["last"])),
+        "test_of_best": float(np.mean(right["best"])),
         "cpu_seconds": time.process_time() - began,
     }
 
@@ -273,7 +271,7 @@ def _lite0(weights: Path, *, drop: bool) -> Any:
     given = torch.load(weights, map_location="cpu", weights_only=True)
     values = [value for name, value in given.items() if not name.endswith("num_batches_tracked")]
     model.load_state_dict(dict(zip(own, values, strict=True)), strict=False)
-    return model
+    return model.to(memory_format=torch.channels_last)  # half as fast again on a CPU
 
 
 def _batches(photographs: Photographs, seed: int) -> Any:
@@ -293,7 +291,8 @@ def _right(model: Any, photographs: Photographs) -> list[int]:
     with torch.inference_mode():
         for start in range(0, len(photographs), BATCH):
             rows = [photographs[place] for place in range(start, min(start + BATCH, len(photographs)))]
-            guesses = model(torch.stack([pixels for pixels, _ in rows])).argmax(dim=1)
+            pixels = torch.stack([pixels for pixels, _ in rows])
+            guesses = model(pixels.contiguous(memory_format=torch.channels_last)).argmax(dim=1)
             right += [int(guess == label) for guess, (_, label) in zip(guesses.tolist(), rows, strict=True)]
     return right
 
@@ -328,7 +327,7 @@ def _by_timm(model: Any, train: Photographs, classes: int, seed: int, arm: str) 
         model.train()
         for pixels, labels in batches:
             optimizer.zero_grad()
-            lossy(model(pixels), labels).backward()
+            lossy(model(pixels.contiguous(memory_format=torch.channels_last)), labels).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             step += 1
@@ -377,7 +376,7 @@ def _by_fastai(body: Any, train: Photographs, classes: int, seed: int, arm: str)
             model.train()
             for pixels, labels in batches:
                 optimizer.zero_grad()
-                lossy(model(pixels), labels).backward()
+                lossy(model(pixels.contiguous(memory_format=torch.channels_last)), labels).backward()
                 optimizer.step()
                 schedule.step()
             if not frozen:

@@ -162,7 +162,7 @@ def _near_ties(kind: Kind, reference: Array, values: Array) -> Array:
         yes, no = sides * (1 - least), (1 - sides) * least  # equal at the threshold
         other = np.minimum(yes, no) >= NEAR_TIE * np.maximum(yes, no)
         if kind.has_one_decision:
-            other = other.any(axis=1, keepdims=True)
+            other = np.asarray(other.any(axis=1, keepdims=True))
         return np.asarray(other & (kind.decisions(reference) != kind.decisions(values)))
     if reference.shape[1] == 1:  # a logit against 0
         near = np.abs(reference) <= -math.log(NEAR_TIE)

@@ -151,7 +151,7 @@ class Asking:
             for places, values in self._answers(strangers, self.strange_errors, advance)
         ]
         taken = np.concatenate([yes for _, yes in _in_order(found, self.strange_errors)])
-        return taken if self.gives_several else taken.any(axis=1, keepdims=True)
+        return taken if self.gives_several else np.asarray(taken.any(axis=1, keepdims=True))
 
     def _yes(self, values: Values) -> npt.NDArray[np.bool_]:
         return accepted(values, self._shape.thresholds or (HALF,))

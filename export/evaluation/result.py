@@ -197,4 +197,4 @@ class SeveralResult(Answers):
 
 
 def _told(labels: Sequence[str], marks: npt.NDArray[np.bool_]) -> str:
-    return SEVERAL.join(labels[label] for label in np.flatnonzero(marks)) or NOTHING
+    return SEVERAL.join(labels[label] for label in np.flatnonzero(marks).tolist()) or NOTHING

@@ -61,6 +61,7 @@ _OF_SEVERAL = {
     "all labels right": "exact",
     "right decisions": "accuracy",
 }
+_OF_THRESHOLDS = [("accepted", "coverage"), ("right of these", "precision"), ("strangers refused", "refused")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,8 +202,7 @@ def _show(evaluation: Evaluation) -> None:
     """The figures as a table, and below it what two files differ by."""
     header, cells = (_OF_SEVERAL if evaluation.gives_several else _OF_ONE), []
     thresholds = any(result.thresholds for result in evaluation)
-    columns = (("accepted", "coverage"), ("right of these", "precision"), ("strangers refused", "refused"))
-    columns = columns[: (3 if evaluation.strangers else 2) if thresholds else 0]
+    columns = _OF_THRESHOLDS[: (3 if evaluation.strangers else 2) if thresholds else 0]
     for result in evaluation:
         row = result.row()
         told = [_percent(row[name]) for name in header.values()]
