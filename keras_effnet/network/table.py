@@ -1,10 +1,9 @@
 """Networks as data: rows of stages, how they scale, and the blocks they unroll into.
 
 A network of your own needs a table, a `Baseline`, and nothing else. No framework is imported here.
-Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper and
-the reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides.
-MobileNetV1 (arXiv:1704.04861, Table 1), MobileNetV2 (arXiv:1801.04381, Table 2), ResNet-50
-(arXiv:1512.03385, Table 1); where they leave something open, keras.applications decides.
+Sources: EfficientNet (Tan & Le 2019, arXiv:1905.11946), Table 1 and section 3.3; where the paper and the
+reference code (`models/official/efficientnet` of `tensorflow/tpu`) differ, the code decides. MobileNetV1 (1704.04861,
+Table 1), MobileNetV2 (1801.04381, Table 2), ResNet-50 (1512.03385, Table 1): what they leave open, keras.applications decides.
 """
 
 from __future__ import annotations

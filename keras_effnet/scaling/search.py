@@ -11,11 +11,15 @@ result: one process, several, or several machines.
 from __future__ import annotations
 
 import math
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+
+import filelock
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline
 from keras_effnet.errors import EffNetError, InvalidInputError, require
@@ -137,11 +141,14 @@ def search(
     }
     classes = compared.get("classes")
     every = networks(table, grid, merge=merge, classes=classes if isinstance(classes, int) else CLASSES)
-    worker = _Worker(evaluate, {network.key: network for network in every}, storage, study, uuid.uuid4().hex)
-    opened = worker.open()
-    claim(opened, compared)
-    _enqueue_failed(opened)
-    return SearchResult(rows=_evaluated(worker, opened, workers, quiet=quiet), baseline=table)
+    by_key = {network.key: network for network in every}
+    with tempfile.TemporaryDirectory(prefix="keras_effnet-") as folder:
+        lock = f"{folder}/draw.lock"
+        worker = _Worker(evaluate, by_key, storage, study, uuid.uuid4().hex, lock)
+        opened = worker.open()
+        claim(opened, compared)
+        _enqueue_failed(opened)
+        return SearchResult(rows=_evaluated(worker, opened, workers, quiet=quiet), baseline=table)
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,7 @@ class _Worker:
         networks: of the grid, by key.
         storage, study: where the work is shared.
         machine: the same for all processes of one search.
+        lock: file that they hold while one of them draws a network: Optuna's storage lets two draw the same.
     """
 
     evaluate: Evaluate
@@ -160,6 +168,7 @@ class _Worker:
     storage: str
     study: str
     machine: str
+    lock: str
 
     def open(self) -> Any:
         """The study; its sampler gives out what nobody began, then what nobody finished."""
@@ -173,9 +182,11 @@ class _Worker:
             EffNetError: `evaluate` failed, or returned something else than a finite number.
         """
         opened = self.open()
-        if not self._left(opened):
-            return False
-        opened.optimize(self._objective, n_trials=1)
+        with ExitStack() as drawing:
+            drawing.enter_context(filelock.FileLock(self.lock))
+            if not self._left(opened):
+                return False
+            opened.optimize(lambda trial: self._objective(trial, drawing), n_trials=1)
         return True
 
     def _left(self, opened: Any) -> bool:
@@ -191,24 +202,25 @@ class _Worker:
         return any(not states or states & {state.WAITING, state.RUNNING} for states in left)
 
     def _is_taken(self, trial: Any) -> bool:
-        """Whether the network has a score by now, or a worker of this search drew it first: Optuna lets both happen."""
+        """Whether the network has a score by now, or a worker of this search has it: Optuna lets both happen."""
         states = require("optuna.trial", "search").TrialState
         return any(
             other.state == states.COMPLETE
             or (
                 other.state == states.RUNNING
-                and other.number < trial.number
+                and other.number != trial.number
                 and other.user_attrs.get(MACHINE) == self.machine
             )
             for other in trial.study.get_trials(deepcopy=False)
             if _network_of(other) == trial.params[NETWORK]
         )
 
-    def _objective(self, trial: Any) -> float:
+    def _objective(self, trial: Any, drawing: ExitStack) -> float:
         trial.set_user_attr(MACHINE, self.machine)
         network = self.networks[trial.suggest_categorical(NETWORK, list(self.networks))]
         if self._is_taken(trial):
             raise require("optuna", "search").TrialPruned
+        drawing.close()  # the next may draw
         asked = f"evaluate({network.depth}, {network.width}, {network.resolution})"
         try:
             score = float(self.evaluate(network.depth, network.width, network.resolution))

@@ -43,8 +43,6 @@ LOGGER = logging.getLogger(__name__)
 
 SHIPPING_EXTRA = "lite-weights"  # of this package; it installs the distributions that ship weights
 RECORD_SUFFIX = ".sha256"  # beside a file whose publisher gives no complete hash
-
-
 UNKNOWN = WeightFacts()
 
 
