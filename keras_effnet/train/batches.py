@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.distortions import randaugment
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.train.settings import Settings
 
+OPERATIONS, STRENGTH = 2, 0.9  # of RandAugment for each picture: those of timm's recipes, at most
 SHIFT = 0.07  # of the side, in any direction: what a random crop of 224 from 256 pixels amounts to
 
 
@@ -213,7 +215,7 @@ def _layers(name: str, seed: int) -> list[Any]:
     if name == "light":
         return light
     if name == "randaugment":
-        return [*light, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
+        return [_distorting(seed + 2), *light]
     return [
         *light,
         layers.RandomRotation(0.05, fill_mode="nearest", seed=seed + 3),
@@ -221,6 +223,22 @@ def _layers(name: str, seed: int) -> list[Any]:
         layers.RandomBrightness(0.15, value_range=(0, 255), seed=seed + 5),
         layers.RandomContrast(0.2, value_range=(0, 255), seed=seed + 6),
     ]
+
+
+def _distorting(seed: int) -> Callable[..., Any]:
+    """RandAugment of each picture on its own."""
+    import tensorflow as tf
+
+    generator = np.random.default_rng(seed)
+
+    def distorted(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        options: dict[str, Any] = {"count": OPERATIONS, "strength": STRENGTH}
+        return np.stack([randaugment(picture, generator, **options) for picture in pixels])
+
+    def distort(pixels: Any, training: bool) -> Any:
+        return tf.ensure_shape(tf.numpy_function(distorted, [pixels], tf.uint8), pixels.shape)
+
+    return distort
 
 
 def _mixing(settings: Settings, seed: int) -> list[Any]:
