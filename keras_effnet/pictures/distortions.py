@@ -30,11 +30,12 @@ Operation = Callable[[Any, float, int], Any]  # from a picture, the share of the
 
 
 def randaugment(
-    pixels: npt.NDArray[np.uint8], random: np.random.Generator, *, count: int, strength: float
+    pixels: npt.NDArray[np.uint8], random: np.random.Generator, *, count: int = 2, strength: float = 0.9
 ) -> npt.NDArray[np.uint8]:
     """A picture `[H, W, 3]` after `count` operations, of the same shape and type.
 
-    Each is drawn anew, and so is its level, up to `strength`, a share of the highest.
+    Each is drawn anew, and so is its level, up to `strength`, a share of the highest: those of timm's usual recipes
+    (`rand-m9`), whose levels are not drawn but always that high.
     """
     from PIL import Image
 

@@ -22,7 +22,6 @@ from keras_effnet.pictures.listing import Listing
 from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
 from keras_effnet.train.settings import Settings
 
-OPERATIONS, STRENGTH = 2, 0.9  # of RandAugment for each picture: those of timm's recipes, at most
 SHIFT = 0.07  # of the side, in any direction: what a random crop of 224 from 256 pixels amounts to
 
 
@@ -225,22 +224,6 @@ def _layers(name: str, seed: int) -> list[Any]:
     ]
 
 
-def _distorting(seed: int) -> Callable[..., Any]:
-    """RandAugment of each picture on its own."""
-    import tensorflow as tf
-
-    generator = np.random.default_rng(seed)
-
-    def distorted(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        options: dict[str, Any] = {"count": OPERATIONS, "strength": STRENGTH}
-        return np.stack([randaugment(picture, generator, **options) for picture in pixels])
-
-    def distort(pixels: Any, training: bool) -> Any:
-        return tf.ensure_shape(tf.numpy_function(distorted, [pixels], tf.uint8), pixels.shape)
-
-    return distort
-
-
 def _mixing(settings: Settings, seed: int) -> list[Any]:
     from keras import layers
 
@@ -250,3 +233,18 @@ def _mixing(settings: Settings, seed: int) -> list[Any]:
     if settings.cutmix > 0:
         found.append(layers.CutMix(factor=settings.cutmix, seed=seed + 8))
     return found
+
+
+def _distorting(seed: int) -> Callable[..., Any]:
+    """RandAugment of each picture on its own."""
+    import tensorflow as tf
+
+    generator = np.random.default_rng(seed)
+
+    def distorted(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.stack([randaugment(picture, generator) for picture in pixels])
+
+    def distort(pixels: Any, training: bool) -> Any:
+        return tf.ensure_shape(tf.numpy_function(distorted, [pixels], tf.uint8), pixels.shape)
+
+    return distort
