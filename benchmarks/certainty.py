@@ -1,8 +1,9 @@
 """What "none of these" is worth: calibration and coverage of a trained classifier, and of its integer file.
 
-    python benchmarks/certainty.py DATA_DIR STRANGERS_DIR [--seeds 0 1 2] [--json FILE] [train's options …]
+    python benchmarks/certainty.py DATA_DIR STRANGERS_DIR [--seeds 0 1 2] [--runs DIR] [--json FILE] [train's options …]
 
-Each seed is a run of `keras-effnet train DATA_DIR --none STRANGERS_DIR --export tflite:int8`. Validation photographs
+Each seed is a run of `keras-effnet train DATA_DIR --none STRANGERS_DIR --export tflite:int8`, kept in `--runs`, where
+the same command goes on. Validation photographs
 and one half of the strangers choose the temperature and the threshold for 95 % precision; the test photographs and the
 other half, which decided nothing, give the figures. Those of the integer file are what `export.load` says of the same
 pictures, with the thresholds that it carries.
@@ -26,20 +27,21 @@ FIGURES = (
 )  # fmt: skip
 
 
-def measured(data: Path, strangers: Path, seed: int, options: Sequence[str]) -> dict[str, dict[str, float]]:
+def measured(
+    data: Path, strangers: Path, seed: int, run: Path, options: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """The figures of one run, of the Keras model and of the integer file."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = [
-            sys.executable, "-m", "keras_effnet.cli", "train", str(data), "--none", str(strangers), "--seed", str(seed),
-            "--out", str(run), "--export", "tflite:int8", "--json", "--quiet", *options,
-        ]  # fmt: skip
-        metrics = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        (file,) = (run / "export").glob("*.tflite")
-        return {
-            "keras": _flat(metrics["certainty"], metrics["test"]["accuracy"]),
-            "int8": _of_file(run, file, metrics["certainty"]),
-        }
+    command = [
+        sys.executable, "-m", "keras_effnet.cli", "train", str(data), "--none", str(strangers), "--seed", str(seed),
+        "--out", str(run), "--export", "tflite:int8", "--json", "--quiet", *options,
+    ]  # fmt: skip
+    command += ["--resume"] if run.exists() else []
+    metrics = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    (file,) = (run / "export").glob("*.tflite")
+    return {
+        "keras": _flat(metrics["certainty"], metrics["test"]["accuracy"]),
+        "int8": _of_file(run, file, metrics["certainty"]),
+    }
 
 
 def _of_file(run: Path, file: Path, certainty: dict[str, Any]) -> dict[str, float]:
@@ -79,15 +81,18 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("strangers", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, help="keep the runs in this folder (default: none is kept)")
     parser.add_argument("--json", type=Path)
     arguments, options = parser.parse_known_args()
     import numpy as np
 
     rows = []
-    for seed in arguments.seeds:
-        rows.append(measured(arguments.data, arguments.strangers, seed, options))
-        for kind, figures in rows[-1].items():
-            print(seed, kind, {name: round(value, 4) for name, value in figures.items()}, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in arguments.seeds:
+            run = (arguments.runs or Path(folder)) / str(seed)
+            rows.append(measured(arguments.data, arguments.strangers, seed, run, options))
+            for kind, figures in rows[-1].items():
+                print(seed, kind, {name: round(value, 4) for name, value in figures.items()}, flush=True)
     for kind in rows[0]:
         for name in FIGURES:
             values = [row[kind][name] for row in rows]

@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--variant", default="lite0")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--try", dest="ways", nargs="+", default=["top_conv"], choices=("top_bn", "top_conv"))
+    parser.add_argument("--try", dest="ways", nargs="+", default=["top_bn"], choices=("top_bn", "top_conv"))
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-2])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import counted
+from keras_effnet.pictures.labels import both_sides
 
 from .kinds import CLASSES, KINDS, LOGITS, MAP, SIGMOID, Kind
 from .outputs import Output
@@ -45,6 +46,7 @@ class Closeness:
         same_neighbour: share of the pictures whose nearest other picture, by the cosine of this output, is the
             same, 0–1; None for outputs that decide, or of few pictures.
         columns: values of one picture.
+        thresholds: at which sigmoids decide, where the file has them; else 0.5.
         judged_by: how many decisions the agreement rests on: pictures, or of many sigmoids the rarer of yes and no.
         worst_pictures: places of the pictures that differ most, the worst first, each with its SQNR; none of
             those that differ by less than `NOTICEABLE`.
@@ -64,6 +66,7 @@ class Closeness:
     same_neighbour: float | None
     worst_pictures: tuple[tuple[int, float], ...]
     columns: int = 1
+    thresholds: tuple[float, ...] = ()
     judged_by: int = 0
 
     @property
@@ -90,7 +93,7 @@ def measure(output: Output, reference: Array, values: Array) -> Closeness:
         reference: what the model says, `[N, ...]`.
         values: what the artefact says.
     """
-    kind = output.meaning
+    kind = output.meaning.at(output.thresholds)
     reference, values = reference.reshape(len(reference), -1), values.reshape(len(values), -1)
     each = np.array([sqnr_db(one, other) for one, other in zip(reference, values, strict=True)])
     scale = 1.0 if kind.is_probability else float(np.abs(reference).max(initial=0)) or 1.0
@@ -118,6 +121,7 @@ def measure(output: Output, reference: Array, values: Array) -> Closeness:
             if each[place] < NOTICEABLE
         ),
         columns=reference.shape[1],
+        thresholds=kind.accepts,
         judged_by=_cases(kind, reference),
     )
 
@@ -153,7 +157,12 @@ def _near_ties(kind: Kind, reference: Array, values: Array) -> Array:
     if not kind.decides:
         return np.zeros(len(reference), bool)
     if kind.threshold is not None:
-        other = np.minimum(reference, 1 - reference) >= NEAR_TIE * np.maximum(reference, 1 - reference)
+        sides = both_sides(reference, 2) if kind.has_one_decision else reference
+        least = np.asarray(kind.accepts or (kind.threshold,), np.float32)
+        yes, no = sides * (1 - least), (1 - sides) * least  # equal at the threshold
+        other = np.minimum(yes, no) >= NEAR_TIE * np.maximum(yes, no)
+        if kind.has_one_decision:
+            other = np.asarray(other.any(axis=1, keepdims=True))
         return np.asarray(other & (kind.decisions(reference) != kind.decisions(values)))
     if reference.shape[1] == 1:  # a logit against 0
         near = np.abs(reference) <= -math.log(NEAR_TIE)
@@ -174,8 +183,7 @@ def missed(found: Closeness, tolerance: Tolerance) -> list[str]:
         what = "picture" if KINDS[found.kind].has_one_decision else "case"
         remark = _too_few(required, found.judged_by, what)
         if not remark or (found.agreement_but_near_ties or 0.0) < required:
-            called = "Top-1 agreement" if found.has_classes else _AGREEMENT[found.kind]
-            sentences.append(f"{called} {agreement:.3f}, required {required:g}.{remark}")
+            sentences.append(f"{_called(found)} {agreement:.3f}, required {required:g}.{remark}")
             if found.kind == LOGITS.name:
                 sentences.append("If these are features and no scores of classes, say so: kinds='embedding'.")
     for what, value, least in (
@@ -198,9 +206,17 @@ def missed(found: Closeness, tolerance: Tolerance) -> list[str]:
 _AGREEMENT = {
     "classes": "Agreement",
     "logits": "Agreement at the threshold 0:",
-    "sigmoid": "Agreement at the threshold 0.5:",
-    "sigmoids": "Agreement of the decisions at the threshold 0.5:",
+    "sigmoid": "Agreement at {}:",
+    "sigmoids": "Agreement of the decisions at {}:",
 }
+
+
+def _called(found: Closeness) -> str:
+    if found.has_classes:
+        return "Top-1 agreement"
+    least = found.thresholds or (0.5,)
+    at = f"the threshold {least[0]:g}" if len(least) == 1 else "the thresholds of the classes"
+    return _AGREEMENT[found.kind].format(at)
 
 
 def shown_agreement(agreement: float, images: int) -> float:

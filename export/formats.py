@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keras_effnet.errors import InvalidInputError
+
 SAVED_MODEL, TFLITE, ONNX, KERAS = "saved_model", "tflite", "onnx", "keras"
 # endings by which readers know a format: another one under them would not be found again
 ENDINGS = {
@@ -30,3 +32,12 @@ def format_of(path: Path) -> str | None:
             return TFLITE
     named = ENDINGS.get(path.suffix)
     return named if named in (ONNX, KERAS) else None
+
+
+def unreadable_keras(path: str | Path, error: Exception) -> InvalidInputError:
+    """The error for a Keras file that cannot be read; `error` says why."""
+    said = " ".join((str(error).splitlines() or [""])[0].split())
+    return InvalidInputError(
+        f"Expected a Keras model in {str(path)!r}. It cannot be read ({type(error).__name__}: {said}). "
+        "Save it with model.save('name.keras')."
+    )

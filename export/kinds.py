@@ -6,11 +6,15 @@ maps decide nothing: a file is nearer to them or farther.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from keras_effnet.pictures.labels import both_sides
+from keras_effnet.pictures.thresholds import accepted
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +31,8 @@ class Kind:
         is_probability: whether each value is one, 0–1.
         threshold: above which a column says yes; None where the largest of a row decides, or nothing does.
         decides: whether a picture gets a class, or a yes or no, by it.
+        accepts: of a sigmoid, how probable a class must be to be accepted, where a file says it: one for all or one
+            for each; see `pictures.thresholds`. Else `threshold` decides.
     """
 
     name: str
@@ -36,6 +42,11 @@ class Kind:
     is_probability: bool = False
     threshold: float | None = None
     decides: bool = True
+    accepts: tuple[float, ...] = ()
+
+    def at(self, thresholds: Sequence[float]) -> Kind:
+        """The same, deciding at these thresholds, where it is a sigmoid and there are any."""
+        return self if self.threshold is None else replace(self, accepts=tuple(thresholds))
 
     @property
     def has_one_decision(self) -> bool:
@@ -50,8 +61,14 @@ class Kind:
         """What each picture gets: its best class `[N]`, or yes and no `[N, columns]`.
 
         Args:
-            values: `[N, columns]`. A single logit says yes above 0.
+            values: `[N, columns]`. A single logit says yes above 0. A single sigmoid whose sides have thresholds says 1,
+                0, or -1 for neither.
         """
+        if self.accepts and self.has_one_decision:
+            sides = accepted(both_sides(values, 2), self.accepts)
+            return np.where(sides[:, 1:], 1, np.where(sides[:, :1], 0, -1))
+        if self.accepts:
+            return accepted(values, self.accepts)
         if not self.has_best_class(values.shape[1]):
             return np.asarray(values > (self.threshold or 0.0))
         return np.asarray(values.argmax(axis=1))

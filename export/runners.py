@@ -22,7 +22,7 @@ from keras_effnet.system.quiet import quiet_native
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from . import onnx_pictures
-from .formats import KERAS, ONNX, SAVED_MODEL, TFLITE, format_of
+from .formats import KERAS, ONNX, SAVED_MODEL, TFLITE, format_of, unreadable_keras
 from .model_facts import ArtefactInfo, info_of, only_labels, worth_telling
 from .outputs import LABELS_FILE, ONLY_OUTPUT, PLAIN, Output, by_name, outputs_of
 
@@ -330,10 +330,17 @@ def _keras(path: Path, threads: int) -> Runner:
 
 
 def network_of(path: Path) -> Any:
-    """The model of a Keras file; nothing in it is executed."""
+    """The model of a Keras file; nothing in it is executed.
+
+    Raises:
+        InvalidInputError: one that Keras cannot read.
+    """
     import keras
 
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras has many, with messages of many lines
+        raise unreadable_keras(path, error) from error
 
 
 def runner_of(model: Any, path: Path) -> Runner:

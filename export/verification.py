@@ -165,9 +165,10 @@ def _by(shape: Iterable[int | None]) -> str:
 
 
 def _outputs(model: Any, runner: Runner, kinds: SaidKinds) -> tuple[Output, ...]:
-    """The outputs of a model, with the kinds that its artefact tells where nobody says others."""
-    if kinds is None and runner.info is not None:
-        kinds = {output.name: output.kind for output in runner.info.outputs} or None
+    """The outputs of a model, with the thresholds that its artefact tells, and its kinds where nobody says others."""
+    told = runner.info.outputs if runner.info is not None else ()
+    if kinds is None:
+        kinds = {output.name: output.kind for output in told} or None
     names = output_names(model)
     if len(names) != len(runner.names) or (len(names) > 1 and set(names) != set(runner.names)):
         raise InvalidInputError(
@@ -176,7 +177,11 @@ def _outputs(model: Any, runner: Runner, kinds: SaidKinds) -> tuple[Output, ...]
         )
     if isinstance(kinds, Mapping) and len(names) == 1:  # a file that was not made here may call it otherwise
         kinds = dict(zip(names, kinds.values(), strict=False))
-    return outputs_of(model, kinds)
+    found = outputs_of(model, kinds)
+    thresholds = {output.name: output.thresholds for output in told}
+    return tuple(
+        replace(output, thresholds=thresholds.get(output.name, output.thresholds)) for output in found
+    )
 
 
 def _check_tolerance(tolerance: Tolerance, outputs: Sequence[Output]) -> None:

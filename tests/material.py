@@ -122,6 +122,22 @@ def build_nano(*, input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     return model
 
 
+def build_colours(kernel: Any, bias: Any, activation: str, names: tuple[str, ...]) -> Any:
+    """A last layer on the mean red, green and blue of a picture, 0–1: what it says can be counted by hand."""
+    import keras
+
+    from keras_effnet.pictures.labels import labels_layer_name
+
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Identity(name=labels_layer_name(names))(x)
+    head = keras.layers.Dense(len(bias), activation=activation, name="predictions")
+    model = keras.Model(image, head(x), name="colours")
+    head.set_weights([np.array(kernel, np.float32), np.array(bias, np.float32)])
+    return model
+
+
 def encoded(picture: Any, kind: str, **options: Any) -> bytes:
     """The bytes of a file that Pillow writes from a picture."""
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""AutoAugment's policy: its published rows, what each operation does to a pixel, and that a seed decides."""
+"""AutoAugment's policy and RandAugment: what each operation does to a pixel, and that a seed decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.pretrain.autoaugment import GRAY, OPERATIONS, POLICY, autoaugment
+from keras_effnet.pictures.distortions import GRAY, OPERATIONS, RANDOM_OPERATIONS, randaugment
+from keras_effnet.pretrain.autoaugment import POLICY, autoaugment
 
 RAMP = np.repeat(np.array([0, 10, 100, 127, 128, 200, 250, 255], np.uint8), 3).reshape(1, 8, 3)
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
@@ -87,3 +88,48 @@ def test_seed_decides_what_happens_to_a_picture() -> None:
     assert all(each.shape == PHOTO.shape and each.dtype == np.uint8 for each in results)
     assert all(np.array_equal(each, drawn(seed)) for seed, each in enumerate(results))
     assert len({each.tobytes() for each in results}) > 15
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "sign", "expected"),
+    [
+        ("identity", 0.9, 1, RAMP[0, :, 0].tolist()),
+        ("posterize", 1.0, 1, [0, 0, 96, 112, 128, 192, 240, 240]),  # four bits
+        ("posterize", 0.1, 1, RAMP[0, :, 0].tolist()),
+        ("solarize", 0.1, 1, [0, 10, 100, 127, 128, 200, 5, 0]),  # from 230 on
+        ("brightness", 0.5, -1, [0, 5, 55, 69, 70, 110, 137, 140]),  # times 0.55
+        ("brightness", 1.0, 1, [0, 19, 190, 241, 243, 255, 255, 255]),
+        ("translate_x", 0.5, 1, [100, 127, 128, 200, 250, 255, 128, 128]),  # 1.8 of 8 pixels, gray behind
+    ],
+)
+def test_operation_of_randaugment_grows_with_its_share(
+    name: str, share: float, sign: int, expected: list[int]
+) -> None:
+    made = np.asarray(RANDOM_OPERATIONS[name](Image.fromarray(RAMP), share, sign))
+    assert np.abs(made[0, :, 0].astype(int) - expected).max() <= (1 if name == "brightness" else 0)
+
+
+def test_randaugment_has_the_papers_operations_and_draws_them_for_each_picture() -> None:
+    assert len(RANDOM_OPERATIONS) == 14
+    again = [randaugment(PHOTO, np.random.default_rng(3), count=2, strength=0.9) for _ in range(2)]
+    np.testing.assert_array_equal(*again)
+    assert again[0].shape == PHOTO.shape and again[0].dtype == np.uint8
+    generator = np.random.default_rng(0)
+    made = {randaugment(PHOTO, generator, count=2, strength=0.9).tobytes() for _ in range(30)}
+    assert len(made) > 20
+    weak = randaugment(PHOTO, np.random.default_rng(1), count=0, strength=0.9)
+    np.testing.assert_array_equal(weak, PHOTO)
+
+
+def test_training_distorts_each_picture_of_a_batch_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that autocontrast and equalization leave as it is: of a batch some stay the same, and never all."""
+    from keras_effnet.train import batches
+    from keras_effnet.train.settings import Settings
+
+    monkeypatch.setattr(batches, "SHIFT", 0.0)
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    augment = batches.augmentation(Settings(data="", augment="randaugment"), 16, None, seed=0)
+    made, _ = augment(tf.constant(np.stack([ramp] * 200)), tf.zeros((200, 2)))
+    values = np.sort(made.numpy()[..., 0].reshape(200, -1), axis=1)  # mirrored or not
+    unchanged = np.abs(values - np.arange(256)).max(axis=1) < 1
+    assert 0 < unchanged.sum() < 50

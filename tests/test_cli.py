@@ -54,6 +54,22 @@ def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("width", [None, 80, 200])
+def test_list_fits_the_terminal_and_loses_no_figure(
+    width: int | None, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras_effnet.weights.catalog import CATALOG, published
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= (width or 120)
+    for entry in CATALOG:
+        assert f"{entry.name} {published(entry)}" in " ".join(out.split()), entry
+
+
 def test_list_shows_variants_sizes_and_accuracy(capsys: Any) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out

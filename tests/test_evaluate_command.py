@@ -165,6 +165,20 @@ def test_evaluate_refuses_what_gives_no_class_and_classes_that_it_lacks(
         keras_effnet.evaluate(nano, tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"no model", None])
+def test_evaluate_says_what_is_wrong_with_a_file_in_one_line(
+    content: bytes | None, data: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.keras"
+    if content is not None:
+        broken.write_bytes(content)
+    with pytest.raises(InvalidInputError) as caught:
+        keras_effnet.evaluate(str(broken), data)
+    message = str(caught.value)
+    assert "broken.keras" in message and message.count("\n") == 0
+    assert message.startswith("Expected a Keras model in" if content else "Expected an artefact at")
+
+
 def test_evaluate_says_why_no_picture_can_be_read(nano: Any, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "a.png").write_bytes(b"no picture")

@@ -16,6 +16,9 @@ from PIL import Image
 from keras_effnet import export, transfer
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.export.closeness import measure, missed
+from keras_effnet.export.outputs import Output
+from keras_effnet.export.targets import Tolerance
 
 NAMES = ("cat", "dog", "fish")
 
@@ -146,3 +149,40 @@ def test_a_single_sigmoid_is_accepted_on_either_side(picture: Path, tmp_path: Pa
         (row,) = export.score(file, [picture], workers=0)
         accepted = [guess["label"] for guess in row["predictions"] if guess["accepted"]]
         assert accepted == ([label] if label else []) and row["none_of_these"] is (label is None)
+
+
+SAID = np.array([[0.2, 0.75], [0.35, 0.85], [0.6, 0.95], [0.05, 0.1]], np.float32)
+
+
+def test_agreement_of_sigmoids_is_that_of_the_decisions_at_their_thresholds() -> None:
+    """At 0.5 nothing would differ; the first class says yes from 0.3 on, and the file denies one of two."""
+    values = SAID + np.array([[0, 0], [-0.1, 0], [0, 0], [0, 0]], np.float32)
+    at_half = measure(Output(name="x", kind="sigmoids"), SAID, values)
+    assert at_half.agreement == 1.0 and at_half.thresholds == ()
+    found = measure(Output(name="x", kind="sigmoids", thresholds=(0.3, 0.8)), SAID, values)
+    # yes: 3 of 4 kept; no: 4 of 4; 0.35 is not near 0.3 by the odds, 0.35 · 0.7 : 0.65 · 0.3 = 1.26 : 1, but for 0.75
+    assert found.agreement == pytest.approx((3 / 4 + 1) / 2) and found.judged_by == 4
+    assert found.thresholds == (0.3, 0.8) and found.agreement_but_near_ties == 1.0
+    values[2, 0] = 0.1  # no near-tie
+    output = Output(name="x", kind="sigmoids", thresholds=(0.3, 0.8))
+    (sentence,) = missed(measure(output, SAID, values), Tolerance(top1_agreement=0.95))
+    assert sentence.startswith(
+        "Agreement of the decisions at the thresholds of the classes: 0.750, required 0.95"
+    )
+
+
+def test_agreement_of_a_single_sigmoid_is_that_of_either_side_or_neither() -> None:
+    reference = np.array([[0.95], [0.85], [0.06], [0.5]], np.float32)
+    values = np.array([[0.91], [0.92], [0.2], [0.6]], np.float32)
+    output = Output(name="x", kind="sigmoid", labels=NAMES[:2], thresholds=(0.9,))
+    found = measure(output, reference, values)
+    assert found.agreement == 0.5 and found.judged_by == 4  # accepted, and no longer refused; not accepted
+    assert measure(Output(name="x", kind="sigmoid"), reference, values).agreement == 0.75
+
+
+def test_verification_says_at_which_thresholds_it_decided(pixels32: Any, tmp_path: Path) -> None:
+    model = transfer.with_thresholds(_labelled("sigmoid"), [0.3, 0.4, 0.5])
+    file = export.to_onnx(model, tmp_path / "nano.onnx")
+    bolder = transfer.with_thresholds(model, [0.9, 0.9, 0.9])
+    (found,) = export.verify(bolder, file, pixels32).outputs
+    assert found.thresholds == (0.3, 0.4, 0.5) and found.agreement == 1.0

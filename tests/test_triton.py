@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import triton_server
-from material import ROOT, assert_refused, encoded, exif
+from material import ROOT, assert_refused, build_colours, encoded, exif
 from PIL import Image
 
-from keras_effnet import export
+from keras_effnet import export, transfer
 from keras_effnet.cli import main
 from keras_effnet.export.bundles.triton import MAX_BYTES, READER
 
@@ -55,6 +55,8 @@ def test_configurations_are_what_triton_s_own_protobuf_understands(repository: P
         ("label", [2]),
         ("probability", [2]),
         ("class_index", [2]),
+        ("accepted", [2]),
+        ("none_of_these", [1]),
         ("error", [1]),
     ]
     assert [(each.name, list(each.dims)) for each in tensors.input] == [("image", [3, 32, 32])]
@@ -94,6 +96,83 @@ def test_what_triton_cannot_serve_is_one_line(brightness: Path, tmp_path: Path, 
     assert_refused([*bundle, *twice, *out], "Expected a name of its own for each model", capsys)
     assert_refused([*bundle, str(brightness), *out, "--instances", "0"], "of at least 1", capsys)
     assert not (tmp_path / "out").exists()
+
+
+# asks the model file as Triton's Python backend does, of which it sees nothing but these three
+_BACKEND = """
+import importlib.util, json, sys, types
+from pathlib import Path
+import numpy as np
+utils = types.ModuleType("triton_python_backend_utils")
+utils.Tensor = lambda name, value: (name, value)
+utils.InferenceResponse = dict
+utils.get_input_tensor_by_name = lambda request, name: types.SimpleNamespace(as_numpy=lambda: request)
+sys.modules[utils.__name__] = utils
+folder = Path(sys.argv[1])
+spec = importlib.util.spec_from_file_location("model", folder / "1" / "model.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+limits = {"max_bytes": {"string_value": "100000"}, "max_pixels": {"string_value": "100000"}}
+model = module.TritonPythonModel()
+model.initialize({"model_repository": str(folder), "model_version": "1", "model_instance_kind": "CPU",
+                  "model_config": json.dumps({"parameters": limits})})
+request = np.array([Path(name).read_bytes() for name in sys.argv[2:]], object)[:, np.newaxis]
+(answer,) = model.execute([request])
+print(json.dumps({name: value.tolist() for name, value in answer.items()}))
+"""
+
+
+def _answered(model: Any, folder: Path, colours: list[tuple[int, int, int]]) -> Any:
+    """What the bundle's model file says of pictures of one colour, and of a text, and its configuration."""
+    file = export.to_onnx(model, folder / "colours.onnx")
+    assert main(["bundle", "triton", str(file), "--out", str(folder / "repository")]) == 0
+    names = []
+    for number, colour in enumerate(colours):
+        names.append(str(folder / f"{number}.png"))
+        Image.new("RGB", (40, 36), colour).save(names[-1])
+    (folder / "text.png").write_bytes(b"text")
+    command = [sys.executable, "-c", _BACKEND, str(folder / "repository" / "colours"), *names]
+    ran = subprocess.run([*command, str(folder / "text.png")], capture_output=True, text=True, check=True)
+    return json.loads(ran.stdout), (folder / "repository" / "colours" / "config.pbtxt").read_text()
+
+
+def test_model_file_says_none_of_these_below_the_threshold(tmp_path: Path) -> None:
+    model = build_colours(8 * np.eye(3)[::-1], [0, 0, 0], "softmax", ("blue", "green", "red"))
+    answer, config = _answered(transfer.with_thresholds(model, 0.6), tmp_path, [(255, 0, 0), (120, 110, 100)])
+    assert answer["none_of_these"] == [[False], [True], [False]]  # the last one is no picture
+    assert answer["accepted"] == [[True, False, False], [False] * 3, [False] * 3]
+    assert [row[0] for row in answer["label"]] == ["red", "red", ""]  # the nearest
+    assert answer["class_index"][2] == [-1, -1, -1] and answer["error"][2] != [""]
+    assert 'name: "accepted" data_type: TYPE_BOOL dims: [ 3 ]' in config
+
+
+def test_model_file_tells_every_accepted_label_of_a_network_of_several(tmp_path: Path) -> None:
+    names = ("blue", "green", "red", *(f"red {number}" for number in range(5)))
+    kernel = np.concatenate([16 * np.eye(3)[::-1], np.array([[16] * 5, [0] * 5, [0] * 5])], axis=1)
+    model = build_colours(kernel, [-8] * 8, "sigmoid", names)
+    thresholds = [0.5, 0.9999, 0.5, *[0.5] * 5]
+    answer, config = _answered(
+        transfer.with_thresholds(model, thresholds), tmp_path, [(255, 255, 0), (0, 0, 0)]
+    )
+    assert 'name: "label" data_type: TYPE_STRING dims: [ -1 ]' in config
+    told = [
+        [label for label, fits in zip(labels, accepted, strict=True) if fits]
+        for labels, accepted in zip(answer["label"], answer["accepted"], strict=True)
+    ]
+    assert sorted(told[0]) == sorted(names[2:]) and told[1:] == [
+        [],
+        [],
+    ]  # six, and green misses its threshold
+    assert answer["none_of_these"] == [[False], [True], [False]]
+
+
+def test_model_file_accepts_a_single_sigmoid_on_either_side(tmp_path: Path) -> None:
+    model = build_colours([[16], [0], [0]], [-8], "sigmoid", ("other", "red"))
+    answer, _ = _answered(
+        transfer.with_thresholds(model, 0.9), tmp_path, [(255, 0, 0), (0, 0, 9), (128, 0, 0)]
+    )
+    assert [row[0] for row in answer["label"][:2]] == ["red", "other"]
+    assert answer["none_of_these"] == [[False], [False], [True], [False]]
 
 
 @dataclass(frozen=True)

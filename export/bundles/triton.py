@@ -21,6 +21,7 @@ from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import numbered_labels
 
 from ..formats import ONNX, format_of
+from ..kinds import SIGMOIDS
 from ..runners import Runner, load
 
 NAME = "triton"
@@ -32,8 +33,15 @@ TOP = 5
 MAX_BYTES = 20 * 2**20  # of one picture
 BATCH = 8
 DELAY_US = 2000  # that a request waits for others, in microseconds
-# the reader of photographs, and what it imports: the same code as everywhere
-READER = ("errors.py", "system/files.py", "pictures/decoding.py", "pictures/framing.py", "network/reader.py")
+# the reader of photographs, what thresholds accept, and what these import: the same code as everywhere
+READER = (
+    "errors.py",
+    "system/files.py",
+    "pictures/decoding.py",
+    "pictures/framing.py",
+    "pictures/thresholds.py",
+    "network/reader.py",
+)
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TYPES = {"tensor(float)": ("float32", "TYPE_FP32"), "tensor(float16)": ("float16", "TYPE_FP16")} | {
     "tensor(uint8)": ("uint8", "TYPE_UINT8")
@@ -108,6 +116,8 @@ class _Served:
     Attributes:
         entry, dtype, triton_type: name of the input, and its type in NumPy's and in Triton's words.
         dims: of one picture's input, in the file's order.
+        thresholds: how probable a class must be to be accepted: one for all or one for each; none accept all.
+        several: whether as many labels are told of a picture as reach their thresholds.
     """
 
     file: Path
@@ -121,6 +131,13 @@ class _Served:
     output: str
     columns: int
     labels: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    several: bool
+
+    @property
+    def top(self) -> int:
+        """How many classes are told of a picture, at least."""
+        return min(TOP, len(self.labels))
 
 
 def _served(file: Path) -> _Served:
@@ -143,6 +160,8 @@ def _served(file: Path) -> _Served:
         output=output.name,
         columns=columns,
         labels=runner.labels or numbered_labels(columns),
+        thresholds=runner.outputs[0].thresholds,
+        several=runner.outputs[0].meaning is SIGMOIDS and bool(runner.outputs[0].thresholds),
     )
 
 
@@ -181,15 +200,15 @@ def _write_pictures(folder: Path, name: str, served: _Served, *, version: int, i
         for room in (copy.parent, place / "keras_effnet"):
             (room / "__init__.py").touch()
     reading: dict[str, Any] = {"framing": asdict(served.framing), "size": served.size}
-    reading |= {"layout": "nchw" if served.nchw else "nhwc", "dtype": served.dtype}
+    reading |= {"layout": "nchw" if served.nchw else "nhwc", "dtype": served.dtype, "top": served.top}
+    reading |= {"thresholds": list(served.thresholds), "several": served.several}
     (place / "reading.json").write_text(json.dumps(reading, indent=1) + "\n", encoding="utf-8")
     (place / "labels.txt").write_text("\n".join(served.labels) + "\n", encoding="utf-8")
-    top = min(TOP, len(served.labels))
     (folder / "config.pbtxt").write_text(
         _PICTURES.format(
             name=name,
             batch=BATCH,
-            top=top,
+            width=-1 if served.several else served.top,
             delay=DELAY_US,
             instances=instances,
             max_bytes=MAX_BYTES,
@@ -228,16 +247,19 @@ def _package() -> Path:
 
 
 _PICTURES = """\
-# The bytes of a JPEG, PNG or other picture in; the best classes out. A picture that cannot be read has an "error",
-# empty labels and class -1; its neighbours in the batch have their answers.
+# The bytes of a JPEG, PNG or other picture in; the best classes out, accepted ones first: those that reach their
+# thresholds, or all where the network has none. A picture of which none is accepted shows "none_of_these". One that
+# cannot be read has an "error", empty labels and class -1; its neighbours in the batch have their answers.
 name: "{name}"
 backend: "python"
 max_batch_size: {batch}
 input [ {{ name: "image" data_type: TYPE_STRING dims: [ 1 ] }} ]
 output [
-  {{ name: "label" data_type: TYPE_STRING dims: [ {top} ] }},
-  {{ name: "probability" data_type: TYPE_FP32 dims: [ {top} ] }},
-  {{ name: "class_index" data_type: TYPE_INT32 dims: [ {top} ] }},
+  {{ name: "label" data_type: TYPE_STRING dims: [ {width} ] }},
+  {{ name: "probability" data_type: TYPE_FP32 dims: [ {width} ] }},
+  {{ name: "class_index" data_type: TYPE_INT32 dims: [ {width} ] }},
+  {{ name: "accepted" data_type: TYPE_BOOL dims: [ {width} ] }},
+  {{ name: "none_of_these" data_type: TYPE_BOOL dims: [ 1 ] }},
   {{ name: "error" data_type: TYPE_STRING dims: [ 1 ] }}
 ]
 dynamic_batching {{ max_queue_delay_microseconds: {delay} }}

@@ -33,10 +33,11 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         limits = {name: int(value["string_value"]) for name, value in config["parameters"].items()}
         self.max_bytes, self.max_pixels = limits["max_bytes"], limits["max_pixels"]
-        self.top = int(next(each["dims"][0] for each in config["output"] if each["name"] == "probability"))
         told = json.loads((folder / "reading.json").read_text(encoding="utf-8"))
+        self.top = told["top"]
         self.framing, self.size = Framing(**told["framing"]), told["size"]
         self.nchw, self.dtype = told["layout"] == "nchw", told["dtype"]
+        self.thresholds, self.several = tuple(told["thresholds"]), told["several"]
         self.labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -83,14 +84,21 @@ class TritonPythonModel:
         return np.asarray(made)
 
     def _response(self, rows: list[int], scores: npt.NDArray[np.float32], errors: list[str]) -> Any:
-        best = np.argsort(scores[rows], axis=1)[:, ::-1][:, : self.top]
+        """The best classes, accepted ones first; of a network of several labels as many as a picture has."""
+        from keras_effnet.pictures.thresholds import accepted
+
+        values = scores[rows]
+        fits = accepted(values, self.thresholds)
         failed = np.array([bool(errors[row]) for row in rows])[:, np.newaxis]
+        width = max(self.top, int((fits & ~failed).sum(axis=1).max())) if self.several else self.top
+        best = np.lexsort((values, fits))[:, ::-1][:, :width]  # by the last of these first
         labels = np.array(self.labels, object)[best]
-        probabilities = np.take_along_axis(scores[rows], best, axis=1)
         outputs = {
             "label": np.where(failed, "", labels).astype(object),
-            "probability": np.where(failed, 0, probabilities).astype(np.float32),
+            "probability": np.where(failed, 0, np.take_along_axis(values, best, axis=1)).astype(np.float32),
             "class_index": np.where(failed, -1, best).astype(np.int32),
+            "accepted": np.take_along_axis(fits, best, axis=1) & ~failed,
+            "none_of_these": ~fits.any(axis=1, keepdims=True) & ~failed,
             "error": np.array([[errors[row]] for row in rows], object),
         }
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in outputs.items()])

@@ -4,70 +4,51 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require_installed
-from keras_effnet.evaluation.certainty import softmax
-from keras_effnet.evaluation.comparison import Difference, difference
-from keras_effnet.evaluation.matching import places_of
-from keras_effnet.evaluation.measures import EXTRA, Judged, judge, measure
+from keras_effnet.evaluation.comparison import Answered, Difference, difference
+from keras_effnet.evaluation.measures import EXTRA
 from keras_effnet.network.resizing import at_size
 from keras_effnet.pictures.labels import classes_of, known_labels, numbered_labels
 from keras_effnet.pictures.listing import Listing, read_judged
+from keras_effnet.pictures.strangers import check_strange, strangers_in
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 
 from ..formats import KERAS, format_of
-from ..kinds import CLASSES, EMBEDDING, LOGITS, MAP, SIGMOIDS
 from ..runners import Runner, load, network_of, runner_of
-from ..scoring import Scores, asked_of, workers_for
+from .asking import Asking, Candidate
 from .report import write_page
-from .result import Result, worst
-
-_ONE_CLASS = (CLASSES.name, LOGITS.name, "sigmoid")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A model or file to evaluate.
-
-    Attributes:
-        name: what reports call it.
-        runner: what answers.
-        labels: class names, where it has none of its own or others are wanted.
-        size: side of the pictures in pixels, where it leaves it open.
-    """
-
-    name: str
-    runner: Runner
-    labels: Sequence[str] | None = None
-    size: int | None = None
+from .result import Result, SeveralResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What models and files did with the same photographs; iterate for one `Result` each.
+    """What models and files did with the same photographs; iterate for one `Result` or `SeveralResult` each.
 
     Attributes:
         data: where the photographs are.
         listing: the photographs.
+        strangers: photographs of none of the classes, if there were any to refuse.
         results: in the order of the models.
         unreadable: (file, reason) of photographs that could not be read, and count for nobody.
+        unreadable_strangers: the same of strangers.
     """
 
     data: str
     listing: Listing = field(repr=False)
-    results: tuple[Result, ...]
+    strangers: Listing | None = field(default=None, repr=False)
+    results: tuple[Result | SeveralResult, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
+    unreadable_strangers: tuple[tuple[str, str], ...] = ()
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[Result | SeveralResult]:
         return iter(self.results)
 
     def __len__(self) -> int:
@@ -78,7 +59,12 @@ class Evaluation:
         """The split that the photographs are of; `all` where they are of several or none."""
         return self.listing.split_called()
 
-    def differences(self) -> list[tuple[Result, Difference]]:
+    @property
+    def gives_several(self) -> bool:
+        """Whether the models give photographs several labels."""
+        return isinstance(self.results[0], SeveralResult)
+
+    def differences(self) -> list[tuple[Result | SeveralResult, Difference]]:
         """How each of the others differs from the first one, on the photographs that both answered for."""
         first, *others = self.results
         return [(other, difference(*_on_same(first, other))) for other in others]
@@ -90,8 +76,14 @@ class Evaluation:
             "split": self.split,
             "images": len(self.listing.files) - len(self.unreadable),
             "classes": int(np.count_nonzero(self.listing.counts())),
-            "unreadable": [{"file": shown(file), "reason": shown(why)} for file, why in self.unreadable],
-            "results": [result.row() | {"worst": worst(result, self.listing)} for result in self.results],
+            "strangers": None
+            if self.strangers is None
+            else len(self.strangers.files) - len(self.unreadable_strangers),
+            "unreadable": [
+                {"file": shown(file), "reason": shown(why)}
+                for file, why in (*self.unreadable, *self.unreadable_strangers)
+            ],
+            "results": [result.row() | {"worst": result.worst(self.listing)} for result in self.results],
             "differences": [
                 {"first": shown(self.results[0].name), "second": shown(other.name)} | asdict(found)
                 for other, found in self.differences()
@@ -116,6 +108,7 @@ def evaluate(
     data: str | os.PathLike[str] | Listing,
     *,
     split: str | None = None,
+    strangers: str | os.PathLike[str] | None = None,
     sizes: Sequence[int] = (),
     labels: Sequence[str] | None = None,
     output: str | None = None,
@@ -133,6 +126,7 @@ def evaluate(
         data: a folder with a folder per class, a CSV file or another source of `pictures.listing`; or a listing.
         split: `"train"`, `"validation"`, `"test"` or `"all"`; None for the test split, else the validation split,
             and all photographs where there is neither.
+        strangers: a folder of photographs of none of the classes, which models with thresholds are to refuse.
         sizes: sides of the pictures in pixels, each of which Keras models are judged at. Default: their own.
         labels: class names in the order of the outputs, where a model has none or others are wanted.
         output: name of the output that is meant, where there are several.
@@ -140,8 +134,9 @@ def evaluate(
         quiet: no progress bar.
 
     Raises:
-        InvalidInputError: data or a model that cannot be used; a class that a model lacks; an output without one
-            best class; `sizes` with a file that has one of its own; no photograph that can be read.
+        InvalidInputError: data or a model that cannot be used; a class that a model lacks; an output without
+            classes; `sizes` with a file that has one of its own; strangers, and a model without thresholds; models
+            that give one class beside others that give several; no photograph that can be read.
         MissingExtraError: the extra `evaluate`, or what runs a file or reads the data, is not installed.
     """
     check_extras()
@@ -153,6 +148,7 @@ def evaluate(
         (candidate for model in listed for candidate in candidates_of(model, sizes, labels)),
         listing,
         data=str(listing.root) if isinstance(data, Listing) else os.fspath(data),
+        strangers=None if strangers is None else strangers_in(strangers, listing.classes),
         output=output,
         workers=workers,
         quiet=quiet,
@@ -171,8 +167,9 @@ def check_extras() -> None:
 def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None) -> Iterator[Candidate]:
     """A model, at each of the sizes; made when it is asked for."""
     if isinstance(model, str | os.PathLike):
-        name = Path(model).name
-        model = network_of(Path(model)) if format_of(Path(model)) == KERAS else load(model)
+        path = Path(model)
+        name = path.name
+        model = network_of(path) if path.exists() and format_of(path) == KERAS else load(path)
     else:
         name = getattr(model, "name", "")
     if isinstance(model, Runner):
@@ -203,95 +200,44 @@ def evaluate_candidates(
     listing: Listing,
     *,
     data: str,
+    strangers: Listing | None = None,
     output: str | None = None,
     workers: int | None = None,
     quiet: bool = True,
 ) -> Evaluation:
     """As `evaluate`, of candidates, one after the other: only one is in memory at a time."""
-    results, unreadable = [], dict[int, str]()
+    if strangers is not None:
+        check_strange(strangers, listing)
+    results: list[Result | SeveralResult] = []
+    unreadable, strange = dict[int, str](), dict[int, str]()
     progress = Progress(quiet=quiet)
+    photographs = len(listing.files) + (0 if strangers is None else len(strangers.files))
     for candidate in candidates:
-        with progress.bar(candidate.name, len(listing.files)) as advance:
-            result, errors = _result(candidate, listing, output, workers, advance)
-        results.append(result)
-        unreadable |= errors
+        asking = Asking(candidate, output, workers)
+        if results and asking.gives_several != isinstance(results[0], SeveralResult):
+            raise InvalidInputError(
+                f"Expected models that all give one class, or all several labels. Received: {results[0].name!r} and "
+                f"{candidate.name!r}. Evaluate each in a call of its own."
+            )
+        with progress.bar(candidate.name, photographs) as advance:
+            results.append(asking.result(listing, strangers, advance))
+        unreadable |= asking.errors
+        strange |= asking.strange_errors
     return Evaluation(
         data=data,
         listing=listing,
+        strangers=strangers,
         results=tuple(results),
-        unreadable=tuple((listing.files[place], unreadable[place]) for place in sorted(unreadable)),
+        unreadable=_named(listing, unreadable),
+        unreadable_strangers=() if strangers is None else _named(strangers, strange),
     )
 
 
-def _result(
-    candidate: Candidate,
-    listing: Listing,
-    output: str | None,
-    workers: int | None,
-    advance: Callable[[int], Any],
-) -> tuple[Result, dict[int, str]]:
-    """What one did, and why photographs could not be read, by their places."""
-    runner = candidate.runner
-    question, shape = asked_of(runner, top=None, output=output, labels=candidate.labels, size=candidate.size)
-    kind = _kind_of(runner, question.output)
-    places = places_of(listing.classes, shape.labels, repr(candidate.name))
-    truth = places[listing.labels]
-    sources = listing.sources()
-    scores = Scores(
-        runner=runner,
-        question=question,
-        shape=shape,
-        photographs=sources,
-        workers=workers_for(runner, len(sources), workers, "processes"),
-    )
-    parts, errors = dict[int, tuple[npt.NDArray[np.int64], Judged]](), dict[int, str]()
-    begun = time.perf_counter()
-    for start, answers in scores.answers():
-        errors |= {start + place: why for place, why in answers.errors.items()}
-        answered = np.array([start + place for place in range(answers.count) if place not in answers.errors])
-        if len(answered):
-            values = softmax(answers.values) if kind == LOGITS.name else answers.values
-            parts[start] = answered, judge(values, truth[answered])
-        advance(answers.count)
-    seconds = time.perf_counter() - begun
-    if not parts:
-        raise InvalidInputError(next(iter(errors.values())))
-    ordered = [parts[start] for start in sorted(parts)]
-    judged = Judged.joined([part for _, part in ordered])
-    return Result(
-        name=candidate.name,
-        format=runner.format,
-        recipe=runner.recipe,
-        size=question.size,
-        labels=tuple(shape.labels),
-        framing=question.framing,
-        places=np.concatenate([answered for answered, _ in ordered]),
-        judged=judged,
-        figures=measure(judged, shape.labels),
-        seconds=seconds,
-    ), errors
+def _named(listing: Listing, errors: dict[int, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((listing.files[place], errors[place]) for place in sorted(errors))
 
 
-def _kind_of(runner: Runner, output: str) -> str:
-    """The kind of the output that is judged.
-
-    Raises:
-        InvalidInputError: one that does not give each photograph one class.
-    """
-    kinds = {told.name: told.kind for told in runner.outputs}
-    kind = kinds.get(output, CLASSES.name)
-    if kind not in _ONE_CLASS:
-        what = {EMBEDDING.name: "an embedding", MAP.name: "a map", SIGMOIDS.name: "several labels at once"}[
-            kind
-        ]
-        raise InvalidInputError(
-            f"Expected a model that gives each photograph one class. Received: {str(runner.path)!r}, which gives {what}. "
-            "Name another output: output=… (--output)."
-        )
-    return kind
-
-
-def _on_same(first: Result, second: Result) -> tuple[Judged, Judged]:
+def _on_same(first: Result | SeveralResult, second: Result | SeveralResult) -> tuple[Answered, Answered]:
     """What both said of the photographs that both answered for."""
     _, one, other = np.intersect1d(first.places, second.places, assume_unique=True, return_indices=True)
     return first.judged.only(one), second.judged.only(other)

@@ -16,13 +16,15 @@ from keras_effnet.pictures.listing import Listing
 from keras_effnet.reports import page
 from keras_effnet.system.files import shown, write_text
 
-from .result import Result
+from .result import Result, SeveralResult
 
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "onnxruntime", "scikit-learn")
 DRAWN = 40  # classes, up to which the confusion is drawn; of more the worst pairs are listed
 
 
-def write_page(path: Path, told: dict[str, Any], listing: Listing, results: Sequence[Result]) -> Path:
+def write_page(
+    path: Path, told: dict[str, Any], listing: Listing, results: Sequence[Result | SeveralResult]
+) -> Path:
     """Write the page; `told` are the figures of `Evaluation.as_dict`.
 
     Raises:
@@ -32,6 +34,7 @@ def write_page(path: Path, told: dict[str, Any], listing: Listing, results: Sequ
         Path(__file__).parents[1] / "templates" / "evaluation.html",
         told=told,
         called=_short_names([row["file"] for row in told["results"]]),
+        several=isinstance(results[0], SeveralResult),
         by_size=_by_size(results),
         sections=[
             _section(row, result, listing) for row, result in zip(told["results"], results, strict=True)
@@ -48,25 +51,28 @@ def _short_names(files: Sequence[str]) -> dict[str, str]:
     return dict(zip(files, short if len(set(short)) == len(set(files)) else files, strict=True))
 
 
-def _section(told: dict[str, Any], result: Result, listing: Listing) -> dict[str, Any]:
+def _section(told: dict[str, Any], result: Result | SeveralResult, listing: Listing) -> dict[str, Any]:
     """What the page says of one model or file."""
-    places = drawings.worst_mistakes(result.judged)
     return {
         "name": told["file"],
         "figures": result.figures | {"per_class": told["per_class"]},
         "confusion": _confusion(result),
-        "confused": [pair for pair in told["confused"] if pair["count"] > 1],
-        "reliability": drawings.reliability_diagram("How sure, how often right", reliability(result.judged)),
+        "confused": [pair for pair in told.get("confused", ()) if pair["count"] > 1],
+        "reliability": drawings.reliability_diagram(
+            "How sure, how often right", reliability(result.decisions)
+        ),
         "wrong": int(np.sum(~result.judged.right)),
         "mistakes": [
             row | {"picture": _picture(result, listing.source(int(result.places[place]))), "heat": None}
-            for row, place in zip(told["worst"], places, strict=True)
+            for row, place in zip(told["worst"], result.mistakes(), strict=True)
         ],
     }
 
 
-def _confusion(result: Result) -> Any:
-    """The confusion of the classes that photographs are of or were taken for; None where these are too many."""
+def _confusion(result: Result | SeveralResult) -> Any:
+    """The confusion of the classes that photographs are of or were taken for; None for too many, or several labels."""
+    if isinstance(result, SeveralResult):
+        return None
     counts = np.array(result.figures["confusion_matrix"])
     met = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     if len(met) > DRAWN:
@@ -74,21 +80,22 @@ def _confusion(result: Result) -> Any:
     return drawings.confusion(counts[np.ix_(met, met)], [result.labels[index] for index in met])
 
 
-def _picture(result: Result, source: Source) -> str | None:
+def _picture(result: Result | SeveralResult, source: Source) -> str | None:
     try:
         return page.thumbnail(result.framing.read(source, result.size, silent=True))
     except InvalidInputError:
         return None  # it was there when it was judged
 
 
-def _by_size(results: Sequence[Result]) -> Any:
+def _by_size(results: Sequence[Result | SeveralResult]) -> Any:
     """Accuracy against resolution, where one network was judged at several sizes; else None."""
     lines: dict[str, dict[int, float]] = {}
     for result in results:
-        lines.setdefault(result.name.partition(" at ")[0], {})[result.size] = 100 * result.top1
+        right = 100 * float(result.judged.right.mean())
+        lines.setdefault(result.name.partition(" at ")[0], {})[result.size] = right
     sizes = sorted({result.size for result in results})
     whole = {name: line for name, line in lines.items() if sorted(line) == sizes}
     if len(sizes) < 2 or not whole:
         return None
     values = {name: [line[size] for size in sizes] for name, line in whole.items()}
-    return page.curves("Top-1 by the size of the pictures, %", "pixels", sizes, values)
+    return page.curves("Right by the size of the pictures, %", "pixels", sizes, values)

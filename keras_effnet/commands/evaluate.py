@@ -7,7 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_effnet.commands.flags import add_json, add_labels, add_quiet, add_weights, whole_number
+from keras_effnet.commands.flags import (
+    add_json,
+    add_labels,
+    add_quiet,
+    add_weights,
+    folder_path,
+    whole_number,
+)
 from keras_effnet.commands.models import (
     ALL,
     NETWORKS,
@@ -21,9 +28,11 @@ from keras_effnet.commands.runners import runner_for, runner_of_network
 from keras_effnet.errors import InvalidInputError, counted
 from keras_effnet.export.evaluation import Candidate, Evaluation, check_extras, evaluate_candidates
 from keras_effnet.network.resizing import at_size
+from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.listing import find_data, read_judged
 from keras_effnet.pictures.sources.rows import ALL as EVERY
 from keras_effnet.pictures.sources.rows import SPLITS
+from keras_effnet.pictures.strangers import strangers_in
 from keras_effnet.reports import page
 from keras_effnet.system.files import check_new, check_writable
 from keras_effnet.system.quiet import check_backend
@@ -35,11 +44,24 @@ EXAMPLES = """\
   keras-effnet evaluate out/lite0_float32.onnx out/lite0_int8.tflite photographs --out report.html
   keras-effnet evaluate lite0 imagenet/val --size 192 224 256 288
   keras-effnet evaluate runs/flowers tfds:oxford_flowers102:test --json
+  keras-effnet evaluate runs/clothes clothes --none others      # how many of others/ are "none of these"
+  keras-effnet evaluate runs/scenes scenes/list.csv             # several labels: dog|beach in the CSV file
 
 Files side by side are judged by the same photographs: the difference of each from the first one comes with its 95 %
 interval and the exact McNemar test. Of a folder with train/, validation/ and test/ the test photographs are used,
 those for validation where there are none. Classes are matched by name, WordNet id (n01443537) or number from 0. A
-photograph that cannot be read counts for nobody and makes the exit code 1."""
+photograph that cannot be read counts for nobody and makes the exit code 1. Files with thresholds are told apart by what
+they accept too, and by how many of --none they refuse; a model of several labels is judged by all of them."""
+
+
+# columns of the table, and which figures they are
+_OF_ONE = {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}
+_OF_SEVERAL = {
+    "mean average precision": "mean_average_precision",
+    "all labels right": "exact",
+    "right decisions": "accuracy",
+}
+_OF_THRESHOLDS = [("accepted", "coverage"), ("right of these", "precision"), ("strangers refused", "refused")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=(*SPLITS, EVERY),
         help="photographs to judge by, where they are split (default: test, else validation, else all)",
+    )
+    parser.add_argument(
+        "--none",
+        dest="strangers",
+        type=folder_path,
+        metavar="DIR",
+        help='photographs of none of the classes, which the thresholds of the files are to refuse ("none of these")',
     )
     parser.add_argument(
         "--size",
@@ -108,6 +137,8 @@ def check(arguments: argparse.Namespace) -> None:
     if networks:
         check_backend()
     find_data(arguments.data)
+    if arguments.strangers is not None:
+        list_images(arguments.strangers)
 
 
 def _check_weights(arguments: argparse.Namespace) -> None:
@@ -123,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         _candidates(arguments),
         listing,
         data=arguments.data,
+        strangers=arguments.strangers and strangers_in(arguments.strangers, listing.classes),
         output=arguments.output,
         workers=arguments.workers,
         quiet=arguments.quiet,
@@ -134,12 +166,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         written = evaluation.write(Path(arguments.out).expanduser())
         print(f"report: {written}", file=sys.stderr if arguments.json else sys.stdout)
-    for _, reason in evaluation.unreadable:
+    unreadable = (*evaluation.unreadable, *evaluation.unreadable_strangers)
+    for _, reason in unreadable:
         print(f"keras-effnet: {reason}", file=sys.stderr)
-    if evaluation.unreadable:
-        pictures = counted(len(listing.files), "picture")
-        print(f"keras-effnet: {len(evaluation.unreadable)} of {pictures} could not be read", file=sys.stderr)
-    return 1 if evaluation.unreadable else 0
+    if unreadable:
+        strangers = evaluation.strangers.files if evaluation.strangers else ()
+        pictures = counted(len(listing.files) + len(strangers), "picture")
+        print(f"keras-effnet: {len(unreadable)} of {pictures} could not be read", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
 def _candidates(arguments: argparse.Namespace) -> Iterator[Candidate]:
@@ -166,24 +200,29 @@ def _networks(choice: Choice, arguments: argparse.Namespace) -> Iterator[Candida
 
 def _show(evaluation: Evaluation) -> None:
     """The figures as a table, and below it what two files differ by."""
-    rows = [
-        [
-            result.name,
-            str(result.size),
-            f"{result.top1:.1%}",
-            f"{result.top5:.1%}",
-            f"{result.figures['mean_per_class']:.1%}",
-            f"{result.figures['calibration_error']:.3f}",
-        ]
-        for result in evaluation
-    ]
-    print(table(["file", "pixels", "top-1", "top-5", "mean per class", "calibration error"], rows))
+    header, cells = (_OF_SEVERAL if evaluation.gives_several else _OF_ONE), []
+    thresholds = any(result.thresholds for result in evaluation)
+    columns = _OF_THRESHOLDS[: (3 if evaluation.strangers else 2) if thresholds else 0]
+    for result in evaluation:
+        row = result.row()
+        told = [_percent(row[name]) for name in header.values()]
+        worth = [_percent((row["accepted"] or {}).get(name)) for _, name in columns]
+        cells.append([result.name, str(result.size), *told, f"{row['calibration_error']:.3f}", *worth])
+    print(table(["file", "pixels", *header, "calibration error", *(title for title, _ in columns)], cells))
     split = "" if evaluation.split == EVERY else f"{evaluation.split} "
     read = len(evaluation.listing.files) - len(evaluation.unreadable)
-    print(f"on {counted(read, f'{split}photograph')} of {evaluation.data}")
+    strangers = ""
+    if evaluation.strangers is not None:
+        count = len(evaluation.strangers.files) - len(evaluation.unreadable_strangers)
+        strangers = f", and {counted(count, 'stranger')} of {evaluation.strangers.root}"
+    print(f"on {counted(read, f'{split}photograph')} of {evaluation.data}{strangers}")
     first = evaluation.results[0].name
     for other, found in evaluation.differences():
         print(
             f"{other.name} less {first}: {found.difference:+.1%} (95 % interval {found.low:+.1%} to {found.high:+.1%}, "
-            f"p = {found.p_value:.2g}); the same class for {found.same_guess:.1%}"
+            f"p = {found.p_value:.2g}); the same {'labels' if evaluation.gives_several else 'class'} for {found.same_guess:.1%}"
         )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

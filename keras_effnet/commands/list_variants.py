@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +14,17 @@ from keras_effnet.commands.flags import add_json
 from keras_effnet.commands.printing import table
 from keras_effnet.costs import cost_of_variant
 from keras_effnet.network.variants import VARIANTS, architecture_of
-from keras_effnet.weights.catalog import CATALOG, SET_NAMES, published, sets_of
+from keras_effnet.weights.catalog import published, sets_of
 
 NAME = "list"
 HELP = "variants, weight sets, sizes and published accuracy"
 EXAMPLES = """\
   keras-effnet list
   keras-effnet list --json | jq '.[] | select(.resolution <= 260) | .variant'"""
+
+WIDTH = 120  # where there is no terminal
+NARROWEST = 20  # of the weight sets
+GAP = "   "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +62,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(entries, indent=2))
         return 0
-    told = {(entry.variant, entry.name): published(entry) for entry in CATALOG}
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    print(_shown(entries, width))
+    print()
+    print(
+        textwrap.fill(
+            "Behind a weight set stands its published ImageNet top-1 in percent; 'at' names the size of the input where "
+            "it is another one.",
+            min(width, WIDTH),
+        )
+    )
+    return 0
+
+
+def _shown(entries: Sequence[dict[str, Any]], width: int) -> str:
+    """A row for each variant, its weight sets folded within so many columns."""
     rows = [
         [
             entry["variant"],
@@ -63,13 +84,28 @@ def run(arguments: argparse.Namespace) -> int:
             f"{entry['width']:.1f} / {entry['depth']:.1f}",
             str(entry["blocks"]),
             f"{entry['parameters'] / 1e6:.1f} M",
-            *(told.get((entry["variant"], name), "–") for name in SET_NAMES),
         ]
         for entry in entries
     ]
-    print(table(["variant", "input", "width / depth", "blocks", "parameters", *SET_NAMES], rows))
-    print(
-        "The last columns are weight sets, with their published ImageNet top-1 in percent; 'at' names the size of the "
-        "input where it is another one."
-    )
-    return 0
+    head, rule, *lines = table(
+        ["variant", "input", "width / depth", "blocks", "parameters"], rows
+    ).splitlines()
+    room = max(width - len(rule) - len(GAP), NARROWEST)
+    found = [f"{head.ljust(len(rule))}{GAP}weight sets", f"{rule}{GAP}{'─' * room}"]
+    for entry, line in zip(entries, lines, strict=True):
+        sets = [f"{each.name} {published(each)}" for each in sets_of(entry["variant"])]
+        folded = _folded(sets, room)
+        found += [f"{line.ljust(len(rule))}{GAP}{folded[0]}".rstrip()]
+        found += [" " * (len(rule) + len(GAP)) + more for more in folded[1:]]
+    return "\n".join(found)
+
+
+def _folded(sets: Sequence[str], room: int) -> list[str]:
+    """Weight sets in lines of at most `room` characters; one that is longer than that goes on in the next."""
+    lines = [""]
+    for text in sets:
+        if lines[-1] and len(lines[-1]) + len(GAP) + len(text) <= room:
+            lines[-1] += GAP + text
+        else:
+            lines += textwrap.wrap(text, room)
+    return lines[1:]

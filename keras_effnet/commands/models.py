@@ -18,7 +18,7 @@ from typing import Any
 from keras_effnet.commands.flags import weights_of
 from keras_effnet.errors import EffNetError, InvalidInputError, WeightsError
 from keras_effnet.export import formats
-from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of
+from keras_effnet.export.formats import ONNX, SAVED_MODEL, TFLITE, format_of, unreadable_keras
 from keras_effnet.export.legacy import from_saved_model, has_layers_of_keras, holds_code, lambda_refused
 from keras_effnet.network.variants import VARIANTS, Variant, get_variant, identify
 from keras_effnet.pictures.framing import Framing, image_shape, margin_layer_name
@@ -239,7 +239,7 @@ def _check_description(path: Path) -> None:
     except InvalidInputError:
         raise
     except Exception as error:  # whatever the reader of zip, JSON or HDF5 met
-        raise _unreadable(path, error) from error
+        raise unreadable_keras(path, error) from error
     if holds_code(description):
         raise InvalidInputError(lambda_refused(path))
 
@@ -279,20 +279,9 @@ def load_keras(path: str | Path) -> Any:
         return from_saved_model(path)
     _check_description(Path(path))
     import_keras()
-    import keras
+    from keras_effnet.export.runners import network_of
 
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str | Path, error: Exception) -> InvalidInputError:
-    said = " ".join((str(error).splitlines() or [""])[0].split())
-    return InvalidInputError(
-        f"Expected a Keras model in {str(path)!r}. It cannot be read ({type(error).__name__}: {said}). "
-        "Save it with model.save('name.keras')."
-    )
+    return network_of(Path(path))
 
 
 def choose_network(arguments: argparse.Namespace, takes: Sequence[str]) -> Choice:

@@ -13,6 +13,7 @@ from keras_effnet.commands.printing import stopped
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.variants import get_variant
 from keras_effnet.pictures.listing import find_data, read_listing
+from keras_effnet.pictures.sources.tfds import PREFIX, data_folder, split_name
 from keras_effnet.pretrain.examples import (
     RecordFeatures,
     check_records,
@@ -34,7 +35,7 @@ NAME = "pretrain"
 HELP = "train from random weights with the reference's recipe (for a few hundred photographs: train)"
 EXAMPLES = """\
   keras-effnet pretrain imagenet/train --validation imagenet/val --model b0 --out runs/b0
-  keras-effnet pretrain cifar10 --format tfds --size 64 --epochs 30 --out runs/cifar
+  keras-effnet pretrain tfds:cifar10 --size 64 --epochs 30 --validation test --out runs/cifar
   keras-effnet pretrain 'records/train-*' --format tfrecords --classes 100 --out runs/records"""
 FORMATS = ("folders", "tfrecords", "tfds")
 # name of the value in the recipe → type, and what it is; the recipe's defaults are the reference's
@@ -64,10 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with a folder for each class, CSV (file,label[,split]), TFRECORD pattern, or tfds name",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, default="folders", help="what DATA is (default: folders, or a CSV file)"
+        "--format",
+        choices=FORMATS,
+        help="what DATA is (default: folders, or a CSV file; tfds for tfds:NAME[/config][:split], as train takes it)",
     )
     parser.add_argument("--validation", metavar="DATA", help="the same for validation; with tfds: a split")
-    parser.add_argument("--split", default="train", help="tfds: the split to train on (default: train)")
+    parser.add_argument("--split", help="tfds: the split to train on (default: train)")
     parser.add_argument("--data-dir", metavar="DIR", help="tfds: where the data set was prepared")
     parser.add_argument("--classes", type=whole_number(2), default=1000, help="tfrecords (default: 1000)")
     parser.add_argument("--count", type=whole_number(1), help="tfrecords: records; default: count them")
@@ -97,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
+    _understand(arguments)
     choose(arguments.model, (VARIANT,))
     named = [arguments.image_feature, arguments.label_feature, arguments.label_offset]
     if arguments.format != "tfrecords" and named != [None] * 3:
@@ -112,6 +116,28 @@ def check(arguments: argparse.Namespace) -> None:
     count = _count(arguments)
     if count is not None:
         arguments.recipe.check_count(count)
+
+
+def _understand(arguments: argparse.Namespace) -> None:
+    """Split `tfds:NAME:split` into what `--format tfds` means; a split of the validation is named after its set too."""
+    if arguments.data.startswith(PREFIX) and arguments.format in (None, "tfds"):
+        arguments.format = "tfds"
+        arguments.data, split = split_name(arguments.data.removeprefix(PREFIX))
+        if split and arguments.split:
+            raise InvalidInputError(
+                f"Expected one split to train on. Received: {split!r} and --split {arguments.split}. Leave one out."
+            )
+        arguments.split = split or arguments.split
+        arguments.data_dir = arguments.data_dir or str(data_folder())
+        if (arguments.validation or "").startswith(PREFIX):
+            name, checks = split_name(arguments.validation.removeprefix(PREFIX))
+            if name != arguments.data or not checks:
+                raise InvalidInputError(
+                    f"Expected --validation as a split of the same data set, {PREFIX}{arguments.data}:SPLIT. Received: "
+                    f"{arguments.validation!r}."
+                )
+            arguments.validation = checks
+    arguments.format, arguments.split = arguments.format or "folders", arguments.split or "train"
 
 
 def _count(arguments: argparse.Namespace) -> int | None:

@@ -6,6 +6,7 @@ threshold = least_threshold(confidences, right, 0.95)     # 95 % of the guesses 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
 from keras_effnet.evaluation.measures import EXTRA
+from keras_effnet.pictures.thresholds import accepted
 
 STEEPEST = 20.0  # the largest temperature that is looked at, and one over the smallest
 POINTS = 200  # of a curve at most
@@ -101,6 +103,47 @@ def least_threshold(
         )
     place = int(reached[0])
     return float((steps[place] + steps[max(0, place - 1)]) / 2)
+
+
+def told_of(probabilities: _Numbers, thresholds: Sequence[float]) -> npt.NDArray[np.int32]:
+    """What people are told of photographs: the best of the accepted classes `[N]`, −1 for none of these.
+
+    Args:
+        probabilities: float `[N, classes]`.
+        thresholds: one, or one for each class; none accept everything.
+    """
+    taken = accepted(probabilities, thresholds)
+    return np.where(taken.any(axis=1), np.where(taken, probabilities, -1).argmax(axis=1), -1).astype(np.int32)
+
+
+def worth_of(
+    taken: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_], mistaken: npt.NDArray[np.bool_] | None = None
+) -> dict[str, Any]:
+    """What thresholds are worth, as JSON takes it.
+
+    Args:
+        taken: bool `[N, columns]`, whether a label is accepted; one column where only the best class is told.
+        right: `[N, columns]`, whether it is accepted and true.
+        mistaken: `[M, columns]`, what is accepted of photographs of none of the classes.
+
+    Returns:
+        `photographs` with an accepted label, their share `coverage`, the `precision` of accepted labels (None without
+        any); of photographs of none of the classes their number `strangers`, the share that is `refused`, and
+        `precision_among_strangers`, if they were met as often as the others.
+    """
+    worth: dict[str, Any] = {
+        "photographs": int(taken.any(axis=1).sum()),
+        "coverage": float(taken.any(axis=1).mean()),
+        "precision": float(right.sum() / taken.sum()) if taken.any() else None,
+    }
+    if mistaken is not None and len(mistaken):
+        of_all = float(taken.sum(axis=1).mean() + mistaken.sum(axis=1).mean())
+        worth |= {
+            "strangers": len(mistaken),
+            "refused": float(1 - mistaken.any(axis=1).mean()),
+            "precision_among_strangers": float(right.sum(axis=1).mean() / of_all) if of_all else None,
+        }
+    return worth
 
 
 @dataclass(frozen=True, kw_only=True)

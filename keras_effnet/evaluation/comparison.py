@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, require
-from keras_effnet.evaluation.measures import EXTRA, Judged
+from keras_effnet.evaluation.measures import EXTRA
 
 SURE = 0.95  # of every interval here
 
 
+class Answered(Protocol):
+    """What a classifier said of photographs: `Judged`, or `Marked` of several labels."""
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """What is true, `[N]` or `[N, classes]`."""
+
+    @property
+    def guesses(self) -> npt.NDArray[Any]:
+        """What was said, in the same shape."""
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether all of it is right, `[N]`."""
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The top-1 of a second classifier less that of a first one, on the same photographs.
+    """What a second classifier gets right less what a first one does, on the same photographs.
 
     Attributes:
         difference: −1 to 1.
         low, high: the 95 % interval for photographs like these.
         p_value: the exact McNemar test's: how often two equally good classifiers differ this much or more.
         only_first, only_second: photographs that one alone gets right.
-        same_guess: the share of photographs with the same best class, right or wrong, 0–1.
+        same_guess: the share of photographs with the same best class, or the same labels, right or wrong, 0–1.
     """
 
     difference: float
@@ -33,7 +53,7 @@ class Difference:
     same_guess: float
 
 
-def difference(first: Judged, second: Judged) -> Difference:
+def difference(first: Answered, second: Answered) -> Difference:
     """Compare two classifiers on the same photographs.
 
     Photographs are paired, so that only those count that one of the two alone gets right: far fewer are needed
@@ -66,12 +86,17 @@ def difference(first: Judged, second: Judged) -> Difference:
         p_value=float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0,
         only_first=lost,
         only_second=won,
-        same_guess=float(np.mean(first.guesses == second.guesses)),
+        same_guess=float(np.mean(_same(first.guesses, second.guesses))),
     )
 
 
-def interval_of(judged: Judged) -> tuple[float, float]:
-    """The 95 % interval of top-1 for photographs like these, (low, high), by Wilson's method.
+def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Of which photographs two say the same, `[N]`."""
+    return np.asarray((one == other).reshape(len(one), -1).all(axis=1))
+
+
+def interval_of(judged: Answered) -> tuple[float, float]:
+    """The 95 % interval of the share that is right for photographs like these, (low, high), by Wilson's method.
 
     Raises:
         MissingExtraError: SciPy is not installed.

@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import require
-from keras_effnet.evaluation.measures import EXTRA
+from keras_effnet.evaluation.measures import EXTRA, Judged, judge
+from keras_effnet.pictures.labels import both_sides
 
 HALF = 0.5  # the threshold of a class that has none of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marked:
+    """What the figures need of a classifier that may give a photograph several labels.
+
+    Attributes:
+        labels: bool `[N, classes]`, what is true.
+        guesses: bool `[N, classes]`, what it says at its thresholds.
+        probabilities: float32 `[N, classes]`, 0–1, each on its own.
+    """
+
+    labels: npt.NDArray[np.bool_]
+    guesses: npt.NDArray[np.bool_]
+    probabilities: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether all of a photograph's labels are told, and no others, `[N]`."""
+        return np.asarray((self.guesses == self.labels).all(axis=1))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Marked]) -> Marked:
+        """The photographs of several, in their order."""
+        names = ("labels", "guesses", "probabilities")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    def only(self, places: npt.NDArray[Any]) -> Marked:
+        """The photographs of these places."""
+        return Marked(
+            labels=self.labels[places], guesses=self.guesses[places], probabilities=self.probabilities[places]
+        )
+
+    def decisions(self) -> Judged:
+        """Each yes or no as a classifier's guess between two, `[N · classes]`, whichever is more probable."""
+        return judge(both_sides(self.probabilities.reshape(-1, 1), 2), self.labels.ravel())
 
 
 def measure_several(

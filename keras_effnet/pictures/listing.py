@@ -5,8 +5,8 @@ Understood are, with the same names in all commands:
     DIR                         a folder per class; a photograph anywhere below its class folder belongs to the class
     DIR                         train/, validation/ and test/, each with a folder per class; to train, the last two
                                 may be missing
-    FILE.csv                    the columns file,label and, if wanted, split; or the folder of such a file. To train, a
-                                label may be several: dog|cat
+    FILE.csv                    the columns file,label and, if wanted, split; or the folder of such a file. A label may
+                                be several: dog|cat
     tfds:NAME[/config][:split]  what tensorflow-datasets has prepared on this machine
     hf:NAME[:split]             what Hugging Face's datasets has on this machine
     '/data/train-*'             TFRecord files
@@ -22,6 +22,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ class Listing:
             that cannot be read.
         packed: whether the files are parts of larger ones, named as `Part` does.
         marks: bool `[N, classes]`, which classes each photograph shows, where they may be several; else None.
+        texts: the labels of each as they are written, `dog|cat`, where they may be several; else empty.
     """
 
     root: Path
@@ -80,6 +82,7 @@ class Listing:
     left_out: tuple[LeftOut, ...] = ()
     packed: bool = False
     marks: npt.NDArray[np.bool_] | None = None
+    texts: tuple[str, ...] = ()
 
     def source(self, index: int) -> str | Part:
         """Where photograph `index` lies, for whoever reads it."""
@@ -132,16 +135,22 @@ class Listing:
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Listing:
         """The photographs for which `keep` is True."""
-        return Listing(
-            root=self.root,
-            files=[name for name, wanted in zip(self.files, keep, strict=True) if wanted],
+        return replace(
+            self,
+            files=list(compress(self.files, keep)),
             labels=self.labels[keep],
             splits=self.splits[keep],
-            classes=self.classes,
-            left_out=self.left_out,
-            packed=self.packed,
             marks=None if self.marks is None else self.marks[keep],
+            texts=tuple(compress(self.texts, keep)),
         )
+
+    def with_one_label(self) -> Listing:
+        """The same photographs, all that is written of one for the name of its only class."""
+        if self.marks is None:
+            return self
+        names, places = np.unique(self.texts, return_inverse=True)
+        classes = check_labels(names.tolist())
+        return replace(self, labels=places.astype(np.int32), classes=classes, marks=None, texts=())
 
 
 def read_listing(
@@ -161,38 +170,43 @@ def read_listing(
     """
     wanted = tuple(classes)
     found = _found(data, Wish(classes=wanted))
+    return _listed_as(several, found, wanted, to_train=True)
+
+
+def _listed_as(several: bool | None, found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
+    """With several labels or one; None for what the rows of a CSV file have."""
     if several is None and found.joined:
         found = replace(found, rows=list(found.rows))
         several = any(SEVERAL in label for _, label, _ in found.rows)
-    if several:
-        return _marked(found, wanted)
-    return _listing(found, wanted, to_train=True)
+    return (_marked if several else _listing)(found, wanted, to_train=to_train)
 
 
-def _marked(found: Found, wanted: tuple[str, ...]) -> Listing:
+def _marked(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
     """Photographs of which each may show several of the classes."""
     named = [
-        (file, frozenset(name.strip() for name in label.split(SEVERAL) if name.strip()), split)
+        (file, frozenset(name.strip() for name in label.split(SEVERAL) if name.strip()), split, label)
         for file, label, split in found.rows
     ]
     rows = [row for row in named if not wanted or row[1] & set(wanted)]
-    training: set[str] = set().union(*(names for _, names, split in rows if split in (UNDECIDED, 0)))
-    classes = wanted or found.classes or tuple(sorted(training))
-    strange: set[str] = set().union(*(names for _, names, _ in rows)) if not wanted else set()
-    _check_classes(found.root, classes, strange, training, found.left_out)
+    every: set[str] = set().union(*(row[1] for row in rows))
+    training: set[str] = set().union(*(row[1] for row in rows if row[2] in (UNDECIDED, 0)))
+    classes = wanted or found.classes or tuple(sorted(training if to_train else every))
+    if to_train:
+        _check_classes(found.root, classes, set() if wanted else every, training, found.left_out)
     place = {name: index for index, name in enumerate(classes)}
     marks = np.zeros((len(rows), len(classes)), bool)
-    for row, (_, names, _) in enumerate(rows):
+    for row, (_, names, _, _) in enumerate(rows):
         marks[row, [place[name] for name in names if name in place]] = True
     return Listing(
         root=found.root,
-        files=[file for file, _, _ in rows],
+        files=[row[0] for row in rows],
         labels=rarest(marks),
-        splits=np.array([split for _, _, split in rows], np.int8),
+        splits=np.array([row[2] for row in rows], np.int8),
         classes=check_labels(classes),
         left_out=tuple(found.left_out),
         packed=found.packed,
         marks=marks,
+        texts=tuple(row[3] for row in rows),
     )
 
 
@@ -213,7 +227,7 @@ def read_judged(data: str | os.PathLike[str], *, split: str | None = None) -> Li
     Raises:
         InvalidInputError: as of `read_listing`, or no photograph, or none of the split.
     """
-    return _listing(_found(data, Wish(judging=True, split=split)), (), to_train=False)
+    return _listed_as(None, _found(data, Wish(judging=True, split=split)), (), to_train=False)
 
 
 def _found(data: str | os.PathLike[str], wish: Wish) -> Found:

@@ -8,20 +8,12 @@ Sources: arXiv:1805.09501; `autoaugment.py` of the reference code (`models/offic
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-GRAY = (128, 128, 128)  # where a picture that was moved leaves a gap
+from keras_effnet.pictures.distortions import OPERATIONS
+
 MAX_LEVEL = 10
-ROTATION = 30.0  # degrees at the highest level
-SHEAR = 0.3
-TRANSLATION = (
-    250.0  # pixels, whatever the size of the picture: at 224 px level 9 leaves nothing of it but gray
-)
-HALF = 128  # SolarizeAdd brightens what is darker
 
 # operation, probability, level; two for each picture
 POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -63,53 +55,3 @@ def autoaugment(pixels: npt.NDArray[np.uint8], random: np.random.Generator) -> n
             sign = 1 if random.random() < 0.5 else -1
             picture = OPERATIONS[name](picture, level / MAX_LEVEL, sign)
     return np.asarray(picture)
-
-
-def _moved(picture: Any, *matrix: float) -> Any:
-    """Each pixel from the place that the matrix says, row by row; gray from outside."""
-    from PIL import Image
-
-    affine, nearest = Image.Transform.AFFINE, Image.Resampling.NEAREST
-    return picture.transform(picture.size, affine, matrix, resample=nearest, fillcolor=GRAY)
-
-
-def _posterize(picture: Any, share: float) -> Any:
-    """The highest bits of each value; TensorFlow shifts by 7 at most, so that of no bits one remains."""
-    shift = min(8 - int(4 * share), 7)
-    return picture.point(lambda value: value >> shift << shift)
-
-
-def _color(picture: Any, share: float) -> Any:
-    from PIL import ImageEnhance
-
-    return ImageEnhance.Color(picture).enhance(1.8 * share + 0.1)
-
-
-def _by_pillow(name: str) -> Callable[..., Any]:
-    def operation(picture: Any, share: float, sign: int) -> Any:
-        del share, sign  # these operations have neither
-        from PIL import ImageOps
-
-        return getattr(ImageOps, name)(picture)
-
-    return operation
-
-
-# from a picture, the share of the highest level, and a sign
-OPERATIONS: dict[str, Callable[[Any, float, int], Any]] = {
-    "autocontrast": _by_pillow("autocontrast"),
-    "equalize": _by_pillow("equalize"),
-    "invert": _by_pillow("invert"),
-    "posterize": lambda picture, share, _: _posterize(picture, share),
-    "solarize": lambda picture, share, _: picture.point(
-        lambda value: value if value < int(256 * share) else 255 - value
-    ),
-    "solarize_add": lambda picture, share, _: picture.point(
-        lambda value: min(value + int(110 * share), 255) if value < HALF else value
-    ),
-    "color": lambda picture, share, _: _color(picture, share),
-    "rotate": lambda picture, share, sign: picture.rotate(sign * ROTATION * share, fillcolor=GRAY),
-    "shear_x": lambda picture, share, sign: _moved(picture, 1, sign * SHEAR * share, 0, 0, 1, 0),
-    "shear_y": lambda picture, share, sign: _moved(picture, 1, 0, 0, sign * SHEAR * share, 1, 0),
-    "translate_y": lambda picture, share, sign: _moved(picture, 1, 0, 0, 0, 1, sign * TRANSLATION * share),
-}

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.pictures.distortions import randaugment
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import Listing
 from keras_effnet.pictures.prefetching import READING_THREADS, Batch, dataset_of, mapped_in_threads
@@ -258,7 +259,7 @@ def _layers(name: str, seed: int) -> list[Any]:
     if name == "light":
         return light
     if name == "randaugment":
-        return [*light, layers.RandAugment((0, 255), num_ops=2, factor=0.3, seed=seed + 2)]
+        return [_distorting(seed + 2), *light]
     return [
         flip,
         _moving(seed),
@@ -305,3 +306,18 @@ def _mixing(settings: Settings, seed: int) -> list[Any]:
     if settings.cutmix > 0:
         found.append(layers.CutMix(factor=settings.cutmix, seed=seed + 8))
     return found
+
+
+def _distorting(seed: int) -> Callable[..., Any]:
+    """RandAugment of each picture on its own."""
+    import tensorflow as tf
+
+    generator = np.random.default_rng(seed)
+
+    def distorted(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.stack([randaugment(picture, generator) for picture in pixels])
+
+    def distort(pixels: Any, training: bool) -> Any:
+        return tf.ensure_shape(tf.numpy_function(distorted, [pixels], tf.uint8), pixels.shape)
+
+    return distort

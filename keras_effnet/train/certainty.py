@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -23,21 +22,19 @@ from keras_effnet.evaluation.certainty import (
     at_temperature,
     fitted_temperature,
     least_threshold,
+    worth_of,
 )
 from keras_effnet.evaluation.measures import calibration_error
 from keras_effnet.evaluation.several import best_threshold
-from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.listing import SPLITS, Listing
-from keras_effnet.pictures.overlap import same_files
+from keras_effnet.pictures.strangers import check_strange, strangers_in
 from keras_effnet.pictures.thresholds import accepted
-from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.answers import decisions_of, judged_by, probabilities_of, targets_of
 from keras_effnet.train.folder import CERTAINTY
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import scan
 from keras_effnet.train.trainer import Trainer
-from keras_effnet.train.unlabelled import without_labels
 from keras_effnet.transfer.certainty import head_of
 
 _VALIDATION, _TEST = SPLITS.index("validation"), SPLITS.index("test")
@@ -83,24 +80,16 @@ def strangers_of(settings: Settings, listing: Listing, progress: Progress) -> Li
     """
     if settings.strangers is None:
         return None
-    root = Path(settings.strangers)
-    files = [str(path.relative_to(root)) for path in list_images(root)]
-    found = without_labels(root, files, listing.classes, _VALIDATION)
-    with progress.bar("reading strangers", len(files)) as advance:
-        broken = [index for index, _ in scan(found, advance).broken]
-    found = found.only(~np.isin(np.arange(len(files)), broken))
+    every = strangers_in(settings.strangers, listing.classes, _VALIDATION)
+    with progress.bar("reading strangers", len(every.files)) as advance:
+        broken = [index for index, _ in scan(every, advance).broken]
+    found = every.only(~np.isin(np.arange(len(every.files)), broken))
     if len(found.files) < 2:
         raise InvalidInputError(
-            f"Expected at least two readable photographs of none of the classes in {str(root)!r}. Received: "
-            f"{len(found.files)} of {len(files)}. Add some, or leave --none out."
+            f"Expected at least two readable photographs of none of the classes in {str(found.root)!r}. Received: "
+            f"{len(found.files)} of {len(every.files)}. Add some, or leave --none out."
         )
-    if twice := list(same_files(found, listing)):
-        mine, known = twice[0]
-        raise InvalidInputError(
-            f"Expected photographs of none of the classes in {str(root)!r}. Received {len(twice)} that are among those "
-            f"of the classes too, {shown(found.files[mine])!r} for example, which is {shown(listing.files[known])!r} of "
-            f"the {SPLITS[listing.splits[known]]} photographs. Remove them from the folder."
-        )
+    check_strange(found, listing)
     if len(listing.of("test")):
         order = np.random.default_rng(settings.seed).permutation(len(found.files))
         found.splits[order[: len(order) // 2]] = _TEST
@@ -209,8 +198,7 @@ def figures(
 
     Returns:
         What `decided` holds; `calibration_error`, and `calibration_error_before` without the temperature; with
-        thresholds `accepted`: the `coverage`, the `precision` of the accepted, and with strangers the share that is
-        `refused` and the `precision_among_strangers`, met as often.
+        thresholds `accepted`, see `worth_of`.
     """
     labels, said = decisions_of(probabilities, listing, indices)
     found = asdict(decided) | {
@@ -228,24 +216,5 @@ def figures(
             right = taken & judged_by(probabilities, listing, indices).right[:, None]
         else:
             right = taken & listing.marks[indices]
-        found["accepted"] = _worth(taken, right, mistaken)
+        found["accepted"] = worth_of(taken, right, mistaken)
     return found
-
-
-def _worth(
-    taken: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_], mistaken: npt.NDArray[np.bool_] | None
-) -> dict[str, Any]:
-    """Of labels that are accepted `[N, columns]`, those that are right, and those of strangers `[M, columns]`."""
-    worth: dict[str, Any] = {
-        "photographs": int(taken.any(axis=1).sum()),
-        "coverage": float(taken.any(axis=1).mean()),
-        "precision": float(right.sum() / taken.sum()) if taken.any() else None,
-    }
-    if mistaken is not None and len(mistaken):
-        of_all = float(taken.sum(axis=1).mean() + mistaken.sum(axis=1).mean())
-        worth |= {
-            "strangers": len(mistaken),
-            "refused": float(1 - mistaken.any(axis=1).mean()),
-            "precision_among_strangers": float(right.sum(axis=1).mean() / of_all) if of_all else None,
-        }
-    return worth

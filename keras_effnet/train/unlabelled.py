@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.folders import walk_pictures
-from keras_effnet.pictures.listing import SPLITS, UNDECIDED, Listing
+from keras_effnet.pictures.listing import SPLITS, Listing
 from keras_effnet.pictures.overlap import same_files
+from keras_effnet.pictures.strangers import without_labels
 from keras_effnet.system.files import shown
 from keras_effnet.system.progress import Progress
 from keras_effnet.train.folder import SKIPPED, RunFolder
@@ -46,17 +47,6 @@ def unlabelled_photographs(folder: RunFolder, labelled: Listing, progress: Progr
         told = f"; {len(left_out)} that cannot be used are in {SKIPPED}" if left_out else ""
         progress.say(f"photographs without labels: {len(files)}{told}")
     return without_labels(root, files, labelled.classes)
-
-
-def without_labels(root: Path, files: list[str], classes: tuple[str, ...], split: int = UNDECIDED) -> Listing:
-    """Photographs below `root` whose labels say nothing, all of one split."""
-    return Listing(
-        root=root,
-        files=files,
-        labels=np.zeros(len(files), np.int32),
-        splits=np.full(len(files), split, np.int8),
-        classes=classes,
-    )
 
 
 def _check_apart(labelled: Listing, unlabelled: Listing) -> None:

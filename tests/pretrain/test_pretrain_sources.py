@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from colours import COLOURS, picture
-from material import encoded, exif
+from material import assert_refused, encoded, exif
 from PIL import Image
 
 from keras_effnet import load_image
@@ -172,3 +173,26 @@ def test_missing_tfds_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r"pip install '\.\[pretrain\]'"):
         examples.from_tfds("mnist", "train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tfds:colours:validation"], "at least 8 pictures, one batch. Received: 3."),
+        (["tfds:colours", "--batch-size", "25"], "at least 25 pictures, one batch. Received: 24."),
+        (["tfds:colours:validation", "--split", "train"], "Expected one split to train on"),
+        (
+            ["tfds:colours", "--validation", "tfds:others:test"],
+            "a split of the same data set, tfds:colours:SPLIT",
+        ),
+        (["tfds:absent"], "the prepared data set 'absent', split 'train'"),
+    ],
+)
+def test_tfds_is_named_as_train_names_it(
+    arguments: list[str], message: str, prepared: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", prepared)
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    command = ["pretrain", "--out", str(tmp_path / "out"), "--batch-size", "8", "--quiet", *arguments]
+    assert_refused(command, message, capsys)
+    assert not (tmp_path / "out").exists()
