@@ -43,7 +43,7 @@ def fixed_as(model: Any, listing: Any, settings: Any, framing: Any, way: str, ra
     """The network after `fix`, and its best epoch."""
     from keras_effnet.train.batches import Course
     from keras_effnet.train.checkpoints import EpochCheckpoint
-    from keras_effnet.train.resolution import fix
+    from keras_effnet.train.fixing import fix
 
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = EpochCheckpoint(

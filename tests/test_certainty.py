@@ -16,7 +16,12 @@ from PIL import Image
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.evaluation import drawings
-from keras_effnet.evaluation.certainty import at_temperature, coverage_of, fitted_temperature, least_threshold
+from keras_effnet.evaluation.confidence import (
+    at_temperature,
+    coverage_of,
+    fitted_temperature,
+    least_threshold,
+)
 from keras_effnet.network.variants import VARIANTS
 
 pytest.importorskip("sklearn")

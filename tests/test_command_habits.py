@@ -68,7 +68,7 @@ MISTAKES = [
     ("scale search pictures --storage x.png/a", "a journal file in a folder that exists"),
     ("scale architecture pictures --storage x.png/a", "a journal file in a folder that exists"),
     ("predict x.png --out x.csv --top 1 --engine spark", "invalid choice: 'spark'"),
-    ("bundle triton nosuch.onnx --out OUT", "'nosuch.onnx', which is none"),
+    ("bundle triton nosuch.onnx --out OUT", "'nosuch.onnx', which does not exist"),
     ("bundle triton text.jpg --out OUT", "Expected ONNX files for Triton"),
     ("bundle triton model.onnx --out EMPTY", "--force"),
     ("explain nosuch.jpg", "no such file"),
@@ -214,7 +214,7 @@ def test_help_has_examples_that_parse(module: Any, capsys: Any) -> None:
     assert lines
     for line in lines:
         assert line in shown
-        program, *arguments = shlex.split(line)
+        program, *arguments = shlex.split(line, comments=True)
         assert program == "keras-effnet"
         assert parser().parse_args(arguments).command in {command.NAME for command in COMMANDS}
 
@@ -233,8 +233,8 @@ def test_help_of_each_action_describes_it_and_has_examples_that_parse(
     lines = examples.splitlines()
     assert lines
     for line in lines:
-        assert shlex.split(line)[:3] == ["keras-effnet", command, action]
-        parser().parse_args(shlex.split(line)[1:])
+        assert shlex.split(line, comments=True)[:3] == ["keras-effnet", command, action]
+        parser().parse_args(shlex.split(line, comments=True)[1:])
     before, _, options = described.partition("\noptions:\n")
     assert before.split("\n\n")[1].strip()  # below the usage
     for option in options.strip().split("\n  -"):

@@ -100,7 +100,7 @@ def test_published_set_brings_the_size_crop_and_padding_that_it_was_judged_with(
         sources.find_set("timm", VARIANTS["lite0"]),
         resolution=32,
         crop=0.8,
-        larger=catalog.Evaluation(resolution=64, crop=1.0, top1=76.0),
+        larger=catalog.PublishedAccuracy(resolution=64, crop=1.0, top1=76.0),
         sources=(source,),
     )
     monkeypatch.setattr(sources, "sets_of", lambda variant: (entry,))
@@ -201,3 +201,34 @@ def test_damaged_keras_file_is_one_clear_error(damage: str, tmp_path: Path) -> N
                     rewritten.writestr(name, b"{}" if emptied else content)
     with pytest.raises(InvalidInputError, match=r"Expected a Keras model in .*It cannot be read \("):
         load_keras(path)
+
+
+@pytest.fixture(scope="module")
+def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a network of two pictures."""
+    first, second = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([first, second]))
+    path = tmp_path_factory.mktemp("two") / "two.keras"
+    keras.Model([first, second], keras.layers.Dense(3, activation="softmax")(x)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict PICTURE --model FILE",
+        "export FILE --to tflite:float32 --out OUT --quiet",
+        "explain PICTURE --model FILE --out OUT/x.png",
+        "evaluate FILE FOLDER",
+    ],
+)
+def test_network_of_several_inputs_is_told_in_one_line(
+    command: str, two_inputs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    for name in ("0", "1", "2"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(sample_paths()[0], tmp_path / "data" / name)
+    words = {"PICTURE": sample_paths()[0], "FILE": two_inputs, "FOLDER": tmp_path / "data"}
+    arguments = [str(words.get(word, word)).replace("OUT", str(tmp_path / "out")) for word in command.split()]
+    assert_refused(arguments, "Expected a built model with one image input", capsys)
+    assert not (tmp_path / "out").exists()

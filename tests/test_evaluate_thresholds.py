@@ -16,7 +16,7 @@ import keras_effnet
 from keras_effnet import export, transfer
 from keras_effnet.cli import main
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.evaluation.certainty import told_of
+from keras_effnet.evaluation.confidence import told_of
 
 pytest.importorskip("sklearn")
 pytest.importorskip("onnxruntime")

@@ -71,6 +71,11 @@ def test_decode_predictions_takes_labels_of_ones_own() -> None:
         decode_predictions(scores, labels=["cat", "dog"])
 
 
+def test_decode_predictions_names_the_first_of_equal_classes_first() -> None:
+    (decoded,) = decode_predictions([[0.1, 0.3, 0.3, 0.0, 0.3]], labels=list("abcde"))
+    assert [guess[1] for guess in decoded] == ["b", "c", "e", "a", "d"]
+
+
 def test_decode_predictions_of_a_single_sigmoid_names_either_class() -> None:
     decoded = decode_predictions([[0.25], [0.75]], labels=["cat", "dog"])
     assert [row[0][1:] for row in decoded] == [("cat", 0.75), ("dog", 0.75)]

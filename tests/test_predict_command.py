@@ -17,10 +17,13 @@ import pytest
 from material import assert_refused, randomize
 from PIL import Image
 
-from keras_effnet import EfficientNet
+from keras_effnet import EfficientNet, load_image
 from keras_effnet.cli import main
-from keras_effnet.export import scoring
+from keras_effnet.commands.flags import read_photographs
+from keras_effnet.errors import EffNetWarning
+from keras_effnet.export import load, scoring
 from keras_effnet.export.scoring.parts import Parts
+from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import labels_layer_name
 from keras_effnet.weights.convert import convert
 
@@ -194,8 +197,10 @@ def test_gray_model_gets_gray_pictures(channels: int, tmp_path: Path, capsys: An
 def test_gray_model_is_exported_and_verified_on_gray_pictures(tmp_path: Path, capsys: Any) -> None:
     _brightness((32, 32, 1)).save(tmp_path / "gray.keras")
     model, out = str(tmp_path / "gray.keras"), str(tmp_path / "out")
-    command = ["export", model, "--to", "saved_model", "--images", "pictures/more", "--no-html", "--out", out]
-    assert_refused([*command, "--quiet"], "'pictures/more/empty.png'", capsys)
+    (tmp_path / "bad").mkdir()
+    shutil.copy("pictures/more/empty.png", tmp_path / "bad")
+    bad = ["--images", str(tmp_path / "bad"), "--no-html", "--out", out, "--quiet"]
+    assert_refused(["export", model, "--to", "saved_model", *bad], "bad/empty.png'", capsys)
     assert main(["export", model, "--to", "saved_model", "--no-html", "--out", out]) == 0
     assert main(["verify", f"{out}/gray_saved_model", "--model", model]) == 0
     assert main(["predict", "pictures/b.png", "--model", f"{out}/gray_saved_model", "--top", "1"]) == 0
@@ -269,3 +274,26 @@ def test_interrupted_command_goes_on_when_it_is_repeated(
 def test_processes_for_a_model_in_memory_are_refused(capsys: Any) -> None:
     refused = ["predict", "pictures/a.png", "--model", "lite0", "--weights", "none", "--workers", "2"]
     assert_refused(refused, "Expected a file that other processes can open", capsys)
+
+
+def test_pictures_of_other_kinds_are_told(tmp_path: Path, capsys: Any) -> None:
+    shutil.copy("pictures/a.png", tmp_path / "a.png")
+    (tmp_path / "phone.HEIC").write_bytes(b"heic")
+    assert main(["predict", str(tmp_path), "--model", "m.keras"]) == 0
+    out, error = capsys.readouterr()
+    assert "a.png" in out and "1 picture of other kinds is left out, 'phone.HEIC' say" in error
+
+
+def test_unreadable_photographs_for_calibration_are_left_out_and_named(place: Path) -> None:
+    framing = Framing()
+    with pytest.warns(EffNetWarning, match=r"2 pictures left out of 5: .*broken\.jpg"):
+        pictures, files = read_photographs(place / "pictures", 32, framing)
+    assert [file.name for file in files] == ["a.png", "b.png", "c.png"] and pictures.shape == (3, 32, 32, 3)
+    for picture, file in zip(pictures, files, strict=True):
+        assert np.array_equal(picture, framing.read(file, 32))
+
+
+def test_photographs_are_read_as_an_opened_file_says(place: Path, brightness: Path) -> None:
+    runner = load(brightness)
+    pixels = load_image(place / "pictures" / "a.png", runner)
+    assert np.array_equal(pixels, runner.framing.read(place / "pictures" / "a.png", 32))

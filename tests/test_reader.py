@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.network.reader import CallGraph, Output, flat_layers, read_graph
+from keras_effnet.network.reader import CallGraph, LayerOutput, flat_layers, read_graph
 
 
 def _named(graph: CallGraph) -> list[tuple[str, list[str]]]:
@@ -30,7 +30,7 @@ def _computed(graph: CallGraph, *given: Any) -> list[Any]:
     return [np.asarray(_taken(made, output)) for output in graph.outputs]
 
 
-def _taken(made: list[Any], read: Output) -> Any:
+def _taken(made: list[Any], read: LayerOutput) -> Any:
     values = made[read.call]
     return values[read.index] if isinstance(values, list | tuple) else values
 
@@ -54,7 +54,7 @@ def test_calls_come_in_order_and_say_what_they_read(namespace: Any) -> None:
         "GlobalAveragePooling2D",
         "Multiply",
     ]
-    assert graph.inputs == (0,) and graph.outputs == (Output(3),) and graph.readers(1) == (2, 3)
+    assert graph.inputs == (0,) and graph.outputs == (LayerOutput(3),) and graph.readers(1) == (2, 3)
     assert tuple(graph.calls[3].outputs[0].shape) == (None, 8, 8, 4)
 
 
@@ -99,7 +99,10 @@ def test_layer_with_two_outputs_is_one_call(namespace: Any) -> None:
     model = namespace.Model(inputs, [last, outputs])
     graph = read_graph(model)
     assert _named(graph) == [("series", []), ("gru", ["series"]), ("last", ["gru"])]
-    assert graph.calls[2].inputs == (Output(1, 1),) and graph.outputs == (Output(2), Output(1, 0))
+    assert graph.calls[2].inputs == (LayerOutput(1, 1),) and graph.outputs == (
+        LayerOutput(2),
+        LayerOutput(1, 0),
+    )
     series = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
     for mine, theirs in zip(_computed(graph, series), model.predict(series, verbose=0), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)

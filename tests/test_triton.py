@@ -91,7 +91,13 @@ def test_what_triton_cannot_serve_is_one_line(brightness: Path, tmp_path: Path, 
     out = ["--out", str(tmp_path / "out")]
     bundle = ["bundle", "triton"]
     assert_refused([*bundle, str(tmp_path / "x.tflite"), *out], "Expected ONNX files for Triton", capsys)
-    assert_refused([*bundle, str(tmp_path / "no.onnx"), *out], "no.onnx', which is none", capsys)
+    assert_refused([*bundle, str(tmp_path / "no.onnx"), *out], "no.onnx', which does not exist", capsys)
+    run = tmp_path / "run" / "export"
+    run.mkdir(parents=True)
+    (run / "a.onnx").touch()
+    assert_refused([*bundle, str(run.parent), *out], "is a folder. Pass one of", capsys)
+    for name in ("../elsewhere", "a b", '"'):
+        assert_refused([*bundle, str(brightness), *out, "--name", name], f"Received: {name!r}", capsys)
     twice = [str(brightness), str(brightness)]
     assert_refused([*bundle, *twice, *out], "Expected a name of its own for each model", capsys)
     assert_refused([*bundle, str(brightness), *out, "--instances", "0"], "of at least 1", capsys)

@@ -5,6 +5,7 @@ import { centralSquare, decode, squareOf } from "./pixels.js";
 
 const TOP = 5;
 const PROCESSORS = { wasm: "the processor (WebAssembly)", webgpu: "the graphics processor (WebGPU)" };
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const byId = (id) => document.getElementById(id);
 const inputs = [byId("take"), byId("choose")];
 
@@ -19,11 +20,11 @@ function say(text, failed = false) {
 }
 
 async function start() {
+  byId("late").hidden = true; // this module runs, so the page was served
   const wanted = new URLSearchParams(location.search).get("processor") ?? "fastest";
   facts = await (await fetch("model.json")).json();
   labels = (await (await fetch("labels.txt")).text()).trimEnd().split("\n");
   classifier = await loadClassifier(facts, wanted);
-  byId("late").hidden = true;
   for (const input of inputs) {
     input.disabled = false;
     input.addEventListener("change", () => {
@@ -59,7 +60,7 @@ async function show(file) {
     picture = await decode(file);
   } catch {
     clear();
-    throw new Error(`${file.name || "This"} cannot be read as a photograph. JPEG, PNG and WebP can.`);
+    throw new Error(`${file.name || "This"} cannot be read as a photograph. Whole JPEG, PNG, WebP, GIF and BMP files can.`);
   }
   try {
     const decoded = performance.now();
@@ -71,6 +72,7 @@ async function show(file) {
     const answer = await classifier.classify(pixels);
     const computed = performance.now() - ready;
     list(answer);
+    byId("answer").scrollIntoView({ block: "nearest", behavior: STILL.matches ? "auto" : "smooth" });
     byId("time").textContent =
       `${computed.toFixed(0)} ms in the network on ${PROCESSORS[classifier.processor]}, ` +
       `${(decoded - begin + ready - seen).toFixed(0)} ms to read the photograph.`;

@@ -91,7 +91,9 @@ class TritonPythonModel:
         fits = accepted(values, self.thresholds)
         failed = np.array([bool(errors[row]) for row in rows])[:, np.newaxis]
         width = max(self.top, int((fits & ~failed).sum(axis=1).max())) if self.several else self.top
-        best = np.lexsort((values, fits))[:, ::-1][:, :width]  # by the last of these first
+        best = np.lexsort((-values, ~fits))[
+            :, :width
+        ]  # by the last of these first; of equal ones the first class
         labels = np.array(self.labels, object)[best]
         outputs = {
             "label": np.where(failed, "", labels).astype(object),

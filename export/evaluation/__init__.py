@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require_installed
-from keras_effnet.evaluation.comparison import Answered, Difference, difference
+from keras_effnet.evaluation.comparison import Answered, PairedDifference, difference
 from keras_effnet.evaluation.measures import EXTRA
 from keras_effnet.network.resizing import at_size
 from keras_effnet.pictures.labels import classes_of, known_labels, numbered_labels
@@ -23,7 +23,7 @@ from keras_effnet.system.progress import Progress
 
 from ..formats import KERAS, format_of
 from ..runners import Runner, load, network_of, runner_of
-from .asking import Asking, Candidate
+from .asking import Asking, Contender
 from .report import write_page
 from .result import Result, SeveralResult
 
@@ -64,7 +64,7 @@ class Evaluation:
         """Whether the models give photographs several labels."""
         return isinstance(self.results[0], SeveralResult)
 
-    def differences(self) -> list[tuple[Result | SeveralResult, Difference]]:
+    def differences(self) -> list[tuple[Result | SeveralResult, PairedDifference]]:
         """How each of the others differs from the first one, on the photographs that both answered for."""
         first, *others = self.results
         return [(other, difference(*_on_same(first, other))) for other in others]
@@ -164,7 +164,7 @@ def check_extras() -> None:
     require_installed("sklearn", EXTRA)
 
 
-def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None) -> Iterator[Candidate]:
+def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None) -> Iterator[Contender]:
     """A model, at each of the sizes; made when it is asked for."""
     if isinstance(model, str | os.PathLike):
         path = Path(model)
@@ -179,11 +179,11 @@ def candidates_of(model: Any, sizes: Sequence[int], labels: Sequence[str] | None
                 f"whose pictures have {model.size[0]} pixels. Export one file for each size."
             )
         for size in sizes or (None,):
-            yield Candidate(name=_at(name or model.path.name, size), runner=model, labels=labels, size=size)
+            yield Contender(name=_at(name or model.path.name, size), runner=model, labels=labels, size=size)
         return
     for size in sizes or (None,):
         sized = model if size is None else at_size(model, size)
-        yield Candidate(
+        yield Contender(
             name=_at(name, size),
             runner=runner_of(sized, Path(name)),
             labels=labels or known_labels(model) or numbered_labels(classes_of(model)),
@@ -196,7 +196,7 @@ def _at(name: str, size: int | None) -> str:
 
 
 def evaluate_candidates(
-    candidates: Iterable[Candidate],
+    candidates: Iterable[Contender],
     listing: Listing,
     *,
     data: str,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.evaluation.certainty import softmax, told_of, worth_of
+from keras_effnet.evaluation.confidence import softmax, told_of, worth_of
 from keras_effnet.evaluation.matching import places_of
 from keras_effnet.evaluation.measures import Judged, calibration_error, judge, measure
 from keras_effnet.evaluation.several import HALF, Marked, measure_several
@@ -32,7 +32,7 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Contender:
     """A model or file to evaluate.
 
     Attributes:
@@ -56,7 +56,7 @@ class Asking:
         strange_errors: the same of the strangers.
     """
 
-    def __init__(self, candidate: Candidate, output: str | None, workers: int | None) -> None:
+    def __init__(self, candidate: Contender, output: str | None, workers: int | None) -> None:
         """Find out what the candidate gives.
 
         Raises:

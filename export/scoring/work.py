@@ -104,7 +104,7 @@ def joined(parts: Sequence[Answers]) -> Answers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadPhotograph:
     """A photograph's square, uint8 `[size, size, C]`, or why there is none; and what is to be said of one there is.
 
     Of an artefact that reads photographs itself it has the file's `content` instead, and what messages call it, and
@@ -118,17 +118,19 @@ class Reading:
     remark: str | None = None
 
 
-def read(question: Question, photograph: Photograph) -> Reading:
+def read(question: Question, photograph: Photograph) -> ReadPhotograph:
     """Read a photograph; one that cannot be read costs only itself."""
     try:
         if question.inside:
             content, remarks = checked(photograph, question.framing, question.size)
-            return Reading(content=(content, describe(photograph)), remark="; it ".join(remarks) or None)
+            return ReadPhotograph(
+                content=(content, describe(photograph)), remark="; it ".join(remarks) or None
+            )
         decoded = question.framing.decode(photograph, question.size)
         pixels = question.framing.square(decoded.picture, question.size)
     except InvalidInputError as error:
-        return Reading(error=str(error))
-    return Reading(pixels=pixels, remark="; it ".join(decoded.remarks) or None)
+        return ReadPhotograph(error=str(error))
+    return ReadPhotograph(pixels=pixels, remark="; it ".join(decoded.remarks) or None)
 
 
 def answer(question: Question, runner: Runner, photographs: Iterable[Photograph]) -> Answers:
@@ -136,7 +138,7 @@ def answer(question: Question, runner: Runner, photographs: Iterable[Photograph]
     return answered(question, runner, (read(question, photograph) for photograph in photographs))
 
 
-def answered(question: Question, runner: Runner, readings: Iterable[Reading]) -> Answers:
+def answered(question: Question, runner: Runner, readings: Iterable[ReadPhotograph]) -> Answers:
     """Ask the network of photographs that were read, a few at a time."""
     coming = iter(readings)
     made = []
@@ -149,7 +151,7 @@ def answers_ahead(
     question: Question, runner: Runner, runs: Iterable[tuple[int, Sequence[Photograph]]]
 ) -> Generator[tuple[int, Answers], None, None]:
     """The answers for each run, in this process: threads read the photographs of the next one meanwhile."""
-    coming: deque[tuple[int, list[Future[Reading]]]] = deque()
+    coming: deque[tuple[int, list[Future[ReadPhotograph]]]] = deque()
     readers = ThreadPoolExecutor(READING_THREADS, "reading")
     try:
         for start, photographs in runs:
@@ -162,12 +164,14 @@ def answers_ahead(
         readers.shutdown(cancel_futures=True)
 
 
-def _taken(question: Question, runner: Runner, run: tuple[int, list[Future[Reading]]]) -> tuple[int, Answers]:
+def _taken(
+    question: Question, runner: Runner, run: tuple[int, list[Future[ReadPhotograph]]]
+) -> tuple[int, Answers]:
     start, readings = run
     return start, answered(question, runner, (reading.result() for reading in readings))
 
 
-def _answered(question: Question, runner: Runner, readings: Sequence[Reading]) -> Answers:
+def _answered(question: Question, runner: Runner, readings: Sequence[ReadPhotograph]) -> Answers:
     made = nothing(question)
     made.count = len(readings)
     if question.inside:
@@ -181,14 +185,15 @@ def _answered(question: Question, runner: Runner, readings: Sequence[Reading]) -
     made_of = np.concatenate(inside) if inside else runner.answers(np.stack(pixels))[question.output]
     values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
-        order = np.lexsort((values, accepted(values, question.thresholds)))  # by the last of these first
-        made.classes = order[:, ::-1][:, : question.top].astype(np.int32)
+        # by the last of these first; of equal ones the first class
+        order = np.lexsort((-values, ~accepted(values, question.thresholds)))
+        made.classes = order[:, : question.top].astype(np.int32)
         values = np.take_along_axis(values, made.classes, axis=1)
     made.values = values
     return made
 
 
-def _read_inside(question: Question, runner: Runner, reading: Reading) -> Reading:
+def _read_inside(question: Question, runner: Runner, reading: ReadPhotograph) -> ReadPhotograph:
     """What the artefact makes of a photograph's file, which its own decoder may refuse."""
     if reading.content is None:
         return reading
@@ -196,5 +201,5 @@ def _read_inside(question: Question, runner: Runner, reading: Reading) -> Readin
     try:
         values = runner.answers_to_files([content])[question.output]
     except UnreadablePictureError as error:  # which knows the bytes alone
-        return Reading(error=f"Expected {name}. Received one that {error.reason}. Save it again.")
-    return Reading(values=values, remark=reading.remark)
+        return ReadPhotograph(error=f"Expected {name}. Received one that {error.reason}. Save it again.")
+    return ReadPhotograph(values=values, remark=reading.remark)

@@ -26,7 +26,8 @@ from keras_effnet.commands.models import (
 from keras_effnet.commands.printing import table
 from keras_effnet.commands.runners import runner_for, runner_of_network
 from keras_effnet.errors import InvalidInputError, counted
-from keras_effnet.export.evaluation import Candidate, Evaluation, check_extras, evaluate_candidates
+from keras_effnet.export.evaluation import Evaluation, check_extras, evaluate_candidates
+from keras_effnet.export.evaluation.asking import Contender
 from keras_effnet.network.resizing import at_size
 from keras_effnet.pictures.folders import list_images
 from keras_effnet.pictures.listing import find_data, read_judged
@@ -44,7 +45,7 @@ EXAMPLES = """\
   keras-effnet evaluate out/lite0_float32.onnx out/lite0_int8.tflite photographs --out report.html
   keras-effnet evaluate lite0 imagenet/val --size 192 224 256 288
   keras-effnet evaluate runs/flowers tfds:oxford_flowers102:test --json
-  keras-effnet evaluate runs/clothes clothes --none others      # how many of others/ are "none of these"
+  keras-effnet evaluate runs/clothes clothes --none others      # how many of others/ are refused
   keras-effnet evaluate runs/scenes scenes/list.csv             # several labels: dog|beach in the CSV file
 
 Files side by side are judged by the same photographs: the difference of each from the first one comes with its 95 %
@@ -176,17 +177,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _candidates(arguments: argparse.Namespace) -> Iterator[Candidate]:
+def _candidates(arguments: argparse.Namespace) -> Iterator[Contender]:
     """What is evaluated, made one after the other."""
     for choice in arguments.choices:
         if choice.format in NETWORKS:
             yield from _networks(choice, arguments)
             continue
         runner, labels, size = runner_for(choice, arguments, next(iter(arguments.sizes), None))
-        yield Candidate(name=choice.text, runner=runner, labels=labels, size=size)
+        yield Contender(name=choice.text, runner=runner, labels=labels, size=size)
 
 
-def _networks(choice: Choice, arguments: argparse.Namespace) -> Iterator[Candidate]:
+def _networks(choice: Choice, arguments: argparse.Namespace) -> Iterator[Contender]:
     """A variant, built for each size with the crop that its weights have there; or the model of a Keras file."""
     model = None
     for size in arguments.sizes or (None,):
@@ -195,7 +196,7 @@ def _networks(choice: Choice, arguments: argparse.Namespace) -> Iterator[Candida
         sized = model if size is None else at_size(model, size)
         runner, labels, side = runner_of_network(choice, sized, arguments, size)
         name = choice.text if size is None else f"{choice.text} at {size} px"
-        yield Candidate(name=name, runner=runner, labels=labels, size=side)
+        yield Contender(name=name, runner=runner, labels=labels, size=side)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -14,7 +14,7 @@ from keras_effnet.commands.flags import add_optional, whole_number
 from keras_effnet.commands.models import ARTEFACTS, Choice, choose
 from keras_effnet.commands.runners import runner_for
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.evaluation.certainty import softmax
+from keras_effnet.evaluation.confidence import softmax
 from keras_effnet.export.kinds import CLASSES, LOGITS, SIGMOID
 from keras_effnet.export.runners import Runner
 from keras_effnet.pictures.labels import both_sides, numbered_labels

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from keras_effnet.costs.rules import RULES, Shape
 from keras_effnet.errors import unknown_name
-from keras_effnet.network.reader import Call, CallGraph, Output
+from keras_effnet.network.reader import Call, CallGraph, LayerOutput
 
 _POSITIONAL = {
     "Conv2D": ("filters", "kernel_size", "strides"),
@@ -51,10 +51,10 @@ class DryRun:
 
     def Model(self, inputs: _Tensor, outputs: _Tensor, name: str = "") -> CallGraph:  # noqa: N802
         del inputs, name
-        return CallGraph(calls=tuple(self._calls), outputs=(Output(outputs.position),))
+        return CallGraph(calls=tuple(self._calls), outputs=(LayerOutput(outputs.position),))
 
     def record(self, layer: Any, inputs: Sequence[_Tensor], shape: Shape) -> _Tensor:
-        self._calls.append(Call(layer=layer, inputs=tuple(Output(tensor.position) for tensor in inputs)))
+        self._calls.append(Call(layer=layer, inputs=tuple(LayerOutput(tensor.position) for tensor in inputs)))
         return _Tensor(len(self._calls) - 1, (None, *shape))
 
 

@@ -33,7 +33,7 @@ class Answered(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class PairedDifference:
     """What a second classifier gets right less what a first one does, on the same photographs.
 
     Attributes:
@@ -53,7 +53,7 @@ class Difference:
     same_guess: float
 
 
-def difference(first: Answered, second: Answered) -> Difference:
+def difference(first: Answered, second: Answered) -> PairedDifference:
     """Compare two classifiers on the same photographs.
 
     Photographs are paired, so that only those count that one of the two alone gets right: far fewer are needed
@@ -79,7 +79,7 @@ def difference(first: Answered, second: Answered) -> Difference:
     more, total = won - lost, photographs + 2
     spread = np.sqrt((won + lost + 1) - more**2 / total) / total
     margin = stats.norm.ppf((1 + SURE) / 2) * spread
-    return Difference(
+    return PairedDifference(
         difference=more / photographs,
         low=max(-1.0, float(more / total - margin)),
         high=min(1.0, float(more / total + margin)),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnet.evaluation.certainty import Coverage
+from keras_effnet.evaluation.confidence import Coverage
 from keras_effnet.evaluation.measures import Judged, Reliability
 from keras_effnet.reports import page
 

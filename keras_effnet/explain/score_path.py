@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.reader import INPUT, Call, CallGraph, Output, read_graph
+from keras_effnet.network.reader import INPUT, Call, CallGraph, LayerOutput, read_graph
 from keras_effnet.pictures.labels import labels_in
 
 FloatArray = npt.NDArray[np.float32]
-Tensors = dict[Output, Any]
+Tensors = dict[LayerOutput, Any]
 
 # Between the pooling and the classifier these change nothing when a picture is classified.
 _IDENTITIES = (
@@ -88,7 +88,7 @@ class ScorePath:
         ahead = [position for position in self._path if position not in behind]
         joined = {source for position in behind for source in calls[position].inputs}
         image = keras.ops.convert_to_tensor(pixels[None])
-        known = _run(calls, ahead, {Output(self._picture): image}, keep={self._map, *joined})
+        known = _run(calls, ahead, {LayerOutput(self._picture): image}, keep={self._map, *joined})
 
         def scores(features: Any) -> tuple[Any, Any]:
             """All scores, and what the model returns."""
@@ -182,7 +182,7 @@ def _graph(model: Any) -> CallGraph:
         raise _not_a_classifier(f"the {type(model).__name__} {model.name!r}, which has no graph") from error
 
 
-def _run(calls: Sequence[Call], order: Iterable[int], given: Tensors, *, keep: set[Output]) -> Tensors:
+def _run(calls: Sequence[Call], order: Iterable[int], given: Tensors, *, keep: set[LayerOutput]) -> Tensors:
     """Call layers in this order on what they read, and forget what nobody reads any more."""
     wanted, order = dict(given), list(order)
     last = {source: position for position in order for source in calls[position].inputs}
@@ -190,14 +190,14 @@ def _run(calls: Sequence[Call], order: Iterable[int], given: Tensors, *, keep: s
         call = calls[position]
         if call.kind != INPUT:
             made = keras.tree.flatten(call.apply([wanted[source] for source in call.inputs]))
-            wanted.update({Output(position, index): tensor for index, tensor in enumerate(made)})
+            wanted.update({LayerOutput(position, index): tensor for index, tensor in enumerate(made)})
         for source in call.inputs:
             if last[source] == position and source not in keep:
                 wanted.pop(source, None)
     return wanted
 
 
-def _chosen_output(model: Any, graph: CallGraph, wanted: str | int | None) -> Output:
+def _chosen_output(model: Any, graph: CallGraph, wanted: str | int | None) -> LayerOutput:
     """The output that is meant: the one called so, or the only one that a classifier makes."""
     names = _output_names(model)
     listed = ", ".join(
@@ -228,7 +228,7 @@ def _output_names(model: Any) -> list[str]:
     return sorted(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
 
 
-def _explains(graph: CallGraph, end: Output) -> bool:
+def _explains(graph: CallGraph, end: LayerOutput) -> bool:
     """Whether an output is a classifier's on top of a feature map."""
     try:
         _classifier_call(graph, end)
@@ -237,7 +237,7 @@ def _explains(graph: CallGraph, end: Output) -> bool:
     return any(_is_map(graph, position) for position in graph.ancestors(end))
 
 
-def _classifier_call(graph: CallGraph, end: Output) -> int:
+def _classifier_call(graph: CallGraph, end: LayerOutput) -> int:
     """Position of the dense layer that makes an output, with nothing but its activation behind it."""
     position = end.call
     while not _is_classifier(call := graph.calls[position]):
@@ -264,7 +264,7 @@ def _keeps_classes(graph: CallGraph, call: Call) -> bool:
     return call.kind != INPUT and before[-1] == after[-1]
 
 
-def _ends_in_sigmoid(graph: CallGraph, end: Output, dense: int) -> bool:
+def _ends_in_sigmoid(graph: CallGraph, end: LayerOutput, dense: int) -> bool:
     position = end.call
     while True:
         call = graph.calls[position]
@@ -293,7 +293,7 @@ def _picture(graph: CallGraph, path: Sequence[int]) -> tuple[int, tuple[Any, ...
     return inputs[0], shapes[0][1:]
 
 
-def _feature_map(graph: CallGraph, path: Sequence[int], layer: str | None) -> Output:
+def _feature_map(graph: CallGraph, path: Sequence[int], layer: str | None) -> LayerOutput:
     """The map to look at: that of the layer called so, or the last one of the path."""
     maps = [position for position in path if _is_map(graph, position)]
     if not maps:
@@ -313,7 +313,7 @@ def _feature_map(graph: CallGraph, path: Sequence[int], layer: str | None) -> Ou
             f"Expected one feature map to look at. Received: {what} on the way to this output. "
             + ("Explain the model that is called." if same else "Name one with layer= and 'grad-cam'.")
         )
-    return Output(chosen[0])
+    return LayerOutput(chosen[0])
 
 
 def _is_map(graph: CallGraph, position: int) -> bool:

@@ -22,7 +22,7 @@ INPUT = "InputLayer"
 
 
 @dataclass(frozen=True)
-class Output:
+class LayerOutput:
     """What a call reads: output number `index` of the call at position `call` of the graph.
 
     Almost every layer has one output, whose index is 0.
@@ -45,7 +45,7 @@ class Call:
     """
 
     layer: Any
-    inputs: tuple[Output, ...] = ()
+    inputs: tuple[LayerOutput, ...] = ()
     outputs: tuple[Any, ...] = ()
     first: bool = True
     args: tuple[Any, ...] = ()
@@ -83,7 +83,7 @@ class CallGraph:
     """
 
     calls: tuple[Call, ...]
-    outputs: tuple[Output, ...]
+    outputs: tuple[LayerOutput, ...]
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class CallGraph:
             if any(read.call == position for read in call.inputs)
         )
 
-    def ancestors(self, end: Output) -> list[int]:
+    def ancestors(self, end: LayerOutput) -> list[int]:
         """Positions of the calls that an output depends on, in order, with the one that makes it."""
         found, waiting = set[int](), [end.call]
         while waiting:
@@ -134,13 +134,13 @@ def read_graph(model: Any) -> CallGraph:
 class _GraphWalk:
     """The way through one model, back from its outputs; a model inside it gets a walk of its own."""
 
-    def __init__(self, calls: list[Call], seen: set[int], made: dict[Any, Output]) -> None:
+    def __init__(self, calls: list[Call], seen: set[int], made: dict[Any, LayerOutput]) -> None:
         self.calls = calls  # of the whole graph, shared by all walks
         self.seen = seen  # ids of the layers in them, likewise
         self.made = made  # tensors of this model that are computed already
         self.nested: dict[int, _GraphWalk] = {}  # by the id of the node that calls the model
 
-    def visit(self, wanted: Any) -> Output:
+    def visit(self, wanted: Any) -> LayerOutput:
         """Read everything that `wanted` depends on, without recursion: deep networks are deep."""
         stack = [wanted]
         while stack:
@@ -158,7 +158,7 @@ class _GraphWalk:
         return self.made[_key(wanted)]
 
     def add(self, tensor: Any, call: Call) -> None:
-        self.made[_key(tensor)] = Output(len(self.calls))
+        self.made[_key(tensor)] = LayerOutput(len(self.calls))
         self.calls.append(call)
 
     def _record(self, layer: Any, node: Any) -> None:
@@ -174,7 +174,7 @@ class _GraphWalk:
         )
         self.seen.add(id(layer))
         for index, output in enumerate(outputs):
-            self.made[_key(output)] = Output(len(self.calls), index)
+            self.made[_key(output)] = LayerOutput(len(self.calls), index)
         self.calls.append(call)
 
     def _enter(self, model: Any, node: Any, tensor: Any, index: int) -> None:

@@ -45,10 +45,10 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
         raise InvalidInputError(
             f"Expected a directory of photographs ({KINDS}). Received: {str(root)!r}, which holds none{others}."
         )
-    if others := [name for name, reason in left_out if reason == OTHER_KIND]:
+    if kinds := [name for name, reason in left_out if reason == OTHER_KIND]:
         warn(
-            f"Expected photographs ({KINDS}) in {str(root)!r}. {counted(len(others), 'picture')} of other kinds "
-            f"{'is' if len(others) == 1 else 'are'} left out, {others[0]!r} say; convert them."
+            f"Expected photographs ({KINDS}) in {str(root)!r}. {counted(len(kinds), 'picture')} of other kinds "
+            f"{'is' if len(kinds) == 1 else 'are'} left out, {kinds[0]!r} say; convert them."
         )
     return found
 

@@ -36,7 +36,7 @@ from keras_effnet.pictures.sources import huggingface, tfds
 from keras_effnet.pictures.sources.class_folders import from_csv, from_folders
 from keras_effnet.pictures.sources.imagenet import from_flat, is_flat
 from keras_effnet.pictures.sources.records import are_records, files_of, from_records
-from keras_effnet.pictures.sources.rows import ALL, SEVERAL, SPLITS, UNDECIDED, Found, Wish
+from keras_effnet.pictures.sources.rows import ALL, SEVERAL, SPLITS, UNDECIDED, FoundData, Wish
 from keras_effnet.pictures.sources.transfer_sets import (
     TRANSFER_SETS,
     check_there,
@@ -173,7 +173,7 @@ def read_listing(
     return _listed_as(several, found, wanted, to_train=True)
 
 
-def _listed_as(several: bool | None, found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
+def _listed_as(several: bool | None, found: FoundData, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
     """With several labels or one; None for what the rows of a CSV file have."""
     if several is None and found.joined:
         found = replace(found, rows=list(found.rows))
@@ -181,7 +181,7 @@ def _listed_as(several: bool | None, found: Found, wanted: tuple[str, ...], *, t
     return (_marked if several else _listing)(found, wanted, to_train=to_train)
 
 
-def _marked(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
+def _marked(found: FoundData, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
     """Photographs of which each may show several of the classes."""
     named = [
         (file, frozenset(name.strip() for name in label.split(SEVERAL) if name.strip()), split, label)
@@ -230,7 +230,7 @@ def read_judged(data: str | os.PathLike[str], *, split: str | None = None) -> Li
     return _listed_as(None, _found(data, Wish(judging=True, split=split)), (), to_train=False)
 
 
-def _found(data: str | os.PathLike[str], wish: Wish) -> Found:
+def _found(data: str | os.PathLike[str], wish: Wish) -> FoundData:
     name, place = os.fspath(data), find_data(data)
     if place is None:
         return _named(name, wish)
@@ -243,7 +243,7 @@ def _found(data: str | os.PathLike[str], wish: Wish) -> Found:
     return from_flat(place, wish) if is_flat(place) else from_folders(place, wish)
 
 
-def _named(name: str, wish: Wish) -> Found:
+def _named(name: str, wish: Wish) -> FoundData:
     """The photographs of what is no file and no folder."""
     if name.startswith(tfds.PREFIX):
         return tfds.from_tfds(name.removeprefix(tfds.PREFIX), wish)
@@ -296,7 +296,7 @@ def _is_named(data: str) -> bool:
     return data.startswith((tfds.PREFIX, huggingface.PREFIX)) or data in TRANSFER_SETS
 
 
-def _listing(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
+def _listing(found: FoundData, wanted: tuple[str, ...], *, to_train: bool) -> Listing:
     files: list[str] = []
     names: dict[str, int] = {}  # class → its number in the order of appearance
     numbers, splits = array("i"), array("b")
@@ -326,7 +326,7 @@ def _listing(found: Found, wanted: tuple[str, ...], *, to_train: bool) -> Listin
     )
 
 
-def _no_photographs(found: Found) -> InvalidInputError:
+def _no_photographs(found: FoundData) -> InvalidInputError:
     loose = (
         f" ({len(found.left_out)} pictures in no class folder, {found.left_out[0][0]!r} say)"
         if found.left_out

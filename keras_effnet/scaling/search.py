@@ -26,8 +26,8 @@ from keras_effnet.errors import EffNetError, InvalidInputError, require
 from keras_effnet.network.builder import is_whole
 from keras_effnet.scaling.compound import CompoundScaling
 from keras_effnet.scaling.grid import CLASSES, GRID_STEP, TOLERANCE, Candidate, Network, candidates, networks
+from keras_effnet.scaling.processes import pool_of
 from keras_effnet.scaling.study import claim, described, fingerprint, open_study
-from keras_effnet.scaling.workers import pool_of
 
 Evaluate = Callable[[float, float, int], float]
 """(depth, width, resolution in pixels) → score, higher is better."""

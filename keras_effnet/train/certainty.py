@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from keras_effnet import transfer
 from keras_effnet.errors import InvalidInputError
-from keras_effnet.evaluation.certainty import (
+from keras_effnet.evaluation.confidence import (
     at_temperature,
     fitted_temperature,
     least_threshold,
@@ -35,7 +35,7 @@ from keras_effnet.train.folder import CERTAINTY
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import scan
 from keras_effnet.train.trainer import Trainer
-from keras_effnet.transfer.certainty import head_of
+from keras_effnet.transfer.temperature import head_of
 
 _VALIDATION, _TEST = SPLITS.index("validation"), SPLITS.index("test")
 

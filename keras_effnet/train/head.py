@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import ExportError, require
-from keras_effnet.evaluation.certainty import cross_entropy
+from keras_effnet.evaluation.confidence import cross_entropy
 from keras_effnet.pictures.prefetching import Batch, dataset_of
 from keras_effnet.system.files import system_said
 from keras_effnet.system.resources import one_blas_thread

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, counted, require_installed
-from keras_effnet.evaluation.certainty import coverage_of
+from keras_effnet.evaluation.confidence import coverage_of
 from keras_effnet.evaluation.drawings import confusion, coverage_curve, reliability_diagram, worst_mistakes
 from keras_effnet.evaluation.measures import Judged, reliability
 from keras_effnet.pictures.framing import Framing

@@ -38,11 +38,11 @@ from keras_effnet.train.batches import Course, evaluation_batches
 from keras_effnet.train.certainty import decided_for, figures, strangers_of
 from keras_effnet.train.checkpoints import EpochCheckpoint, save_classifier
 from keras_effnet.train.fine_tuning import fine_tune, precision, prepare, takes_parts
+from keras_effnet.train.fixing import fixed_network
 from keras_effnet.train.folder import RunFolder
 from keras_effnet.train.head import FloatArray, Lesson, cached_features, judge_head, train_head
 from keras_effnet.train.lessons import Lessons, Teacher
 from keras_effnet.train.parts import parts_of
-from keras_effnet.train.resolution import fixed_network
 from keras_effnet.train.results import Outcome
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.splits import class_weights, data_figures, photo_weights, photographs_of

@@ -33,8 +33,8 @@ from keras_effnet.network.variants import STEM_LAYER, Variant, get_variant
 from keras_effnet.pictures.framing import CROP_MARGIN, framing_of, margin_layer_name
 from keras_effnet.pictures.labels import check_labels, labels_layer_name, labels_of
 from keras_effnet.pictures.thresholds import thresholds_of
-from keras_effnet.transfer.certainty import scale_temperature, with_thresholds
 from keras_effnet.transfer.resolution import fix_resolution
+from keras_effnet.transfer.temperature import scale_temperature, with_thresholds
 
 __all__ = [
     "blocks",

@@ -51,7 +51,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class PublishedAccuracy:
     """What a set reached at some size.
 
     Attributes:
@@ -101,13 +101,13 @@ class WeightSet:
     top1: float
     licence: str
     sources: tuple[Source, ...]
-    larger: Evaluation | None = None
+    larger: PublishedAccuracy | None = None
     stretched: bool = False
 
     @property
-    def evaluations(self) -> tuple[Evaluation, ...]:
+    def evaluations(self) -> tuple[PublishedAccuracy, ...]:
         """The sizes that it was published at."""
-        own = Evaluation(resolution=self.resolution, crop=self.crop, top1=self.top1)
+        own = PublishedAccuracy(resolution=self.resolution, crop=self.crop, top1=self.top1)
         return (own, self.larger) if self.larger else (own,)
 
     def framing(self, size: int) -> Framing:
@@ -301,7 +301,7 @@ def _timm_training(name: str) -> WeightSet:
         source = _timm(*TIMM_TRAININGS[name])
     (side, crop, top1), at_larger = TIMM_EVALUATION[name]
     entry = _set(VARIANTS[name], "timm", top1, (source,), preprocessing=preprocessing, resolution=side)
-    larger = at_larger and Evaluation(resolution=at_larger[0], crop=at_larger[1], top1=at_larger[2])
+    larger = at_larger and PublishedAccuracy(resolution=at_larger[0], crop=at_larger[1], top1=at_larger[2])
     return _trained_in_pytorch(
         entry, crop=crop, interpolation="bicubic", larger=larger, stretched=name == "b5"
     )

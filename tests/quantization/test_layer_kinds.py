@@ -107,7 +107,10 @@ INTEGERS: dict[str, Body] = {
 ISLANDS: dict[str, tuple[Body, list[str]]] = {
     **{
         f"activation {name}": (activated(name), [f"'{name}', the activation of 'conv2d'"])
-        for name in ("elu", "selu", "softplus", "mish", "softsign", "exponential", "log_sigmoid")
+        for name in (
+            *("elu", "selu", "softplus", "mish", "softsign", "exponential", "log_sigmoid"),
+            *("celu", "soft_shrink", "sparse_plus"),
+        )
     },
     "ELU": (lambda k, x: head(k, k.ELU(name="elu")(x)), ["'elu', a ELU"]),
     "LayerNormalization": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_effnet.export.quantization import importance, layerwise
+from keras_effnet.export.quantization import importance, layerwise, reconstruction
 from keras_effnet.export.quantization.graph import Graph, map_sizes
 from keras_effnet.export.quantization.steps import Input, Mean
 from keras_effnet.export.quantization.weighted import Conv
@@ -33,6 +33,19 @@ def test_layer_of_one_place_keeps_its_weights_when_photographs_are_few() -> None
     weights_of_errors = {"mean": np.ones((20, 40)), "reduce": np.ones((20, 6))}
     found = layerwise.quantize(graph, maps, weights_of_errors, layerwise.Method(rounding="none"))
     assert np.array_equal(found.graph["reduce"].kernel, weights)
+
+
+def test_layer_of_too_many_inputs_is_only_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "MOST_INPUTS", 2)
+    monkeypatch.setattr(reconstruction, "gram_of", None)  # whose square would be too large
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(1, 1, 3, 6)).astype(np.float32)
+    conv = Conv(name="wide", inputs=("image",), kernel=weights, bias=np.zeros(6, np.float32))
+    graph = Graph(steps={"image": Input(name="image"), "wide": conv}, input_shape=(4, 4, 3))
+    maps = rng.uniform(0, 255, (20, 4, 4, 3)).astype(np.float32)
+    found = layerwise.quantize(graph, maps, {"wide": np.ones((20, 6))}).graph["wide"].kernel
+    scales = np.abs(weights).max(axis=(0, 1, 2)) / 127
+    assert np.allclose(found, np.rint(weights / scales) * scales, atol=1e-6)
 
 
 def test_importance_counts_a_photograph_by_its_own_energy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,23 +17,23 @@ from keras_effnet.pictures.folders import (
     suffix_of,
     walk_pictures,
 )
-from keras_effnet.pictures.sources.rows import TRAIN, UNDECIDED, Found, Row, Wish, split_called
+from keras_effnet.pictures.sources.rows import TRAIN, UNDECIDED, FoundData, Row, Wish, split_called
 
 LABELS = ("label", "wnid", "class_index")  # columns of a CSV file; the first that is there counts
 _ADVICE = "The first line must be file,label or file,label,split."
 
 
-def from_folders(root: Path, wish: Wish) -> Found:
+def from_folders(root: Path, wish: Wish) -> FoundData:
     """The photographs in the folders of `root`, of the wanted classes or of all.
 
     Raises, when the rows are read:
         InvalidInputError: folders that are missing, empty, unreadable, or that can be meant in two ways.
     """
     left_out: list[LeftOut] = []
-    return Found(root=root, rows=_from_folders(root, wish, left_out), left_out=left_out)
+    return FoundData(root=root, rows=_from_folders(root, wish, left_out), left_out=left_out)
 
 
-def from_csv(path: Path, wish: Wish) -> Found:
+def from_csv(path: Path, wish: Wish) -> FoundData:
     """The photographs that a CSV file with the columns `file,label` and perhaps `split` lists.
 
     Raises, when the rows are read:
@@ -44,7 +44,7 @@ def from_csv(path: Path, wish: Wish) -> Found:
         listed = list(rows)
         splits = set(wish.of(sorted({row[2] for row in listed}), str(path)))
         rows = iter(row for row in listed if row[2] in splits)
-    return Found(root=path.parent, rows=rows, joined=True)
+    return FoundData(root=path.parent, rows=rows, joined=True)
 
 
 def _from_folders(root: Path, wish: Wish, left_out: list[LeftOut]) -> Iterator[Row]:

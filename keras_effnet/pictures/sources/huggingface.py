@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_effnet.errors import InvalidInputError, require, require_installed
 from keras_effnet.pictures.decoding import Part
-from keras_effnet.pictures.sources.rows import UNDECIDED, Found, Row, Wish, split_called
+from keras_effnet.pictures.sources.rows import UNDECIDED, FoundData, Row, Wish, split_called
 
 PREFIX, EXTRA = "hf:", "hf"
 _LABELS = ("label", "labels", "fine_label")  # of several class labels the one that is meant
@@ -38,7 +38,7 @@ def check_installed() -> None:
     require_installed("datasets", EXTRA)
 
 
-def from_huggingface(text: str, wish: Wish) -> Found:
+def from_huggingface(text: str, wish: Wish) -> FoundData:
     """The pictures of a data set; `text` is `NAME[:split]`.
 
     Raises, some when the rows are read:
@@ -62,7 +62,7 @@ def from_huggingface(text: str, wish: Wish) -> Found:
             for source, place in pictures:
                 yield str(source), classes[place], number
 
-    return Found(root=Path("/"), rows=rows(), classes=classes, packed=kinds == {Part})
+    return FoundData(root=Path("/"), rows=rows(), classes=classes, packed=kinds == {Part})
 
 
 def _opened(name: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.folders import entries
 from keras_effnet.pictures.labels import imagenet_wnids
-from keras_effnet.pictures.sources.rows import Found, Row, Wish, split_called
+from keras_effnet.pictures.sources.rows import FoundData, Row, Wish, split_called
 
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.jpe?g", re.IGNORECASE)
 _WNID = re.compile(r"n\d{8}")
@@ -36,7 +36,7 @@ def is_flat(place: Path) -> bool:
     return any(_NAME.fullmatch(name) for name, is_folder in entries(place) if not is_folder)
 
 
-def from_flat(place: Path, wish: Wish) -> Found:
+def from_flat(place: Path, wish: Wish) -> FoundData:
     """These photographs, with WordNet ids as classes.
 
     Raises, some when the rows are read:
@@ -53,7 +53,7 @@ def from_flat(place: Path, wish: Wish) -> Found:
         for number, name in names.items():
             yield name, classes[number], validation
 
-    return Found(root=place, rows=rows())
+    return FoundData(root=place, rows=rows())
 
 
 def _there(folder: Path) -> Iterator[Path]:

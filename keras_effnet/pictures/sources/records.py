@@ -17,7 +17,7 @@ from typing import Any
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.decoding import Part
-from keras_effnet.pictures.sources.rows import UNDECIDED, Found, Row, Wish, split_called
+from keras_effnet.pictures.sources.rows import UNDECIDED, FoundData, Row, Wish, split_called
 from keras_effnet.system.protobuf import fields, varint
 
 IMAGES = ("image/encoded", "image")
@@ -51,7 +51,7 @@ def files_of(pattern: str) -> list[str]:
     return found
 
 
-def from_records(pattern: str, wish: Wish) -> Found:
+def from_records(pattern: str, wish: Wish) -> FoundData:
     """The pictures in TFRecord files. Names such as `validation-00000-of-00128` tell the split.
 
     Raises, some when the rows are read:
@@ -68,7 +68,7 @@ def from_records(pattern: str, wish: Wish) -> Found:
                 for part, label in parts_of(file):
                     yield _named(part, root), label, split
 
-    return Found(root=root, rows=rows(), packed=True)
+    return FoundData(root=root, rows=rows(), packed=True)
 
 
 def _named(part: Part, root: Path) -> str:

@@ -62,7 +62,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundData:
     """Labelled photographs of one source.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import Any
 from keras_effnet.errors import InvalidInputError, require, require_installed
 from keras_effnet.pictures.decoding import Part
 from keras_effnet.pictures.sources.records import parts_of
-from keras_effnet.pictures.sources.rows import UNDECIDED, Found, Row, Wish, split_called
+from keras_effnet.pictures.sources.rows import UNDECIDED, FoundData, Row, Wish, split_called
 
 PREFIX, EXTRA = "tfds:", "tfds"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -61,7 +61,7 @@ def split_name(text: str) -> tuple[str, str]:
     return name.strip("/"), split
 
 
-def from_tfds(text: str, wish: Wish, names: dict[int, str] | None = None, advice: str = "") -> Found:
+def from_tfds(text: str, wish: Wish, names: dict[int, str] | None = None, advice: str = "") -> FoundData:
     """The pictures of a prepared data set.
 
     Args:
@@ -90,7 +90,7 @@ def from_tfds(text: str, wish: Wish, names: dict[int, str] | None = None, advice
                     number,
                 )
 
-    return Found(root=folder, rows=rows(), classes=classes, packed=True)
+    return FoundData(root=folder, rows=rows(), classes=classes, packed=True)
 
 
 def _known_splits(builder: Any) -> dict[int, str]:

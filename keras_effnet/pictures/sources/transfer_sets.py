@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures.sources import tfds
-from keras_effnet.pictures.sources.rows import SPLITS, Found, Row, Wish
+from keras_effnet.pictures.sources.rows import SPLITS, FoundData, Row, Wish
 
 TOP1, MEAN_PER_CLASS = "top-1", "mean per class"
 MANUAL = "downloads/manual"
@@ -183,8 +183,8 @@ def check_there(name: str) -> None:
         )
 
 
-def from_transfer_set(name: str, wish: Wish) -> Found:
-    """The photographs of one of the eight, with its own splits; raises as `check_there`, and `Found` as its source."""
+def from_transfer_set(name: str, wish: Wish) -> FoundData:
+    """The photographs of one of the eight, with its own splits; raises as `check_there`, and `FoundData` as its source."""
     check_there(name)
     wanted = TRANSFER_SETS[name]
     if not wanted.prepared:
@@ -202,7 +202,7 @@ def layout_of(place: Path) -> str | None:
     return None
 
 
-def from_archive(place: Path, wish: Wish) -> Found:
+def from_archive(place: Path, wish: Wish) -> FoundData:
     """The photographs of an unpacked archive of Birdsnap or FGVC Aircraft.
 
     Raises, when the rows are read:
@@ -210,9 +210,9 @@ def from_archive(place: Path, wish: Wish) -> Found:
     """
     if layout_of(place) == "birdsnap":
         chosen = wish.of([_TRAIN, _TEST], str(place))
-        return Found(root=place / "download" / "images", rows=_birdsnap(place, chosen))
+        return FoundData(root=place / "download" / "images", rows=_birdsnap(place, chosen))
     chosen = wish.of([_TRAIN, _VALIDATION, _TEST], str(place))
-    return Found(root=place / "data" / "images", rows=_aircraft(place / "data", chosen))
+    return FoundData(root=place / "data" / "images", rows=_aircraft(place / "data", chosen))
 
 
 def _birdsnap(place: Path, chosen: list[int]) -> Iterator[Row]:
