@@ -38,6 +38,7 @@ from keras_effnet.train.batches import arrays
 from keras_effnet.train.folder import SETTINGS, RunFolder
 from keras_effnet.train.results import (
     Outcome,
+    accuracy_told,
     certainty_told,
     check_extras,
     fixing_told,
@@ -308,8 +309,9 @@ def _export(outcome: Outcome, arguments: argparse.Namespace, progress: Progress)
         options=Options(min_agreement=arguments.min_agreement if followed else None),
         keep_failed=arguments.keep_failed,
     )
-    with progress.bar("exporting", len(missing) + 3, unit="step") as advance:
-        artefacts = export_job(job, lambda _: advance(1))
+    progress.say(accuracy_told(outcome))  # exporting takes minutes
+    with progress.steps(len(missing) + 2) as step:
+        artefacts = export_job(job, step)
     write_reports(artefacts, out)
     return artefacts
 
@@ -334,10 +336,7 @@ def _show(outcome: Outcome, arguments: argparse.Namespace, artefacts: list[dict[
     show_students(metrics)
     if metrics.get("refit"):  # runs of earlier versions have no such entry
         print(f"refitted to {metrics['refit']['photographs']} training and validation photographs")
-    print(
-        f"{judged} accuracy: {metrics[judged]['accuracy']:.3f} on "
-        f"{counted(metrics[judged]['photographs'], 'photograph')}"
-    )
+    print(accuracy_told(outcome))
     if metrics[judged].get("mean_average_precision") is not None:
         print(f"mean average precision: {metrics[judged]['mean_average_precision']:.3f}")
     print(f"kept: {reason_for_result(metrics)}")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, counted, require_installed
+from keras_effnet.evaluation.comparison import interval_of
 from keras_effnet.evaluation.confidence import coverage_of
 from keras_effnet.evaluation.drawings import confusion, coverage_curve, reliability_diagram, worst_mistakes
 from keras_effnet.evaluation.measures import Judged, reliability
@@ -55,6 +56,17 @@ class Outcome:
         """Short: the listing alone may be thousands of names."""
         accuracy = self.metrics[self.judged]["accuracy"]
         return f"<Outcome in {str(self.folder.path)!r}: {self.judged} accuracy {accuracy:.3f}>"
+
+
+def accuracy_told(outcome: Outcome) -> str:
+    """The accuracy with what it says about other photographs; of single labels, where a photograph has several."""
+    figures = outcome.metrics[outcome.judged]
+    interval = ""
+    if "exact" not in figures:  # photographs are drawn one by one, their labels are not
+        low, high = interval_of(outcome.answers())
+        interval = f" (for others like these {low:.3f} to {high:.3f}, 95 % confidence)"
+    photographs = counted(figures["photographs"], "photograph")
+    return f"{outcome.judged} accuracy: {figures['accuracy']:.3f} on {photographs}{interval}"
 
 
 def reason_for_result(metrics: dict[str, Any]) -> str:
@@ -157,6 +169,7 @@ def write_report(outcome: Outcome, artefacts: Sequence[dict[str, Any]] = ()) -> 
         metrics=metrics,
         judged=split,
         figures=figures,
+        interval=None if "exact" in figures else interval_of(judged),
         reason=reason_for_result(metrics),
         plots=_plots(metrics),
         confusion=_confusion(figures, outcome.listing.classes),
