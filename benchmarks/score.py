@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("photographs", type=Path, help="a folder")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--ray", action="store_true", help="Ray on this machine too, once it runs (extra ray)"
+    )
     parser.add_argument("--many", type=int, help="links to score, while the memory is watched")
     arguments = parser.parse_args()
     small = [str(path) for path in list_images(arguments.photographs)]
@@ -46,17 +49,20 @@ def main() -> None:
         few = enlarged(small[: arguments.count // 4], Path(folder))
         # links, since `score` asks about a file that is named twice once
         links = list_images(linked(small, arguments.count, Path(folder)))
-        compare("small", arguments.file, [str(path) for path in links], arguments.rounds)
-        compare("12 megapixels", arguments.file, few, arguments.rounds)
+        for name, pictures in (("small", [str(path) for path in links]), ("12 megapixels", few)):
+            compare(name, arguments.file, pictures, arguments.rounds, ray=arguments.ray)
 
 
-def compare(name: str, file: str, photographs: list[str], rounds: int) -> None:
+def compare(name: str, file: str, photographs: list[str], rounds: int, *, ray: bool) -> None:
     """The plain loop, one process of one thread, and all of them, in turns."""
     contestants: dict[str, Callable[[], object]] = {
         "plain loop": lambda: plain(file, photographs),
         "one process": lambda: list(export.score(file, photographs, workers=1)),
         f"{cores()} processes": lambda: list(export.score(file, photographs, workers=cores())),
     }
+    if ray:
+        contestants["Ray"] = lambda: list(export.score(file, photographs, engine="ray"))
+        list(export.score(file, photographs[:2], engine="ray"))  # starts it, which takes seconds
     figures: dict[str, list[tuple[float, float]]] = {each: [] for each in contestants}
     for _ in range(rounds):
         for each, run in contestants.items():

@@ -57,7 +57,7 @@ def write_reports(artefacts: Sequence[Artefact], out: Path, *, html: bool = True
     kept = [row for row in _earlier(out) if row["file"] not in written and (out / row["file"]).exists()]
     report: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "machine": machine(),
     }
     report["artifacts"] = [*kept, *rows]
     write_text(out / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -75,7 +75,7 @@ def _earlier(out: Path) -> list[dict[str, Any]]:
         return []  # none yet, or somebody else's file
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     return {"processor": _processor(), "cores": os.cpu_count(), **page.software(_PACKAGES)}
 
 

@@ -350,12 +350,12 @@ def test_photographs_to_judge_by_are_of_the_test_split_the_one_asked_for_or_all(
 def test_papers_setting_gives_way_to_what_is_said_besides() -> None:
     """Section 5.3: a quarter of ImageNet's learning rate, which is 0.016 for 256 photographs."""
     from keras_effnet.cli import parser
-    from keras_effnet.commands.train import _given
+    from keras_effnet.commands.train import given_settings
 
     command = ["train", "flowers", "--out", "run", "--paper"]
-    settings = Settings(**_given(parser().parse_args(command)))
+    settings = Settings(**given_settings(parser().parse_args(command)))
     assert settings.learning_rate == 0.0005 and settings.optimizer == "rmsprop" and settings.refit
     assert (settings.unfreeze, settings.crop_margin, settings.image_size) == ("stem", 32, None)
     said = ["--batch-size", "64", "--unfreeze", "top"]
-    settings = Settings(**_given(parser().parse_args([*command, *said])))
+    settings = Settings(**given_settings(parser().parse_args([*command, *said])))
     assert settings.learning_rate == 0.001 and settings.unfreeze == "top"

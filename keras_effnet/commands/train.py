@@ -217,7 +217,7 @@ def check(arguments: argparse.Namespace) -> None:
     arguments.targets = _targets(arguments)
     check_extras()
     out = arguments.out
-    given = _given(arguments)
+    given = given_settings(arguments)
     if arguments.resume:
         arguments.folder = RunFolder.resume(out, given)
         return
@@ -260,7 +260,7 @@ def _run(arguments: argparse.Namespace, folder: RunFolder) -> int:
     return 0 if all(artefact.ok for artefact in artefacts) else 1
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings on the command line, and no others."""
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments

@@ -480,7 +480,7 @@ def test_tflite_stays_integer_when_onnx_is_exported_first(
     )
     assert second.runtime is second.first_integer is None
     page = report.render(
-        {"created": "2026-01-31T23:59:01+00:00", "machine": report._machine(), "artifacts": [first.row()]}
+        {"created": "2026-01-31T23:59:01+00:00", "machine": report.machine(), "artifacts": [first.row()]}
     )
     assert '<span class="whole">2026-01-31, 23:59 UTC</span>' in page
     assert f'<span class="whole">{first.agreement:.1%}'.replace("%", " % of ") in page
