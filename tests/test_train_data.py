@@ -22,7 +22,13 @@ from keras_effnet.errors import InvalidInputError
 from keras_effnet.pictures import prefetching
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import SPLITS, read_listing
-from keras_effnet.train.batches import Course, augmentation, evaluation_batches, training_batches
+from keras_effnet.train.batches import (
+    Augmentation,
+    Course,
+    augmentation,
+    evaluation_batches,
+    training_batches,
+)
 from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.folder import trained_model
 from keras_effnet.train.results import reason_for_result
@@ -306,7 +312,7 @@ def test_hundred_thousand_files_are_listed_once_in_flat_memory(tmp_path: Path) -
     listing = split_listing(read_listing(tmp_path / "data.csv"), validation=0.1, test=0.1, seed=0)
     batches = training_batches(
         Course(listing),
-        lambda pixels, labels: (pixels, labels),
+        Augmentation(lambda pixels, labels: (pixels, labels)),
         32,
         Framing("bilinear"),
         batch_size=8,
@@ -329,7 +335,7 @@ def test_batches_hold_the_right_pictures_in_an_order_of_seed_and_epoch(tmp_path:
     def values(start: int) -> list[int]:
         batches = training_batches(
             Course(listing),
-            lambda pixels, labels: (pixels, labels),
+            Augmentation(lambda pixels, labels: (pixels, labels)),
             32,
             framing,
             batch_size=5,
@@ -355,7 +361,7 @@ def test_augmentation_changes_more_than_the_side_unless_it_is_none(name: str) ->
     augment = augmentation(Settings(data="x", augment=name), 32, None, seed=1)
     picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     batch = np.repeat(picture, 16, axis=0)
-    pixels, _ = augment(batch, np.eye(2, dtype=np.float32)[np.zeros(16, int)])
+    pixels, _ = augment.graph(augment.prepared(batch), np.eye(2, dtype=np.float32)[np.zeros(16, int)])
     mirrored = {picture.tobytes(), picture[:, :, ::-1].tobytes()}
     kept = [np.asarray(one, np.uint8)[np.newaxis].tobytes() in mirrored for one in np.asarray(pixels)]
     assert np.asarray(pixels).shape == (16, 32, 32, 3)

@@ -16,7 +16,7 @@ from keras_effnet.network.table import EFFICIENTNET_B0
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.listing import read_listing
 from keras_effnet.train import batches as feeding
-from keras_effnet.train.batches import Course, evaluation_batches, shown_once, training_batches
+from keras_effnet.train.batches import Augmentation, Course, evaluation_batches, shown_once, training_batches
 from keras_effnet.train.parts import parts_of
 from keras_effnet.train.splits import split_listing
 
@@ -85,7 +85,9 @@ def test_photographs_are_read_once_where_they_can_be_kept(
     monkeypatch.setattr(Framing, "read", counted)
     monkeypatch.setattr(feeding, "KEPT_BYTES", limit)
     given: dict[str, Any] = {"batch_size": 2, "seed": 0, "epochs": range(2)}
-    training = training_batches(Course(listing), lambda *both: both, 32, framing, **given, shown=_red)
+    training = training_batches(
+        Course(listing), Augmentation(lambda *both: both), 32, framing, **given, shown=_red
+    )
     seen = np.concatenate([np.asarray(red)[:, 0] for red, _ in training])
     assert len(read) == passes * len(listing.of("train"))
     assert sorted(seen) == sorted(2 * [int(Path(listing.files[index]).stem) for index in listing.of("train")])

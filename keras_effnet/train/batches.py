@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,26 @@ class Course:
         return "accuracy"
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a batch of training photographs: (uint8 pixels, labels) → (float32 pixels, labels[, weights]).
+
+    Attributes:
+        graph: what TensorFlow does.
+        before: what Python does to the pixels before that, if anything: a graph must not call it, see `prefetching`.
+    """
+
+    graph: Callable[[Any, Any], tuple[Any, ...]]
+    before: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None
+
+    def prepared(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What the graph gets."""
+        return pixels if self.before is None else self.before(pixels)
+
+
 def training_batches(
     course: Course,
-    augment: Callable[[Any, Any], tuple[Any, ...]],
+    augment: Augmentation,
     size: int,
     framing: Framing,
     *,
@@ -119,7 +137,7 @@ def training_batches(
     """
     import tensorflow as tf
 
-    traced: Any = tf.function(augment, input_signature=_kinds(size, course.width))
+    traced: Any = tf.function(augment.graph, input_signature=_kinds(size, course.width))
     kinds = traced.get_concrete_function().structured_outputs
     if shown is not None:
         maps = tf.function(shown).get_concrete_function(kinds[0])
@@ -132,7 +150,8 @@ def training_batches(
     def make() -> Iterator[Batch]:
         # one call at a time: the random layers draw one after the other, so a seed gives the same pictures
         for pixels, labels in _read(course, chunks(), size, framing, keep=KEPT_BYTES):
-            changed, *others = course.taught(tuple(np.asarray(array) for array in traced(pixels, labels)))
+            made = traced(augment.prepared(pixels), labels)
+            changed, *others = course.taught(tuple(map(np.asarray, made)))
             yield (changed if shown is None else np.asarray(maps(tf.constant(changed))), *others)
 
     return dataset_of(make, kinds, -(-len(course) // batch_size) * len(epochs))
@@ -220,11 +239,11 @@ def in_chunks(indices: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArra
 
 def augmentation(
     settings: Settings, size: int, class_weights: npt.NDArray[np.float32] | None, seed: int
-) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """The function that a training pipeline applies to its batches, as the settings say.
+) -> Augmentation:
+    """What a training pipeline does to its batches, as the settings say.
 
     Returns:
-        A function from (uint8 `[n, size, size, 3]`, one-hot `[n, classes]`) to (float32
+        From (uint8 `[n, size, size, 3]`, one-hot `[n, classes]`) to (float32
         `[n, size, size, 3]`, labels `[n, classes]`), with weights `[n]` as a third where `class_weights`
         (float32 `[classes]`) are given.
     """
@@ -246,7 +265,7 @@ def augmentation(
         # of several labels their mean
         return pixels, labels, tf.linalg.matvec(labels, class_weights) / tf.reduce_sum(labels, axis=1)
 
-    return augment
+    return Augmentation(augment, _distorting(seed + 2) if settings.augment == "randaugment" else None)
 
 
 def _layers(name: str, seed: int) -> list[Any]:
@@ -256,10 +275,8 @@ def _layers(name: str, seed: int) -> list[Any]:
         return []
     flip = layers.RandomFlip("horizontal", seed=seed + 1)
     light = [flip, layers.RandomTranslation(SHIFT, SHIFT, fill_mode="nearest", seed=seed)]
-    if name == "light":
+    if name in ("light", "randaugment"):
         return light
-    if name == "randaugment":
-        return [_distorting(seed + 2), *light]
     return [
         flip,
         _moving(seed),
@@ -308,16 +325,7 @@ def _mixing(settings: Settings, seed: int) -> list[Any]:
     return found
 
 
-def _distorting(seed: int) -> Callable[..., Any]:
+def _distorting(seed: int) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]:
     """RandAugment of each picture on its own."""
-    import tensorflow as tf
-
     generator = np.random.default_rng(seed)
-
-    def distorted(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return np.stack([randaugment(picture, generator) for picture in pixels])
-
-    def distort(pixels: Any, training: bool) -> Any:
-        return tf.ensure_shape(tf.numpy_function(distorted, [pixels], tf.uint8), pixels.shape)
-
-    return distort
+    return lambda pixels: np.stack([randaugment(picture, generator) for picture in pixels])

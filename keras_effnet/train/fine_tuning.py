@@ -11,6 +11,7 @@ import keras
 
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.train.batches import (
+    Augmentation,
     Course,
     augmentation,
     evaluation_batches,
@@ -119,7 +120,13 @@ def fine_tune(
 
 
 def _batches(
-    course: Course, parts: Parts, augment: Any, settings: Settings, size: int, framing: Framing, epochs: range
+    course: Course,
+    parts: Parts,
+    augment: Augmentation,
+    settings: Settings,
+    size: int,
+    framing: Framing,
+    epochs: range,
 ) -> tuple[Any, Any]:
     """To train on, and to validate with; None for nothing."""
     frozen, count = parts.frozen, settings.batch_size
