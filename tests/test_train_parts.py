@@ -60,6 +60,24 @@ def test_the_parts_of_a_classifier_learn_as_the_whole_does(model: Any, first: st
         np.testing.assert_allclose(found[key], slope, atol=2e-4 * np.abs(slope).max())
 
 
+def test_parts_of_unusual_convolutions_say_the_same() -> None:
+    import keras
+
+    layers = keras.layers
+    image = keras.Input((32, 32, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, dilation_rate=2, use_bias=False)(image))
+    x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x))
+    x = layers.Dense(3, activation="softmax", name="predictions")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, x)
+    randomize(model)
+    for layer in model.layers[:-1]:
+        layer.trainable = isinstance(layer, layers.Conv2D)  # the first learns: nothing is in front of it
+    parts = parts_of(model)
+    np.testing.assert_allclose(
+        parts.learning(PIXELS, training=False), model(PIXELS, training=False), atol=1e-5
+    )
+
+
 def test_parts_leave_no_trace_in_the_classifier(model: Any) -> None:
     transfer.unfreeze(model, "block3a")
     before = {layer.name: len(layer._inbound_nodes) for layer in model.layers}

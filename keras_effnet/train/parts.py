@@ -88,7 +88,8 @@ def _joined_with(graph: CallGraph, position: int) -> Any:
         return None
     plain = not layer.use_bias and layer.activation is keras.activations.linear and norm.scale and norm.center
     last = layer.data_format == "channels_last" and norm.axis in (-1, 3)
-    return norm if plain and last and getattr(layer, "groups", 1) == 1 else None
+    usual = (getattr(layer, "groups", 1), getattr(layer, "depth_multiplier", 1), tuple(layer.dilation_rate))
+    return norm if plain and last and usual == (1, 1, (1, 1)) else None
 
 
 def _again(graph: CallGraph, position: int, sources: list[Any]) -> Any:
@@ -114,8 +115,10 @@ class _Same(keras.layers.Layer):
         super().__init__(name=layer.name)
         self.layer = layer
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
-        return self.layer(x, training=training) if self.layer._call_has_training_arg else self.layer(x)
+    def call(self, *inputs: Any, training: bool | None = None, **given: Any) -> Any:
+        if self.layer._call_has_training_arg:
+            given["training"] = training
+        return self.layer(*inputs, **given)
 
 
 class _Joined(keras.layers.Layer):
