@@ -13,7 +13,9 @@ import pytest
 from material import SHARED, build_nano, randomize, slim_variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker has one core: more of TensorFlow's threads would wait for each other, for a sixth of the suite's CPU time.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # The files that take longest, first: no worker is then left alone with one of them in the end. `make test` hands
 # out whole files in this order.
