@@ -230,9 +230,18 @@ def test_killed_worker_loses_nothing(
         return started[-1]
 
     monkeypatch.setattr(workers.subprocess, "Popen", recorded)
+    begun: list[Any] = []  # one that is killed before it could answer at all is an error
+    answer = workers.LocalProcess.answer
+
+    def noted(self: Any, photographs: Any) -> Any:
+        answers = answer(self, photographs)
+        begun.append(self.process)
+        return answers
+
+    monkeypatch.setattr(workers.LocalProcess, "answer", noted)
     rows = iter(export.score(brightness, pictures, workers=2))
     first = [next(rows)]
-    started[0].send_signal(signal.SIGKILL)
+    begun[0].send_signal(signal.SIGKILL)
     assert [*first, *rows] == list(export.score(brightness, pictures, workers=0))
     assert all(process.poll() is not None for process in started)
 

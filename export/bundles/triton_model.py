@@ -85,15 +85,13 @@ class TritonPythonModel:
 
     def _response(self, rows: list[int], scores: npt.NDArray[np.float32], errors: list[str]) -> Any:
         """The best classes, accepted ones first; of a network of several labels as many as a picture has."""
-        from keras_effnet.pictures.thresholds import accepted
+        from keras_effnet.pictures.thresholds import accepted, best_first
 
         values = scores[rows]
         fits = accepted(values, self.thresholds)
         failed = np.array([bool(errors[row]) for row in rows])[:, np.newaxis]
         width = max(self.top, int((fits & ~failed).sum(axis=1).max())) if self.several else self.top
-        best = np.lexsort((-values, ~fits))[
-            :, :width
-        ]  # by the last of these first; of equal ones the first class
+        best = best_first(values, fits)[:, :width]
         labels = np.array(self.labels, object)[best]
         outputs = {
             "label": np.where(failed, "", labels).astype(object),

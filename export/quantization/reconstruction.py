@@ -116,9 +116,8 @@ def refit(fit: Regression) -> Array:
 
     _ = train.gram  # which all of them need
     ridges = (*RIDGES, np.inf)
-    with ThreadPoolExecutor(
-        min(len(ridges), os.cpu_count() or 1)
-    ) as pool:  # NumPy itself is kept to one thread
+    threads = min(len(ridges), os.cpu_count() or 1)  # NumPy itself is kept to one
+    with ThreadPoolExecutor(threads) as pool:
         scores = list(pool.map(score, ridges))
     return _minimise(fit, ridges[scores.index(min(scores))], ITERATIONS)
 

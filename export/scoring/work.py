@@ -17,7 +17,7 @@ from keras_effnet.pictures.decoding import Part, UnreadablePictureError, describ
 from keras_effnet.pictures.framing import Framing
 from keras_effnet.pictures.labels import both_sides
 from keras_effnet.pictures.prefetching import READING_THREADS
-from keras_effnet.pictures.thresholds import accepted
+from keras_effnet.pictures.thresholds import accepted, best_first
 
 from ..onnx_pictures import checked
 from ..runners import Runner
@@ -185,8 +185,7 @@ def _answered(question: Question, runner: Runner, readings: Sequence[ReadPhotogr
     made_of = np.concatenate(inside) if inside else runner.answers(np.stack(pixels))[question.output]
     values = both_sides(np.asarray(made_of, np.float32), question.columns)
     if question.top is not None:
-        # by the last of these first; of equal ones the first class
-        order = np.lexsort((-values, ~accepted(values, question.thresholds)))
+        order = best_first(values, accepted(values, question.thresholds))
         made.classes = order[:, : question.top].astype(np.int32)
         values = np.take_along_axis(values, made.classes, axis=1)
     made.values = values

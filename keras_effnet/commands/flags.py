@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +205,15 @@ def check_directory(directory: Path, *, limit: int = EVALUATION_LIMIT) -> None:
     Raises:
         InvalidInputError: not a directory, empty, or without a file that is a picture of not too many pixels.
     """
+    check_any(check_header, _spread(directory, limit))
+
+
+def check_any(check: Callable[[Any], object], items: Iterable[Any]) -> None:
+    """Make sure that one of several passes a check; where none does, the error of the first is raised."""
     first = None
-    for path in _spread(directory, limit):
+    for item in items:
         try:
-            check_header(path)
+            check(item)
         except InvalidInputError as error:
             first = first or error
         else:

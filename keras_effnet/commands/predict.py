@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_effnet.commands.flags import (
@@ -14,6 +14,7 @@ from keras_effnet.commands.flags import (
     add_quiet,
     add_size,
     add_weights,
+    check_any,
     whole_number,
 )
 from keras_effnet.commands.models import (
@@ -116,7 +117,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.choice.format in (VARIANT, KERAS):
         check_backend()
     arguments.paths = photographs_in(arguments.images)
-    _check_readable(arguments.paths)
+    # a picture that can be read at all
+    check_any(lambda path: Framing().read(path, 32, silent=True), arguments.paths)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,20 +158,6 @@ def _scores(choice: Choice, arguments: argparse.Namespace) -> Scores:
         quiet=arguments.quiet,
         digest=None if choice.path else f"{choice.name} {arguments.weights} {arguments.preprocessing}",
     )
-
-
-def _check_readable(paths: Sequence[str]) -> None:
-    """Make sure that there is a picture at all; where none can be read, the reason of the first one is raised."""
-    first = None
-    for path in paths:
-        try:
-            Framing().read(path, 32, silent=True)
-        except InvalidInputError as error:
-            first = first or error
-        else:
-            return
-    if first is not None:
-        raise first
 
 
 def _told(scores: Scores, *, quiet: bool) -> Iterator[Row]:

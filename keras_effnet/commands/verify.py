@@ -78,9 +78,11 @@ def check(arguments: argparse.Namespace) -> None:
         check_source(weights, None)  # of the variant that the artefact names, which only opening it tells
     if arguments.images is not None:
         check_directory(arguments.images, limit=arguments.max_images)
+    arguments.opened = {}
     for artefact in artefacts if arguments.choice is None else ():
         if artefact.format in (TFLITE, ONNX):  # a SavedModel takes TensorFlow to be opened
-            _network(arguments, artefact, load(str(artefact.path)))
+            arguments.opened[artefact.text] = load(str(artefact.path))
+            _network(arguments, artefact, arguments.opened[artefact.text])
     check_backend()
 
 
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     reports = []
     for text in arguments.artefacts:
         artefact = choose(text, ARTEFACTS, flag="ARTEFACT")
-        runner = load(str(artefact.path))
+        runner = arguments.opened.pop(text, None) or load(str(artefact.path))
         model = _model(arguments, artefact, runner)
         variant = runner.info.variant if runner.info else None
         size = side_of(text, _sides(runner, model), arguments.size, variant)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.network.reader import flat_layers
 from keras_effnet.network.variants import identify
+from keras_effnet.pictures.thresholds import best_first
 
 IMAGENET_CLASSES = 1000
 _PREFIX = "labels."
@@ -203,7 +204,8 @@ def decode_predictions(
             for ImageNet's.
 
     Returns:
-        For each picture a list of `Prediction` tuples (wnid, label, probability), best first; of equal ones the first class comes first.
+        For each picture a list of `Prediction` tuples (wnid, label, probability), best first; of equal ones
+        the first class comes first.
 
     Raises:
         InvalidInputError: another shape, labels that do not fit, or `top` out of range.
@@ -224,7 +226,7 @@ def decode_predictions(
     if top < 1 or (labels is None and top > len(names)):
         raise InvalidInputError(f"Expected top between 1 and {len(names)}. Received: {top}.")
     wnids = imagenet_wnids() if labels is None else ("",) * len(names)
-    best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :top]  # of equal ones the first
+    best = best_first(scores.astype(np.float64))[:, :top]
     return [
         [Prediction(wnids[index], names[index], float(row[index])) for index in order]
         for row, order in zip(scores, best, strict=True)

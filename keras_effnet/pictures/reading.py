@@ -160,16 +160,15 @@ def _wanted(size: Any) -> tuple[int, Framing]:
     """The side of the result, and how a model's photographs are read."""
     if isinstance(size, Integral) and int(size) > 0:
         return int(size), Framing()
-    if isinstance(
-        getattr(size, "framing", None), Framing
-    ):  # an exported file, opened; a room that this one may not know
+    framing = getattr(size, "framing", None)
+    if isinstance(framing, Framing):  # of an opened file, whose room this one may not know
         side, *others = set(size.size)
         if side is None or others:
             raise InvalidInputError(
                 f"Expected a file with one square input of known size. Received: {str(size.path)!r} with {size.size}. "
                 "Pass the side of its pictures in pixels instead."
             )
-        return int(side), size.framing
+        return int(side), framing
     if not hasattr(size, "layers"):
         raise InvalidInputError(
             "Expected size as a positive whole number: the side of the square, in pixels; or a Keras model, or an opened "

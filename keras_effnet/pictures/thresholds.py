@@ -78,3 +78,14 @@ def accepted(probabilities: Any, thresholds: Sequence[float]) -> npt.NDArray[np.
     """
     values = np.asarray(probabilities)
     return np.asarray(values >= np.asarray(thresholds or (0.0,), values.dtype))
+
+
+def best_first(probabilities: Any, fits: Any = True) -> npt.NDArray[np.intp]:
+    """The classes in the order in which people are told of them, `[N, classes]`: of equal ones the first comes first.
+
+    Args:
+        probabilities: float `[N, classes]`.
+        fits: bool, which are accepted: they come before the others. None or all are, and only the probability counts.
+    """
+    values = np.asarray(probabilities)
+    return np.lexsort((-values, ~np.broadcast_to(fits, values.shape)))  # by the last of these first

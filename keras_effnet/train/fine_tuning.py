@@ -19,7 +19,7 @@ from keras_effnet.train.batches import (
     training_batches,
 )
 from keras_effnet.train.checkpoints import EpochCheckpoint
-from keras_effnet.train.parts import Parts, parts_of, whole
+from keras_effnet.train.parts import Parts, parts_of
 from keras_effnet.train.settings import Settings
 from keras_effnet.transfer import unfreeze
 
@@ -45,7 +45,7 @@ def prepare(model: Any, course: Course, settings: Settings) -> Parts:
         0.0, max(total - steps, 1), warmup_target=settings.learning_rate, warmup_steps=steps
     )
     average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
-    parts = parts_of(model) if takes_parts(settings) else whole(model)
+    parts = parts_of(model) if takes_parts(settings) else Parts(learning=model)
     parts.learning.compile(
         _OPTIMIZERS[settings.optimizer](rate, global_clipnorm=CLIP_NORM, **average),
         loss=course.loss(settings.label_smoothing),

@@ -21,7 +21,7 @@ from keras_effnet.pictures.listing import Listing
 from keras_effnet.train.batches import Course
 from keras_effnet.train.checkpoints import EpochCheckpoint
 from keras_effnet.train.fine_tuning import fine_tune, steps_of
-from keras_effnet.train.parts import whole
+from keras_effnet.train.parts import Parts
 from keras_effnet.train.settings import Settings
 from keras_effnet.train.trainer import Trainer
 
@@ -102,7 +102,7 @@ def fix(
         metrics=[course.accuracy()],
     )
     fine_tune(
-        whole(fixed),
+        Parts(learning=fixed),
         course,
         checkpoint,
         # what is mirrored and shifted, and nothing else, is what the test reads

@@ -25,7 +25,7 @@ NARROW = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """A classifier in two parts.
+    """A classifier in two parts, or as it is.
 
     Attributes:
         learning: from the frozen part's maps, or from pixels, to probabilities; to be compiled.
@@ -34,11 +34,6 @@ class Parts:
 
     learning: Any
     frozen: Any = None
-
-
-def whole(model: Any) -> Parts:
-    """A classifier as it is."""
-    return Parts(learning=model)
 
 
 def parts_of(model: Any) -> Parts:
