@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import SHARED, build_nano, randomize, slim_variant
+from material import SHARED, TESTS, build_nano, randomize, slim_variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# every process that a test starts reads sitecustomize.py, which halves its start
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker has one core: more of TensorFlow's threads would wait for each other, for a sixth of the suite's CPU time.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
