@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,25 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def photos(shared: Path) -> tuple[Any, Any]:
-    """200 ImageNet photographs at 224 px with the evaluation crop, and their class indices."""
+def photos_at(shared: Path) -> Callable[[int], tuple[Any, Any]]:
+    """200 ImageNet photographs at so many pixels with the evaluation crop, and their class indices."""
     import csv
 
     from keras_effnet import load_image
 
-    with (shared / "photos" / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    pixels = np.stack([load_image(shared / "photos" / row["file"], 224) for row in rows])
-    return pixels, np.array([int(row["class_index"]) for row in rows])
+    def read(size: int) -> tuple[Any, Any]:
+        with (shared / "photos" / "labels.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        pixels = np.stack([load_image(shared / "photos" / row["file"], size) for row in rows])
+        return pixels, np.array([int(row["class_index"]) for row in rows])
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def photos(photos_at: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """The photographs at 224 px."""
+    return photos_at(224)
 
 
 @pytest.fixture(scope="session")
