@@ -68,6 +68,13 @@ def outputs(model: Any, pixels: Any) -> Any:
     return model(pixels, training=False).numpy()
 
 
+def without_values() -> Any:
+    """In here networks get their layers and all shapes, but no weights: drawing those of B7 takes seconds."""
+    import keras
+
+    return keras.StatelessScope(initialize_variables=False)
+
+
 def needs_keras_alone(path: Path) -> bool:
     """Whether a `.keras` file names nothing of this package; `test_builder.py` loads such a file without it."""
     with zipfile.ZipFile(path) as file:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from material import needs_keras_alone, outputs, slim_variant
+from material import needs_keras_alone, outputs, slim_variant, without_values
 
 import keras_effnet
 from keras_effnet import EfficientNet, export
@@ -26,8 +26,6 @@ TRAINABLE = {
     "b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616,
     "b5": 30_389_784, "b6": 43_040_704, "b7": 66_347_960,
 }  # fmt: skip
-# variables have shapes inside, but no values: drawing those of B7 takes seconds
-NO_VALUES = keras.StatelessScope(initialize_variables=False)
 LITE = {"lite0": 4_652_008, "lite1": 5_416_680, "lite2": 6_092_072, "lite3": 8_197_096, "lite4": 13_006_568}
 
 
@@ -60,7 +58,7 @@ def _described(model: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_network_equals_keras_applications_layer_by_layer(name: str) -> None:
     arguments: dict[str, Any] = {"weights": None, "input_shape": (64, 64, 3), "classifier_activation": None}
-    with NO_VALUES:
+    with without_values():
         peer = getattr(keras.applications, VARIANTS[name].title)(**arguments)
         ours = EfficientNet(name, **arguments)
     assert _described(ours) == _described(peer)
@@ -87,7 +85,7 @@ def test_network_of_scaled_width_and_repeats_gives_the_output_of_keras_applicati
 
 @pytest.mark.parametrize("name", LITE)
 def test_lite_network_has_the_published_parameters_and_no_squeeze_and_excite(name: str) -> None:
-    with NO_VALUES:
+    with without_values():
         model = EfficientNet(name, weights=None)
     assert _parameters(model.trainable_weights) == LITE[name]
     assert not [layer.name for layer in model.layers if "_se_" in layer.name]
@@ -95,7 +93,7 @@ def test_lite_network_has_the_published_parameters_and_no_squeeze_and_excite(nam
 
 
 def test_layer_names_are_those_people_ask_for() -> None:
-    with NO_VALUES:
+    with without_values():
         model = EfficientNet("b0", weights=None)
     for name in ("stem_conv", "block2a_expand_conv", "block2a_se_reduce", "block1a_dwconv", "block3b_drop",
                  "block3b_add", "top_conv", "top_activation", "avg_pool", "top_dropout", "predictions"):  # fmt: skip
@@ -120,7 +118,7 @@ def test_help_of_a_named_function_describes_its_arguments() -> None:
 
 
 def test_name_defaults_to_that_of_keras_applications_and_changes_nothing_else() -> None:
-    with NO_VALUES:
+    with without_values():
         assert EfficientNet("b0", weights=None).name == "efficientnetb0"
         renamed = EfficientNet("b0", weights=None, name="mine")
     assert renamed.name == "mine" and identify(renamed) is VARIANTS["b0"]
@@ -146,7 +144,7 @@ def test_network_builds_and_runs_in_every_shape(tiny_variant: Any, arguments: An
 
 
 def test_network_has_an_open_size_without_top() -> None:
-    with NO_VALUES:
+    with without_values():
         assert EfficientNet("b0", weights=None, include_top=False).input_shape == (None, None, None, 3)
 
 
@@ -248,7 +246,7 @@ def test_preprocessing_inside_the_graph_follows_the_convention(
 
 
 def test_drop_rates_reach_the_layers() -> None:
-    with NO_VALUES:
+    with without_values():
         model = EfficientNet("b0", weights=None, drop_connect_rate=0.4, dropout_rate=0.35)
         bare = EfficientNet("b0", weights=None, drop_connect_rate=0.0, dropout_rate=0.0)
     assert model.get_layer("top_dropout").rate == 0.35
@@ -313,7 +311,7 @@ def test_saved_model_loads_without_keras_effnet(tiny: Any, pixels64: Any, tmp_pa
 
 @pytest.mark.parametrize("name", ["b0", "b5", "lite0", "lite4"])
 def test_identify_names_the_variant_of_a_built_model(name: str) -> None:
-    with NO_VALUES:
+    with without_values():
         found = identify(EfficientNet(name, weights=None, include_top=False))
     assert found is VARIANTS[name]
 
