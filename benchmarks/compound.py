@@ -41,6 +41,7 @@ from keras_effnet.baselines import Baseline, Stage, cost_of
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.scaling.budget import Fit
 from keras_effnet.scaling.grid import candidates, networks
+from keras_effnet.system.resources import cores, thread_settings
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DIMENSIONS = ("depth", "width", "resolution", "compound")
@@ -221,6 +222,7 @@ def run(arguments: argparse.Namespace, results: dict[str, float]) -> None:
             for member in chosen
         ]
     left = [task for task in tasks if task[0] not in results]
+    os.environ.update(thread_settings(max(1, cores() // arguments.workers)))  # of the workers
     with (
         ProcessPoolExecutor(
             arguments.workers, mp_context=get_context("spawn"), max_tasks_per_child=8
@@ -366,7 +368,7 @@ def main() -> None:
         "--training", type=int, help="pictures of each class (default: 1000 of fashion, 300 of mnist)"
     )
     parser.add_argument("--epochs", type=int, help="passes over them (default: 12 of fashion, 30 of mnist)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--figure", type=Path, metavar="FILE.png")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet import export
-from keras_effnet.export.scoring import cores
 from keras_effnet.pictures.decoding import decode_picture
 from keras_effnet.pictures.folders import list_images
+from keras_effnet.system.resources import cores
 
 LARGE = (4000, 3000)  # twelve megapixels
 

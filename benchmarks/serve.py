@@ -30,8 +30,8 @@ from score import cpu_seconds, linked, plain
 
 from keras_effnet import export
 from keras_effnet.cli import main as keras_effnet
-from keras_effnet.export.scoring import cores
 from keras_effnet.pictures.folders import list_images
+from keras_effnet.system.resources import cores
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import triton_server

@@ -7,60 +7,13 @@ from functools import partial
 from typing import Any
 
 from keras_effnet.errors import ExportError, InvalidInputError, warn
-from keras_effnet.network.reader import INPUT, Call, CallGraph, read_graph
+from keras_effnet.network.reader import ASKED_TO_TRAIN, INPUT, TRAINING_ONLY, Call, CallGraph, read_graph
 
 from ..outputs import places_of
 from .graph import Graph
 from .known_layers import KnownLayers, UnknownLayerError
 from .simplify import simplify
 from .steps import Input, Island, Step
-
-# what layers of these classes do, they do in training only
-IDENTITIES = frozenset(
-    [
-        "ActivityRegularization",
-        "AlphaDropout",
-        "AugMix",
-        "CutMix",
-        "Dropout",
-        "GaussianDropout",
-        "GaussianNoise",
-        "Identity",
-        "MixUp",
-        "RandAugment",
-        "RandomBrightness",
-        "RandomColorDegeneration",
-        "RandomColorJitter",
-        "RandomContrast",
-        "RandomElasticTransform",
-        "RandomErasing",
-        "RandomFlip",
-        "RandomGaussianBlur",
-        "RandomGrayscale",
-        "RandomHue",
-        "RandomInvert",
-        "RandomPerspective",
-        "RandomPosterization",
-        "RandomRotation",
-        "RandomSaturation",
-        "RandomSharpness",
-        "RandomShear",
-        "RandomTranslation",
-        "RandomZoom",
-        "SpatialDropout2D",
-    ]
-)
-
-
-# layers that train only where a call asks them to; augmentation notes training=True by itself
-ASKED_TO_TRAIN = (
-    "AlphaDropout",
-    "BatchNormalization",
-    "Dropout",
-    "GaussianDropout",
-    "GaussianNoise",
-    "SpatialDropout2D",
-)
 
 
 class UnsupportedModelError(ExportError):
@@ -148,7 +101,7 @@ class _Folding(KnownLayers):
                 f"{call.name!r} was called with training=True. In Keras 3 model.predict computes it as in inference, "
                 "and so does the file."
             )
-        if call.kind in IDENTITIES:
+        if call.kind in TRAINING_ONLY:
             return [sources[0]]
         handler = self.handler(call)
         try:

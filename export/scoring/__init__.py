@@ -17,6 +17,7 @@ from keras_effnet.pictures.labels import check_lines, numbered_labels
 from keras_effnet.pictures.listing import photographs_in
 from keras_effnet.system.files import check_new, staged
 from keras_effnet.system.progress import Progress
+from keras_effnet.system.resources import cores
 
 from ..formats import KERAS, SAVED_MODEL
 from ..kinds import CLASSES, EMBEDDING, MAP, SIGMOID
@@ -349,9 +350,3 @@ def workers_for(runner: Runner, photographs: int, wanted: int | None, engine: st
     if runs < 2 or runner.format in _ALONE:
         return 0
     return min(runs, cores())
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    known = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(known(0)) if known is not None else os.cpu_count() or 1

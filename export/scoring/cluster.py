@@ -14,10 +14,11 @@ from typing import Any
 
 from keras_effnet.errors import EffNetError, ExportError, InvalidInputError, require
 from keras_effnet.system.files import files_of
+from keras_effnet.system.resources import thread_settings
 
 from ..runners import load
 from .work import Answers, Photograph, Question, answer
-from .workers import ONE_THREAD, DiedError, NoRoomError
+from .workers import DiedError, NoRoomError
 
 KNOCK_S = 10.0  # for a cluster to take a connection
 BEGIN_S = 120.0  # for an actor that has a core to load the network
@@ -70,7 +71,7 @@ class Answering:
     """
 
     def __init__(self, contents: dict[str, bytes], name: str, question: Question) -> None:
-        os.environ.update(ONE_THREAD)
+        os.environ.update(thread_settings(1))
         self.folder = tempfile.TemporaryDirectory()
         artefact = Path(self.folder.name) / name
         for inner, content in contents.items():

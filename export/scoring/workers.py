@@ -19,12 +19,11 @@ from typing import Any, Protocol
 
 from keras_effnet.errors import EffNetError, ExportError
 from keras_effnet.pictures.decoding import describe
+from keras_effnet.system.resources import thread_settings
 
 from .work import Answers, Photograph, Question, joined, nothing
 
 AHEAD = 4  # runs of photographs for each worker that are under way or wait to be asked for
-# TensorFlow's own names; NumPy's libraries take the second
-ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 POLL_S = 1.0  # between two looks for room
 NO_ROOM_S = 120.0  # without any worker, until that is an error
 KILLED = "the process that read it died, twice"
@@ -68,7 +67,7 @@ class LocalProcess:
             [sys.executable, "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ | ONE_THREAD | {"PYTHONPATH": path},
+            env={"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ | thread_settings(1) | {"PYTHONPATH": path},
         )
         try:
             refused = self._ask((file, question))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_effnet.errors import InvalidInputError
+from keras_effnet.network.reader import TRAINING_ONLY
 
 Shape = tuple[int, ...]
 """Shape of a tensor for one picture: (H, W, C), or (C,) behind a pooling; no batch axis."""
@@ -225,11 +226,6 @@ _ELEMENTWISE = (
     "Add Subtract Multiply Average Maximum Minimum TrueDivide "
     "Activation ReLU LeakyReLU ELU Softmax Rescaling Relu6 Relu Silu Sigmoid"
 )
-# nothing happens in them at inference
-_IDENTITIES = (
-    "Dropout SpatialDropout2D GaussianDropout GaussianNoise Identity ActivityRegularization "
-    "RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast RandomBrightness"
-)
 RULES: dict[str, Rule] = {
     "Conv2D": _conv,
     "DepthwiseConv2D": _depthwise,
@@ -251,6 +247,6 @@ RULES: dict[str, Rule] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(_IDENTITIES.split(), _identity),
+    **dict.fromkeys(TRAINING_ONLY, _identity),
 }
 """Rules by the name of a layer's class."""

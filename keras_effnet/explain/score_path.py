@@ -17,21 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnet.errors import InvalidInputError, unknown_name
-from keras_effnet.network.reader import INPUT, Call, CallGraph, LayerOutput, read_graph
+from keras_effnet.network.reader import INPUT, TRAINING_ONLY, Call, CallGraph, LayerOutput, read_graph
 from keras_effnet.pictures.labels import labels_in
 
 FloatArray = npt.NDArray[np.float32]
 Tensors = dict[LayerOutput, Any]
-
-# Between the pooling and the classifier these change nothing when a picture is classified.
-_IDENTITIES = (
-    keras.layers.Dropout,
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Flatten,
-    keras.layers.Identity,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +121,7 @@ class ScorePath:
                 factor, shift = _affine(layer)
                 offset = offset + shift @ weights
                 weights = weights * factor[:, None]
-            elif not (isinstance(layer, _IDENTITIES) or _is_linear(layer)):
+            elif not (_passes_on(layer)):
                 raise _no_cam(f"{layer.name!r} ({type(layer).__name__}) between pooling and classifier")
         return weights.astype(np.float32), offset.astype(np.float32)
 
@@ -360,8 +350,11 @@ def _numpy(tensor: Any) -> FloatArray:
     return np.asarray(keras.ops.convert_to_numpy(tensor), dtype=np.float32)
 
 
-def _is_linear(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear
+def _passes_on(layer: Any) -> bool:
+    """Whether it changes nothing between the pooling and the classifier when a picture is classified."""
+    if isinstance(layer, keras.layers.Activation):
+        return bool(layer.activation is keras.activations.linear)
+    return isinstance(layer, keras.layers.Flatten) or type(layer).__name__ in TRAINING_ONLY
 
 
 def _not_a_classifier(received: str) -> InvalidInputError:

@@ -19,6 +19,52 @@ from typing import Any
 from keras_effnet.errors import InvalidInputError
 
 INPUT = "InputLayer"
+# what layers of these classes do, they do in training only
+TRAINING_ONLY = frozenset(
+    [
+        "ActivityRegularization",
+        "AlphaDropout",
+        "AugMix",
+        "CutMix",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "Identity",
+        "MixUp",
+        "RandAugment",
+        "RandomBrightness",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomContrast",
+        "RandomElasticTransform",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
+        "RandomRotation",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
+        "SpatialDropout2D",
+    ]
+)
+
+
+# layers that train only where a call asks them to; augmentation notes training=True by itself
+ASKED_TO_TRAIN = (
+    "AlphaDropout",
+    "BatchNormalization",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SpatialDropout2D",
+)
 
 
 @dataclass(frozen=True)

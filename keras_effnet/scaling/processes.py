@@ -12,18 +12,21 @@ from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 
 from keras_effnet.errors import EffNetError, InvalidInputError
+from keras_effnet.system.resources import cores, thread_settings
 
 
 @contextmanager
 def pool_of(workers: int, evaluate: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, which `evaluate` will be sent to: TensorFlow does not survive a fork.
+    """Fresh processes, which `evaluate` will be sent to: TensorFlow does not survive a fork. They share the cores.
 
     Raises:
         InvalidInputError: `evaluate` cannot be sent to another process.
         EffNetError: a worker died.
     """
     _check_sendable(evaluate)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(max(1, cores() // workers),)
+    )
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -44,6 +47,12 @@ def _check_sendable(evaluate: Callable[..., object]) -> None:
             "Expected an evaluate that other processes can import, such as a function of a module. "
             f"Received: {evaluate!r} ({error}). Define it at the top of a module, or use workers=1."
         ) from error
+
+
+def _begin(threads: int) -> None:
+    for name, value in thread_settings(threads).items():
+        os.environ.setdefault(name, value)  # what the user has set stays
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

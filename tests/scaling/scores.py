@@ -34,6 +34,11 @@ class Logged:
         return smooth(depth, width, resolution)
 
 
+def threads(depth: float, width: float, resolution: int) -> float:
+    """How many threads TensorFlow may start for one operator in this process."""
+    return float(os.environ["TF_NUM_INTRAOP_THREADS"])
+
+
 def other(depth: float, width: float, resolution: int) -> float:
     return -smooth(depth, width, resolution)
 

@@ -206,6 +206,22 @@ def test_model_with_two_inputs_is_counted() -> None:
             cost(model, input_shape=wrong)
 
 
+def test_layers_that_act_in_training_only_cost_nothing() -> None:
+    inputs = keras.Input((4, 4, 3))
+    layers = keras.layers
+    acting = (
+        layers.RandomHue(0.1),
+        layers.RandomShear(0.1, 0.1),
+        layers.RandAugment(),
+        layers.AlphaDropout(0.5),
+    )
+    x = inputs
+    for layer in acting:
+        x = layer(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    assert (cost(model).macs, cost(model).params) == (3 * 2, 3 * 2 + 2)
+
+
 def test_unknown_layer_is_an_error_that_names_it_until_a_rule_is_given() -> None:
     class Twist(keras.layers.Layer):
         def call(self, x: Any) -> Any:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scores import FailsOnce, Logged, other, smooth
+from scores import FailsOnce, Logged, other, smooth, threads
 
 from keras_effnet.baselines import EFFICIENTNET_B0, Baseline, Stage, cost_of
 from keras_effnet.cli import main
@@ -36,6 +36,7 @@ from keras_effnet.scaling import (
 )
 from keras_effnet.scaling.search import Row
 from keras_effnet.scaling.study import open_study
+from keras_effnet.system.resources import cores
 
 pytest.importorskip("optuna")
 
@@ -102,6 +103,17 @@ def test_two_workers_give_the_results_of_one(tmp_path: Path) -> None:
     assert _without_time(one) == _without_time(two)
     lines = (tmp_path / "two").read_text().splitlines()
     assert len({line.split()[-1] for line in lines}) == 2 and len(lines) == len(one.rows)
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, max(1, cores() // 2)), ("3", 3)])
+def test_workers_share_the_cores_unless_the_user_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: int
+) -> None:
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", chosen)
+    found = search(threads, storage=str(tmp_path / "r"), workers=2, **GRID)
+    assert {row.score for row in found.rows} == {expected}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
