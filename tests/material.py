@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +70,15 @@ def outputs(model: Any, pixels: Any) -> Any:
     return model(pixels, training=False).numpy()
 
 
-def without_values() -> Any:
+@contextmanager
+def without_values() -> Iterator[None]:
     """In here networks get their layers and all shapes, but no weights: drawing those of B7 takes seconds."""
     import keras
+    from keras.src.backend.common.global_state import set_global_attribute
 
-    return keras.StatelessScope(initialize_variables=False)
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    set_global_attribute("uninitialized_variables", [])  # else Keras would draw them at its next occasion
 
 
 def needs_keras_alone(path: Path) -> bool:

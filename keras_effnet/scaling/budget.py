@@ -181,12 +181,8 @@ class _Trial:
 
     def built_cost(self, index: int) -> Cost:
         """The cost of the Keras model itself; the search counted dry runs."""
-        import keras
-
         member = self.member(index)
-        # weights have shapes inside, but no values: drawing those of a large member takes seconds, and gigabytes
-        with keras.StatelessScope(initialize_variables=False):
-            built = cost(build_variant(member, classes=self._classes), batch=self._batch)
+        built = cost(build_variant(member, classes=self._classes), batch=self._batch)
         if _needs(built) != self._counted(index):
             raise EffNetError(
                 f"The built network {member.name!r} costs something else than was counted: a defect."
