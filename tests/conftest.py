@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from material import SHARED, build_nano, randomize, slim_variant
+from material import SHARED, TESTS, build_nano, randomize, slim_variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# every process that a test starts reads sitecustomize.py, which halves its start
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker has one core: more of TensorFlow's threads would wait for each other, for a sixth of the suite's CPU time.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
@@ -21,18 +24,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # out whole files in this order.
 LONGEST = (
     "test_trained.py",
-    "test_cli.py",
-    "test_hosts.py",
-    "test_builder.py",
-    "test_int8_files.py",
     "test_train.py",
+    "test_int8_files.py",
     "test_ends.py",
+    "test_cli.py",
+    "test_builder.py",
+    "test_layer_kinds.py",
+    "test_hosts.py",
     "test_pretrain.py",
     "test_keras_files.py",
-    "test_layer_kinds.py",
-    "test_compression.py",
-    "test_qat.py",
     "test_keras_models.py",
+    "test_compression.py",
     "test_search.py",
     "test_export_models.py",
     "test_export.py",
@@ -82,16 +84,25 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def photos(shared: Path) -> tuple[Any, Any]:
-    """200 ImageNet photographs at 224 px with the evaluation crop, and their class indices."""
+def photos_at(shared: Path) -> Callable[[int], tuple[Any, Any]]:
+    """200 ImageNet photographs at so many pixels with the evaluation crop, and their class indices."""
     import csv
 
     from keras_effnet import load_image
 
-    with (shared / "photos" / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    pixels = np.stack([load_image(shared / "photos" / row["file"], 224) for row in rows])
-    return pixels, np.array([int(row["class_index"]) for row in rows])
+    def read(size: int) -> tuple[Any, Any]:
+        with (shared / "photos" / "labels.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        pixels = np.stack([load_image(shared / "photos" / row["file"], size) for row in rows])
+        return pixels, np.array([int(row["class_index"]) for row in rows])
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def photos(photos_at: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """The photographs at 224 px."""
+    return photos_at(224)
 
 
 @pytest.fixture(scope="session")

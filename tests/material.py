@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 SHARED = ROOT.parent / "shared"
 
 
@@ -65,6 +68,17 @@ def exported(model: Any, out: Path, pictures: Any, *targets: str) -> list[Any]:
 def outputs(model: Any, pixels: Any) -> Any:
     """What a Keras or tf_keras model gives for a batch, without compiling it: that would cost far more."""
     return model(pixels, training=False).numpy()
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """In here networks get their layers and all shapes, but no weights: drawing those of B7 takes seconds."""
+    import keras
+    from keras.src.backend.common.global_state import set_global_attribute
+
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    set_global_attribute("uninitialized_variables", [])  # else Keras would draw them at its next occasion
 
 
 def needs_keras_alone(path: Path) -> bool:

@@ -79,7 +79,7 @@ def test_list_shows_variants_sizes_and_accuracy(capsys: Any) -> None:
     assert rows["b7"]["parameters"] == 66_347_960 and rows["lite0"]["weights"]["imagenet"]["top1"] == 75.1
 
 
-def test_predict_names_the_cat_and_the_espresso(capsys: Any) -> None:
+def test_predict_names_the_cat_and_the_espresso(exported: Path, capsys: Any) -> None:
     import skimage
 
     data = Path(skimage.__file__).parent / "data"
@@ -87,7 +87,8 @@ def test_predict_names_the_cat_and_the_espresso(capsys: Any) -> None:
     assert main(["predict", *pictures, "--model", "lite0", "--top", "3"]) == 0
     text = capsys.readouterr().out
     assert "Egyptian cat" in text and "espresso" in text
-    assert main(["predict", *pictures, "--top", "1", "--json"]) == 0
+    file = str(exported / "lite0_float32.tflite")
+    assert main(["predict", *pictures, "--model", file, "--top", "1", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert results[1]["predictions"][0]["label"] == "espresso"
     assert results[1]["predictions"][0]["class_index"] == 967
@@ -149,14 +150,15 @@ def test_exported_saved_model_classifies_encoded_pictures(exported: Path, lite0:
     assert (served.numpy().argmax(axis=1) == expected.argmax(axis=1)).all()
 
 
-def test_export_refuses_to_replace_and_merges_reports(exported: Path, capsys: Any) -> None:
-    assert main(["export", "lite0", "--to", "onnx", "--out", str(exported)]) == 2
-    assert "lite0_float32.onnx" in capsys.readouterr().err
-    command = ["export", "lite0", "--to", "onnx:float16", "--out", str(exported), "--json"]
-    assert main(command) == 0
+def test_export_refuses_to_replace_and_merges_reports(tmp_path: Path, capsys: Any) -> None:
+    build_nano().save(tmp_path / "nano.keras")
+    command = ["export", str(tmp_path / "nano.keras"), "--out", str(tmp_path / "out"), "--to"]
+    assert main([*command, "onnx"]) == 0
+    assert main([*command, "onnx"]) == 2
+    assert "nano_float32.onnx" in capsys.readouterr().err
+    assert main([*command, "onnx:float16", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [row["file"] for row in report["artifacts"]][-1] == "lite0_float16.onnx"
-    assert len(report["artifacts"]) == 5
+    assert [row["file"] for row in report["artifacts"]] == ["nano_float32.onnx", "nano_float16.onnx"]
 
 
 def test_verify_and_benchmark_read_the_artefacts(exported: Path, capsys: Any) -> None:

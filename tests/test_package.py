@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import ROOT
+from material import ROOT, TESTS
 
 from keras_effnet.costs import cost_of_variant
 from keras_effnet.explain import Explanation
@@ -137,7 +137,7 @@ def test_installed_wheel_classifies_and_exports(wheel: Path, tmp_path: Path) -> 
         "print(keras_effnet.__file__)\n"
         "print(export.verify(model, path, sample_images(64)).ok)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(site)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(TESTS)])}
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

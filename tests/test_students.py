@@ -126,6 +126,17 @@ def test_every_batch_has_both_kinds_of_photographs_in_their_ratio(data: Path) ->
     assert rows[2, 2:] == pytest.approx([3 / 7, 4 / 7])
 
 
+def test_few_photographs_without_labels_come_once_in_an_epoch(data: Path) -> None:
+    from keras_effnet.train.lessons import Lessons
+
+    said = np.tile(np.array([[0.8, 0.2], [0.36, 0.64]], np.float32), (2, 1))
+    settings = _settings(data, unlabelled="more", unlabelled_ratio=3.0)
+    lessons = Lessons(
+        _listing(30), settings, unlabelled=_listing(4, split=-1), chosen=choose(said, 0.3), probabilities=said
+    )
+    assert sorted(lessons.order(np.random.default_rng(0))) == list(range(34))
+
+
 def _orders() -> Any:
     from itertools import permutations
 

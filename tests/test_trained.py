@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_effnet import export
+from keras_effnet import EfficientNetB0, export
 from keras_effnet.errors import VerificationError
 from keras_effnet.export.model_facts import ModelFacts, facts_of
 from keras_effnet.export.options import Options
@@ -62,15 +62,17 @@ def test_lite0_int8_agrees_on_photographs_it_was_not_calibrated_with(
     assert path.stat().st_size < 0.3 * 4 * lite0.count_params()
 
 
-def test_trained_b0_keeps_its_accuracy_in_int8(trained_b0: Any, photos: Any, tmp_path: Path) -> None:
-    pixels, classes = photos
-    network = prepare(trained_b0, pixels[::12])
+def test_trained_b0_keeps_its_accuracy_in_int8(shared: Path, photos_at: Any, tmp_path: Path) -> None:
+    """At 160 px, where it is right about 87 of the hundred, and half the values are to be computed."""
+    pixels, classes = photos_at(160)
+    model = EfficientNetB0(weights=shared / "b0_distilled" / "b0_distilled.h5", input_shape=(160, 160, 3))
+    network = prepare(model, pixels[::12])
     unseen = pixels[1::10].astype(np.float32)
     assert accuracy.sqnr_db(network.logits(unseen, integer=False), network.logits(unseen)) >= 18
-    path = export.to_tflite(trained_b0, tmp_path / "b0.tflite", "int8", network=network)
-    report = export.verify(trained_b0, path, pixels[1::4])
+    path = export.to_tflite(model, tmp_path / "b0.tflite", "int8", network=network)
+    report = export.verify(model, path, pixels[1::4])
     assert report.top1_agreement >= 0.98 and report.sqnr_db >= 18
-    assert _top1(export.load(path)(pixels[1::2]), classes[1::2]) >= 0.86
+    assert _top1(export.load(path)(pixels[1::2]), classes[1::2]) >= 0.85
 
 
 def test_full_ranges_destroy_b0_and_verification_says_so(

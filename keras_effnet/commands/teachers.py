@@ -49,7 +49,7 @@ def add_students(parser: argparse.ArgumentParser) -> None:
         "--unlabelled-ratio",
         float,
         "N",
-        "photographs without labels for each with one (default: 1; 3 for students larger than B0 or Lite0)",
+        "photographs without labels for each with one, at most (default: 1; 3 for students larger than B0 or Lite0)",
     )
 
 

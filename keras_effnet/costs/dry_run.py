@@ -67,7 +67,9 @@ class _Layers:
     def __getattr__(self, kind: str) -> type[_Layer]:
         if kind not in RULES:
             raise unknown_name("a layer", kind, RULES)
-        return _layer_class(kind, self._run)
+        made = _layer_class(kind, self._run)
+        setattr(self, kind, made)  # a network asks for the same few again and again
+        return made
 
 
 class _Layer:

@@ -100,8 +100,9 @@ class Lessons(Course):
     """Labelled photographs and others, with what a teacher says.
 
     The targets of a photograph are two rows, `[2 × classes]`: its class, and the teacher's probabilities, each
-    times its share in the loss. An epoch has both kinds of photographs in the ratio of the settings, in every batch,
-    and as many that each is there; of the kind of which there are too few, some come again.
+    times its share in the loss. An epoch has both kinds of photographs, in every batch, each of those without labels
+    once; where these are more than the ratio of the settings allows, labelled ones come again. Never the others:
+    with few of them a student would learn the teacher's mistakes by heart.
 
     Args:
         labelled: of the run.
@@ -137,11 +138,8 @@ class Lessons(Course):
         self._soft = probabilities
         self._known = labelled.of("train")
         self._others = np.zeros(0, np.int64) if chosen is None else self._first + chosen.indices
-        ratio = settings.ratio_for_students
-        self._counts = len(self._known), 0
-        if len(self._others):
-            count = max(len(self._known), round(len(self._others) / ratio))
-            self._counts = count, max(1, round(count * ratio))
+        enough = round(len(self._others) / settings.ratio_for_students)
+        self._counts = max(len(self._known), enough), len(self._others)
 
     def __len__(self) -> int:
         return sum(self._counts)

@@ -79,8 +79,8 @@ class Settings:
         pseudo_labels: one of `PSEUDO_LABELS`: a teacher's probabilities, or its class alone and no noise.
         student: short name of the students' network; None for `variant`.
         student_augment: one of `AUGMENTATIONS`, of students with soft labels.
-        unlabelled_ratio: photographs without labels for each with one; None for 1, or 3 where the student is larger
-            than B0 or Lite0.
+        unlabelled_ratio: photographs without labels for each with one, at most; None for 1, or 3 where the student is
+            larger than B0 or Lite0.
         precision: one of `PRECISIONS`.
         xla: one of `XLA`.
         strategy: one of `STRATEGIES`.

@@ -21,17 +21,17 @@ from keras_effnet.export.quantization.weighted import Depthwise
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("litert_quantizer")
 
-SMALLEST = 256  # the tiny network's kernels are small
+SMALLEST = 1024  # the tiny network's kernels are small; six of them have more
 
 
 @pytest.fixture(scope="module")
 def compressed(tiny_swish: Any, calibration: Any) -> dict[str, Any]:
-    # pruning takes eleven steps to choose its weights; a look at what is held out costs more than a step
-    short, some = {"smallest": SMALLEST, "steps": 12, "batch": 4}, calibration[:16]
+    # pruning takes eleven steps to choose its weights
+    short, some = {"smallest": SMALLEST, "batch": 4}, calibration[:16]
     return {
         "plain": prepare(tiny_swish, some, equalize=0.0),
-        "pruned": compress(tiny_swish, some, Compression(sparsity=0.4, **short)),
-        "clustered": compress(tiny_swish, some, Compression(clusters=8, **short)),
+        "pruned": compress(tiny_swish, some, Compression(sparsity=0.3, steps=12, **short)),
+        "clustered": compress(tiny_swish, some, Compression(clusters=8, steps=4, **short)),
     }
 
 
@@ -43,7 +43,7 @@ def kernels(network: Any) -> list[Any]:
 
 def test_pruned_kernels_have_their_share_of_zeros(compressed: dict[str, Any]) -> None:
     found = [np.mean(kernel == 0) for kernel in kernels(compressed["pruned"])]
-    assert len(found) >= 4 and min(found) >= 0.39
+    assert len(found) >= 4 and min(found) >= 0.29
     assert max(np.mean(kernel == 0) for kernel in kernels(compressed["plain"])) < 0.2
 
 

@@ -164,7 +164,9 @@ def test_sensitivity_has_a_figure_for_each_step_and_a_plot(network: Any, tmp_pat
     assert found.plot(tmp_path / "steps.png").stat().st_size > 5000
 
 
-def test_lifted_steps_bring_agreement(network: Any, held_out: Any) -> None:
+def test_lifted_steps_bring_agreement(tiny_swish: Any, calibration: Any, held_out: Any) -> None:
+    rough = Method(ranges="minmax", weights="keep", rounding="nearest")
+    network = prepare(tiny_swish, calibration, method=rough)
     goal = network.logits(held_out, integer=False)
     wanted = np.mean(network.logits(held_out).argmax(1) == goal.argmax(1)) + 1 / len(held_out)
     lifted = accuracy.lift_until(network, held_out, wanted)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import outputs
+from material import outputs, without_values
 
 import keras_effnet
 from keras_effnet import CompoundScaling, EfficientNet
@@ -136,7 +136,8 @@ def test_member_of_any_baseline_is_built_from_its_own_table(small: Baseline) -> 
 def test_lite_is_scaled_with_its_ends_as_they_are() -> None:
     lite = CompoundScaling(baseline=BASELINES["lite0"])
     assert lite.cost(0).params == 4_652_008
-    assert lite.build(2, classes=3).get_layer("top_conv").filters == 1280
+    with without_values():
+        assert lite.build(2, classes=3).get_layer("top_conv").filters == 1280
 
 
 def test_scaling_is_reachable_from_the_top() -> None:

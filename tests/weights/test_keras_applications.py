@@ -78,7 +78,7 @@ ENDINGS = (".weights-only.h5", ".h5", ".weights.h5", ".keras")
 
 
 def test_weights_saved_by_keras_applications_give_its_outputs(tmp_path: Path, pictures: np.ndarray) -> None:
-    """In every format; of the other variants, in that of the published files, `test_builder.py` says it."""
+    """In every format; of B2, in that of the published files, `test_builder.py` says it."""
     theirs = their_model("b0", classifier_activation=None)
     expected = outputs(theirs, pictures)
     ours = keras_effnet.EfficientNet(
