@@ -45,7 +45,10 @@ EPOCHS = {
     "clothing": 5,
     "fashion": 3,
 }  # of students, which have many more photographs in each than with labels alone
-EPOCHS_OF_MANY = 24  # the default, with 50 labels of clothing's: few photographs are left without
+EPOCHS_OF_MANY = {
+    "clothing 50": 24,
+    "fashion 100": 8,
+}  # else students would see fewer photographs than the first network
 SIZE, UNFREEZE = (
     96,
     "block5a",
@@ -188,8 +191,7 @@ def _right_unlabelled(outcome: Any, folder: Path, known: dict[str, str]) -> list
 
 def _own(data: Path, arm: str, name: str, rounds: int) -> dict[str, Any]:
     """The settings of an arm."""
-    many = name == "clothing" and data.name.startswith("50-")
-    epochs = EPOCHS_OF_MANY if many else EPOCHS[name]
+    epochs = EPOCHS_OF_MANY.get(f"{name} {data.name.partition('-')[0]}", EPOCHS[name])
     without = {"unlabelled": str(data / "unlabelled"), "epochs": epochs, "unlabelled_ratio": 3.0}
     common = {"image_size": SIZE, "unfreeze": UNFREEZE}
     return (
