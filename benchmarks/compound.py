@@ -23,12 +23,10 @@ import argparse
 import functools
 import gzip
 import json
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from itertools import combinations, product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +39,8 @@ from keras_effnet.baselines import Baseline, Stage, cost_of
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.scaling.budget import Fit
 from keras_effnet.scaling.grid import candidates, networks
-from keras_effnet.system.resources import cores, thread_settings
+from keras_effnet.scaling.processes import pool_of
+from keras_effnet.system.resources import cores
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DIMENSIONS = ("depth", "width", "resolution", "compound")
@@ -222,11 +221,8 @@ def run(arguments: argparse.Namespace, results: dict[str, float]) -> None:
             for member in chosen
         ]
     left = [task for task in tasks if task[0] not in results]
-    os.environ.update(thread_settings(max(1, cores() // arguments.workers)))  # of the workers
     with (
-        ProcessPoolExecutor(
-            arguments.workers, mp_context=get_context("spawn"), max_tasks_per_child=8
-        ) as pool,
+        pool_of(arguments.workers, trained, calls=8) as pool,
         tqdm(total=len(tasks), initial=len(tasks) - len(left), disable=None) as bar,
     ):
         waiting = {

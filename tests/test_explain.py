@@ -69,6 +69,13 @@ def test_cam_mean_plus_bias_is_the_score_when_the_backbone_is_nested(
     _check_identity(_nested(tiny_variant, between=between and between(), compiled=compiled), pixels64[0])
 
 
+def test_cam_passes_through_a_dropout_of_ones_own(tiny_variant: Any, pixels64: Any) -> None:
+    class Mine(keras.layers.Dropout):
+        pass
+
+    _check_identity(_nested(tiny_variant, between=Mine(0.5, seed=1)), pixels64[0])
+
+
 def test_cam_works_on_a_sequential_model_with_flattened_pooling(tiny_variant: Any, pixels64: Any) -> None:
     model = keras.Sequential(
         [

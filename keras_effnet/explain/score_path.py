@@ -121,7 +121,7 @@ class ScorePath:
                 factor, shift = _affine(layer)
                 offset = offset + shift @ weights
                 weights = weights * factor[:, None]
-            elif not (_passes_on(layer)):
+            elif not _passes_on(layer):
                 raise _no_cam(f"{layer.name!r} ({type(layer).__name__}) between pooling and classifier")
         return weights.astype(np.float32), offset.astype(np.float32)
 
@@ -354,7 +354,10 @@ def _passes_on(layer: Any) -> bool:
     """Whether it changes nothing between the pooling and the classifier when a picture is classified."""
     if isinstance(layer, keras.layers.Activation):
         return bool(layer.activation is keras.activations.linear)
-    return isinstance(layer, keras.layers.Flatten) or type(layer).__name__ in TRAINING_ONLY
+    kinds = {
+        kind.__name__ for kind in type(layer).__mro__
+    }  # a class of one's own made from Dropout counts as one
+    return isinstance(layer, keras.layers.Flatten) or not kinds.isdisjoint(TRAINING_ONLY)
 
 
 def _not_a_classifier(received: str) -> InvalidInputError:
