@@ -19,6 +19,7 @@ from keras_effnet.pictures.framing import Framing, image_shape
 from keras_effnet.pictures.reading import check_pixels
 from keras_effnet.system.files import reachable
 from keras_effnet.system.quiet import quiet_native
+from keras_effnet.system.resources import cores
 from keras_effnet.weights.checkpoint import METADATA_KEY
 
 from . import onnx_pictures
@@ -120,7 +121,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
     with reachable(artefact, "an artefact that can be read"):
         opener = _opener(artefact)
     try:
-        return opener(artefact, threads or os.cpu_count() or 1)
+        return opener(artefact, threads or cores())
     except (InvalidInputError, ImportError):
         raise
     except Exception as error:  # every runtime has errors of its own for a damaged file

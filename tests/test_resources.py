@@ -1,12 +1,15 @@
-"""Memory goes back to the operating system."""
+"""Memory goes back to the operating system; files are computed on the cores that a process may use."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from keras_effnet.export import load
 from keras_effnet.system.resources import release
 
 
@@ -22,3 +25,21 @@ def test_release_returns_freed_blocks_between_kept_ones() -> None:
     del blocks
     release()
     assert _resident() - before < 60e6, len(kept)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux lets a process keep to some cores")
+def test_onnx_file_runs_on_the_cores_of_the_process_when_these_are_few(
+    brightness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    threads, opened = [], onnxruntime.InferenceSession
+
+    def noting(path: str, options: Any, **settings: Any) -> Any:
+        threads.append(options.intra_op_num_threads)
+        return opened(path, options, **settings)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noting)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    load(brightness)
+    assert threads == [len(os.sched_getaffinity(0))]

@@ -12,12 +12,13 @@ depthwise convolution one group per channel.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+
+from keras_effnet.system.resources import cores
 
 from .ops import LARGEST
 from .ranges import Array
@@ -116,7 +117,7 @@ def refit(fit: Regression) -> Array:
 
     _ = train.gram  # which all of them need
     ridges = (*RIDGES, np.inf)
-    threads = min(len(ridges), os.cpu_count() or 1)  # NumPy itself is kept to one
+    threads = min(len(ridges), cores())  # NumPy itself is kept to one
     with ThreadPoolExecutor(threads) as pool:
         scores = list(pool.map(score, ridges))
     return _minimise(fit, ridges[scores.index(min(scores))], ITERATIONS)

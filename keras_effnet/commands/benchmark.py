@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from keras_effnet.commands.flags import add_json, add_size, whole_number
@@ -15,6 +14,7 @@ from keras_effnet.export import load
 from keras_effnet.export.timing import example_pixels, median_latencies_ms
 from keras_effnet.system.files import size_of
 from keras_effnet.system.quiet import check_backend, import_keras
+from keras_effnet.system.resources import cores
 
 NAME = "benchmark"
 HELP = "time exported files against each other, taking turns"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=whole_number(1), default=1, help="pictures per call (default: 1)")
     parser.add_argument("--rounds", type=whole_number(1), default=30, help="timed rounds (default: 30)")
-    parser.add_argument("--threads", type=whole_number(1), default=os.cpu_count(), help="default: all cores")
+    parser.add_argument("--threads", type=whole_number(1), default=cores(), help="default: all cores")
     add_size(parser)
     add_json(parser)
 

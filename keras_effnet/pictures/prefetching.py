@@ -7,7 +7,6 @@ batches are made by threads of Python's own, a few ahead, and TensorFlow asks fo
 
 from __future__ import annotations
 
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnet.system.resources import cores
+
 # threads that decode; Pillow lets go of Python's lock while it works
-READING_THREADS = min(16, max(4, os.cpu_count() or 4))
+READING_THREADS = min(16, max(4, cores()))
 AHEAD = 2  # batches made before they are asked for
 _END = object()
 _OURS = re.compile(r"(InvalidInputError|UnreadablePictureError): (?P<message>.+)")
