@@ -1,11 +1,12 @@
 """One export in a process of its own. A child of `peers.py`.
 
-    python exporters.py EXPORTER VARIANT FILE      # see EXPORTERS
+    python exporters.py EXPORTER VARIANT FILE [PHOTOGRAPHS WEIGHTS]      # see EXPORTERS; integer files need both
     python exporters.py check                      # is everything there that the timm exports need?
 
 Builds the network with random weights (biases and batch normalization too: exporters drop what is
 zero), exports it and prints {"seconds": of the export alone,
 imports of the converter included, "peak_mb": of the whole process}. Ours writes labels and metadata too.
+Integer files have trained weights and are calibrated with `CALIBRATION` of the photographs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import importlib.util
 import json
 import os
 import resource
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +30,8 @@ SIDES = ("ours", "applications")
 TORCH_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
 OPSET = 17
 MEAN, VARIANCE = (0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2)  # of x / 255
+
+CALIBRATION = 64  # photographs, spread over the folder
 
 Export = Callable[[str], object]
 
@@ -87,28 +92,47 @@ def ours_tflite(variant: str) -> Export:
     return lambda file: to_tflite(model, file, overwrite=True)
 
 
+def ours_int8_onnx(variant: str, photographs: str, weights: str) -> Export:
+    from keras_effnet import EfficientNet
+    from keras_effnet.export import to_onnx
+
+    model, pictures = EfficientNet(variant, weights=weights), _pictures(photographs)
+    return lambda file: to_onnx(model, file, "int8", pictures, overwrite=True)
+
+
+def ours_int8_tflite(variant: str, photographs: str, weights: str) -> Export:
+    from keras_effnet import EfficientNet
+    from keras_effnet.export import to_tflite
+
+    model, pictures = EfficientNet(variant, weights=weights), _pictures(photographs)
+    return lambda file: to_tflite(model, file, "int8", pictures, overwrite=True)
+
+
+def _pictures(photographs: str) -> Any:
+    from int8_models import photographs as spread
+
+    return spread(Path(photographs), CALIBRATION)
+
+
 def applications_onnx_nhwc(variant: str) -> Export:
     """tf2onnx as it is documented."""
-    return _tf2onnx(variant, nchw=False)
+    model = build("applications", variant)
+    return lambda file: _tf2onnx(model, file, nchw=False)
 
 
 def applications_onnx_nchw(variant: str) -> Export:
     """tf2onnx with `inputs_as_nchw`."""
-    return _tf2onnx(variant, nchw=True)
-
-
-def _tf2onnx(variant: str, *, nchw: bool) -> Export:
     model = build("applications", variant)
+    return lambda file: _tf2onnx(model, file, nchw=True)
 
-    def export(file: str) -> None:
-        import tensorflow as tf
-        import tf2onnx
 
-        spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
-        names = ["image"] if nchw else None
-        tf2onnx.convert.from_keras(model, [spec], opset=OPSET, inputs_as_nchw=names, output_path=file)
+def _tf2onnx(model: Any, file: str, *, nchw: bool) -> None:
+    import tensorflow as tf
+    import tf2onnx
 
-    return export
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
+    names = ["image"] if nchw else None
+    tf2onnx.convert.from_keras(model, [spec], opset=OPSET, inputs_as_nchw=names, output_path=file)
 
 
 def applications_tflite(variant: str) -> Export:
@@ -120,6 +144,36 @@ def applications_tflite(variant: str) -> Export:
         Path(file).write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
     return export
+
+
+def applications_int8_tflite(variant: str, photographs: str, weights: str) -> Export:
+    """TensorFlow's full integer quantization, as it is documented."""
+    from int8_table import stock_converter
+
+    model, pictures = _trained_application(variant, weights), _pictures(photographs)
+    return lambda file: Path(file).write_bytes(stock_converter(model, pictures.astype(np.float32)))
+
+
+def applications_int8_onnx(variant: str, photographs: str, weights: str) -> Export:
+    """ONNX Runtime's own quantizer."""
+    from int8_onnx import CALIBRATION as PICTURES
+    from int8_onnx import FLOAT32, quantize_static
+
+    model, pictures = _trained_application(variant, weights), _pictures(photographs)
+
+    def export(file: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            _tf2onnx(model, f"{folder}/{FLOAT32}", nchw=True)
+            np.save(Path(folder) / PICTURES, pictures)
+            shutil.move(quantize_static(Path(folder)), file)
+
+    return export
+
+
+def _trained_application(variant: str, weights: str) -> Any:
+    import keras
+
+    return getattr(keras.applications, f"EfficientNet{variant.upper()}")(weights=weights)
 
 
 def timm_dynamo(variant: str) -> Export:
@@ -183,13 +237,17 @@ def _import_torchvision() -> None:
             torch.library.define(f"torchvision::{operator}", signature)
 
 
-EXPORTERS: dict[str, Callable[[str], Export]] = {
+EXPORTERS: dict[str, Callable[..., Export]] = {
     "ours_onnx": ours_onnx,
     "ours_onnx_each": ours_onnx_each,
     "ours_tflite": ours_tflite,
+    "ours_int8_onnx": ours_int8_onnx,
+    "ours_int8_tflite": ours_int8_tflite,
     "applications_onnx_nhwc": applications_onnx_nhwc,
     "applications_onnx_nchw": applications_onnx_nchw,
     "applications_tflite": applications_tflite,
+    "applications_int8_onnx": applications_int8_onnx,
+    "applications_int8_tflite": applications_int8_tflite,
     "timm_dynamo": timm_dynamo,
     "timm_torchscript": timm_torchscript,
 }
@@ -201,8 +259,8 @@ def _peak_mb() -> float:
     return max(peaks) * unit / 1e6
 
 
-def _measured(exporter: str, variant: str, file: str) -> dict[str, float]:
-    export = EXPORTERS[exporter](variant)
+def _measured(exporter: str, variant: str, file: str, *calibration: str) -> dict[str, float]:
+    export = EXPORTERS[exporter](variant, *calibration)
     start = time.perf_counter()
     export(file)
     return {"seconds": time.perf_counter() - start, "peak_mb": _peak_mb()}

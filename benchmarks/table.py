@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-COLUMNS = ("what", "variant", "batch", "ours", "peer", "peer's", "ratio", "target", "met")
+from scipy import stats
+
+COLUMNS = ("what", "variant", "batch", "ours", "peer", "peer's", "ratio", "target", "met", "standing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +17,7 @@ class Row:
     """Ours against one peer, measured in alternation.
 
     Attributes:
-        what: `onnx`, `tflite`, `fit`, `predict`, `import`, `export time` or `export memory`.
+        what: `onnx`, `tflite`, either with ` int8`, `fit`, `predict`, `import`, `export time` or `export memory`.
         variant: short name, empty where it does not matter.
         batch: pictures per run, 0 where it does not matter.
         peer: what ours is compared with.
@@ -45,6 +49,20 @@ class Row:
         return statistics.median(map(self._relate, self.ours, self.theirs))
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Of `paired`, 95 %, from the order of the rounds' results; without bounds where they are few."""
+        results = list(map(self._relate, self.ours, self.theirs))
+        found = stats.quantile_test(results, q=0, p=0.5).confidence_interval(0.95)
+        return float(found.low), float(found.high)
+
+    @property
+    def standing(self) -> str:
+        """`ahead`, `behind`, or `level` where the interval does not say."""
+        low, high = self.interval
+        even = 0.0 if self.difference else 1.0
+        return "ahead" if high < even else "behind" if low > even else "level"
+
+    @property
     def met(self) -> bool | None:
         return None if self.target is None else self.result <= self.target
 
@@ -59,6 +77,7 @@ class Row:
             self._verdict(self.result),
             "-" if self.target is None else f"<= {self._verdict(self.target)}",
             {True: "yes", False: "NO", None: "-"}[self.met],
+            self.standing,
         )
 
     def as_json(self) -> dict[str, object]:
@@ -69,6 +88,8 @@ class Row:
             "result": self.result,
             "paired": self.paired,
             "met": self.met,
+            "interval": self.interval,
+            "standing": self.standing,
         }
 
     def _relate(self, ours: float, theirs: float) -> float:
@@ -90,3 +111,16 @@ def render(rows: list[Row]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def standings(rows: Sequence[Row]) -> str:
+    """What is ahead of all its peers, level with one, or behind one: a line each."""
+    worst: dict[str, str] = {}
+    order = ("ahead", "level", "behind")
+    for row in rows:
+        name = " ".join([row.what, row.variant, *([f"batch {row.batch}"] if row.batch else [])])
+        worst[name] = max(worst.get(name, "ahead"), row.standing, key=order.index)
+    by_standing: dict[str, list[str]] = defaultdict(list)
+    for name, standing in worst.items():
+        by_standing[standing].append(name)
+    return "\n".join(f"{standing}: {'; '.join(by_standing[standing]) or 'nothing'}" for standing in order)

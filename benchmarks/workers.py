@@ -53,6 +53,8 @@ def tflite(file: str, batch: str, mode: str) -> Run:
     interpreter.allocate_tensors()
     output = interpreter.get_output_details()[0]["index"]
     pixels = _pixels(int(batch), *shape[1:])
+    if entry["dtype"] != np.float32:  # integers: int8 counts from -128
+        pixels = (pixels + np.iinfo(entry["dtype"]).min).astype(entry["dtype"])
     parts = [pixels[start : start + shape[0]] for start in range(0, int(batch), shape[0])]
 
     def run() -> None:
