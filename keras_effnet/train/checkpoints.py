@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_effnet.errors import InvalidInputError
 from keras_effnet.system.files import reserve, staged, write_text
@@ -46,7 +47,10 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, *, to_beat: float = 0.0, patience: int | None = None) -> None:
         super().__init__()
-        self.folder, self.to_beat, self.patience = folder, to_beat, patience
+        self.folder, self.patience = folder, patience
+        self.to_beat = float(
+            np.float32(to_beat)
+        )  # as Keras tells epochs: 41 of 50 are .81999999, not less than .82
         self.best, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
         self.history: dict[str, list[float]] = {}
         self._began = 0.0, 0.0
