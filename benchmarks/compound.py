@@ -45,6 +45,9 @@ from keras_effnet.system.resources import cores
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DIMENSIONS = ("depth", "width", "resolution", "compound")
 TOLERANCE = 0.03  # of the multiply-adds of the members that are compared
+# networks of a process, which TensorFlow leaves larger with each. (ProcessPoolExecutor's own max_tasks_per_child
+# stops for ever in Python 3.11 when all workers end at once.)
+SHARE = 15
 SIDES = range(28, 20, -2)  # where resolution alone may end, best first
 # data set: training pictures of each class, judged ones of each class, passes over the former
 BUDGETS = {"fashion": (1000, 1000, 12), "mnist": (300, 200, 30)}
@@ -221,18 +224,20 @@ def run(arguments: argparse.Namespace, results: dict[str, float]) -> None:
             for member in chosen
         ]
     left = [task for task in tasks if task[0] not in results]
-    with (
-        pool_of(arguments.workers, trained, calls=8) as pool,
-        tqdm(total=len(tasks), initial=len(tasks) - len(left), disable=None) as bar,
-    ):
-        waiting = {
-            pool.submit(trained, member, arguments.work / data / str(member.resolution), epochs, seed): name
-            for name, member, data, epochs, seed in left
-        }
-        for done in as_completed(waiting):
-            results[waiting[done]] = done.result()
-            write(arguments.work, results)
-            bar.update()
+    share = SHARE * arguments.workers
+    with tqdm(total=len(tasks), initial=len(tasks) - len(left), disable=None) as bar:
+        for start in range(0, len(left), share):
+            with pool_of(arguments.workers, trained) as pool:
+                waiting = {
+                    pool.submit(
+                        trained, member, arguments.work / data / str(member.resolution), epochs, seed
+                    ): name
+                    for name, member, data, epochs, seed in left[start : start + share]
+                }
+                for done in as_completed(waiting):
+                    results[waiting[done]] = done.result()
+                    write(arguments.work, results)
+                    bar.update()
 
 
 def write(work: Path, results: dict[str, float]) -> None:

@@ -16,16 +16,12 @@ from keras_effnet.system.resources import cores, thread_settings
 
 
 @contextmanager
-def pool_of(
-    workers: int, evaluate: Callable[..., object], *, calls: int | None = None
-) -> Iterator[ProcessPoolExecutor]:
+def pool_of(workers: int, evaluate: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes, which `evaluate` will be sent to: TensorFlow does not survive a fork. They share the cores.
 
     Args:
         workers: how many at a time.
         evaluate: what they will be asked.
-        calls: after how many of them a process makes room for another one, which begins with no memory in use;
-            None for never.
 
     Raises:
         InvalidInputError: `evaluate` cannot be sent to another process.
@@ -37,7 +33,6 @@ def pool_of(
         mp_context=get_context("spawn"),
         initializer=_begin,
         initargs=(max(1, cores() // workers),),
-        max_tasks_per_child=calls,
     )
     try:
         yield pool
