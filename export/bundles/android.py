@@ -53,6 +53,7 @@ def next_step(out: Path) -> str:
 def _words(classifier: Classifier) -> dict[str, str]:
     """What differs in the README from file to file."""
     fraction = classifier.side / (classifier.side + classifier.margin)
+    part = f" ({100 * fraction:.4g} % of the shorter side)" if classifier.margin else ""
     return {
         "name": classifier.name,
         "recipe": classifier.recipe or "unknown recipe",
@@ -62,4 +63,5 @@ def _words(classifier: Classifier) -> dict[str, str]:
         "input": classifier.input,
         "output": classifier.output,
         "fraction": f"{fraction:.4g}",
+        "square": f"the central square{part}",
     }

@@ -64,6 +64,7 @@ def test_project_has_the_network_its_facts_and_its_names(app: Path) -> None:
         ElementTree.parse(file)
     readme = (app / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# nano on Android\n") and "val w = 0.5f * shorter" in readme
+    assert "the central square (50 % of the shorter side), Pillow's" in readme
     assert "$" not in readme
 
 
