@@ -45,6 +45,7 @@ EPOCHS = {
     "clothing": 5,
     "fashion": 3,
 }  # of students, which have many more photographs in each than with labels alone
+EPOCHS_WITH_LABELS = 24  # of networks that see no other photographs
 EPOCHS_OF_MANY = {
     "clothing 50": 24,
     "fashion 100": 8,
@@ -193,7 +194,7 @@ def _own(data: Path, arm: str, name: str, rounds: int) -> dict[str, Any]:
     """The settings of an arm."""
     epochs = EPOCHS_OF_MANY.get(f"{name} {data.name.partition('-')[0]}", EPOCHS[name])
     without = {"unlabelled": str(data / "unlabelled"), "epochs": epochs, "unlabelled_ratio": 3.0}
-    common = {"image_size": SIZE, "unfreeze": UNFREEZE}
+    common = {"image_size": SIZE, "unfreeze": UNFREEZE, "epochs": EPOCHS_WITH_LABELS}
     return (
         common
         | {

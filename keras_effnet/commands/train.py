@@ -112,7 +112,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--test-share", float, "SHARE", "likewise; 0 for no test split (default: 0.15)")
     add("--seed", whole_number(0), "N", "of everything random (default: 0)")
     add("--batch-size", whole_number(1), "N", "photographs per step (default: 32)")
-    add("--epochs", whole_number(0), "N", "of fine-tuning at most; 0 for the head alone (default: 24)")
+    add("--epochs", whole_number(0), "N", "of fine-tuning at most; 0 for the head alone (default: 16)")
     add("--head-epochs", whole_number(1), "N", "of the head at most (default: 200)")
     add("--patience", whole_number(1), "N", "epochs without improvement before stopping (default: 10)")
     add(

@@ -98,7 +98,7 @@ class Settings:
     seed: int = 0
     batch_size: int = 32
     head_epochs: int = 200
-    epochs: int = 24
+    epochs: int = 16
     unfreeze: str = "block3a"
     optimizer: str = "adam"
     learning_rate: float = 5e-4
@@ -197,7 +197,7 @@ class Settings:
         check_values(self, ("confidence", "hard_labels"), lambda value: 0 <= value <= 1, "to lie in [0, 1]")
         if self.epochs == 0 and (self.teacher or self.unlabelled):
             raise InvalidInputError(
-                "Expected epochs of fine-tuning, in which a student learns from its teacher. Received: 0. Pass --epochs 24."
+                "Expected epochs of fine-tuning, in which a student learns from its teacher. Received: 0. Pass --epochs 16."
             )
         if self.unlabelled and self.refit:
             raise InvalidInputError(
