@@ -1,26 +1,29 @@
-"""Where the time of an ONNX file goes in ONNX Runtime, operator by operator, and what limits each.
+"""Where the time of an ONNX or TFLite file goes, operator by operator, and what limits each.
 
     python benchmarks/operators.py out/b0_float32.onnx --batch 1 16
+    python benchmarks/operators.py out/b0_float32.tflite
     python benchmarks/operators.py out/b0_float32.onnx --batch 16 --layers     # every convolution
 
-One thread, the median of the rounds for each node. Convolutions are told by what they are (a kernel for each channel;
-1×1 and the like; the two of squeeze-and-excite, whose maps have one pixel) with the multiply-adds that they do in a
-second; the others with the bytes that they read and write in one, without weights. A `Scan` (`batching="each"`) contains
-the time of what is inside it.
+One thread, the median of the rounds for each node. ONNX Runtime tells the times of its nodes; LiteRT's Python does not,
+so each operator of a TFLite file becomes a file of its own, which loses what the delegate gains by joining two.
+Convolutions are told by what they are (a kernel for each channel; 1×1 and the like; the two of squeeze-and-excite, whose
+maps have one pixel) with the multiply-adds that they do in a second; the others with the bytes that they read and write
+in one, without weights. A `Scan` (`batching="each"`) contains the time of what is inside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 CONVOLUTIONS = ("Conv", "FusedConv")
 
@@ -36,8 +39,10 @@ class Node:
     moved: int
 
 
-def nodes(path: Path, batch: int, rounds: int) -> list[Node]:
-    """The nodes of a file, each with the median of its times."""
+def onnx_nodes(path: Path, batch: int, rounds: int) -> list[Node]:
+    """The nodes of a file as ONNX Runtime joins them, each with the median of its times."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
@@ -76,11 +81,81 @@ def _node(told: dict[str, Any], seconds: float) -> Node:
     kernel, result = given[1], made[0]
     macs = _size(result[1:]) * _size(kernel[1:])
     depthwise = kernel[1] == 1 and kernel[0] == result[1] and kernel[2] > 1
-    kind = "depthwise" if depthwise else "squeeze-and-excite" if result[2:] == [1, 1] else "1×1 and stem"
-    return Node(f"{operator}, {kind}", f"{given[0]} * {kernel}", seconds, macs, 0)
+    return _convolution(operator, f"{given[0]} * {kernel}", seconds, macs, depthwise, result[2:])
 
 
-def _size(shape: list[int]) -> int:
+def _convolution(
+    operator: str, what: str, seconds: float, macs: int, depthwise: bool, sides: list[int]
+) -> Node:
+    kind = "depthwise" if depthwise else "squeeze-and-excite" if sides == [1, 1] else "1×1 and stem"
+    return Node(f"{operator}, {kind}", what, seconds, macs, 0)
+
+
+def tflite_nodes(path: Path, rounds: int) -> list[Node]:
+    """The operators of a file, each timed alone."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter
+
+    from keras_effnet.export.tflite_file import pack, unpack
+
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    widths = {schema.TensorType.INT8: 1, schema.TensorType.UINT8: 1}  # bytes of a value
+    model = unpack(path.read_bytes())
+    (graph,) = model.subgraphs
+    found = []
+    for operator in graph.operators:
+        interpreter = Interpreter(model_content=pack(_alone(model, operator)), num_threads=1)
+        interpreter.allocate_tensors()
+        times = []
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            interpreter.invoke()
+            times.append(time.perf_counter() - start)
+        seconds = float(np.median(times[1:]))
+        code = model.operatorCodes[operator.opcodeIndex]
+        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        touched = [graph.tensors[place] for place in (*operator.inputs, *operator.outputs) if place >= 0]
+        shapes = [list(tensor.shape) for tensor in touched]
+        result = shapes[-1]
+        if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            depthwise, kernel = name != "CONV_2D", shapes[1]
+            macs = _size(result) * _size(kernel[1:3]) * (1 if depthwise else kernel[3])
+            found.append(
+                _convolution("convolution", f"{shapes[0]} * {kernel}", seconds, macs, depthwise, result[1:3])
+            )
+        else:
+            moved = sum(widths.get(tensor.type, 4) * _size(tensor.shape) for tensor in touched)
+            found.append(Node(name, "", seconds, 0, moved))
+    return found
+
+
+def _alone(model: Any, operator: Any) -> Any:
+    """A file of one operator; what it computed from is its input."""
+    (graph,) = model.subgraphs
+    places = sorted({int(place) for place in (*operator.inputs, *operator.outputs) if place >= 0})
+    alone, only = copy.copy(model), copy.copy(graph)
+    moved = {place: new for new, place in enumerate(places)}
+    only.tensors, alone.buffers = [], [model.buffers[0]]
+    for place in places:
+        tensor = copy.copy(graph.tensors[place])
+        alone.buffers.append(model.buffers[tensor.buffer])
+        tensor.buffer = len(alone.buffers) - 1
+        only.tensors.append(tensor)
+    only.operators = [copy.copy(operator)]
+    for end in ("inputs", "outputs"):
+        here = [moved.get(int(place), -1) for place in getattr(operator, end)]
+        setattr(only.operators[0], end, here)
+        setattr(only, end, [place for place in here if end == "outputs" or not _constant(alone, only, place)])
+    alone.subgraphs, alone.metadata, alone.metadataBuffer, alone.signatureDefs = [only], None, None, None
+    return alone
+
+
+def _constant(model: Any, graph: Any, place: int) -> bool:
+    data = model.buffers[graph.tensors[place].buffer].data if place >= 0 else ()
+    return place < 0 or (data is not None and len(data) > 0)
+
+
+def _size(shape: Any) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
@@ -117,9 +192,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", action="store_true", help="every convolution too")
     arguments = parser.parse_args()
-    for batch in arguments.batch:
+    for batch in [1] if arguments.file.suffix == ".tflite" else arguments.batch:
         print(f"\n{arguments.file.name}, batch {batch}\n")
-        show(nodes(arguments.file, batch, arguments.rounds), arguments.layers)
+        if arguments.file.suffix == ".tflite":
+            found = tflite_nodes(arguments.file, arguments.rounds)
+        else:
+            found = onnx_nodes(arguments.file, batch, arguments.rounds)
+        show(found, arguments.layers)
 
 
 if __name__ == "__main__":
