@@ -85,7 +85,7 @@ BASELINES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Member:
     """One network to train: a baseline (`scale` is `"baseline"`) or what became of it (a grid's: its α, β, γ)."""
 
@@ -115,7 +115,10 @@ def members(kind: str, classes: int = 10) -> list[Member]:
             }
             for scale in DIMENSIONS
         ]
-        best = min([best, *map(list, product(*reached))], key=_spread)
+        # several may be as close: the larger; a set has another order in each process
+        best = min(
+            [best, *map(list, product(*(sorted(each, reverse=True) for each in reached)))], key=_spread
+        )
         if _spread(best) <= TOLERANCE:
             return [base, *best]
     raise SystemExit(f"{kind}: the members differ by {_spread(best):.1%}; change its table")
