@@ -115,10 +115,9 @@ def members(kind: str, classes: int = 10) -> list[Member]:
             }
             for scale in DIMENSIONS
         ]
-        # several may be as close: the larger; a set has another order in each process
-        best = min(
-            [best, *map(list, product(*(sorted(each, reverse=True) for each in reached)))], key=_spread
-        )
+        # of several that are as close the larger; a set has another order in each process
+        ordered = [sorted(each, reverse=True) for each in reached]
+        best = min([best, *map(list, product(*ordered))], key=_spread)
         if _spread(best) <= TOLERANCE:
             return [base, *best]
     raise SystemExit(f"{kind}: the members differ by {_spread(best):.1%}; change its table")

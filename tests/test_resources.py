@@ -27,7 +27,7 @@ def test_release_returns_freed_blocks_between_kept_ones() -> None:
     assert _resident() - before < 60e6, len(kept)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux lets a process keep to some cores")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux lets a process keep to some cores")
 def test_onnx_file_runs_on_the_cores_of_the_process_when_these_are_few(
     brightness: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,9 +48,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
     def __init__(self, folder: Path, *, to_beat: float = 0.0, patience: int | None = None) -> None:
         super().__init__()
         self.folder, self.patience = folder, patience
-        self.to_beat = float(
-            np.float32(to_beat)
-        )  # as Keras tells epochs: 41 of 50 are .81999999, not less than .82
+        # as Keras tells epochs, in single precision: .81999999, which 41 of 50 are, is not less than .82
+        self.to_beat = float(np.float32(to_beat))
         self.best, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
         self.history: dict[str, list[float]] = {}
         self._began = 0.0, 0.0
