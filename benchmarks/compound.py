@@ -354,7 +354,7 @@ def figure(results: dict[str, float], path: Path) -> None:
             axis.set_xlabel("multiply-adds (M)")
             axis.set_ylabel("top-1 (%)")
             axis.grid(alpha=0.3)
-    axes[0][0].legend(loc="lower right")
+    axes[0][0].legend(loc="upper left")
     FigureCanvasAgg(drawn).print_figure(path, dpi=120)
 
 
