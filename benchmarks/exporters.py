@@ -49,13 +49,13 @@ def build(side: str, variant: str) -> Any:
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if layer.name == "normalization":
-            _normalize(layer)
+            normalize(layer)
         else:
             layer.set_weights([_shifted(values, rng) for values in layer.get_weights()])
     return model
 
 
-def _normalize(layer: Any) -> None:
+def normalize(layer: Any) -> None:
     """Gives keras.applications the normalization of its ImageNet weights: untrained it is the identity,
     which converters drop, and the two files would not do the same work."""
     mean, variance, count = layer.get_weights()

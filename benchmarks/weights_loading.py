@@ -27,6 +27,7 @@ def make_files(variant: str, folder: Path) -> dict[str, str]:
     """The same random weights in every format."""
     import h5py
     import keras
+    from exporters import normalize
     from keras.src.legacy.saving import legacy_h5_format
 
     from tests.weights import foreign
@@ -36,6 +37,7 @@ def make_files(variant: str, folder: Path) -> dict[str, str]:
     files = {kind: str(foreign.write(folder, variant, layers, kind)) for kind in kinds}
     if variant.startswith("b") and variant != "b8":
         theirs = getattr(keras.applications, f"EfficientNet{variant.upper()}")(weights=None)
+        normalize(theirs.get_layer("normalization"))
         for kind, ending in (("keras-weights-h5", ".weights.h5"), ("keras-archive", ".keras")):
             files[kind] = str(folder / f"theirs{ending}")
         theirs.save_weights(files["keras-weights-h5"])
@@ -52,9 +54,11 @@ def size_of(path: Path) -> int:
 
 
 def resident() -> int:
+    """Bytes, without the pages of mapped files, which the system takes back when it needs them."""
     import resource
 
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    whole, mapped = Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3]
+    return (int(whole) - int(mapped)) * resource.getpagesize()
 
 
 class Peak:
