@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import tempfile
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +96,7 @@ def tflite_nodes(path: Path, rounds: int) -> list[Node]:
     from ai_edge_litert.interpreter import Interpreter
 
     from keras_effnet.export.tflite_file import pack, unpack
+    from keras_effnet.system.stopwatch import medians
 
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     widths = {schema.TensorType.INT8: 1, schema.TensorType.UINT8: 1}  # bytes of a value
@@ -106,12 +106,7 @@ def tflite_nodes(path: Path, rounds: int) -> list[Node]:
     for operator in graph.operators:
         interpreter = Interpreter(model_content=pack(_alone(model, operator)), num_threads=1)
         interpreter.allocate_tensors()
-        times = []
-        for _ in range(rounds + 1):
-            start = time.perf_counter()
-            interpreter.invoke()
-            times.append(time.perf_counter() - start)
-        seconds = float(np.median(times[1:]))
+        (seconds,) = medians([interpreter.invoke], rounds=rounds, warm_up=1)
         code = model.operatorCodes[operator.opcodeIndex]
         name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         touched = [graph.tensors[place] for place in (*operator.inputs, *operator.outputs) if place >= 0]
@@ -192,13 +187,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", action="store_true", help="every convolution too")
     arguments = parser.parse_args()
-    for batch in [1] if arguments.file.suffix == ".tflite" else arguments.batch:
-        print(f"\n{arguments.file.name}, batch {batch}\n")
-        if arguments.file.suffix == ".tflite":
-            found = tflite_nodes(arguments.file, arguments.rounds)
-        else:
-            found = onnx_nodes(arguments.file, batch, arguments.rounds)
-        show(found, arguments.layers)
+    path, rounds = arguments.file, arguments.rounds
+    tflite = path.suffix == ".tflite"  # whose batch is one
+    for batch in [1] if tflite else arguments.batch:
+        print(f"\n{path.name}, batch {batch}\n")
+        show(tflite_nodes(path, rounds) if tflite else onnx_nodes(path, batch, rounds), arguments.layers)
 
 
 if __name__ == "__main__":

@@ -52,14 +52,14 @@ THEIRS = "keras.applications"
 # integer files of one network with trained weights: where our walk leaves float depends on them
 INT8_FILES = {
     "onnx": {
-        OURS: "ours_int8_onnx",
-        OURS_FLOAT32: "ours_onnx",
-        "keras.applications, quantize_static": "applications_int8_onnx",
+        "ours_int8_onnx": OURS,
+        "ours_onnx": OURS_FLOAT32,
+        "applications_int8_onnx": "keras.applications, quantize_static",
     },
     "tflite": {
-        OURS: "ours_int8_tflite",
-        OURS_FLOAT32: "ours_tflite",
-        "keras.applications, TFLiteConverter int8": "applications_int8_tflite",
+        "ours_int8_tflite": OURS,
+        "ours_tflite": OURS_FLOAT32,
+        "applications_int8_tflite": "keras.applications, TFLiteConverter int8",
     },
 }
 
@@ -147,7 +147,7 @@ def int8(settings: Settings) -> Iterator[Row]:
         _note("skipped: int8, which needs --photographs DIR to calibrate with")
         return
     for runtime, exporters in INT8_FILES.items():
-        files = _export_all(settings, {exporter: name for name, exporter in exporters.items()}, "b0")
+        files = _export_all(settings, exporters, "b0")
         for batch in settings.batches if runtime == "onnx" else (1,):
             mode = ("one",) if runtime == "tflite" else ()
             jobs = {

@@ -354,9 +354,8 @@ def _passes_on(layer: Any) -> bool:
     """Whether it changes nothing between the pooling and the classifier when a picture is classified."""
     if isinstance(layer, keras.layers.Activation):
         return bool(layer.activation is keras.activations.linear)
-    kinds = {
-        kind.__name__ for kind in type(layer).__mro__
-    }  # a class of one's own made from Dropout counts as one
+    # a class of one's own made from Dropout counts as one
+    kinds = {kind.__name__ for kind in type(layer).__mro__}
     return isinstance(layer, keras.layers.Flatten) or not kinds.isdisjoint(TRAINING_ONLY)
 
 

@@ -47,9 +47,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, *, to_beat: float = 0.0, patience: int | None = None) -> None:
         super().__init__()
-        self.folder, self.patience = folder, patience
-        # as Keras tells epochs, in single precision: .81999999, which 41 of 50 are, is not less than .82
-        self.to_beat = float(np.float32(to_beat))
+        self.folder, self.to_beat, self.patience = folder, to_beat, patience
         self.best, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
         self.history: dict[str, list[float]] = {}
         self._began = 0.0, 0.0
@@ -65,10 +63,13 @@ class EpochCheckpoint(keras.callbacks.Callback):
         """Whether the best epoch gets no fewer validation photographs right than the model before.
 
         Not the loss: label smoothing, which the head had none of, makes the head's look bad. Without
-        validation photographs nothing speaks against the newest epoch.
+        validation photographs nothing speaks against the newest epoch. In single precision, in which Keras
+        tells epochs: .81999999, which 41 of 50 are there, is not less than .82.
         """
         judged = self.history.get("val_accuracy")
-        return self.best_epoch > 0 and (judged is None or judged[self.best_epoch - 1] >= self.to_beat)
+        return self.best_epoch > 0 and (
+            judged is None or np.float32(judged[self.best_epoch - 1]) >= np.float32(self.to_beat)
+        )
 
     def restore(self, model: Any) -> None:
         """Load the newest epoch into a compiled model, if there is one."""

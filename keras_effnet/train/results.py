@@ -92,7 +92,7 @@ def reason_for_result(metrics: dict[str, Any]) -> str:
             f"the refitted network, fine-tuned on training and validation photographs for {refit['epochs']} "
             f"epochs, as many as got {right} before, where the head alone got {before:.3f}"
         )
-    tie = judged[best - 1] == tuned["accuracy_before"]
+    tie = np.float32(judged[best - 1]) == np.float32(before)  # Keras tells epochs in single precision
     equal = "; of equal ones the fine-tuned network is kept" if tie else ""
     return f"the fine-tuned network of epoch {best}: it got {right}, the head alone {before:.3f}{equal}"
 
