@@ -67,9 +67,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
         tells epochs: .81999999, which 41 of 50 are there, is not less than .82.
         """
         judged = self.history.get("val_accuracy")
-        return self.best_epoch > 0 and (
-            judged is None or np.float32(judged[self.best_epoch - 1]) >= np.float32(self.to_beat)
-        )
+        if self.best_epoch == 0 or judged is None:
+            return self.best_epoch > 0
+        return bool(np.float32(judged[self.best_epoch - 1]) >= np.float32(self.to_beat))
 
     def restore(self, model: Any) -> None:
         """Load the newest epoch into a compiled model, if there is one."""
