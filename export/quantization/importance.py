@@ -8,21 +8,23 @@ another's, whose errors a total would not show.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from .graph import Graph
-from .ops import OUTPUT, Operator
+from .graph import Graph, evaluate
+from .ops import Linear, in_float
 from .ranges import Array
-from .steps import Input, Step
+from .steps import Input, Step, Sum
+from .weighted import Weighted
 
 PROBES = 2  # random signs on the outputs; the mean over places evens out what is random in them
 # of the energy that half of the photographs exceed: a logit may be 0, and its photograph is not all that counts
 LEAST_ENERGY = 0.1
 TAPE_BYTES = 1 << 30
-KEPT = 8  # copies of an output that a tape holds, with its activation's
+KEPT = 8  # copies of an output that are held: it, and the slopes of both probes while they are computed
 
 _Part = tuple[Array, dict[str, Array]]  # of some photographs
 
@@ -58,43 +60,86 @@ def by_photograph(graph: Graph, images: Array, sizes: dict[str, int]) -> dict[st
 
 
 def _slopes(graph: Graph, images: Array, rng: np.random.Generator) -> list[_Part]:
-    """Of each output: its energy for every picture, and its mean squared slopes by step `[pictures, channels]`."""
+    """Of each output: its energy for every picture, and its mean squared slopes by step `[pictures, channels]`.
+
+    Backwards step by step, each computed again from what it read: a tape of the whole network would hold every
+    intermediate value of every activation, several times what the steps give.
+    """
     import tensorflow as tf
 
     outputs = list(dict.fromkeys(graph.outputs))
     graph = graph.before_last_activations()
-    seen: dict[str, Any] = {}
-    with tf.GradientTape(persistent=True) as tape:
+    values: dict[str, Any] = {}
 
-        def value_of(step: Step, sources: list[Any]) -> Any:
-            def do(operator: Operator, *values: Any, tensor: str | None = OUTPUT) -> Any:
-                value = operator.tensorflow(*values)
-                if tensor == OUTPUT:
-                    value = seen[step.name] = tf.identity(value)
-                    tape.watch(value)
-                return value
+    def value_of(step: Step, sources: list[Any]) -> Any:
+        values[step.name] = tf.constant(images) if isinstance(step, Input) else evaluate(step, sources, None)
+        return values[step.name]
 
-            return tf.constant(images) if isinstance(step, Input) else step.compute(do, *sources)
-
-        flat = {
-            step.name: tf.reshape(value, (len(images), -1))
-            for step, value in graph.walk(value_of)
-            if step.name in outputs
-        }
-        sums = {
-            name: [
-                tf.reduce_sum(flat[name] * tf.constant(rng.choice([-1.0, 1.0], flat[name].shape), tf.float32))
-                for _ in range(PROBES)
-            ]
-            for name in outputs
-        }
-    found: list[_Part] = []
+    for _ in graph.walk(value_of):
+        pass
+    energies = {
+        name: tf.reduce_sum(tf.reshape(values[name], (len(images), -1)) ** 2, axis=1) for name in outputs
+    }
+    names = [step.name for step in graph if not isinstance(step, Input)]
+    squares = {
+        output: {name: np.zeros((len(images), values[name].shape[-1])) for name in names}
+        for output in outputs
+    }
+    # of the sums that lie behind a step: by output and probe
+    slopes: dict[str, dict[tuple[str, int], Any]] = {name: {} for name in values}
     for name in outputs:
-        squares = {step: np.zeros((len(images), value.shape[-1])) for step, value in seen.items()}
-        for total in sums[name]:
-            slopes = tape.gradient(total, list(seen.values()), unconnected_gradients="zero")
-            for step, slope in zip(seen, slopes, strict=True):
-                square = np.square(np.asarray(tf.convert_to_tensor(slope)))
-                squares[step] += square.reshape(len(images), -1, square.shape[-1]).mean(axis=1)
-        found.append((np.asarray(tf.reduce_sum(flat[name] ** 2, axis=1), np.float64), squares))
-    return found
+        shape = values[name].shape
+        for probe in range(PROBES):
+            signs = rng.choice([-1.0, 1.0], (len(images), int(np.prod(shape[1:]))))
+            slopes[name][name, probe] = tf.reshape(tf.constant(signs, tf.float32), shape)
+    for step in reversed(list(graph)):
+        behind = slopes.pop(step.name)
+        del values[step.name]
+        if isinstance(step, Input):
+            continue
+        for (output, _), slope in behind.items():
+            square = np.square(np.asarray(tf.convert_to_tensor(slope)))
+            squares[output][step.name] += square.reshape(len(images), -1, square.shape[-1]).mean(axis=1)
+        read = {name: values[name] for name in step.inputs}
+        ahead = [name for name, value in read.items() if name in names and value.dtype.is_floating]
+        if not ahead or not behind:
+            continue
+        for key, passed in zip(behind, _passed(step, read, ahead, list(behind.values())), strict=True):
+            for name, slope in zip(ahead, passed, strict=True):
+                slopes[name][key] = slopes[name][key] + slope if key in slopes[name] else slope
+    return [(np.asarray(energies[name], np.float64), squares[name]) for name in outputs]
+
+
+def _passed(step: Step, read: dict[str, Any], ahead: list[str], slopes: list[Any]) -> list[list[Any]]:
+    """For each slope along a step's output, those along what it reads: of `read`, only those that `ahead` names."""
+    alike = len(read) == len(step.inputs) and all(value.shape == slopes[0].shape for value in read.values())
+    if type(step) is Sum and alike:  # TensorFlow 2.21 never frees what its own gradient of a sum is given
+        return [[slope] * len(ahead) for slope in slopes]
+    if not isinstance(step, Weighted):
+        return _by_tape(lambda *values: evaluate(step, [*values], None), step.inputs, read, ahead, slopes)
+    ((name, value),) = read.items()
+    if type(step.activation) is not Linear:
+        entered = {"": step.tensorflow(value)}
+        activated = _by_tape(lambda u: step.activation.compute(in_float, u), ("",), entered, [""], slopes)
+        slopes = [slope for (slope,) in activated]
+    passed = [step.backwards(slope, value.shape) for slope in slopes]
+    if any(each is None for each in passed):
+        return _by_tape(step.tensorflow, (name,), read, ahead, slopes)
+    return [[each] for each in passed]
+
+
+def _by_tape(
+    compute: Callable[..., Any],
+    inputs: Sequence[str],
+    read: dict[str, Any],
+    ahead: list[str],
+    slopes: list[Any],
+) -> list[list[Any]]:
+    """The same for any function of the tensors that `inputs` names."""
+    import tensorflow as tf
+
+    sources = [read[name] for name in ahead]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(sources)
+        value = compute(*(read[name] for name in inputs))
+    return [tape.gradient(value, sources, slope, unconnected_gradients="zero") for slope in slopes]

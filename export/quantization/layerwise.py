@@ -149,13 +149,22 @@ class _Walk:
         return copies if chosen is None else replace(copies, integer=chosen.round(copies.integer))
 
     def _computed(self, float_step: Step, step: Step, sources: list[_Copies]) -> _Copies:
-        exact, integer = [], []
+        return _Copies(
+            self._in_parts(float_step, [source.exact for source in sources], None),
+            self._in_parts(step, [source.integer for source in sources], self.ranges),
+        )
+
+    def _in_parts(self, step: Step, sources: list[Array], ranges: Mapping[str, Range] | None) -> Array:
+        """A step's output for all photographs, a few at a time, into one array: two would be the largest there are."""
+        made: Array | None = None
         for start in range(0, len(self.images), BATCH):
             part = slice(start, start + BATCH)
-            exact.append(np.asarray(evaluate(float_step, [source.exact[part] for source in sources], None)))
-            inputs = [source.integer[part] for source in sources]
-            integer.append(np.asarray(evaluate(step, inputs, self.ranges)))
-        return _Copies(np.concatenate(exact), np.concatenate(integer))
+            value = np.asarray(evaluate(step, [source[part] for source in sources], ranges))
+            if made is None:
+                made = np.empty((len(self.images), *value.shape[1:]), value.dtype)
+            made[part] = value
+        assert made is not None  # there are photographs
+        return made
 
     def _fit_affine(self, step: Affine) -> Affine:
         """Preprocessing: one constant of 8 bits, and a range that holds every pixel value."""

@@ -143,6 +143,7 @@ def prepare(
     if method is None and suits.placed:
         placement = place(graph, images, row, first_integer)
         method = row.method(placement.first_integer)
+        release()  # what the files that were measured took
     with one_blas_thread():
         network = _quantized(graph, facts, images[~held_out], share, method or Method(), placement)
     return network if min_agreement is None else lift_until(network, images[held_out], min_agreement, kinds)
@@ -195,7 +196,9 @@ def _quantized(
         graph = equalization.equalize_swishes(graph, samples, weights, names)
         del samples, weights  # a gigabyte that the walk can use
         release()
-    quantized = quantize(graph, images, by_photograph(graph, images, sizes), method)
+    importance = by_photograph(graph, images, sizes)
+    release()
+    quantized = quantize(graph, images, importance, method)
     return IntegerNetwork(
         reference=graph,
         quantized=quantized,

@@ -66,7 +66,7 @@ class Regression:
 
     @cached_property
     def centred(self) -> Array:
-        """Inputs minus their means, times the roots of their weights, `[groups, fan_in, samples]`."""
+        """Inputs minus their means, times the roots of their weights, like `inputs`."""
         return centred(self.inputs, self.weight)
 
     @cached_property
@@ -133,14 +133,14 @@ def _minimise(fit: Regression, ridge: float, iterations: int) -> Array:
         return fit.weights
     diagonal = np.einsum("gii->gi", fit.gram)
     pull = ridge * diagonal + 1e-7 * diagonal.mean(axis=1, keepdims=True) + 1e-12
-    inverse = np.linalg.inv(fit.gram + pull[:, :, np.newaxis] * np.eye(fit.gram.shape[1])).astype(np.float32)
+    inverse = _inverse(_with_diagonal(fit.gram, pull)).astype(np.float32)
     weights, drawn = fit.weights, pull[:, :, np.newaxis].astype(np.float32)
     for _ in range(1 if fit.relevance is None else iterations):
         error = fit.error(weights, np.zeros(1, np.float32))
         error = fit.weighted(error - _offset(fit, error))
         if fit.weight is not None:  # of which the centred inputs have the other root
             error = error / np.sqrt(np.maximum(fit.weight, 1e-12))[:, np.newaxis]
-        weights = weights + inverse @ (_product(fit.centred, error) - drawn * (weights - fit.weights))
+        weights = weights + inverse @ (_crossed(fit.centred, error) - drawn * (weights - fit.weights))
     return weights
 
 
@@ -182,29 +182,33 @@ def _signs(weights: Array, places: Array) -> Array:
 
 
 def centred(inputs: Array, weight: Array | None = None) -> Array:
-    """Inputs `[groups, samples, fan_in]` minus their means, as `[groups, fan_in, samples]`.
+    """Inputs `[groups, samples, fan_in]` minus their means.
 
     With weights, `[samples]`, minus their weighted means and times the weights' roots.
     """
     if weight is None:
-        return np.ascontiguousarray(np.swapaxes(inputs - inputs.mean(axis=1, keepdims=True), 1, 2))
+        return np.asarray(inputs - inputs.mean(axis=1, keepdims=True))
     shares = weight[:, np.newaxis]
-    mean = (inputs * shares).sum(axis=1, keepdims=True) / shares.sum()
-    return np.ascontiguousarray(np.swapaxes((inputs - mean) * np.sqrt(shares), 1, 2))
+    result = inputs - (inputs * shares).sum(axis=1, keepdims=True) / shares.sum()
+    result *= np.sqrt(shares)
+    return np.asarray(result)
 
 
 def gram_of(centred: Array) -> Array:
     """Products of centred inputs with each other, float64 `[groups, fan_in, fan_in]`."""
-    return _product(centred, np.swapaxes(centred, 1, 2)).astype(np.float64)
+    return _crossed(centred, centred).astype(np.float64)
 
 
-def _product(left: Array, right: Array) -> Array:
-    """A matrix product; a large one on TensorFlow's threads, as NumPy is kept to one (see `threads`)."""
+def _crossed(left: Array, right: Array) -> Array:
+    """Sums over samples, `[groups, samples, k]` and `[groups, samples, m]` to `[groups, k, m]`.
+
+    Large ones on TensorFlow's threads, as NumPy is kept to one (see `one_blas_thread`).
+    """
     if len(left) > 1 or left.size * right.shape[-1] < MANY:
-        return left @ right
+        return np.swapaxes(left, 1, 2) @ right
     import tensorflow as tf
 
-    return np.asarray(tf.linalg.matmul(left, right))
+    return np.asarray(tf.linalg.matmul(left, right, transpose_a=True))
 
 
 def round_compensated(weights: Array, gram: Array, least: Array | float = 0.0, *, block: int = 64) -> Array:
@@ -242,10 +246,36 @@ def round_compensated(weights: Array, gram: Array, least: Array | float = 0.0, *
 
 
 def _inverse_factor(gram: Array) -> Array:
-    """Upper Cholesky factor of the inverse of the inputs' covariance, damped; `[groups, k, k]`."""
-    size = gram.shape[1]
-    mean = np.einsum("gii->g", gram)[:, np.newaxis, np.newaxis] / size
-    inverse = np.linalg.inv(gram + (DAMPING * mean + 1e-12) * np.eye(size))
-    lower = np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2)
-    # numpy gives inverse = L·Lᵀ; compensation runs forwards and needs inverse = Uᵀ·U, and U = Lᵀ
-    return np.ascontiguousarray(np.swapaxes(lower, 1, 2)).astype(np.float32)
+    """Upper triangular `U` with `UᵀU` the inverse of the inputs' covariance, damped; `[groups, k, k]`.
+
+    The covariance is `R·Rᵀ` with `R` upper triangular, its Cholesky factor from the last input to the first, and
+    `U` is the inverse of that: nothing has to be inverted but a triangle.
+    """
+    mean = np.einsum("gii->g", gram)[:, np.newaxis] / gram.shape[1]
+    damped = _with_diagonal(gram, DAMPING * mean + 1e-12)
+    upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
+    if len(gram) > 1:
+        return np.linalg.inv(upper).astype(np.float32)
+    from scipy.linalg import lapack
+
+    return np.ascontiguousarray(lapack.dtrtri(upper[0])[0][np.newaxis], np.float32)
+
+
+def _inverse(matrices: Array) -> Array:
+    """Of symmetric matrices `[groups, k, k]`; a single one, which may be large, as positive definite if it is."""
+    if len(matrices) == 1:
+        from scipy.linalg import lapack
+
+        factor, failed = lapack.dpotrf(matrices[0], clean=False)
+        if not failed:
+            upper = np.triu(lapack.dpotri(factor, overwrite_c=True)[0])
+            return (upper + np.triu(upper, 1).T)[np.newaxis]
+    return np.linalg.inv(matrices)
+
+
+def _with_diagonal(matrices: Array, more: Array) -> Array:
+    """With `more`, `[groups, k]` or `[groups, 1]`, on the diagonals."""
+    result = matrices.copy()
+    places = np.arange(matrices.shape[1])
+    result[:, places, places] += more
+    return result

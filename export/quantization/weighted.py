@@ -137,6 +137,13 @@ class Weighted(Step):
         """The step for an input whose channels were divided by `factors`."""
         return replace(self, kernel=(self.kernel * factors[:, np.newaxis]).astype(np.float32))
 
+    def backwards(self, slope: Any, sizes: Any) -> Any:
+        """Slopes along its input, of the given sizes, from those along what its kernel gives.
+
+        TensorFlow's own gradient computes those along the kernel too. None: it has to do.
+        """
+        return None
+
     def of_constant(self, values: Array) -> Array:
         """What comes out, without the bias, where every pixel has these values, one per channel."""
         summed = self.kernel.astype(np.float64).reshape(-1, *self.kernel.shape[-2:]).sum(axis=0)
@@ -178,6 +185,7 @@ class Conv(Weighted):
     """
 
     tflite_name = "CONV_2D"
+    gradient: ClassVar[str | None] = "Conv2DBackpropInput"  # TensorFlow's operator, along the input alone
 
     strides: tuple[int, int] = (1, 1)
     padding: Padding = "same"
@@ -204,6 +212,25 @@ class Conv(Weighted):
         explicit = padding.upper() if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
         strides = (1, *self.strides, 1)
         return tf.nn.conv2d(values[0], self.kernel, strides, explicit, dilations=self.dilation) + self.bias
+
+    def backwards(self, slope: Any, sizes: Any) -> Any:
+        import tensorflow as tf
+
+        if self.gradient is None or self.dilation != (1, 1):
+            return None
+        padding: dict[str, Any] = {"padding": "EXPLICIT"}
+        if isinstance(self.padding, str):
+            padding["padding"] = self.padding.upper()
+        else:
+            padding["explicit_paddings"] = [0, 0, *self.padding[0], *self.padding[1], 0, 0]
+        operator = getattr(tf.raw_ops, self.gradient)
+        return operator(
+            input_sizes=sizes,
+            filter=self.kernel,
+            out_backprop=slope,
+            strides=[1, *self.strides, 1],
+            **padding,
+        )
 
     def ahead(self, layers: Any, name: str) -> Any:
         return (
@@ -260,7 +287,9 @@ class Conv(Weighted):
             ys = y[:, np.newaxis, np.newaxis] + self.dilation[0] * np.arange(tall)[:, np.newaxis]
             xs = x_[:, np.newaxis, np.newaxis] + self.dilation[1] * np.arange(wide)
             inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
-            patch = image[np.clip(ys, 0, height - 1), np.clip(xs, 0, width - 1)] * inside[..., np.newaxis]
+            patch = image[np.clip(ys, 0, height - 1), np.clip(xs, 0, width - 1)]
+            if not inside.all():
+                patch *= inside[..., np.newaxis]
             parts.append(patch.reshape(len(chosen), tall * wide, -1))
         return np.concatenate(parts)
 
@@ -282,6 +311,7 @@ class Depthwise(Conv):
 
     kernel_name = "depthwise_kernel"
     tflite_name = "DEPTHWISE_CONV_2D"
+    gradient = "DepthwiseConv2dNativeBackpropInput"
 
     def tensorflow(self, *values: Any) -> Any:
         import tensorflow as tf
@@ -324,7 +354,7 @@ class Depthwise(Conv):
         return replace(self, kernel=np.moveaxis(kernel, 0, 1).reshape(self.kernel.shape))
 
     def grouped_rows(self, seen: Array) -> Array:
-        return np.moveaxis(seen, 2, 0)
+        return np.ascontiguousarray(np.moveaxis(seen, 2, 0))  # products of views take ten times as long
 
 
 class Dense(Weighted):

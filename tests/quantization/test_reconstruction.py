@@ -133,3 +133,21 @@ def test_fit_follows_the_samples_that_count(layer: Any) -> None:
     new = reconstruction.refit(fit.part(order))
     missed = np.square(inputs @ (new - weights)).mean()
     assert missed < 0.01 * np.square(inputs @ (other - weights)).mean()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_compensation_goes_by_the_triangular_factor_of_the_inverse(groups: int) -> None:
+    inputs = np.random.default_rng(0).normal(size=(groups, 90, 20)).astype(np.float32)
+    gram = _gram(inputs)
+    upper = reconstruction._inverse_factor(gram).astype(np.float64)
+    mean = np.einsum("gii->g", gram)[:, np.newaxis, np.newaxis] / 20
+    damped = gram + reconstruction.DAMPING * mean * np.eye(20)
+    assert np.allclose(upper, np.triu(upper))
+    assert np.allclose(np.swapaxes(upper, 1, 2) @ upper @ damped, np.eye(20), atol=1e-4)
+
+
+@pytest.mark.parametrize("least", [0.5, -0.5], ids=["positive", "indefinite"])
+def test_inverse_is_that_of_symmetric_matrices(least: float) -> None:
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+    matrix = (vectors * np.linspace(least, 3.0, 12)) @ vectors.T
+    assert np.allclose(reconstruction._inverse(matrix[np.newaxis])[0] @ matrix, np.eye(12))
